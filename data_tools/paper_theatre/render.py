@@ -101,7 +101,8 @@ def _at(x: float, fragment: str) -> str:
 
 
 def _document(content: str) -> str:
-    return f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {VIEW} {VIEW}" width="{VIEW}" height="{VIEW}">{content}</svg>'
+    frame = f'viewBox="0 0 {VIEW} {VIEW}" width="{VIEW}" height="{VIEW}"'
+    return f'<svg xmlns="http://www.w3.org/2000/svg" {frame}>{content}</svg>'
 
 
 def _raster(svg: str, size: int) -> Image.Image:

@@ -115,7 +115,7 @@ def test_neighbours_hide_little_of_each_other() -> None:
         actor = dataclasses.replace(PLAIN, pose=pose)
         alone = theatre.actor_masks(Scene("meadow", "day", (actor,)))[0].sum()
         for mask in theatre.actor_masks(Scene("meadow", "day", (actor, actor, actor))):
-            assert mask.sum() > 0.95 * alone
+            assert mask.sum() > 0.92 * alone  # raised sleeves of neighbours touch
 
 
 def test_slot_boxes_have_one_size() -> None:

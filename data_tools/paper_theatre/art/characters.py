@@ -41,7 +41,7 @@ class Fur:
 
 
 FURS = {
-    "bear": Fur("#98602f", "#e8c796", "#d9a06b", "#85522a"),
+    "bear": Fur("#98602f", "#e8c796", "#d9a06b", "#bd8448"),
     "fox": Fur("#d4581f", "#fff3e0", "#4a2a22", "#4f2d25"),
     "rabbit": Fur("#dcd8e2", "#ffffff", "#f3a9b8", "#c9c4d2"),
     "cat": Fur("#7d8493", "#ffffff", "#e79aa6", "#f4f4f6"),
@@ -63,7 +63,7 @@ FACES = {
 }
 
 _ARM_DOWN = ("M15,149 Q26,158 27,174", (27.5, 180))
-_ARM_UP = ("M15,150 Q33,146 33,108", (32, 97))
+_ARM_UP = ("M15,150 Q37,144 33,91", (33, 80))
 _ARM_SWING_OUT = ("M15,149 Q28,153 32,164", (34, 169))
 _ARM_ACROSS = ("M15,149 Q23,166 8,170", (2, 169))
 _ARM_LAP = ("M15,149 Q25,162 16,176", (12, 180))
@@ -134,7 +134,7 @@ def legs(species: str, outfit: str, pose: str) -> str:
     foot = boots or fur.paw
     edge, foot_edge = darker(leg, 0.4), darker(foot, 0.4)
     if pose == "sitting":
-        sole = "#fff3e0" if foot in ("#4f2d25", "#85522a") else darker(foot, 0.22)
+        sole = "#fff3e0" if foot in ("#4f2d25", "#5b3a2a", "#bd8448") else darker(foot, 0.22)
         half = line("M8,206 L17,211", edge, 17) + line("M8,206 L17,211", leg, 13)
         half += ellipse(19, 212, 10.5, 10, foot, foot_edge) + ellipse(19, 214, 5.5, 4.5, sole)
         return both_sides(half)
@@ -158,7 +158,7 @@ def arms(species: str, outfit: str, pose: str) -> str:
 
 def _arm(species: str, outfit: str, d: str, hand: tuple[float, float]) -> str:
     fur = FURS[species]
-    paw = fur.ear if species == "owl" else fur.paw
+    paw = "#dba95c" if species == "owl" else fur.paw
     x, y = hand
     arm = circle(x, y, 7 if species != "owl" else 7.8, paw, darker(paw, 0.4))
     return arm + clothes.sleeve(outfit, d, fur.coat)
@@ -176,7 +176,7 @@ def _head_with_hat(species: str, expression: str, hat: str) -> str:
             circle(at.eye_dx, at.eye_y + 0.5, 9.8, "#f7fbe4")
         )
         joins = ellipse(0, 104, 29, 10, fur.coat)
-        features += group(worn, "translate(0 3)") + bumps + joins
+        features += group(worn, "translate(0 -5)") + bumps + joins
         return skull + features + eyes(expression, at) + mouth(expression, at) + _nose(species)
     features += _muzzle(species) + mouth(expression, at) + _nose(species) + worn + eyes(expression, at)
     return skull + features
@@ -221,7 +221,10 @@ def _skull(species: str) -> str:
             "M0,79 C22,79 34,92 34,107 C35,114 37,119 38,123 C28,124 18,142 0,142 C-18,142 -28,124 -38,123"
             " C-37,119 -35,114 -34,107 C-34,92 -22,79 0,79Z", fur.coat, fur.edge,
         )  # fmt: skip
-        white = "M36,122 C27,124 18,141 0,141 C-18,141 -27,124 -36,122 C-26,114 -14,110 -5,119 Q0,122 5,119 C14,110 26,114 36,122Z"
+        white = (
+            "M36,122 C27,124 18,141 0,141 C-18,141 -27,124 -36,122"
+            " C-26,114 -14,110 -5,119 Q0,122 5,119 C14,110 26,114 36,122Z"
+        )
         return head + path(white, fur.light)
     if species == "owl":
         discs = both_sides(circle(14, 105, 16, fur.light, darker(fur.light, 0.2), 2))

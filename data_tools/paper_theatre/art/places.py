@@ -19,10 +19,11 @@ def place(name: str, time: str) -> str:
     if time not in ("day", "dusk", "night"):
         raise ValueError(f"unknown time {time!r}")
 
-    def paint(colour: str) -> str:
-        return tint(colour, time)
-
     indoors = name in ("kitchen", "bedroom")
+
+    def paint(colour: str) -> str:
+        return tint(colour, time, indoors)
+
     return ("" if indoors else sky(time)) + _DRAW[name](paint, time)
 
 
@@ -42,14 +43,15 @@ def _meadow(p: Paint, time: str) -> str:
 
 
 def _forest(p: Paint, time: str) -> str:
-    out = rect(0, 60, 256, 140, p("#a9cfae"))
+    out = rect(0, 30, 256, 170, {"day": "#b5dab4", "dusk": "#f7b57e", "night": "#2b4668"}[time])
     for x in (16, 62, 112, 160, 206, 246):
         out += rect(x - 6, 40, 12, 140, p("#8fb096"))
     out += ground_band("M0,178 Q128,164 256,178", p("#86b57c"))
     for x in (34, 92, 164, 224):
         out += path(f"M{x - 11},30 L{x + 11},30 L{x + 11},182 L{x + 17},194 L{x - 17},194 L{x - 11},182Z", p("#96714f"))
         out += line(f"M{x - 4},90 v22 M{x + 4},128 v22", p("#7c5a3c"), 3)
-    leaves = "M0,0 H256 V58 Q240,76 222,60 Q204,82 184,62 Q164,80 146,60 Q126,82 108,62 Q88,80 70,60 Q50,80 32,62 Q14,76 0,58Z"
+    leaves = "M0,0 H256 V58 Q240,76 222,60 Q204,82 184,62 Q164,80 146,60"
+    leaves += " Q126,82 108,62 Q88,80 70,60 Q50,80 32,62 Q14,76 0,58Z"
     out += path(leaves, p("#5f9c68")) + path(
         "M0,0 H256 V34 Q230,52 206,34 Q180,52 154,34 Q128,52 102,34 Q76,52 50,34 Q24,52 0,34Z", p("#4b8556")
     )
@@ -125,8 +127,8 @@ def _pond(p: Paint, time: str) -> str:
     for x, y, rx in ((92, 166, 17), (164, 164, 17), (128, 186, 16), (22, 178, 15), (236, 178, 15)):
         out += path(f"M{x},{y} L{x + rx},{y - 3} A{rx},{rx * 0.4:g} 0 1 1 {x + rx * 0.7:g},{y - 5}Z", p("#6aa85e"))
     for x, y in ((94, 158), (160, 157)):
-        out += path(f"M{x - 9},{y} Q{x - 7},{y - 11} {x},{y - 4} Q{x + 7},{y - 11} {x + 9},{y} Q{x},{y + 8} {x - 9},{y}Z",
-                    p("#f6a9c4"))  # fmt: skip
+        lily = f"M{x - 9},{y} Q{x - 7},{y - 11} {x},{y - 4} Q{x + 7},{y - 11} {x + 9},{y} Q{x},{y + 8} {x - 9},{y}Z"
+        out += path(lily, p("#f6a9c4"))
     for x, top in ((6, 96), (20, 76), (112, 112), (144, 104), (238, 74), (251, 98)):
         foot = 196 if x in (6, 20, 238, 251) else 152
         out += line(f"M{x},{foot} V{top}", p("#5e9256"), 4) + line(f"M{x},{top + 2} V{top + 22}", p("#8a5f3c"), 9)
@@ -136,11 +138,11 @@ def _pond(p: Paint, time: str) -> str:
 
 def _garden(p: Paint, time: str) -> str:
     out = ground_band("M0,128 Q40,100 84,122 Q128,96 176,122 Q220,98 256,124", p("#9cc98c"))
-    for x, y in ((91, 86), (165, 86), (18, 92), (240, 92)):
+    for x, y in ((13, 72), (243, 72)):
         out += line(f"M{x},{y} V170", p("#5e9a50"), 4) + path(
             f"M{x},{y + 40} q14,-14 18,2 q-10,8 -18,-2Z", p("#5e9a50")
         )
-        out += circle(x, y, 14, p("#f7c948")) + circle(x, y, 7, p("#8a5a34"))
+        out += circle(x, y, 16, p("#f7c948")) + circle(x, y, 8, p("#8a5a34"))
     out += rect(0, 136, 256, 7, p("#f4ead8")) + rect(0, 164, 256, 7, p("#f4ead8"))
     for x in range(4, 256, 24):
         out += path(f"M{x},184 V128 L{x + 7},118 L{x + 14},128 V184Z", p("#fffaf0"), p("#cdbfa8"), 1.5)
@@ -158,16 +160,22 @@ def _garden(p: Paint, time: str) -> str:
 
 
 def _snowfield(p: Paint, time: str) -> str:
+    # Snow stays bright by moonlight, or the field would look like any other place at night.
+    snow, far_snow = ("#96aed8", "#7c94c4") if time == "night" else (p("#f8fbfd"), p("#e8f1f7"))
     out = ground_band("M0,136 Q70,104 140,134 Q200,108 256,130", p("#d8e6f0"))
     for x, y, s in ((22, 92, 1.0), (92, 112, 0.7), (166, 104, 0.8), (238, 88, 1.0)):
         for i, w in enumerate((16, 22, 28)):
             top, w = y + i * 22 * s, w * s
             out += path(f"M{x - w:g},{top + 30 * s:g} L{x},{top:g} L{x + w:g},{top + 30 * s:g}Z", p("#7fa39c"))
-            out += path(f"M{x - w * 0.5:g},{top + 15 * s:g} L{x},{top:g} L{x + w * 0.5:g},{top + 15 * s:g} Q{x},{top + 22 * s:g} "
-                        f"{x - w * 0.5:g},{top + 15 * s:g}Z", p("#ffffff"))  # fmt: skip
-    out += ground_band("M0,172 Q80,150 150,170 Q210,156 256,168", p("#e8f1f7"))
-    out += ground_band("M0,200 Q128,182 256,202", p("#f8fbfd"))
-    out += path("M0,240 Q40,228 78,244 Q40,250 0,252Z M256,236 Q210,230 176,246 Q220,250 256,250Z", p("#dfeaf2"))
+            low, half = top + 15 * s, w * 0.5
+            cap = f"M{x - half:g},{low:g} L{x},{top:g} L{x + half:g},{low:g} Q{x},{low + 7 * s:g} {x - half:g},{low:g}Z"
+            out += path(cap, snow)
+    out += ground_band("M0,172 Q80,150 150,170 Q210,156 256,168", far_snow)
+    out += ground_band("M0,200 Q128,182 256,202", snow)
+    out += path(
+        "M0,240 Q40,228 78,244 Q40,250 0,252Z M256,236 Q210,230 176,246 Q220,250 256,250Z",
+        "#869ecc" if time == "night" else p("#dfeaf2"),
+    )
     flakes = ((66, 30), (88, 64), (118, 40), (146, 66), (176, 28), (200, 66), (232, 24), (12, 66), (250, 58), (128, 84))
     return out + "".join(circle(x, y, 3.6, "#ffffff") for x, y in flakes)
 
@@ -195,7 +203,7 @@ def _kitchen(p: Paint, time: str) -> str:
     for row, y in enumerate((190, 212, 234)):
         out += "".join(rect(x, y, 32, 22, p("#d6b98c")) for x in range(0 if row % 2 else 32, 256, 64))
     if time != "day":
-        out += lamp_glow(88, 18, 46) + line("M88,0 V12", "#6f5a4a", 3) + path("M76,24 Q88,2 100,24Z", "#ffd25c")
+        out += lamp_glow(88, 22, 84) + line("M88,0 V12", "#6f5a4a", 3) + path("M76,24 Q88,2 100,24Z", "#ffd25c")
     return out
 
 
@@ -221,7 +229,7 @@ def _bedroom(p: Paint, time: str) -> str:
         rect(0, 152, 34, 40, p("#b98a5c")) + rect(-4, 146, 42, 8, p("#9c7048")) + line("M15,146 V128", p("#7a5a40"), 5)
     )
     shade = path("M2,130 L9,106 H23 L30,130Z", "#ffd25c" if time != "day" else p("#f0d9a0"))
-    return out + (lamp_glow(16, 118, 50) if time != "day" else "") + shade
+    return out + (lamp_glow(16, 118, 84) if time != "day" else "") + shade
 
 
 _DRAW: dict[str, Callable[[Paint, str], str]] = {

@@ -53,13 +53,17 @@ def darker(colour: str, amount: float = 0.35) -> str:
     return _hex(tuple(v * (1 - amount) for v in _rgb(colour)))
 
 
-def tint(colour: str, time: str) -> str:
-    """A background colour in the light of a time of day."""
+def tint(colour: str, time: str, indoors: bool = False) -> str:
+    """A background colour in the light of a time of day; rooms are warmed by their lamp."""
     r, g, b = _rgb(colour)
+    if indoors and time == "dusk":
+        return _hex((r * 0.88 + 22, g * 0.76 + 10, b * 0.62 + 16))
+    if indoors and time == "night":
+        return _hex((r * 0.46 + 12, g * 0.40 + 16, b * 0.44 + 40))
     if time == "dusk":
-        return _hex((r * 0.84 + 38, g * 0.70 + 18, b * 0.66 + 36))
+        return _hex((r * 0.86 + 32, g * 0.72 + 14, b * 0.64 + 34))
     if time == "night":
-        return _hex((r * 0.27 + 14, g * 0.32 + 24, b * 0.42 + 58))
+        return _hex((r * 0.34 + 4, g * 0.40 + 12, b * 0.46 + 42))
     return colour
 
 

@@ -69,14 +69,16 @@ def window(x: float, y: float, w: float, h: float, time: str, frame: str) -> str
 def lamp_glow(x: float, y: float, r: float) -> str:
     """Warm light around a lamp."""
     return (
-        f'<circle cx="{x:g}" cy="{y:g}" r="{r:g}" fill="#ffd877" fill-opacity=".22"/>'
-        f'<circle cx="{x:g}" cy="{y:g}" r="{r * 0.6:g}" fill="#ffe08a" fill-opacity=".35"/>'
+        '<radialGradient id="glow"><stop offset="0" stop-color="#ffe08a" stop-opacity=".85"/>'
+        '<stop offset="1" stop-color="#ffb84a" stop-opacity="0"/></radialGradient>'
+        f'<circle cx="{x:g}" cy="{y:g}" r="{r:g}" fill="url(#glow)"/>'
     )
 
 
 def ground_band(d: str, colour: str) -> str:
-    """A large paper layer that runs to the bottom of the picture."""
-    return path(d + " L256,256 L0,256Z", colour)
+    """A large paper layer that runs to the bottom of the picture, with its shadow on the layer behind."""
+    shape = d + " L256,256 L0,256Z"
+    return path(shape, "#1c1430", extra=' fill-opacity=".09" transform="translate(0 -4)"') + path(shape, colour)
 
 
 def pebble(x: float, y: float, r: float, colour: str) -> str:

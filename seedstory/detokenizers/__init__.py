@@ -1,0 +1,1 @@
+"""Networks that turn visual tokens into pictures."""

@@ -1,0 +1,116 @@
+"""Muon for matrices and convolutions, AdamW for all else, behind one optimiser."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+
+class MuonAdamW(torch.optim.Optimizer):
+    """Momentum orthogonalised by Newton-Schulz for weights of two or more axes, AdamW for the rest.
+
+    Muon: Jordan et al. 2024 (kellerjordan.github.io/posts/muon). `torch.optim.Muon` takes matrices only;
+    here a convolution [O, I, k, k] is orthogonalised as the matrix [O, I*k*k].
+
+    Args:
+        named_parameters: name and tensor; tensors that need no gradient are left out.
+        muon_lr: step of the orthogonalised part, relative to the weight's RMS scale.
+        adam_lr: step of the AdamW part (biases, norms, embeddings, and names in `adam_names`).
+        weight_decay: decoupled, for the Muon part only.
+        adam_names: substrings of parameter names that AdamW trains although they are matrices.
+    """
+
+    def __init__(
+        self,
+        named_parameters: Iterable[tuple[str, Tensor]],
+        muon_lr: float = 1e-2,
+        adam_lr: float = 1e-3,
+        weight_decay: float = 1e-3,
+        adam_names: tuple[str, ...] = (),
+    ) -> None:
+        muon, adam = [], []
+        for name, parameter in named_parameters:
+            if parameter.requires_grad:
+                by_adam = parameter.ndim < 2 or parameter.shape[0] == 1 or any(part in name for part in adam_names)
+                (adam if by_adam else muon).append(parameter)
+        groups = [
+            {"params": muon, "kind": "muon", "lr": muon_lr, "weight_decay": weight_decay},
+            {"params": adam, "kind": "adam", "lr": adam_lr, "weight_decay": 0.0},
+        ]
+        super().__init__([group for group in groups if group["params"]], {})
+        for group in self.param_groups:
+            group["initial_lr"] = group["lr"]
+
+    def set_progress(self, progress: float, warmup: float = 0.02, floor: float = 0.02) -> None:
+        """Set the learning rates for `progress` in [0, 1]: linear warm-up, then cosine down to `floor`."""
+        factor = floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+        factor *= min(1.0, (progress + 1e-3) / warmup)
+        for group in self.param_groups:
+            group["lr"] = group["initial_lr"] * factor
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:
+        assert closure is None, "closures are not supported"
+        for group in self.param_groups:
+            update = self._muon_step if group["kind"] == "muon" else self._adam_step
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    update(parameter, self.state[parameter], group)
+
+    def _muon_step(self, parameter: Tensor, state: dict, group: dict) -> None:
+        if "momentum" not in state:
+            state["momentum"] = torch.zeros_like(parameter)
+        momentum = state["momentum"].lerp_(parameter.grad, 0.05)
+        direction = orthogonalise(parameter.grad.lerp(momentum, 0.95).flatten(1))
+        scale = max(1.0, direction.shape[0] / direction.shape[1]) ** 0.5
+        parameter.mul_(1 - group["lr"] * group["weight_decay"])
+        parameter.add_(direction.view_as(parameter), alpha=-group["lr"] * scale)
+
+    def _adam_step(self, parameter: Tensor, state: dict, group: dict) -> None:
+        if "step" not in state:
+            state.update(step=0, mean=torch.zeros_like(parameter), square=torch.zeros_like(parameter))
+        state["step"] += 1
+        mean = state["mean"].lerp_(parameter.grad, 0.1)
+        square = state["square"].lerp_(parameter.grad.square(), 0.01)
+        corrected = (square / (1 - 0.99 ** state["step"])).sqrt_().add_(1e-8)
+        parameter.addcdiv_(mean / (1 - 0.9 ** state["step"]), corrected, value=-group["lr"])
+
+
+def orthogonalise(matrix: Tensor, steps: int = 5) -> Tensor:
+    """Return the nearest semi-orthogonal matrix to [M, N], roughly, by quintic Newton-Schulz iteration."""
+    a, b, c = 3.4445, -4.7750, 2.0315
+    tall = matrix.shape[0] > matrix.shape[1]
+    x = (matrix.T if tall else matrix).to(torch.bfloat16)
+    x = x / (x.norm() + 1e-7)
+    for _ in range(steps):
+        gram = x @ x.T
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return (x.T if tall else x).to(matrix.dtype)
+
+
+class AveragedWeights:
+    """Exponential moving average of a module's trainable weights."""
+
+    def __init__(self, module: nn.Module, decay: float = 0.998) -> None:
+        self.module, self.decay = module, decay
+        self.average = {n: p.detach().clone() for n, p in module.named_parameters() if p.requires_grad}
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Blend in the current weights; the first steps are averaged over a shorter span."""
+        decay = min(self.decay, (1 + step) / (10 + step))
+        for name, parameter in self.module.named_parameters():
+            if name in self.average:
+                self.average[name].lerp_(parameter, 1 - decay)
+
+    @torch.no_grad()
+    def swap(self) -> None:
+        """Exchange the module's weights with the averaged ones; call again to undo."""
+        for name, parameter in self.module.named_parameters():
+            if name in self.average:
+                current = parameter.detach().clone()
+                parameter.copy_(self.average[name])
+                self.average[name].copy_(current)

@@ -1,0 +1,63 @@
+"""Makes a data set of the paper theatre: `python -m data_tools.paper_theatre --help`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from data_tools.paper_theatre.casting import SPLITS
+from data_tools.paper_theatre.dataset import Job, write_all, write_loose_page, write_story
+from seedstory.storystream import write_jsonl
+
+EXAMPLES = """\
+examples:
+  # 1000 training stories: out/train.jsonl and out/images/
+  python -m data_tools.paper_theatre --out out --stories 1000 --split train --workers 2
+  # stories with names and looks that training never uses: out/heldout.jsonl
+  python -m data_tools.paper_theatre --out out --stories 100 --split heldout
+  # 20000 single pages with every combination of attributes: out/loose-train.jsonl
+  python -m data_tools.paper_theatre --out out --loose-pages 20000 --split train --workers 2
+
+A run that was interrupted goes on where it stopped: pictures that are there already are kept, if they show the same
+scene drawn by the same code. The .jsonl file appears when all is done.
+"""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Writes what the command line asks for."""
+    parser = argparse.ArgumentParser(
+        prog="python -m data_tools.paper_theatre",
+        description="Make a StoryStream data set of the synthetic picture-book world, with ground truth.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--out", type=Path, required=True, help="folder of the data set; made where it is missing")
+    parser.add_argument("--stories", type=int, default=0, help="how many stories (OUT/<split>.jsonl)")
+    parser.add_argument("--loose-pages", type=int, default=0, help="how many single pages (OUT/loose-<split>.jsonl)")
+    parser.add_argument("--split", choices=SPLITS, default="train", help="default: train")
+    parser.add_argument("--seed", type=int, default=0, help="number of the first story or page (default: 0)")
+    parser.add_argument("--size", type=int, default=128, help="width and height of the pictures (default: 128)")
+    parser.add_argument("--masks", action="store_true", help="also write a map of who is where beside each picture")
+    parser.add_argument("--workers", type=int, default=1, help="processes (default: 1)")
+    args = parser.parse_args(arguments)
+    if args.stories < 0 or args.loose_pages < 0 or args.stories + args.loose_pages == 0:
+        parser.error("say what to make: --stories N, --loose-pages N, or both")
+    if args.size < 16:
+        parser.error(f"--size {args.size} is too small to draw on: use 16 or more")
+
+    bar = Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with bar:
+        for count, write, name in (
+            (args.loose_pages, write_loose_page, f"loose-{args.split}"),
+            (args.stories, write_story, args.split),
+        ):
+            if count:
+                jobs = [Job(args.out, args.split, args.seed + n, args.size, args.masks) for n in range(count)]
+                records = write_all(write, jobs, args.workers)
+                write_jsonl(args.out / f"{name}.jsonl", bar.track(records, total=count, description=name))
+
+
+if __name__ == "__main__":
+    main()

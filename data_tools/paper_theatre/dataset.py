@@ -1,0 +1,156 @@
+"""Writes stories and loose pages as a StoryStream data set with ground truth."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, PngImagePlugin
+
+from data_tools.paper_theatre.loose import loose_page
+from data_tools.paper_theatre.render import actor_masks, render
+from data_tools.paper_theatre.script import Page
+from data_tools.paper_theatre.stories import tell
+from seedstory.storystream import StoryRecord
+
+Box = tuple[int, int, int, int]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a worker needs to write one record."""
+
+    folder: Path
+    split: str
+    seed: int
+    size: int = 128
+    masks: bool = False
+
+
+def write_story(job: Job) -> StoryRecord:
+    """Draws the pages of story `job.seed` under `job.folder` and returns its record."""
+    story = tell(job.seed, job.split)
+    name = f"theatre-{job.split}-{job.seed:06d}"
+    paths = [f"images/{name}/{number:02d}.png" for number in range(len(story.pages))]
+    truth = [_write_page(page, job, path) for page, path in zip(story.pages, paths, strict=True)]
+    return StoryRecord(
+        id=name,
+        images=paths,
+        captions=[page.caption for page in story.pages],
+        orders=list(range(len(paths))),
+        title=story.title,
+        license="CC0-1.0",
+        pages=truth,
+        extra={"plot": story.plot},
+    )
+
+
+def write_loose_page(job: Job) -> StoryRecord:
+    """Draws loose page `job.seed` under `job.folder` and returns its one-page record."""
+    page = loose_page(job.seed, job.split)
+    name = f"loose-{job.split}-{job.seed:06d}"
+    path = f"images/loose-{job.split}/{job.seed // 1000:03d}/{job.seed:06d}.png"
+    truth = _write_page(page, job, path)
+    return StoryRecord(id=name, images=[path], captions=[page.caption], orders=[0], license="CC0-1.0", pages=[truth])
+
+
+def write_all(write: Callable[[Job], StoryRecord], jobs: list[Job], workers: int) -> Iterator[StoryRecord]:
+    """Runs the jobs in `workers` processes, and yields the records in the order of the jobs."""
+    if workers <= 1:
+        yield from map(write, jobs)
+        return
+    with get_context("spawn").Pool(workers) as pool:
+        yield from pool.imap(write, jobs, chunksize=8)
+
+
+def page_truth(page: Page, boxes: list[Box]) -> dict[str, Any]:
+    """The ground truth of a page, as it stands in the record's `pages`."""
+    scene = page.scene
+    actors = [
+        {
+            "name": actor.name,
+            "species": actor.look.species,
+            "outfit": actor.look.outfit,
+            "hat": actor.look.hat,
+            "pose": actor.pose,
+            "expression": actor.expression,
+            "slot": slot,
+            "box": list(box),
+        }
+        for actor, slot, box in zip(scene.actors, scene.slots, boxes, strict=True)
+    ]
+    return {
+        "place": scene.place,
+        "time": scene.time,
+        "actors": actors,
+        "props": list(scene.props),
+        "coreference": [list(span) for span in page.spans],
+    }
+
+
+def _write_page(page: Page, job: Job, path: str) -> dict[str, Any]:
+    """Draws a page unless its picture is there already, from the same scene and the same art."""
+    target = job.folder / path
+    mask_target = target.with_suffix(".mask.png")
+    key = f"{_art_version()} {job.size} {page.scene!r}"
+    boxes = _known_boxes(target, key)
+    if boxes is None or (job.masks and not mask_target.exists()):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        masks = actor_masks(page.scene, job.size)
+        boxes = [_box(mask) for mask in masks]
+        if job.masks:
+            _save(Image.fromarray(_label_map(masks)), mask_target)
+        note = PngImagePlugin.PngInfo()
+        note.add_text("scene", key)
+        note.add_text("boxes", json.dumps(boxes))
+        _save(render(page.scene, job.size), target, pnginfo=note)
+    truth = page_truth(page, boxes)
+    if job.masks:
+        truth["mask"] = str(Path(path).with_suffix(".mask.png").as_posix())
+    return truth
+
+
+def _known_boxes(path: Path, key: str) -> list[Box] | None:
+    try:
+        with Image.open(path) as image:
+            if image.info.get("scene") == key:
+                return [tuple(box) for box in json.loads(image.info["boxes"])]
+    except OSError:
+        pass
+    return None
+
+
+def _save(image: Image.Image, path: Path, **options: Any) -> None:
+    temporary = path.with_suffix(f".{os.getpid()}.part")
+    image.save(temporary, "PNG", compress_level=1, **options)
+    os.replace(temporary, path)
+
+
+def _box(mask: np.ndarray) -> Box:
+    """The tight box (x0, y0, x1, y1) of a mask, x1 and y1 exclusive."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+
+
+def _label_map(masks: list[np.ndarray]) -> np.ndarray:
+    """0 is background, 1 the first actor, 2 the second ..."""
+    labels = np.zeros(masks[0].shape, np.uint8)
+    for number, mask in enumerate(masks, start=1):
+        labels[mask.astype(bool)] = number
+    return labels
+
+
+@cache
+def _art_version() -> str:
+    """Changes with the code that draws."""
+    here = Path(__file__).parent
+    sources = [here / "render.py", here / "world.py", *sorted((here / "art").rglob("*.py"))]
+    return hashlib.sha1(b"".join(source.read_bytes() for source in sources)).hexdigest()[:12]

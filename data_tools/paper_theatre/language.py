@@ -1,0 +1,189 @@
+"""The words of the paper theatre: what says a pose, a mood, a place or a time, and how they are phrased.
+
+`CUES` and the `*_CUES` are what `reader.Reader` looks for. The phrases are what `script.Page` writes; each holds
+a cue of what it says. `Discourse` is the one rule for pronouns, used by both.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+from data_tools.paper_theatre.world import EXPRESSIONS, PLACES, Look
+
+# One word each, in the narration, lower case. A cue tells the subject of its clause.
+_CUE_WORDS = {
+    "happy": "smiled smiling laughed laughing grinned grinning giggled giggling chuckled chuckling beamed beaming "
+    "glad happy happily delighted proud proudly merrily cheerfully",
+    "sad": "sighed sighing wept weeping sobbed sobbing sad sadly tears unhappy unhappily lonely gloomily sniffled "
+    "sniffling miserable",
+    "surprised": "gasped gasping amazed surprised astonished startled blinked blinking stared staring amazement",
+    "angry": "grumbled grumbling frowned frowning scowled scowling cross crossly angry angrily growled growling "
+    "huffed huffing stamped stamping grumpy grumpily furious",
+    "sleepy": "yawned yawning tired dozed dozing sleepy sleepily drowsy drowsily weary wearily",
+    "standing": "stood standing stopped waited waiting",
+    "waving": "waved waving",
+    "sitting": "sat sitting perched seated",
+    "walking": "walked walking ran running hurried hurrying strolled strolling marched marching skipped skipping "
+    "tiptoed tiptoeing wandered wandering climbed climbing raced racing trotted trotting rushed dashed crept",
+    "cheering": "cheered cheering jumped jumping danced dancing leapt",
+}
+CUES: dict[str, str] = {word: what for what, words in _CUE_WORDS.items() for word in words.split()}
+PLACE_CUES: dict[str, str] = {place: place for place in PLACES}
+TIME_CUES: dict[str, str] = (
+    dict.fromkeys(("day", "morning", "afternoon", "noon", "sunshine"), "day")
+    | dict.fromkeys(("dusk", "sunset", "evening", "twilight"), "dusk")
+    | dict.fromkeys(("night", "midnight", "moon", "moonlight", "stars", "starlight"), "night")
+)
+
+# Verb phrases that follow a subject; HIS becomes the subject's possessive pronoun.
+PHRASES: dict[str, tuple[str, ...]] = {
+    "happy": ("smiled", "laughed", "grinned", "giggled", "was happy", "felt glad", "beamed", "smiled a big smile"),
+    "sad": ("sighed", "felt sad", "wept a little", "had tears in HIS eyes", "was unhappy", "sniffled", "looked sad"),
+    "surprised": ("gasped", "was amazed", "stared", "blinked in surprise", "was surprised", "was astonished"),
+    "angry": ("frowned", "grumbled", "felt cross", "was angry", "stamped HIS foot", "scowled", "huffed and puffed"),
+    "sleepy": ("yawned", "felt sleepy", "was tired", "yawned a big yawn", "felt drowsy", "was very sleepy"),
+    "standing": ("stood still", "stopped", "stood quietly", "waited"),
+    "waving": ("waved", "waved and waved", "waved hello", "waved with one arm"),
+    "sitting": ("sat down", "sat quite still", "sat down for a while", "sat down to rest"),
+    "walking": ("walked on", "hurried along", "set off running", "trotted along", "walked up and down"),
+    "cheering": ("cheered", "jumped for joy", "cheered out loud", "danced with joy", "jumped up and down"),
+}
+# The same as participles, to hang after a comma.
+PARTICIPLES: dict[str, tuple[str, ...]] = {
+    "happy": ("smiling", "laughing", "grinning", "beaming", "giggling"),
+    "sad": ("sighing", "sniffling", "weeping a little", "with tears in HIS eyes"),
+    "surprised": ("staring", "blinking", "gasping", "full of amazement"),
+    "angry": ("frowning", "grumbling", "scowling", "stamping HIS foot"),
+    "sleepy": ("yawning", "very sleepy", "yawning and yawning", "quite tired"),
+    "standing": ("standing still",),
+    "waving": ("waving", "waving one arm"),
+    "sitting": ("sitting down",),
+    "walking": ("walking up and down", "hurrying along"),
+    "cheering": ("jumping up and down", "dancing with joy"),
+}
+ADVERBS: dict[str, tuple[str, ...]] = {
+    "happy": ("happily", "cheerfully", "proudly"),
+    "sad": ("sadly", "unhappily", "gloomily"),
+    "surprised": ("in amazement", "quite astonished"),
+    "angry": ("crossly", "angrily", "grumpily"),
+    "sleepy": ("sleepily", "wearily", "drowsily"),
+}
+FORMS = {"": PHRASES, "ing": PARTICIPLES, "ly": ADVERBS}
+
+AT = dict.fromkeys(PLACES, "in") | {"beach": "on", "mountain": "on", "pond": "by", "snowfield": "on"}
+TO = dict.fromkeys(PLACES, ("to",)) | {
+    "meadow": ("to", "out to"),
+    "forest": ("into", "to"),
+    "beach": ("to", "down to"),
+    "mountain": ("up", "to"),
+    "pond": ("to", "down to"),
+    "snowfield": ("to", "out to"),
+    "garden": ("to", "into"),
+    "kitchen": ("into",),
+    "bedroom": ("into",),
+}
+TIMES_SAID: dict[str, tuple[str, tuple[str, ...]]] = {
+    # opening a story
+    "oneday": ("day", ("one sunny day", "one bright morning", "one fine day", "one warm afternoon", "one morning")),
+    "oneevening": ("dusk", ("one quiet evening", "one golden evening", "one evening at sunset", "one mild evening")),
+    "onenight": ("night", ("one clear night", "one quiet night", "one dark night", "one night under the stars")),
+    # going on
+    "day": ("day", ("that afternoon", "later that day", "in the afternoon")),
+    "nextday": ("day", ("the next morning", "the next day", "early the next morning")),
+    "dusk": ("dusk", ("that evening", "at sunset", "at dusk", "when evening came", "in the evening")),
+    "night": ("night", ("that night", "late that night", "when night came", "when the moon came up")),
+}
+
+ADJECTIVES = (
+    "small little young kind curious brave clever gentle jolly shy bold friendly busy lively careful dreamy cheerful "
+    "polite quick merry"
+).split()
+# A whole clause that opens a story or a page: NAME first.
+INTRODUCE = (
+    "NAME was a ADJ SPECIES in WEAR",
+    "NAME was a ADJ SPECIES who wore WEAR",
+    "NAME, a ADJ SPECIES, always wore WEAR",
+    "NAME was a SPECIES, and what a ADJ SPECIES, dressed in WEAR",
+)
+# A clause with the name late, to follow a place or a time.
+THERE = (
+    "there was a ADJ SPECIES named NAME, who wore WEAR",
+    "there was a ADJ SPECIES called NAME in WEAR",
+    "there was a ADJ SPECIES in WEAR, called NAME",
+    "there was NAME, a ADJ SPECIES in WEAR",
+    "there was NAME, a ADJ SPECIES who wore WEAR",
+)
+# A noun phrase.
+NEWCOMER = (
+    "a ADJ SPECIES named NAME in WEAR",
+    "NAME, a ADJ SPECIES in WEAR",
+    "a ADJ SPECIES in WEAR called NAME",
+    "a ADJ SPECIES called NAME, who wore WEAR",
+)
+
+SUBJECT, OBJECT, POSSESSIVE = {"she", "he", "they"}, {"her", "him", "them"}, {"her", "his", "their"}
+FORMS_OF = {
+    "she": {"he": "she", "him": "her", "his": "her", "self": "herself"},
+    "he": {"he": "he", "him": "him", "his": "his", "self": "himself"},
+    "they": {"he": "they", "him": "them", "his": "their", "self": "themselves"},
+}
+BASE_PRONOUN = {"she": "she", "her": "she", "he": "he", "him": "he", "his": "he"} | dict.fromkeys(
+    ("they", "them", "their"), "they"
+)
+FRIENDS = {2: "the two friends", 3: "the three friends"}
+
+
+def with_article(noun: str) -> str:
+    """`apple` → `an apple`; plural clothes stay bare."""
+    if noun.endswith("overalls"):
+        return noun
+    return ("an " if noun[0] in "aeiou" else "a ") + noun
+
+
+def wear(look: Look) -> str:
+    """What a character wears, as a noun phrase: `a red coat and a straw hat`."""
+    hat = "" if look.hat == "none" else " and " + with_article(look.hat)
+    return with_article(look.outfit) + hat
+
+
+def fix_articles(text: str) -> str:
+    """Makes `a` and `an` fit the next word."""
+    text = re.sub(r"\b([Aa]) (?=[aeiouAEIOU])(?!(?:use|uni|one|once|eu))", r"\1n ", text)
+    return re.sub(r"\b([Aa])n (?=[^aeiouAEIOU\W]|use|uni|one\b|once\b|eu)(?!hour|honest)", r"\1 ", text)
+
+
+def is_expression(what: str) -> bool:
+    """Whether a cue's meaning is an expression; otherwise it is a pose."""
+    return what in EXPRESSIONS
+
+
+@dataclass
+class Discourse:
+    """Who a pronoun means, sentence after sentence and page after page.
+
+    `she` and `he` mean the character of that pronoun who was last mentioned by name or by that pronoun. `they` means
+    everyone mentioned on the page so far, or, while fewer than two have been, these and everyone of the page before.
+    """
+
+    pronouns: list[str] = field(default_factory=list)
+    last: dict[str, int] = field(default_factory=dict)
+    page: set[int] = field(default_factory=set)
+    before: set[int] = field(default_factory=set)
+
+    def turn_page(self) -> None:
+        self.before, self.page = self.page, set()
+
+    def mention(self, index: int) -> None:
+        self.last[self.pronouns[index]] = index
+        self.page.add(index)
+
+    def mention_all(self, indices: tuple[int, ...]) -> None:
+        self.page.update(indices)
+
+    def who(self, pronoun: str) -> tuple[int, ...]:
+        """The cast indices that `she`, `he` or `they` mean now; empty when it means nobody."""
+        if pronoun == "they":
+            group = self.page if len(self.page) > 1 else self.page | self.before
+            return tuple(sorted(group)) if len(group) > 1 else ()
+        return (self.last[pronoun],) if pronoun in self.last else ()

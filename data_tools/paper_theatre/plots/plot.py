@@ -1,0 +1,43 @@
+"""What a plot is made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from math import prod
+
+
+@dataclass(frozen=True)
+class Beat:
+    """One page: parts that follow each other, each with alternatives in the slot language of `script`."""
+
+    parts: tuple[tuple[str, ...], ...]
+    optional: bool = False
+
+    @property
+    def phrasings(self) -> int:
+        """How many different texts the alternatives give, without counting `[synonyms]` and slots."""
+        return prod(len(part) for part in self.parts)
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A story line.
+
+    Attributes:
+        name: Short name.
+        titles: Titles, in the slot language (names and values only).
+        cast: One letter per character.
+        beats: The pages in order.
+        values: Words that stay the same in one story; each name in capitals, with its choices.
+    """
+
+    name: str
+    titles: tuple[str, ...]
+    cast: str
+    beats: tuple[Beat, ...]
+    values: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+def page(*parts: str | tuple[str, ...], optional: bool = False) -> Beat:
+    """A beat; a part that is one string has one alternative."""
+    return Beat(tuple((part,) if isinstance(part, str) else part for part in parts), optional)

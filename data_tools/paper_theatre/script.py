@@ -1,0 +1,262 @@
+"""Turns page templates into captions, and keeps the ground truth of what they say.
+
+A template is English with slots. Characters are the letters a, b and c:
+
+    {a}  {ab}  {abc}        names: "Pip", "Pip and Lily", "Pip, Lily and Tom"
+    {a.is} {a.there}        a clause that introduces a: "Pip was a small fox in ...", "there lived a small fox ..."
+    {a.new}                 a noun phrase that introduces a: "a small fox named Pip in a red coat"
+    {a.he} {a.him} {a.his}  pronouns (a name wherever the pronoun would mean someone else); {a.He} is capital
+    {ab.friends}            "the two friends" (or names)
+    {a:sad} {a:sad.ing}     a phrase for a pose or an expression: "sighed", "weeping a little", {a:sad.ly} "sadly";
+                            several after the colon are a choice: {a:sitting,waving}
+    {a~ran home}            these very words, which must hold a cue; HIS is the character's possessive
+    {at:pond} {to:pond} {the:pond}  a place: "by the pond", "down to the pond", "the pond"
+    {t:night}               a time of day (`language.TIMES_SAID`)
+    {kite}                  a prop
+    {WORD}                  a value of the plot, as in {at:HOME} or {PROP}
+
+`[big|large]` is a choice, resolved before the slots. Inside double quotes names and props are only words.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from copy import deepcopy
+from dataclasses import dataclass, field
+
+from data_tools.paper_theatre.language import (
+    ADJECTIVES,
+    AT,
+    CUES,
+    FORMS,
+    FORMS_OF,
+    FRIENDS,
+    INTRODUCE,
+    NEWCOMER,
+    THERE,
+    TIMES_SAID,
+    TO,
+    Discourse,
+    fix_articles,
+    is_expression,
+    wear,
+)
+from data_tools.paper_theatre.world import PLACES, PROPS, Actor, Look, Scene
+
+_CHOICE = re.compile(r"\[([^\[\]]*)\]")
+_SLOT = re.compile(r"\{([^{}]+)\}")
+_WHO = re.compile(r"([abc]{1,3})(?:([.:~])(.+))?")
+
+
+@dataclass(frozen=True)
+class Member:
+    """A character of a story."""
+
+    name: str
+    pronoun: str
+    look: Look
+
+
+@dataclass(frozen=True)
+class Page:
+    """One page: text, picture, and who is meant where.
+
+    Attributes:
+        caption: The text.
+        scene: What the picture shows.
+        spans: `(start, end, cast index)` of every name and pronoun of the narration; one for each member of a "they".
+    """
+
+    caption: str
+    scene: Scene
+    spans: tuple[tuple[int, int, int], ...]
+
+
+@dataclass
+class Script:
+    """Writes a story page after page, and remembers what must be remembered between pages."""
+
+    cast: dict[str, Member]
+    values: dict[str, str]
+    rng: random.Random
+    order: list[str] = field(default_factory=list)
+    place: str | None = None
+    time: str | None = None
+    discourse: Discourse = field(default_factory=Discourse)
+
+    def page(self, template: str) -> Page:
+        """Writes one page from a template.
+
+        Args:
+            template: Text with choices and slots.
+
+        Returns:
+            The page with its ground truth.
+
+        Raises:
+            ValueError: The template breaks the slot language.
+        """
+        self._text, self._quoted = "", False
+        self._spans: list[tuple[int, int, int]] = []
+        self._said: dict[int, dict[str, str]] = {}
+        self._props: list[str] = []
+        self.discourse.turn_page()
+        template = choose(template, self.rng)
+        end = 0
+        for slot in _SLOT.finditer(template):
+            self._emit(template[end : slot.start()])
+            self._fill(slot[1])
+            end = slot.end()
+        self._emit(template[end:])
+        if self.place is None or self.time is None:
+            raise ValueError(f"the first page must name place and time: {template}")
+        actors = tuple(
+            Actor(member.look, said.get("pose", "standing"), said.get("mood", "happy"), member.name)
+            for i, member in enumerate(self.cast[letter] for letter in self.order)
+            if i in self.discourse.page
+            for said in [self._said.get(i, {})]
+        )
+        scene = Scene(self.place, self.time, actors, tuple(self._props))
+        return Page(_capitals(self._text), scene, tuple(self._spans))
+
+    def snapshot(self) -> Script:
+        """A copy to go back to; the random numbers go on."""
+        copy = Script(self.cast, self.values, self.rng, list(self.order), self.place, self.time)
+        copy.discourse = deepcopy(self.discourse)
+        return copy
+
+    def _emit(self, text: str) -> None:
+        if text and re.search(r"\b[Aa] $", self._text):
+            self._text = self._text[:-2] + fix_articles(self._text[-2:] + text)[: -len(text)]
+        if text.count('"') % 2:
+            self._quoted = not self._quoted
+        self._text += text
+
+    def _fill(self, slot: str) -> None:
+        who = _WHO.fullmatch(slot)
+        kind, _, value = slot.partition(":")
+        if who and set(who[1]) <= set(self.cast):
+            self._person(who[1], who[2] or "", who[3] or "")
+        elif kind in ("at", "to", "the"):
+            self._go(kind, self.values.get(value, value))
+        elif kind == "t":
+            time, phrases = TIMES_SAID[value]
+            self._emit(self.rng.choice(phrases))
+            if not self._quoted:
+                self.time = time
+        else:
+            word = self.values.get(slot, slot)
+            if slot not in self.values and slot not in PROPS:
+                raise ValueError(f"unknown slot {{{slot}}}")
+            self._emit(word)
+            if word in PROPS and not self._quoted and word not in self._props:
+                self._props.append(word)
+
+    def _go(self, kind: str, place: str) -> None:
+        if place not in PLACES:
+            raise ValueError(f"{place!r} is no place")
+        preposition = {"at": AT[place], "to": self.rng.choice(TO[place]), "the": ""}[kind]
+        self._emit(f"{preposition} the {place}".strip())
+        if not self._quoted:
+            self.place = place
+
+    def _person(self, letters: str, kind: str, what: str) -> None:
+        if kind == ":":
+            options, _, form = what.partition(".")
+            cue = self.rng.choice(options.split(","))
+            phrases = [p for p in FORMS[form][cue] if "HIS" not in p or self._clear(letters)]
+            self._verb(letters, self.rng.choice(phrases))
+        elif kind == "~":
+            self._verb(letters, what)
+        elif what in ("is", "there", "new"):
+            self._introduce(letters, what)
+        elif what == "friends" and self._clear(letters):
+            self._mention(letters, FRIENDS[len(letters)])
+        elif what and what != "friends":
+            self._pronoun(letters, what)
+        else:
+            self._names(letters)
+
+    def _verb(self, letters: str, phrase: str) -> None:
+        cues = [CUES[w] for w in re.findall(r"[a-z]+", phrase.lower()) if w in CUES]
+        cues += ["walking"] * bool(re.search(r"\bset (off|out)\b", phrase)) + ["cheering"] * ("threw up" in phrase)
+        if not cues or self._quoted:
+            raise ValueError(f"no cue, or inside quotes: {phrase!r}")
+        for cue in cues:
+            for index in self._indices(letters):
+                self._said.setdefault(index, {})["mood" if is_expression(cue) else "pose"] = cue
+        parts = re.split(r"\bHIS\b", phrase)
+        for number, part in enumerate(parts):
+            if number:
+                self._pronoun(letters, "his")
+            self._emit(part)
+
+    def _introduce(self, letter: str, what: str) -> None:
+        if letter in self.order or self._quoted:
+            raise ValueError(f"{letter} is introduced twice, or inside quotes")
+        member = self.cast[letter]
+        pattern = self.rng.choice({"is": INTRODUCE, "there": THERE, "new": NEWCOMER}[what])
+        pattern = pattern.replace("SPECIES", member.look.species).replace("WEAR", wear(member.look))
+        pattern = pattern.replace("ADJ", self.rng.choice(ADJECTIVES))
+        before, after = fix_articles(pattern).split("NAME")
+        self.order.append(letter)
+        self.discourse.pronouns.append(member.pronoun)
+        self._emit(before)
+        self._mention(letter, member.name)
+        self._emit(after)
+
+    def _pronoun(self, letters: str, form: str) -> None:
+        if form.lower() not in FORMS_OF["they"]:
+            raise ValueError(f"unknown form {form!r}")
+        pronoun = "they" if len(letters) > 1 else self.cast[letters].pronoun
+        word = FORMS_OF[pronoun][form.lower()]
+        if form == "self":
+            self._emit(word)
+        elif self._quoted or self._clear(letters):
+            self._mention(letters, word.capitalize() if form[0].isupper() else word)
+        else:
+            self._names(letters, "'s" if form.lower() == "his" else "")
+
+    def _names(self, letters: str, ending: str = "") -> None:
+        for number, letter in enumerate(letters):
+            if number:
+                self._emit(" and " if number == len(letters) - 1 else ", ")
+            last = number == len(letters) - 1
+            self._mention(letter, self.cast[letter].name + (ending if last else ""))
+
+    def _mention(self, letters: str, text: str) -> None:
+        start = len(self._text)
+        self._emit(text)
+        if self._quoted:
+            return
+        indices = self._indices(letters)
+        for index in indices:
+            self._spans.append((start, len(self._text.removesuffix("'s")), index))
+        if len(indices) == 1:
+            self.discourse.mention(indices[0])
+        else:
+            self.discourse.mention_all(indices)
+
+    def _clear(self, letters: str) -> bool:
+        """Whether a pronoun for these characters would be understood."""
+        pronoun = "they" if len(letters) > 1 else self.cast[letters].pronoun
+        known = all(letter in self.order for letter in letters)
+        return known and self.discourse.who(pronoun) == self._indices(letters)
+
+    def _indices(self, letters: str) -> tuple[int, ...]:
+        if not set(letters) <= set(self.order):
+            raise ValueError(f"{letters} is not introduced yet")
+        return tuple(sorted(self.order.index(letter) for letter in letters))
+
+
+def choose(template: str, rng: random.Random) -> str:
+    """Resolves the choices `[one|other]` of a template."""
+    while "[" in template:
+        template = _CHOICE.sub(lambda found: rng.choice(found[1].split("|")), template)
+    return fix_articles(re.sub(r"  +", " ", template).strip())
+
+
+def _capitals(text: str) -> str:
+    """Begins every sentence with a capital letter."""
+    return re.sub(r'(^"?|[.!?] "?|\." "?)([a-z])', lambda found: found[1] + found[2].upper(), text)

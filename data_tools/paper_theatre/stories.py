@@ -1,0 +1,88 @@
+"""Tells stories: a plot, a cast and a seed become pages of text with the scene of each."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+from data_tools.paper_theatre.casting import cast
+from data_tools.paper_theatre.plots import PLOTS, Beat, Plot
+from data_tools.paper_theatre.script import Member, Page, Script
+
+PAGES = range(8, 13)
+WORDS = range(18, 41)
+_TRIES = 60
+
+
+@dataclass(frozen=True)
+class Story:
+    """A whole story.
+
+    Attributes:
+        title: Its title.
+        plot: Name of the plot.
+        cast: The characters in order of first mention; the spans of the pages count in this order.
+        pages: The pages.
+    """
+
+    title: str
+    plot: str
+    cast: tuple[Member, ...]
+    pages: tuple[Page, ...]
+
+
+def tell(seed: int, split: str, plot: str | None = None) -> Story:
+    """Tells one story; the same arguments always give the same story.
+
+    Args:
+        seed: Number of the story.
+        split: "train" or "heldout"; the two share neither names nor held-out looks.
+        plot: Name of a plot, or None for the seed's own choice.
+
+    Returns:
+        The story, 8 to 12 pages of 18 to 40 words.
+
+    Raises:
+        ValueError: The split or the plot is unknown.
+    """
+    rng = random.Random(f"{split}-{seed}")
+    chosen = PLOTS[rng.randrange(len(PLOTS))] if plot is None else _plot(plot)
+    members = cast(chosen.cast, split, rng)
+    values = {key: rng.choice(choices) for key, choices in chosen.values.items()}
+    script = Script(members, values, rng)
+    pages = []
+    for beat in _beats(chosen, rng):
+        script, page = _write(beat, script, rng)
+        pages.append(page)
+    names = {letter: member.name for letter, member in members.items()}
+    title = rng.choice(chosen.titles)
+    for key, value in (names | values).items():
+        title = title.replace(f"{{{key}}}", value)
+    title = title[0].upper() + title[1:]
+    return Story(title, chosen.name, tuple(members[letter] for letter in script.order), tuple(pages))
+
+
+def _plot(name: str) -> Plot:
+    for plot in PLOTS:
+        if plot.name == name:
+            return plot
+    raise ValueError(f"unknown plot {name!r}: choose one of {', '.join(plot.name for plot in PLOTS)}")
+
+
+def _beats(plot: Plot, rng: random.Random) -> list[Beat]:
+    """The beats of this telling: some optional ones, and the number of pages within bounds."""
+    needed = sum(not beat.optional for beat in plot.beats)
+    spare = [i for i, beat in enumerate(plot.beats) if beat.optional]
+    low, high = max(PAGES[0] - needed, 0), min(PAGES[-1] - needed, len(spare))
+    kept = set(rng.sample(spare, rng.randint(low, high)))
+    return [beat for i, beat in enumerate(plot.beats) if not beat.optional or i in kept]
+
+
+def _write(beat: Beat, script: Script, rng: random.Random) -> tuple[Script, Page]:
+    """Writes a beat, in a wording of the right length."""
+    for _ in range(_TRIES):
+        attempt = script.snapshot()
+        page = attempt.page(" ".join(rng.choice(part) for part in beat.parts))
+        if len(page.caption.split()) in WORDS:
+            return attempt, page
+    raise ValueError(f"no wording of 18 to 40 words in {_TRIES} tries: {beat.parts}")

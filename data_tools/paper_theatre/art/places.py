@@ -107,11 +107,12 @@ def _village(p: Paint, time: str) -> str:
 
 
 def _mountain(p: Paint, time: str) -> str:
+    cap, far_cap = ("#a9bce8", "#8ea4d6") if time == "night" else (p("#ffffff"), p("#fbfdff"))
     out = path("M-20,190 L52,62 L124,190Z", p("#b3bed0")) + path("M140,190 L216,54 L290,190Z", p("#b3bed0"))
-    out += path("M30,101 L52,62 L74,101 L62,94 L52,104 L42,94Z", p("#fbfdff"))
-    out += path("M191,99 L216,54 L241,99 L228,90 L216,102 L204,90Z", p("#fbfdff"))
+    out += path("M30,101 L52,62 L74,101 L62,94 L52,104 L42,94Z", far_cap)
+    out += path("M191,99 L216,54 L241,99 L228,90 L216,102 L204,90Z", far_cap)
     out += path("M46,196 L132,32 L218,196Z", p("#93a2ba")) + path("M132,32 L218,196 L150,196 L140,120Z", p("#8192ac"))
-    out += path("M104,85 L132,32 L160,85 L146,76 L132,92 L118,76Z", p("#ffffff"))
+    out += path("M104,85 L132,32 L160,85 L146,76 L132,92 L118,76Z", cap)
     out += ground_band("M0,186 L40,172 L92,184 L150,170 L206,182 L256,168", p("#b9b5a4"))
     out += ground_band("M0,204 Q128,192 256,204", p("#a8a48f"))
     for x in (10, 246):

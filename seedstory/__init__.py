@@ -1,0 +1,46 @@
+"""seedstory: illustrated stories from a sentence, a picture or both.
+
+    from seedstory import StoryPipeline
+
+    story = StoryPipeline.from_pretrained("mini")(text="A small fox finds a lantern.", pages=10, out="stories/fox")
+
+Names below are imported when first used, so that `import seedstory` stays instant.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Detokenizer": "seedstory.detokenizers.detokenizer",
+    "Page": "seedstory.story",
+    "Story": "seedstory.story",
+    "StoryFolder": "seedstory.story",
+    "StoryPipeline": "seedstory.pipeline",
+    "StorySettings": "seedstory.settings",
+    "VisionTower": "seedstory.modeling.vision_tower",
+    "read_picture": "seedstory.picture",
+    "write_html": "seedstory.export.html",
+}
+
+__all__ = [*_HOMES, "__version__"]
+
+if TYPE_CHECKING:
+    from seedstory.detokenizers.detokenizer import Detokenizer
+    from seedstory.export.html import write_html
+    from seedstory.modeling.vision_tower import VisionTower
+    from seedstory.picture import read_picture
+    from seedstory.pipeline import StoryPipeline
+    from seedstory.settings import StorySettings
+    from seedstory.story import Page, Story, StoryFolder
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'seedstory' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

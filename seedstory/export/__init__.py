@@ -1,0 +1,1 @@
+"""Exporters: a story becomes a book in one file."""

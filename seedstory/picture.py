@@ -1,0 +1,200 @@
+"""Reading a user's picture safely, and pictures to tensors and back.
+
+A picture from outside is judged by its header before one pixel is decoded: its format must be on a short
+list and its size within limits, so that a small file cannot unfold into gigabytes of memory.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from PIL import Image
+
+if TYPE_CHECKING:
+    import torch
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+MAX_BYTES = 64 * 2**20
+MAX_SIDE = 20_000  # px
+MAX_PIXELS = 80_000_000  # below the size at which Pillow itself warns
+MIN_SIDE = 8  # px
+
+# How to turn the stored pixels upright, by the value of EXIF tag 0x0112.
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def read_picture(source: str | os.PathLike | bytes | Image.Image, name: str | None = None) -> Image.Image:
+    """Reads any common picture as plain RGB: upright, on white where it was transparent, without metadata.
+
+    Args:
+        source: A file, the bytes of one, or a picture already open.
+        name: What to call it in errors; the file name if None.
+
+    Returns:
+        A new RGB picture that shares nothing with the source. Of an animation, the first frame.
+
+    Raises:
+        ValueError: There is no such file, it is no picture in one of `FORMATS`, is damaged, or is too large or
+            too small. One line that names the file and says what to do.
+    """
+    if isinstance(source, Image.Image):
+        name = name or "the picture"
+        _check_size(source.size, name)
+        return _plain(source, name)
+    if isinstance(source, bytes):
+        name = name or "the picture"
+        data = source
+    else:
+        name = name or str(source)
+        data = _read_file(Path(source), name)
+    with _open(data, name) as image:
+        _check_size(image.size, name)
+        return _plain(image, name)
+
+
+def check_picture(path: str | os.PathLike) -> None:
+    """Reads a picture and throws it away: the cheap check before a model is loaded. Raises as `read_picture`."""
+    read_picture(path)
+
+
+def square(image: Image.Image, size: int, fit: Literal["crop", "pad"] = "crop") -> Image.Image:
+    """A picture as a square of `size` px.
+
+    Args:
+        image: Any RGB picture.
+        size: Side of the result in px.
+        fit: "crop" keeps the centre and cuts the longer sides; "pad" keeps all and adds white.
+    """
+    if size < 1:
+        raise ValueError(f"size must be at least 1 px, not {size}")
+    if fit not in ("crop", "pad"):
+        raise ValueError(f"fit must be 'crop' or 'pad', not {fit!r}")
+    width, height = image.size
+    if fit == "crop":
+        side = min(width, height)
+        left, top = (width - side) // 2, (height - side) // 2
+        box = (left, top, left + side, top + side)
+        return image.resize((size, size), Image.Resampling.LANCZOS, box=box, reducing_gap=3.0)
+    scale = size / max(width, height)
+    inner = (max(1, round(width * scale)), max(1, round(height * scale)))
+    paper = Image.new("RGB", (size, size), "white")
+    resized = image.resize(inner, Image.Resampling.LANCZOS, reducing_gap=3.0)
+    paper.paste(resized, ((size - inner[0]) // 2, (size - inner[1]) // 2))
+    return paper
+
+
+def to_tensor(image: Image.Image | Sequence[Image.Image]) -> torch.Tensor:
+    """Pixels as float32 in [-1, 1]: `[3, H, W]` of one picture, `[B, 3, H, W]` of several of one size."""
+    import torch
+
+    if not isinstance(image, Image.Image):
+        return torch.stack([to_tensor(one) for one in image])
+    pixels = np.array(image.convert("RGB"), dtype=np.float32)
+    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous() / 127.5 - 1.0
+
+
+def to_image(pixels: torch.Tensor) -> Image.Image | list[Image.Image]:
+    """A picture from pixels `[3, H, W]` in [-1, 1], or a list of pictures from `[B, 3, H, W]`.
+
+    Raises:
+        ValueError: The tensor has another shape or holds NaN.
+    """
+    if pixels.ndim == 4:
+        return [to_image(one) for one in pixels]
+    if pixels.ndim != 3 or pixels.shape[0] != 3:
+        raise ValueError(f"pixels must have shape [3, H, W] or [B, 3, H, W], not {list(pixels.shape)}")
+    values = pixels.detach().float().cpu()
+    if values.isnan().any():
+        raise ValueError("the picture holds NaN: the de-tokenizer has failed, try another dtype or seed")
+    values = ((values.clamp(-1, 1) + 1.0) * 127.5).round().byte()
+    return Image.fromarray(values.permute(1, 2, 0).contiguous().numpy(), "RGB")
+
+
+def _read_file(path: Path, name: str) -> bytes:
+    if path.is_dir():
+        raise ValueError(f"{name} is a folder: give a picture file")
+    if not path.exists():
+        raise ValueError(f"there is no file {name}: check the path")
+    if not path.is_file():
+        raise ValueError(f"{name} is not a plain file: give a picture file")
+    try:
+        with open(path, "rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise ValueError(f"cannot read {name}: {error.strerror}") from None
+    if len(data) > MAX_BYTES:
+        raise ValueError(f"{name} is larger than {MAX_BYTES // 2**20} MB: save it smaller")
+    return data
+
+
+def _open(data: bytes, name: str) -> Image.Image:
+    """Parses the header only."""
+    if not data:
+        raise ValueError(f"{name} is empty (0 bytes): give a picture file")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            return Image.open(io.BytesIO(data), formats=FORMATS)
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+        raise ValueError(
+            f"{name} is too large: its header announces more than {MAX_PIXELS // 1_000_000} megapixels; save it smaller"
+        ) from None
+    except Exception:  # noqa: BLE001 - Pillow raises many kinds for a file that is no picture
+        raise ValueError(
+            f"{name} is not a picture that can be read: save it as {', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
+        ) from None
+
+
+def _check_size(size: tuple[int, int], name: str) -> None:
+    width, height = size
+    if max(size) > MAX_SIDE or width * height > MAX_PIXELS:
+        raise ValueError(
+            f"{name} is too large: {width} x {height} px, at most {MAX_PIXELS // 1_000_000} megapixels and "
+            f"{MAX_SIDE} px a side can be read; save it smaller"
+        )
+    if min(size) < MIN_SIDE:
+        raise ValueError(f"{name} is too small: {width} x {height} px, at least {MIN_SIDE} px a side are needed")
+
+
+def _plain(image: Image.Image, name: str) -> Image.Image:
+    """Decodes; turns upright; drops alpha and metadata."""
+    if image.mode == "F" or image.mode == "I":
+        raise ValueError(f"{name} has {image.mode!r} pixels (32 bits a channel): save it with 8 bits a channel")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # notes about odd metadata, which is dropped here anyway
+            image.load()
+            turn = _UPRIGHT.get(_orientation(image))
+            if image.mode.startswith("I;16"):  # Pillow would clip 16 bits to 8 instead of scaling them
+                image = Image.fromarray((np.asarray(image).astype(np.float32) / 257.0).round().astype(np.uint8))
+            if image.has_transparency_data:
+                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
+            image = image.convert("RGB")
+            if turn is not None:
+                image = image.transpose(turn)
+    except Exception as error:  # noqa: BLE001 - Pillow raises many kinds for a damaged file
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"{name} is damaged ({reason}): save it again or give another picture") from None
+    return Image.frombytes("RGB", image.size, image.tobytes())
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF orientation, 1 (upright) where the EXIF block is unreadable: the pixels are still a picture."""
+    try:
+        return image.getexif().get(0x0112, 1)
+    except Exception:  # noqa: BLE001 - Pillow raises many kinds for a damaged block
+        return 1

@@ -1,0 +1,144 @@
+"""A user's picture: every format read, every bad file refused in one line, pixels to tensors and back."""
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from seedstory.picture import FORMATS, MAX_SIDE, read_picture, square, to_image, to_tensor
+
+
+def gradient(width: int = 48, height: int = 32) -> Image.Image:
+    x, y = np.meshgrid(np.linspace(0, 255, width), np.linspace(0, 255, height))
+    return Image.fromarray(np.stack([x, y, 255 - x], -1).astype(np.uint8))
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A PNG of a few bytes that announces any size."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"\0" * 64)) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_reads_every_format(tmp_path, kind):
+    file = tmp_path / f"picture.{kind.lower()}"
+    gradient().save(file, kind)
+    image = read_picture(file)
+    assert image.mode == "RGB" and image.size == (48, 32) and not image.info
+    difference = np.abs(np.asarray(image).astype(int) - np.asarray(gradient()).astype(int)).mean()
+    assert difference < 12  # JPEG, WebP and GIF lose a little
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_turns_upright_and_strips_exif(orientation):
+    from PIL import ImageOps
+
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    exif[0x010F] = "camera"
+    buffer = io.BytesIO()
+    gradient().save(buffer, "PNG", exif=exif)
+    with Image.open(io.BytesIO(buffer.getvalue())) as stored:
+        expected = ImageOps.exif_transpose(stored).convert("RGB")
+    image = read_picture(buffer.getvalue())
+    assert np.array_equal(np.asarray(image), np.asarray(expected))
+    assert not image.getexif() and not image.info
+
+
+def test_transparency_becomes_white():
+    picture = Image.new("RGBA", (16, 16), (255, 0, 0, 0))
+    assert read_picture(picture).getpixel((3, 3)) == (255, 255, 255)
+    half = Image.new("RGBA", (16, 16), (0, 0, 0, 128))
+    assert read_picture(half).getpixel((3, 3)) == (127, 127, 127)
+    palette = Image.new("P", (16, 16), 0)
+    palette.putpalette([255, 0, 0] * 256)
+    buffer = io.BytesIO()
+    palette.save(buffer, "GIF", transparency=0)
+    assert read_picture(buffer.getvalue()).getpixel((3, 3)) == (255, 255, 255)
+
+
+def test_16_bit_grey_is_scaled_not_clipped():
+    buffer = io.BytesIO()
+    Image.fromarray(np.full((16, 16), 128 * 257, np.uint16)).save(buffer, "PNG")
+    assert read_picture(buffer.getvalue()).getpixel((3, 3)) == (128, 128, 128)
+
+
+def test_first_frame_of_an_animation():
+    buffer = io.BytesIO()
+    frames = [Image.new("RGB", (16, 16), colour) for colour in ("red", "blue")]
+    frames[0].save(buffer, "GIF", save_all=True, append_images=frames[1:])
+    assert read_picture(buffer.getvalue()).getpixel((3, 3)) == (255, 0, 0)
+
+
+def jpeg(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "empty"),
+        (b"hello, I am a letter", "not a picture"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not a picture"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n", "not a picture"),
+        (png_header(30_000, 30_000), "too large"),
+        (png_header(10_000, 9_000), "too large"),
+        (png_header(MAX_SIDE + 1, 8), "too large"),
+        (png_header(0, 0), "not a picture|too small"),
+        (png_header(1, 1), "too small"),
+        (png_header(500, 500), "damaged"),
+        (jpeg(gradient(300, 200))[:1500], "damaged"),
+        (jpeg(gradient(300, 200))[:30], "not a picture"),
+    ],
+)
+def test_refuses_bad_files_in_one_line(tmp_path, data, message):
+    file = tmp_path / "bad.png"
+    file.write_bytes(data)
+    with pytest.raises(ValueError, match=message) as error:
+        read_picture(file)
+    assert "bad.png" in str(error.value) and "\n" not in str(error.value)
+
+
+def test_refuses_what_is_no_file(tmp_path):
+    with pytest.raises(ValueError, match="no file"):
+        read_picture(tmp_path / "none.png")
+    with pytest.raises(ValueError, match="folder"):
+        read_picture(tmp_path)
+
+
+def test_square_crops_the_centre_or_pads():
+    image = Image.new("RGB", (90, 30), "red")
+    image.paste("blue", (30, 0, 60, 30))
+    assert np.array_equal(np.asarray(square(image, 30)), np.full((30, 30, 3), (0, 0, 255)))
+    padded = square(image, 90, fit="pad")
+    assert padded.size == (90, 90)
+    assert padded.getpixel((45, 5)) == (255, 255, 255) and padded.getpixel((45, 45)) == (0, 0, 255)
+    with pytest.raises(ValueError, match="fit"):
+        square(image, 30, fit="stretch")
+
+
+def test_tensor_round_trip_is_exact():
+    image = gradient()
+    pixels = to_tensor(image)
+    assert pixels.shape == (3, 32, 48) and pixels.dtype == torch.float32
+    assert pixels.min() >= -1 and pixels.max() <= 1
+    assert np.array_equal(np.asarray(to_image(pixels)), np.asarray(image))
+    batch = to_tensor([image, image])
+    assert batch.shape == (2, 3, 32, 48) and len(to_image(batch)) == 2
+
+
+def test_to_image_refuses_nan_and_odd_shapes():
+    with pytest.raises(ValueError, match="NaN"):
+        to_image(torch.full((3, 8, 8), float("nan")))
+    with pytest.raises(ValueError, match="shape"):
+        to_image(torch.zeros(1, 8, 8))

@@ -1,11 +1,11 @@
-"""How the pages of a story become tokens: special tokens, page order, masks and labels.
+r"""How the pages of a story become tokens: special tokens, page order, masks and labels.
 
 Training (`pack_story`, `collate`) and generation (the `*_ids` methods of `StoryLayout`) both read this file, so they
 cannot disagree. A story is
 
-    bos  "\\n3:" " caption"  <img> picture </img>  "\\n2:" " caption"  <img> picture </img>  "\\n1:" ...  </img>  eos
+    bos  "\n3:" " caption"  <img> picture </img>  "\n2:" " caption"  <img> picture </img>  "\n1:" ...  </img>  eos
 
-The *page label* ("\\n3:") is forced text: it counts down the pages that are left, this one included, and is never
+The *page label* ("\n3:") is forced text: it counts down the pages that are left, this one included, and is never
 decoded or supervised, so that a story asked for in ten pages ends on page ten. Label and caption are tokenised
 separately and their ids concatenated, in training as in generation. A picture is `N` visual embeddings.
 
@@ -116,7 +116,7 @@ class StoryLayout:
         return [] if self.bos_id is None else [self.bos_id]
 
     def _page_label_ids(self, pages_left: int) -> list[int]:
-        """Ids of the forced text that opens a page: `"\\n7:"` for the page with which seven are left."""
+        r"""Ids of the forced text that opens a page: `"\n7:"` for the page with which seven are left."""
         if pages_left < 1:
             raise ValueError(f"A page label counts down to 1, got {pages_left}.")
         return self.tokenizer.encode(f"\n{pages_left}:", add_special_tokens=False)

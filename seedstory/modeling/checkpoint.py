@@ -1,0 +1,81 @@
+"""Files of a `StoryModel`: one safetensors with the trained weights, and nothing of the base model."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+WEIGHTS_FILE = "model.safetensors"
+
+
+def trained_state(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """What training changes: image token rows, LoRA and both resamplers, under the names used in the file."""
+    return {
+        name.replace(".default.", "."): tensor
+        for name, tensor in model.state_dict().items()
+        if not name.startswith("llm.") or ".lora_" in name
+    }
+
+
+def write_trained(model: torch.nn.Module, folder: Path, dtype: torch.dtype | None = None) -> None:
+    """Write the trained weights of `model` into `folder`, in `dtype` (None: as they are)."""
+    state = {name: tensor.to("cpu", dtype).contiguous() for name, tensor in trained_state(model).items()}
+    unfinished = folder / (WEIGHTS_FILE + ".part")
+    save_file(state, unfinished, metadata={"format": "pt"})
+    unfinished.chmod(0o644)
+    unfinished.replace(folder / WEIGHTS_FILE)
+
+
+def read_trained(model: torch.nn.Module, folder: Path) -> None:
+    """Read the trained weights of `folder` into `model`, in the model's own types.
+
+    Raises:
+        ValueError: If the file is missing or broken, or if weights are missing, unknown or of another shape.
+    """
+    file = folder / WEIGHTS_FILE
+    try:
+        stored = load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"{file} cannot be read as a safetensors checkpoint: {error}") from error
+    own = trained_state(model)
+    faults = {
+        "missing": sorted(own.keys() - stored.keys()),
+        "unknown": sorted(stored.keys() - own.keys()),
+        "of another shape": sorted(
+            name for name in own.keys() & stored.keys() if own[name].shape != stored[name].shape
+        ),
+    }
+    report = "; ".join(
+        f"{len(names)} weights are {what} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
+        for what, names in faults.items()
+        if names
+    )
+    if report:
+        raise ValueError(f"{file} does not fit its configuration: {report}.")
+    with torch.no_grad():
+        for name, tensor in own.items():
+            tensor.copy_(stored[name])
+
+
+def resolve_checkpoint(name: Any) -> Path:
+    """The local folder of a checkpoint that is given as a folder or as a Hugging Face Hub id.
+
+    Raises:
+        ValueError: If there is no such folder and the Hub has no such checkpoint or cannot be reached.
+    """
+    folder = Path(name)
+    if (folder / "config.json").is_file():
+        return folder
+    if folder.is_dir() or folder.is_absolute():
+        raise ValueError(f"{folder} is not a checkpoint folder: it has no config.json.")
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(str(name), allow_patterns=["*.json", "*.safetensors", "*.jinja"]))
+    except Exception as error:
+        raise ValueError(
+            f"Checkpoint {str(name)!r} is neither a local folder nor available from the Hugging Face Hub "
+            f"({type(error).__name__})."
+        ) from error

@@ -1,0 +1,123 @@
+"""Settings of a `StoryModel`."""
+
+from typing import Any
+
+from transformers import AutoConfig, PreTrainedConfig
+
+_ROPE_TYPES_WITHOUT_FIXED_ANGLES = ("dynamic", "longrope")
+
+
+class StoryConfig(PreTrainedConfig):
+    """Everything that decides the shapes of a `StoryModel` and how its losses are weighted.
+
+    Args:
+        base_lm: Name, Hub id or folder of the base language model; see `base_lm_folder`.
+        base_lm_config: The base model's own configuration, as a dictionary with its `model_type`.
+        num_visual_tokens: `N`, visual tokens of a picture inside the language model.
+        feature_tokens: `F`, tokens of a picture's features; a square number, because they lie on a grid.
+        feature_dim: `Df`, width of a feature token.
+        input_resampler_width, input_resampler_depth, input_resampler_heads: Size of features → embeddings.
+        output_resampler_width, output_resampler_depth, output_resampler_heads: Size of hidden states → features.
+        lora_rank: Rank of the LoRA matrices; 0 trains no LoRA.
+        lora_alpha: LoRA is scaled by `lora_alpha / lora_rank`.
+        lora_dropout: Dropout before LoRA, in training.
+        lora_targets: Names of the linear layers that get LoRA, or "all-linear".
+        lm_loss_weight: Weight of the captions' cross-entropy.
+        visual_loss_weight: Weight of the pictures' regression loss.
+        cosine_weight: Weight of `1 - cosine` (per feature token) in the visual loss.
+        mse_weight: Weight of the mean squared error in the visual loss.
+        image_start_id: Id of `<img>`; `</img>` and the query tokens follow it.
+
+    Raises:
+        ValueError: If a setting is unknown, out of range or does not fit another.
+    """
+
+    model_type = "seedstory"
+
+    base_lm: str = "smollm2-135m-instruct"
+    base_lm_config: dict | None = None
+    num_visual_tokens: int = 16
+    feature_tokens: int = 64
+    feature_dim: int = 64
+    input_resampler_width: int = 192
+    input_resampler_depth: int = 2
+    input_resampler_heads: int = 4
+    output_resampler_width: int = 256
+    output_resampler_depth: int = 3
+    output_resampler_heads: int = 4
+    lora_rank: int = 16
+    lora_alpha: float = 32.0
+    lora_dropout: float = 0.0
+    lora_targets: str | list[str] = "all-linear"
+    lm_loss_weight: float = 1.0
+    visual_loss_weight: float = 1.0
+    cosine_weight: float = 1.0
+    mse_weight: float = 1.0
+    image_start_id: int | None = None
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        unknown = [key for key in kwargs if not key.startswith("_") and not hasattr(PreTrainedConfig, key)]
+        unknown = [key for key in unknown if key not in ("attn_implementation", "name_or_path", "torch_dtype")]
+        if unknown:
+            raise ValueError(f"Unknown StoryConfig settings: {', '.join(sorted(unknown))}.")
+        super().__post_init__(**kwargs)
+        self._check()
+
+    def _check(self) -> None:
+        for name in ("num_visual_tokens", "feature_tokens", "feature_dim"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        if round(self.feature_tokens**0.5) ** 2 != self.feature_tokens:
+            raise ValueError(f"feature_tokens must be a square number (a grid), got {self.feature_tokens}.")
+        for side in ("input", "output"):
+            width, heads = getattr(self, f"{side}_resampler_width"), getattr(self, f"{side}_resampler_heads")
+            if width < 4 or width % 4 or heads < 1 or width % heads:
+                raise ValueError(
+                    f"{side}_resampler_width ({width}) must be a multiple of 4 and of {side}_resampler_heads ({heads})."
+                )
+            if getattr(self, f"{side}_resampler_depth") < 1:
+                raise ValueError(f"{side}_resampler_depth must be at least 1.")
+        if self.lora_rank < 0 or not 0 <= self.lora_dropout < 1:
+            raise ValueError(f"Need lora_rank >= 0 and 0 <= lora_dropout < 1: {self.lora_rank}, {self.lora_dropout}.")
+        for name in ("lm_loss_weight", "visual_loss_weight", "cosine_weight", "mse_weight"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}.")
+        if self.base_lm_config is not None:
+            check_base_lm(self.language_config())
+
+    def language_config(self) -> PreTrainedConfig:
+        """The base model's configuration as an object.
+
+        Raises:
+            ValueError: If this configuration has no `base_lm_config`.
+        """
+        if not self.base_lm_config or "model_type" not in self.base_lm_config:
+            raise ValueError("StoryConfig.base_lm_config is missing; build the model with StoryModel.from_base(...).")
+        settings = dict(self.base_lm_config)
+        return AutoConfig.for_model(settings.pop("model_type"), **settings)
+
+
+def check_base_lm(config: PreTrainedConfig) -> None:
+    """Refuse language models on which captions, masks or the cache would silently be wrong.
+
+    Raises:
+        ValueError: If the model has no rotary positions, moving rotary tables, sliding-window layers or rescaled
+            logits.
+    """
+    name = config.model_type
+    rope = getattr(config, "rope_parameters", None)
+    if not rope or "rope_theta" not in rope:
+        raise ValueError(f"Base LM {name!r} has no plain rotary positions (RoPE), which the story cache needs.")
+    if rope.get("rope_type", "default") in _ROPE_TYPES_WITHOUT_FIXED_ANGLES:
+        raise ValueError(
+            f"Base LM {name!r} uses {rope['rope_type']!r} RoPE, whose angles change with the length; cached keys "
+            "cannot be moved then. Set rope_parameters['rope_type'] to 'default', 'linear', 'llama3' or 'yarn'."
+        )
+    if set(getattr(config, "layer_types", None) or ["full_attention"]) != {"full_attention"}:
+        raise ValueError(f"Base LM {name!r} mixes in layers that are not full attention, which is not supported.")
+    for setting in ("final_logit_softcapping", "logits_scaling", "logit_scale"):
+        if getattr(config, setting, None) not in (None, 1, 1.0):
+            raise ValueError(f"Base LM {name!r} rescales its logits ({setting}), which is not supported.")
+
+
+AutoConfig.register(StoryConfig.model_type, StoryConfig)

@@ -1,0 +1,405 @@
+"""The language half of the house: a causal language model that reads and writes pictures as features.
+
+Shape legend: `B` stories, `T` packed tokens, `P` pages of all stories, `S` pages with a query branch (supervised
+pictures), `N` visual tokens, `F` feature tokens of width `Df`, `D` hidden width, `V` captions' vocabulary.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, inject_adapter_in_model
+from peft.tuners.lora import LoraLayer
+from torch import nn
+from torch.nn import functional
+from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer, Cache, PreTrainedModel
+from transformers.utils import ModelOutput
+
+from seedstory.layout import IGNORE, StoryLayout
+from seedstory.modeling.base_lm import base_lm_folder
+from seedstory.modeling.checkpoint import read_trained, resolve_checkpoint, write_trained
+from seedstory.modeling.configuration import StoryConfig, check_base_lm
+from seedstory.modeling.resampler import InputResampler, OutputResampler
+
+
+@dataclass
+class StoryModelOutput(ModelOutput):
+    """What `StoryModel.forward` returns.
+
+    Attributes:
+        loss: Weighted sum of the losses that could be computed, scalar.
+        lm_loss: Mean cross-entropy over the supervised tokens, scalar.
+        visual_loss: `cosine_weight * (1 - cosine) + mse_weight * MSE`, mean over tokens and pictures, scalar.
+        cosine_loss: The first part alone, without its weight, scalar.
+        mse_loss: The second part alone, without its weight, scalar.
+        features: Predicted features of the pages that have a query branch, in order, float32, `[S, F, Df]`.
+        last_hidden_state: Hidden states after the final norm, `[B, T, D]`.
+    """
+
+    loss: torch.Tensor | None = None
+    lm_loss: torch.Tensor | None = None
+    visual_loss: torch.Tensor | None = None
+    cosine_loss: torch.Tensor | None = None
+    mse_loss: torch.Tensor | None = None
+    features: torch.Tensor | None = None
+    last_hidden_state: torch.Tensor | None = None
+
+
+class StoryModel(PreTrainedModel):
+    """A rotary causal language model with LoRA, image tokens, and a resampler on either side.
+
+    The added tokens are rows of their own (`token_rows`) beside the frozen embedding, and captions are chosen from
+    the base vocabulary and `<img>` alone. peft's `trainable_token_indices` would train the same numbers, but it
+    copies the whole embedding matrix in every forward pass and builds its whole gradient in every backward pass.
+
+    Build it with `from_base` or `from_pretrained`; the constructor alone gives random weights.
+
+    Args:
+        config: Settings; needs `base_lm_config` and `image_start_id`.
+        llm: The base language model; random from `config.base_lm_config` if None.
+
+    Attributes:
+        layout: Ids of the story's pieces, with the tokenizer; None after the bare constructor.
+    """
+
+    config_class = StoryConfig
+    base_model_prefix = ""
+    main_input_name = "input_ids"
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_flash_attn = True
+
+    def __init__(self, config: StoryConfig, llm: PreTrainedModel | None = None) -> None:
+        super().__init__(config)
+        language = config.language_config()
+        if config.image_start_id is None or not 0 < config.image_start_id <= language.vocab_size:
+            raise ValueError(
+                f"StoryConfig.image_start_id must lie in 1..{language.vocab_size} (right after the base vocabulary), "
+                f"got {config.image_start_id}."
+            )
+        self.llm = AutoModelForCausalLM.from_config(language) if llm is None else llm
+        self.llm.requires_grad_(False)
+        self.layout: StoryLayout | None = None
+        embedding = self.llm.get_input_embeddings().weight[: config.image_start_id].detach().float()
+        self.token_rows = nn.Parameter(_new_rows(embedding, 2 + config.num_visual_tokens))
+        head = self.llm.get_output_embeddings().weight
+        self.image_start_head: nn.Parameter | None = None
+        if head is not self.llm.get_input_embeddings().weight:
+            self.image_start_head = nn.Parameter(_new_rows(head[: config.image_start_id].detach().float(), 1))
+        self.input_resampler = InputResampler(
+            config.feature_tokens,
+            config.feature_dim,
+            config.num_visual_tokens,
+            embedding.shape[1],
+            width=config.input_resampler_width,
+            depth=config.input_resampler_depth,
+            heads=config.input_resampler_heads,
+            embedding_rms=embedding.pow(2).mean().sqrt().item(),
+        )
+        self.output_resampler = OutputResampler(
+            config.feature_tokens,
+            config.feature_dim,
+            embedding.shape[1],
+            width=config.output_resampler_width,
+            depth=config.output_resampler_depth,
+            heads=config.output_resampler_heads,
+        )
+        if config.lora_rank:
+            self._add_lora()
+
+    def _add_lora(self) -> None:
+        config = self.config
+        lora = LoraConfig(
+            r=config.lora_rank,
+            lora_alpha=config.lora_alpha,
+            lora_dropout=config.lora_dropout,
+            target_modules=config.lora_targets,
+            task_type="CAUSAL_LM",
+        )
+        inject_adapter_in_model(lora, self.llm)
+        for layer in self._lora_layers():
+            for part in (layer.lora_A, layer.lora_B):
+                part.float()
+            # Autocast casts once to bfloat16; peft would cast to float32 first, and autocast back.
+            layer.cast_input_dtype_enabled = False
+
+    def _lora_layers(self) -> Iterator[LoraLayer]:
+        return (module for module in self.llm.modules() if isinstance(module, LoraLayer))
+
+    # ------------------------------------------------------------------------------------------------ the four steps
+
+    def embed_tokens(self, input_ids: torch.Tensor) -> torch.Tensor:
+        """Input embeddings of base and added tokens: `[...]` → `[..., D]`."""
+        first = self.config.image_start_id
+        added = input_ids >= first
+        embeds = self.llm.get_input_embeddings()(input_ids.masked_fill(added, 0))
+        rows = functional.embedding((input_ids - first).clamp(min=0), self.token_rows).to(embeds.dtype)
+        return torch.where(added.unsqueeze(-1), rows, embeds)
+
+    def embed_pictures(self, features: torch.Tensor) -> torch.Tensor:
+        """Input embeddings of context pictures: `[P, F, Df]` → `[P, N, D]`."""
+        return self.input_resampler(features).to(self.llm.dtype)
+
+    def hidden_states(
+        self,
+        inputs_embeds: torch.Tensor,
+        position_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        cache: Cache | None = None,
+    ) -> torch.Tensor:
+        """Last hidden states, after the final norm.
+
+        Args:
+            inputs_embeds: `[B, T, D]`.
+            position_ids: `[B, T]`; continue the cache if None.
+            attention_mask: True where a query sees a key, `[B, 1, T, keys]`; causal if None.
+            cache: Keys and values of the tokens before; it grows by `T`.
+
+        Returns:
+            `[B, T, D]`.
+        """
+        return self.llm.base_model(
+            inputs_embeds=inputs_embeds,
+            position_ids=position_ids,
+            attention_mask=attention_mask,
+            past_key_values=cache,
+            use_cache=cache is not None,
+        ).last_hidden_state
+
+    def caption_logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Scores of the next token: `[..., D]` → `[..., V]`.
+
+        `V = image_start_id + 1`: the base vocabulary and, last, `<img>`, so that a class is a token id. `</img>` and
+        the query tokens are always forced, hence never scored.
+        """
+        row = self.token_rows[:1] if self.image_start_head is None else self.image_start_head
+        base = self.llm.get_output_embeddings()(hidden)[..., : self.config.image_start_id]
+        return torch.cat([base, functional.linear(hidden, row.to(hidden.dtype)).to(base.dtype)], dim=-1)
+
+    def decode_features(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Features of pictures from the hidden states at their query tokens: `[P, N, D]` → `[P, F, Df]`, float32."""
+        return self.output_resampler(hidden)
+
+    # ------------------------------------------------------------------------------------------------------ training
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        position_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        context_features: torch.Tensor | None = None,
+        context_mask: torch.Tensor | None = None,
+        query_mask: torch.Tensor | None = None,
+        target_features: torch.Tensor | None = None,
+        target_mask: torch.Tensor | None = None,
+    ) -> StoryModelOutput:
+        """Losses of packed stories; `seedstory.layout.collate` makes all arguments but the features.
+
+        Args:
+            input_ids: `[B, T]`.
+            position_ids: `[B, T]`.
+            attention_mask: True where a row's token sees a column's, `[B, 1, T, T]`.
+            labels: Id to predict *at* each position (already shifted) or -100, `[B, T]`.
+            context_features: Features of the pictures that the story shows, `[P, F, Df]`.
+            context_mask: Where their embeddings go, `P * N` times True, `[B, T]`.
+            query_mask: Query tokens of the branches, `S * N` times True, `[B, T]`.
+            target_features: Features that the branches shall regress, `[P, F, Df]`.
+            target_mask: Pages that have a branch, `S` times True, `[P]`.
+
+        Returns:
+            Losses in float32 and the predicted features. A loss whose targets are not given is None.
+
+        Raises:
+            ValueError: If the number of features does not fit the masks.
+        """
+        embeds = self.embed_tokens(input_ids)
+        if context_features is not None and context_mask is not None:
+            pictures = self.embed_pictures(context_features)
+            if int(context_mask.sum()) != pictures.shape[0] * pictures.shape[1]:
+                raise ValueError(
+                    f"context_features holds {pictures.shape[0]} pictures of {pictures.shape[1]} visual tokens, "
+                    f"but context_mask has room for {int(context_mask.sum())} tokens."
+                )
+            embeds = embeds.masked_scatter(context_mask.unsqueeze(-1), pictures.to(embeds.dtype))
+        elif context_mask is not None and bool(context_mask.any()):
+            raise ValueError("context_mask marks pictures but context_features is missing.")
+        hidden = self.hidden_states(embeds, position_ids, attention_mask)
+        output = StoryModelOutput(last_hidden_state=hidden)
+        losses = []
+        if labels is not None:
+            output.lm_loss = self._lm_loss(hidden, labels)
+            losses.append(self.config.lm_loss_weight * output.lm_loss)
+        if query_mask is not None and bool(query_mask.any()):
+            queries = hidden[query_mask].unflatten(0, (-1, self.config.num_visual_tokens))
+            output.features = self.decode_features(queries)
+            if target_features is not None:
+                self._visual_loss(output, target_features, target_mask)
+                losses.append(self.config.visual_loss_weight * output.visual_loss)
+        if losses:
+            output.loss = torch.stack(losses).sum()
+        return output
+
+    def _lm_loss(self, hidden: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        supervised = labels != IGNORE
+        if not bool(supervised.any()):
+            return hidden.new_zeros((), dtype=torch.float32)
+        logits = self.caption_logits(hidden[supervised])
+        return functional.cross_entropy(logits.float(), labels[supervised])
+
+    def _visual_loss(
+        self, output: StoryModelOutput, target_features: torch.Tensor, target_mask: torch.Tensor | None
+    ) -> None:
+        targets = target_features if target_mask is None else target_features[target_mask]
+        if targets.shape != output.features.shape:
+            raise ValueError(
+                f"target_features gives {tuple(targets.shape)} after target_mask, "
+                f"but the branches predict {tuple(output.features.shape)}."
+            )
+        predicted, targets = output.features.float(), targets.float()
+        output.cosine_loss = (1 - functional.cosine_similarity(predicted, targets, dim=-1)).mean()
+        output.mse_loss = functional.mse_loss(predicted, targets)
+        config = self.config
+        output.visual_loss = config.cosine_weight * output.cosine_loss + config.mse_weight * output.mse_loss
+
+    # ------------------------------------------------------------------------------------------------ build and store
+
+    @classmethod
+    def from_base(
+        cls,
+        base_lm: str | Path | PreTrainedModel = "smollm2-135m-instruct",
+        *,
+        tokenizer: Any = None,
+        dtype: torch.dtype = torch.bfloat16,
+        **settings: Any,
+    ) -> "StoryModel":
+        """A fresh model on a base language model, ready to be trained.
+
+        Args:
+            base_lm: Name, folder or Hub id (see `base_lm_folder`), or a loaded causal language model.
+            tokenizer: The base model's tokenizer; read from the folder if None. The image tokens are added to it.
+            dtype: Type of the frozen base weights. What is trained is float32.
+            **settings: `StoryConfig` settings.
+
+        Returns:
+            The model in training mode, with `layout`.
+
+        Raises:
+            ValueError: If the base model is not found or not supported, or a setting is wrong.
+        """
+        llm, folder = _load_base(base_lm, dtype)
+        if tokenizer is None:
+            if folder is None:
+                raise ValueError("Pass the tokenizer along with a loaded base model.")
+            tokenizer = AutoTokenizer.from_pretrained(folder)
+        layout = StoryLayout.extend(tokenizer, settings.get("num_visual_tokens", StoryConfig.num_visual_tokens))
+        name = llm.config.name_or_path if folder is None else str(base_lm)
+        config = StoryConfig(
+            base_lm=name, base_lm_config=llm.config.to_dict(), image_start_id=layout.image_start_id, **settings
+        )
+        model = cls(config, llm)
+        model.layout = layout
+        return model.train()
+
+    def save_pretrained(
+        self, save_directory: str | Path, *, dtype: torch.dtype | None = None, push_to_hub: bool = False, **kwargs: Any
+    ) -> None:
+        """Write `config.json`, the tokenizer and one safetensors file with the trained weights alone.
+
+        Args:
+            save_directory: Folder; made if missing.
+            dtype: Type of the stored weights; as they are if None.
+            push_to_hub: Also push the folder to the Hugging Face Hub.
+            **kwargs: For the push, as in transformers.
+
+        Raises:
+            ValueError: If LoRA has been merged, since it cannot be told from the base weights any more.
+        """
+        if self.config.lora_rank and not any(True for _ in self._lora_layers()):
+            raise ValueError("LoRA is merged into this model. Load it with merge=False to save it.")
+        folder = Path(save_directory)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.config.architectures = [type(self).__name__]
+        self.config.save_pretrained(folder)
+        if self.layout is not None:
+            self.layout.tokenizer.save_pretrained(folder)
+        write_trained(self, folder, dtype)
+        if push_to_hub:
+            kwargs.setdefault("repo_id", folder.name)
+            self.push_to_hub(**kwargs)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | Path,
+        *,
+        base_model: str | Path | PreTrainedModel | None = None,
+        dtype: torch.dtype = torch.bfloat16,
+        merge: bool = True,
+        device: str | torch.device = "cpu",
+    ) -> "StoryModel":
+        """Load the base language model and our weights on top.
+
+        Args:
+            pretrained_model_name_or_path: Folder written by `save_pretrained`, or a Hub id.
+            base_model: Where the base model is; by default what the configuration names.
+            dtype: Type of the base weights, and of all weights if merged. Otherwise ours stay float32.
+            merge: Merge LoRA into the base weights, for inference. False keeps it apart, for training.
+            device: Where the model is put.
+
+        Returns:
+            The model, in evaluation mode if merged, with `layout`.
+
+        Raises:
+            ValueError: If the checkpoint has missing, unknown or wrongly shaped weights, or does not fit the base.
+        """
+        folder = resolve_checkpoint(pretrained_model_name_or_path)
+        config = StoryConfig.from_pretrained(folder)
+        llm, _ = _load_base(config.base_lm if base_model is None else base_model, dtype)
+        expected = config.language_config()
+        for key in ("model_type", "hidden_size", "num_hidden_layers", "vocab_size"):
+            if getattr(expected, key) != getattr(llm.config, key):
+                raise ValueError(
+                    f"The checkpoint was trained on a base LM with {key}={getattr(expected, key)}, "
+                    f"but this one has {getattr(llm.config, key)}. Pass the right base_model."
+                )
+        model = cls(config, llm)
+        read_trained(model, folder)
+        model.layout = StoryLayout(AutoTokenizer.from_pretrained(folder), config.num_visual_tokens)
+        if model.layout.image_start_id != config.image_start_id:
+            raise ValueError("The checkpoint's tokenizer and configuration disagree about the id of <img>.")
+        if merge:
+            model.merge_lora().to(dtype).eval().requires_grad_(False)
+        return model.to(device)
+
+    def merge_lora(self) -> "StoryModel":
+        """Add LoRA to the base weights (in float32, rounded once) and drop it, for inference."""
+        for parent in list(self.llm.modules()):
+            for name, layer in list(parent.named_children()):
+                if isinstance(layer, LoraLayer):
+                    base = layer.get_base_layer()
+                    down, up = (part["default"].weight.detach().float() for part in (layer.lora_A, layer.lora_B))
+                    merged = base.weight.data.float() + layer.scaling["default"] * (up @ down)
+                    base.weight.data = merged.to(base.weight.dtype)
+                    setattr(parent, name, base)
+        return self
+
+
+def _new_rows(embedding: torch.Tensor, count: int) -> torch.Tensor:
+    """Rows for `count` new tokens, drawn like the old ones (mean and spread of each channel), `[count, D]`."""
+    return embedding.mean(0) + embedding.std(0) * torch.randn(count, embedding.shape[1])
+
+
+def _load_base(base_lm: str | Path | PreTrainedModel, dtype: torch.dtype) -> tuple[PreTrainedModel, Path | None]:
+    if isinstance(base_lm, PreTrainedModel):
+        check_base_lm(base_lm.config)
+        return base_lm, None
+    folder = base_lm_folder(base_lm)
+    llm = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="sdpa")
+    check_base_lm(llm.config)
+    return llm, folder
+
+
+AutoModel.register(StoryConfig, StoryModel)

@@ -166,7 +166,8 @@ class Script:
             options, _, form = what.partition(".")
             cue = self.rng.choice(options.split(","))
             phrases = [p for p in FORMS[form][cue] if "HIS" not in p or self._clear(letters)]
-            self._verb(letters, self.rng.choice(phrases))
+            fresh = [p for p in phrases if not set(p.split()) & set(CUES) & set(re.findall(r"\w+", self._text))]
+            self._verb(letters, self.rng.choice(fresh or phrases))
         elif kind == "~":
             self._verb(letters, what)
         elif what in ("is", "there", "new"):
@@ -207,6 +208,8 @@ class Script:
         self._emit(after)
 
     def _pronoun(self, letters: str, form: str) -> None:
+        plural = {"they": "he", "them": "him", "their": "his", "They": "He", "Their": "His"}
+        form = plural.get(form, form)
         if form.lower() not in FORMS_OF["they"]:
             raise ValueError(f"unknown form {form!r}")
         pronoun = "they" if len(letters) > 1 else self.cast[letters].pronoun

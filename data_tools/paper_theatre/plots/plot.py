@@ -41,3 +41,14 @@ class Plot:
 def page(*parts: str | tuple[str, ...], optional: bool = False) -> Beat:
     """A beat; a part that is one string has one alternative."""
     return Beat(tuple((part,) if isinstance(part, str) else part for part in parts), optional)
+
+
+def opening(time: str, place: str) -> tuple[str, ...]:
+    """Ways to bring on character a at a time (a key of `TIMES_SAID`) and a place: the first part of a first page."""
+    when, where = f"{{t:{time}}}", f"{{at:{place}}}"
+    return (
+        f"{when} {where}, {{a.there}}.",
+        f"{{a.is}}. {when} {{a.he}} was {where}.",
+        f"once upon a time {{a.there}}. {when} {{a.he}} was {where}.",
+        f"this is the story of {{a.new}}. {when} {{a.he}} was {where}.",
+    )

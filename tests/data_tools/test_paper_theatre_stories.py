@@ -1,0 +1,211 @@
+"""The stories of the paper theatre: what a page shows is a function of the text so far."""
+
+import re
+from collections import Counter
+
+import pytest
+
+from data_tools.paper_theatre.loose import loose_page
+from data_tools.paper_theatre.names import HE, HELD_OUT_HE, HELD_OUT_SHE, PRONOUNS, SHE
+from data_tools.paper_theatre.plots import PLOTS
+from data_tools.paper_theatre.reader import Reader
+from data_tools.paper_theatre.script import Member, Script
+from data_tools.paper_theatre.stories import PAGES, WORDS, tell
+from data_tools.paper_theatre.world import (
+    EXPRESSIONS,
+    HATS,
+    OUTFITS,
+    PLACES,
+    POSES,
+    PROPS,
+    SPECIES,
+    TIMES,
+    Look,
+)
+
+SPLITS = ("train", "heldout")
+
+
+@pytest.fixture(scope="module")
+def stories():
+    """300 stories, 10 of each plot and split."""
+    return {
+        split: [tell(seed, split, plot.name) for plot in PLOTS for seed in range(150 // len(PLOTS))] for split in SPLITS
+    }
+
+
+def pages(stories, *splits):
+    return [page for split in splits or SPLITS for story in stories[split] for page in story.pages]
+
+
+def test_the_captions_alone_give_every_scene(stories):
+    for split in SPLITS:
+        for story in stories[split]:
+            reader = Reader()
+            for page in story.pages:
+                assert reader.read(page.caption) == page.scene, (story.plot, page.caption)
+
+
+def test_loose_pages_are_read_too():
+    seen = Counter()
+    for split in SPLITS:
+        for seed in range(400):
+            page = loose_page(seed, split)
+            assert Reader().read(page.caption) == page.scene, page.caption
+            assert page == loose_page(seed, split)
+            seen.update(len(page.scene.actors) * [split])
+            seen.update((actor.pose, actor.expression) for actor in page.scene.actors)
+            held_out = [actor.look.held_out for actor in page.scene.actors]
+            assert any(held_out) == (split == "heldout")
+    assert sum((pose, mood) in seen for pose in POSES for mood in EXPRESSIONS) == len(POSES) * len(EXPRESSIONS)
+
+
+def test_the_same_seed_tells_the_same_story():
+    for split in SPLITS:
+        assert tell(7, split) == tell(7, split)
+    assert tell(7, "train") != tell(8, "train")
+    assert tell(7, "train").pages != tell(7, "heldout").pages
+
+
+def test_the_splits_share_no_name_and_no_held_out_look(stories):
+    for split in SPLITS:
+        for story in stories[split]:
+            held_out = [member.look.held_out for member in story.cast]
+            assert any(held_out) == (split == "heldout")
+    used = {split: {member.name for story in stories[split] for member in story.cast} for split in SPLITS}
+    assert used["train"] <= {*SHE, *HE}
+    assert used["heldout"] <= {*HELD_OUT_SHE, *HELD_OUT_HE}
+
+
+def test_names():
+    assert len(SHE + HE) >= 200
+    assert len(HELD_OUT_SHE + HELD_OUT_HE) >= 20
+    assert len(PRONOUNS) == len(SHE + HE + HELD_OUT_SHE + HELD_OUT_HE), "no name twice"
+
+
+def test_every_attribute_is_common_enough(stories):
+    actors = Counter()
+    for page in pages(stories):
+        for actor in page.scene.actors:
+            actors.update((actor.pose, actor.expression))
+    total = sum(actors[pose] for pose in POSES)
+    for what in (*POSES, *EXPRESSIONS):
+        assert actors[what] / total > 0.07, (what, actors[what] / total)
+    scenes = [page.scene for page in pages(stories)]
+    assert {s.place for s in scenes} == set(PLACES)
+    assert {s.time for s in scenes} == set(TIMES)
+    assert {prop for s in scenes for prop in s.props} == set(PROPS)
+    assert {len(s.actors) for s in scenes} == {1, 2, 3}
+    looks = [member.look for story in stories["train"] for member in story.cast]
+    assert {look.species for look in looks} == set(SPECIES)
+    assert {look.outfit for look in looks} == set(OUTFITS)
+    assert {look.hat for look in looks} == set(HATS)
+
+
+def test_length(stories):
+    for split in SPLITS:
+        for story in stories[split]:
+            assert len(story.pages) in PAGES
+    lengths = [len(page.caption.split()) for page in pages(stories)]
+    assert set(lengths) <= set(WORDS)
+    assert 25 <= sum(lengths) / len(lengths) <= 31
+
+
+def test_text_is_clean(stories):
+    texts = [page.caption for page in pages(stories)] + [s.title for split in SPLITS for s in stories[split]]
+    for text in texts:
+        assert not re.search(r"[{}\[\]|]|  |HIS|NAME|WEAR| [,.!?]|\.\.|^\s|\s$", text), text
+        assert not re.search(r"\b[Aa] [aeiou]|\b[Aa]n [^aeiou]", text), text
+        assert not re.search(r'(^"?|[.!?] "?|[.]" )[a-z]', text), text
+        assert text.count('"') % 2 == 0, text
+
+
+def test_spans_cover_names_and_pronouns(stories):
+    for split in SPLITS:
+        for story in stories[split]:
+            for page in story.pages:
+                for start, end, who in page.spans:
+                    member = story.cast[who]
+                    forms = {"she": "she her", "he": "he him his"}[member.pronoun].split()
+                    said = page.caption[start:end]
+                    group = [*"they them their".split(), "the two friends", "the three friends"]
+                    assert said == member.name or said.lower() in [*forms, *group], (said, page.caption)
+                assert {who for *_, who in page.spans} == {
+                    i for i, m in enumerate(story.cast) if m.name in [a.name for a in page.scene.actors]
+                }
+
+
+def test_every_plot_is_rich():
+    assert len(PLOTS) >= 12
+    assert len({plot.name for plot in PLOTS}) == len(PLOTS)
+    for plot in PLOTS:
+        assert len(plot.titles) >= 4
+        needed = sum(not beat.optional for beat in plot.beats)
+        assert needed <= PAGES[-1]
+        assert len(plot.beats) >= PAGES[0]
+        for beat in plot.beats:
+            assert beat.phrasings >= 4, (plot.name, beat.parts)
+
+
+def test_tellings_differ():
+    for plot in PLOTS:
+        texts = {tell(seed, "train", plot.name).pages[1].caption for seed in range(30)}
+        assert len(texts) > 20, plot.name
+
+
+def test_quotes_say_nothing_about_the_picture():
+    reader = Reader()
+    scene = reader.read(
+        "One sunny day in the meadow, there was a small fox named Pip, who wore a red coat. "
+        '"Last night I saw Lily cry by the pond with a kite," said Pip.'
+    )
+    assert (scene.place, scene.time, scene.props, len(scene.actors)) == ("meadow", "day", (), 1)
+    assert (scene.actors[0].pose, scene.actors[0].expression) == ("standing", "happy")
+    assert scene.actors[0].look == Look("fox", "red coat")
+
+
+def test_cues_go_to_the_subject_of_their_clause():
+    reader = Reader()
+    scene = reader.read(
+        "One night by the pond there was Pip, a fox in a red coat. He met Lily, a frog in blue overalls and a crown. "
+        "Pip waved at Lily, smiling, and she sat down with tears in her eyes."
+    )
+    assert [(a.name, a.pose, a.expression) for a in scene.actors] == [
+        ("Pip", "waving", "happy"),
+        ("Lily", "sitting", "sad"),
+    ]
+    scene = reader.read("They ran into the forest as the sun went down. He yawned. She gave him a lantern and a map.")
+    assert (scene.place, scene.time, scene.props) == ("forest", "dusk", ("lantern", "map"))
+    assert [(a.pose, a.expression) for a in scene.actors] == [("walking", "sleepy"), ("walking", "happy")]
+
+
+def test_reader_faults_are_named():
+    with pytest.raises(ValueError, match=r"page 1: Pip is named without one clear look"):
+        Reader().read("One day in the forest, Pip waved.")
+    with pytest.raises(ValueError, match="'She' means nobody"):
+        Reader().read("One day in the forest, there was Pip, a fox in a red coat. She waved.")
+    with pytest.raises(ValueError, match="no place or no time"):
+        Reader().read("There was Pip, a fox in a red coat.")
+    with pytest.raises(ValueError, match="0"):
+        Reader().read("One day the forest was empty.")
+    with pytest.raises(ValueError, match="quotation"):
+        Reader().read('One day in the forest, there was Pip, a fox in a red coat. "Hello, said Pip.')
+
+
+def test_script_faults_are_named():
+    from random import Random
+
+    cast = {"a": Member("Pip", "he", Look("fox", "red coat"))}
+    for template, message in (
+        ("{a} waved.", "not introduced"),
+        ("{t:day} {at:pond}, {a.there}. {house}", "unknown slot"),
+        ("{t:day} {at:moon}, {a.there}.", "no place"),
+        ("{t:day} {at:pond}, {a.there}. {a~looked}", "no cue"),
+        ("{a.there}.", "place and time"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            Script(cast, {}, Random(0)).page(template)
+    with pytest.raises(ValueError, match="unknown split"):
+        tell(0, "test")
+    with pytest.raises(ValueError, match="unknown plot"):
+        tell(0, "train", "no such plot")

@@ -24,8 +24,13 @@ help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 story: $(VENV)/.story ## tell a ten-page story (STORY=folder OPENING='...' SEED=n PAGES=n)
-	$(BIN)/seedstory generate --text "$$OPENING" --pages $(PAGES) --seed $(SEED) --output $(STORY)
-	@echo "Your story: $(abspath $(STORY))/index.html"
+	@if [ -e '$(STORY)/story.json' ]; then \
+		echo '$(STORY) holds a story already: going on with it (for another one: make story STORY=stories/second)'; \
+		$(BIN)/seedstory resume '$(STORY)'; \
+	else \
+		$(BIN)/seedstory generate --text "$$OPENING" --pages $(PAGES) --seed $(SEED) --out '$(STORY)'; \
+	fi
+	@echo 'Open it in a browser: $(abspath $(STORY))/index.html'
 
 test: $(VENV)/.test ## run the whole test suite (JOBS=n processes, PYTEST_ARGS='-k cache')
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --timeout 900 $(PYTEST_ARGS)

@@ -220,11 +220,20 @@ def code_of(path: Path) -> str:
     return "\n".join([*fences, *re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```", "", text, flags=re.M | re.S))])
 
 
+def commands() -> set[str]:
+    """The functions that `seedstory/cli.py` registers as commands."""
+    tree = ast.parse((ROOT / "seedstory" / "cli.py").read_text("utf-8"))
+    functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
+    return {f.name for f in functions if any("app.command" in ast.unparse(d) for d in f.decorator_list)}
+
+
 @pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "docs/architecture.md"])
 def test_documented_commands_exist(name: str) -> None:
     code = code_of(ROOT / name)
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text("utf-8"), re.M))
     assert set(re.findall(r"(?:^|[\s;&(])make ([a-z]+)", code)) - targets == set()
+    ours = {function.replace("_", "-") for function in commands()}
+    assert set(re.findall(r"(?:^|/)seedstory ([a-z][a-z-]*)", code, re.M)) - ours == set()
     modules = set(re.findall(r"-m ((?:training|inference|data_tools)(?:\.\w+)+)", code))
     assert {module for module in modules if not is_module(module)} == set()
     configs = set(re.findall(r"configs/[\w./-]+\.ya?ml", code))

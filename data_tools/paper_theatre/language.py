@@ -17,7 +17,7 @@ _CUE_WORDS = {
     "glad happy happily delighted proud proudly merrily cheerfully",
     "sad": "sighed sighing wept weeping sobbed sobbing sad sadly tears unhappy unhappily lonely gloomily sniffled "
     "sniffling miserable",
-    "surprised": "gasped gasping amazed surprised astonished startled blinked blinking stared staring amazement",
+    "surprised": "gasped gasping amazed surprised astonished startled blinked blinking stared staring amazement gaped gaping",
     "angry": "grumbled grumbling frowned frowning scowled scowling cross crossly angry angrily growled growling "
     "huffed huffing stamped stamping grumpy grumpily furious",
     "sleepy": "yawned yawning tired dozed dozing sleepy sleepily drowsy drowsily weary wearily",
@@ -38,16 +38,73 @@ TIME_CUES: dict[str, str] = (
 
 # Verb phrases that follow a subject; HIS becomes the subject's possessive pronoun.
 PHRASES: dict[str, tuple[str, ...]] = {
-    "happy": ("smiled", "laughed", "grinned", "giggled", "was happy", "felt glad", "beamed", "smiled a big smile"),
-    "sad": ("sighed", "felt sad", "wept a little", "had tears in HIS eyes", "was unhappy", "sniffled", "looked sad"),
-    "surprised": ("gasped", "was amazed", "stared", "blinked in surprise", "was surprised", "was astonished"),
-    "angry": ("frowned", "grumbled", "felt cross", "was angry", "stamped HIS foot", "scowled", "huffed and puffed"),
-    "sleepy": ("yawned", "felt sleepy", "was tired", "yawned a big yawn", "felt drowsy", "was very sleepy"),
+    "happy": (
+        "smiled",
+        "laughed",
+        "grinned",
+        "giggled",
+        "was happy",
+        "felt glad",
+        "beamed",
+        "smiled a big smile",
+        "chuckled",
+        "smiled from ear to ear",
+    ),
+    "sad": (
+        "sighed",
+        "felt sad",
+        "wept a little",
+        "had tears in HIS eyes",
+        "was unhappy",
+        "sniffled",
+        "looked sad",
+        "lowered HIS head sadly",
+        "wept",
+    ),
+    "surprised": (
+        "gasped",
+        "was amazed",
+        "stared",
+        "blinked in surprise",
+        "was surprised",
+        "was astonished",
+        "gaped",
+        "stared with round eyes",
+        "gasped out loud",
+    ),
+    "angry": (
+        "frowned",
+        "grumbled",
+        "felt cross",
+        "was angry",
+        "stamped HIS foot",
+        "scowled",
+        "huffed and puffed",
+        "made a cross face",
+        "growled a little",
+    ),
+    "sleepy": (
+        "yawned",
+        "felt sleepy",
+        "was tired",
+        "yawned a big yawn",
+        "felt drowsy",
+        "was very sleepy",
+        "rubbed HIS tired eyes",
+        "nodded sleepily",
+    ),
     "standing": ("stood still", "stopped", "stood quietly", "waited"),
-    "waving": ("waved", "waved and waved", "waved hello", "waved with one arm"),
+    "waving": ("waved", "waved and waved", "waved hello", "waved with one arm", "waved HIS arm"),
     "sitting": ("sat down", "sat quite still", "sat down for a while", "sat down to rest"),
     "walking": ("walked on", "hurried along", "set off running", "trotted along", "walked up and down"),
-    "cheering": ("cheered", "jumped for joy", "cheered out loud", "danced with joy", "jumped up and down"),
+    "cheering": (
+        "cheered",
+        "jumped for joy",
+        "cheered out loud",
+        "danced with joy",
+        "jumped up and down",
+        "leapt into the air",
+    ),
 }
 # The same as participles, to hang after a comma.
 PARTICIPLES: dict[str, tuple[str, ...]] = {
@@ -104,13 +161,13 @@ INTRODUCE = (
     "NAME was a ADJ SPECIES in WEAR",
     "NAME was a ADJ SPECIES who wore WEAR",
     "NAME, a ADJ SPECIES, always wore WEAR",
-    "NAME was a SPECIES, and what a ADJ SPECIES, dressed in WEAR",
+    "NAME was a ADJ SPECIES, dressed in WEAR",
 )
 # A clause with the name late, to follow a place or a time.
 THERE = (
     "there was a ADJ SPECIES named NAME, who wore WEAR",
     "there was a ADJ SPECIES called NAME in WEAR",
-    "there was a ADJ SPECIES in WEAR, called NAME",
+    "there was a ADJ SPECIES whose name was NAME, dressed in WEAR",
     "there was NAME, a ADJ SPECIES in WEAR",
     "there was NAME, a ADJ SPECIES who wore WEAR",
 )
@@ -118,7 +175,8 @@ THERE = (
 NEWCOMER = (
     "a ADJ SPECIES named NAME in WEAR",
     "NAME, a ADJ SPECIES in WEAR",
-    "a ADJ SPECIES in WEAR called NAME",
+    "NAME, a ADJ SPECIES dressed in WEAR",
+    "a ADJ SPECIES by the name of NAME, in WEAR",
     "a ADJ SPECIES called NAME, who wore WEAR",
 )
 

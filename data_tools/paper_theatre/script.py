@@ -11,7 +11,7 @@ A template is English with slots. Characters are the letters a, b and c:
                             several after the colon are a choice: {a:sitting,waving}
     {a~ran home}            these very words, which must hold a cue; HIS is the character's possessive
     {at:pond} {to:pond} {the:pond}  a place: "by the pond", "down to the pond", "the pond"
-    {t:night}               a time of day (`language.TIMES_SAID`)
+    {t:night}               a time of day (`language.TIMES_SAID`); {At:pond}, {To:pond}, {T:night} begin with a capital
     {kite}                  a prop
     {WORD}                  a value of the plot, as in {at:HOME} or {PROP}
 
@@ -136,13 +136,15 @@ class Script:
     def _fill(self, slot: str) -> None:
         who = _WHO.fullmatch(slot)
         kind, _, value = slot.partition(":")
+        self._capital = kind in ("At", "To", "T")
+        kind = kind.lower() if self._capital else kind
         if who and set(who[1]) <= set(self.cast):
             self._person(who[1], who[2] or "", who[3] or "")
         elif kind in ("at", "to", "the"):
             self._go(kind, self.values.get(value, value))
         elif kind == "t":
             time, phrases = TIMES_SAID[value]
-            self._emit(self.rng.choice(phrases))
+            self._emit(self._cased(self.rng.choice(phrases)))
             if not self._quoted:
                 self.time = time
         else:
@@ -157,9 +159,12 @@ class Script:
         if place not in PLACES:
             raise ValueError(f"{place!r} is no place")
         preposition = {"at": AT[place], "to": self.rng.choice(TO[place]), "the": ""}[kind]
-        self._emit(f"{preposition} the {place}".strip())
+        self._emit(self._cased(f"{preposition} the {place}".strip()))
         if not self._quoted:
             self.place = place
+
+    def _cased(self, text: str) -> str:
+        return text[0].upper() + text[1:] if self._capital else text
 
     def _person(self, letters: str, kind: str, what: str) -> None:
         if kind == ":":

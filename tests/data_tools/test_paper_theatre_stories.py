@@ -2,9 +2,12 @@
 
 import re
 from collections import Counter
+from random import Random
 
 import pytest
+from PIL import Image
 
+from data_tools.paper_theatre.__main__ import main
 from data_tools.paper_theatre.loose import loose_page
 from data_tools.paper_theatre.names import HE, HELD_OUT_HE, HELD_OUT_SHE, PRONOUNS, SHE
 from data_tools.paper_theatre.plots import PLOTS
@@ -22,6 +25,7 @@ from data_tools.paper_theatre.world import (
     TIMES,
     Look,
 )
+from seedstory.storystream import read_jsonl
 
 SPLITS = ("train", "heldout")
 
@@ -192,9 +196,40 @@ def test_reader_faults_are_named():
         Reader().read('One day in the forest, there was Pip, a fox in a red coat. "Hello, said Pip.')
 
 
-def test_script_faults_are_named():
-    from random import Random
+def test_data_set_with_ground_truth_and_resume(tmp_path):
+    main(["--out", str(tmp_path), "--stories", "1", "--loose-pages", "2", "--size", "32", "--masks"])
+    (record,) = read_jsonl(tmp_path / "train.jsonl")
+    story = tell(0, "train")
+    assert record.captions == [page.caption for page in story.pages]
+    assert (record.title, record.extra["plot"]) == (story.title, story.plot)
+    for path, truth, page in zip(record.images, record.pages, story.pages, strict=True):
+        with Image.open(tmp_path / path) as image, Image.open(tmp_path / truth["mask"]) as mask:
+            assert image.size == mask.size == (32, 32)
+            assert image.mode == "RGB"
+            for number, actor in enumerate(truth["actors"], start=1):
+                box = tuple(actor["box"])
+                assert mask.point(lambda value, wanted=number: 255 * (value == wanted)).getbbox() == box
+        assert [actor["name"] for actor in truth["actors"]] == [actor.name for actor in page.scene.actors]
+        assert truth["coreference"] == [list(span) for span in page.spans]
+    assert len(list(read_jsonl(tmp_path / "loose-train.jsonl"))) == 2
 
+    pictures = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.png")}
+    before = (tmp_path / "train.jsonl").read_bytes()
+    broken = tmp_path / record.images[0]
+    broken.write_bytes(b"half a pic")
+    main(["--out", str(tmp_path), "--stories", "1", "--loose-pages", "2", "--size", "32", "--masks"])
+    assert (tmp_path / "train.jsonl").read_bytes() == before
+    after = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.png")}
+    assert {path for path in after if after[path] != pictures[path]} == {broken, broken.with_suffix(".mask.png")}
+
+
+def test_command_line_faults(capsys):
+    with pytest.raises(SystemExit):
+        main(["--out", "nowhere"])
+    assert "say what to make" in capsys.readouterr().err
+
+
+def test_script_faults_are_named():
     cast = {"a": Member("Pip", "he", Look("fox", "red coat"))}
     for template, message in (
         ("{a} waved.", "not introduced"),

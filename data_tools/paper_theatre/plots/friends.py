@@ -56,13 +56,13 @@ PARTY = Plot(
         ),
         page(
             (
-                "{bc} worked hard {at:PARTY}. {b} blew up a {balloon}, and {c} made {FOOD}.",
+                "[{bc}|{bc.They}|{bc.friends}] worked hard {at:PARTY}. {b} blew up a {balloon}, and {c} made {FOOD}.",
                 "First {bc} made {FOOD}. Then {c} hung a big {balloon} on a branch.",
             ),
             (
                 "Pop! It burst, and {b} {b~sat down} in surprise. {c} {c~laughed}.",
                 '{c} {c~yawned}. "Parties are hard work," {c.he} said.',
-                '"The {FOOD} must not burn!" said {b}. {b.He} {b~ran} back and forth.',
+                '"There must be enough for everyone!" said {b}. {b.He} {b~ran} back and forth.',
             ),
         ),
         page(
@@ -72,7 +72,7 @@ PARTY = Plot(
             ),
             (
                 '{b} wanted to lick it. "Not yet!" said {c}, {c:angry.ing}.',
-                "{bc} {bc~sat down} and looked at it, {bc:happy.ing}.",
+                "[{bc}|{bc.They}|{bc.friends}] {bc~sat down} and looked at it, {bc:happy,waving.ing}.",
                 '{b} {b~jumped for joy}. "{a} will be so surprised!" {b.he} said.',
             ),
             optional=True,
@@ -90,12 +90,12 @@ PARTY = Plot(
         ),
         page(
             (
-                "{b} led {a} by the hand {to:PARTY}. There was a {cake}, and there was {c}.",
-                "{ab} {ab~walked} {to:PARTY}. It was full of little lights, and there was a {cake}.",
+                "{b} led {a} by the hand {to:PARTY}. There was a {cake}, there was a {balloon}, and there was {c}.",
+                "[{ab}|{ab.They}|{ab.friends}] {ab~walked} {to:PARTY}. There was a {balloon} on every branch, and there was a {cake}.",
             ),
             (
                 '"Surprise!" called {c}, {c:cheering.ing}. {a} {a~gasped}.',
-                '{a} {a~stared}. "Who is it for?" {a.he} asked. "For you!" said {c}, {c:happy.ing}.',
+                '{a} {a~stared}. "Who is it for?" {a.he} asked. "For you!" said {c}, {c:happy,waving.ing}.',
                 '"Happy birthday!" {bc} {bc:cheering}. {a} {a:surprised}.',
             ),
         ),
@@ -106,14 +106,14 @@ PARTY = Plot(
             ),
             (
                 '"Do you not like it?" asked {c}. {a} {a~laughed}. "I love it!"',
-                '"Are you sad?" asked {b}. "No," said {a}, {a:happy.ing}. "I am full up to the top."',
+                '"Are you sad?" asked {b}. "No," said {a}, {a:happy,waving.ing}. "I am full up to the top."',
                 "{c} {c~sat down} beside {a.him} and held {a.his} hand. {a} {a:happy}.",
             ),
             optional=True,
         ),
         page(
             (
-                "{abc} ate {FOOD} and sang every song under the sun.",
+                "[{abc}|{abc.They}|{abc.friends}] ate {FOOD} and sang every song under the sun.",
                 "{t:night} there was music {at:PARTY}, and {abc} {abc~danced} under the lights.",
             ),
             (
@@ -128,7 +128,7 @@ PARTY = Plot(
             ),
             (
                 '"Good morning!" {bc} {bc~waved}. "Did you bring the {ball}?" {a} {a:cheering}.',
-                '{bc} {bc~waved}. "Good morning, {a}!" It was the finest thing {a} had ever heard.',
+                '[{bc}|{bc.They}|{bc.friends}] {bc~waved}. "Good morning, {a}!" It was the finest thing {a} had ever heard.',
                 "{a} threw the {ball}, and this time it came back. {b} {b:happy}, {c} {c:cheering}.",
             ),
         ),
@@ -160,8 +160,8 @@ QUARREL = Plot(
                 "The best friend was {b.new}.",
             ),
             (
-                "{ab} found a {TOY} in the grass, and {ab.they} {ab:cheering}.",
-                "{b} {b~ran} to {a.him}, {b:happy.ing}. There lay a new {TOY}.",
+                "[{ab}|{ab.They}|{ab.friends}] found a {TOY} on the ground, and {ab.they} {ab:cheering}.",
+                "{b} {b~ran} to {a.him}, {b:happy,waving.ing}. At {ab.their} feet lay a new {TOY}.",
             ),
         ),
         page(
@@ -178,7 +178,7 @@ QUARREL = Plot(
         page(
             (
                 "Then {b} pulled and {a} pulled, and the {TOY} flew into a puddle. Splash!",
-                "{ab} pulled so hard that the {TOY} flew into the air and rolled away.",
+                "[{ab}|{ab.They}|{ab.friends}] pulled so hard that the {TOY} flew into the air and rolled away.",
             ),
             (
                 '"I never want to see you again!" said {a} {a:angry.ly}. {b} {b~frowned}.',
@@ -242,7 +242,7 @@ QUARREL = Plot(
         ),
         page(
             (
-                "{ab} looked at each other. Then {ab.they} {ab~laughed}.",
+                "[{ab}|{ab.They}|{ab.friends}] looked at each other. Then {ab.they} {ab~laughed}.",
                 "{a} {a~giggled}, and then {b} {b~giggled}.",
             ),
             (
@@ -305,8 +305,8 @@ GRUMPY = Plot(
         ),
         page(
             (
-                '{ab} {ab~sat down} under a tree. "Why is {c} always so cross?" asked {b}.',
-                "{ab} {ab~sat} on the wall and thought about {c}.",
+                '[{ab}|{ab.They}|{ab.friends}] {ab~sat down} under a tree. "Why is {c} always so cross?" asked {b}.',
+                "[{ab}|{ab.They}|{ab.friends}] {ab~sat} on the wall and thought about {c}.",
             ),
             (
                 '{a} {a:sad}. "Maybe nobody ever visits," {a.he} said.',
@@ -320,7 +320,7 @@ GRUMPY = Plot(
                 "{t:nextday} {a} took {GIFT} out of the cupboard and put it in a {basket}.",
             ),
             (
-                '"For {c}?" {b} {b:surprised}. "For {c}," said {a}, {a:happy.ing}.',
+                '"For {c}?" {b} {b:surprised}. "For {c}," said {a}, {a:happy,waving.ing}.',
                 '{b} {b:angry}. "Not for that old grump!" {b.he} said. But {a} only {a~smiled}.',
                 '"You are very brave," said {b}, {b:surprised.ing}. {a} {a~waved}. "Come along!"',
             ),

@@ -27,7 +27,7 @@ KEY = Plot(
             (
                 "{a.He} {a~danced} with it down the street and round the well.",
                 "{a.He} {a~ran} to the window, threw it up in the air and caught it again.",
-                "{a.He} {a:cheering}, and never saw the hole in {a.his} pocket.",
+                "{a.He} {a:cheering}. Now it would open at last!",
             ),
         ),
         page(
@@ -46,8 +46,8 @@ KEY = Plot(
                 "Under a willow was {b.new}.",
             ),
             (
-                '{b.He} {b~sat} with a fishing rod, {b:sleepy.ing}. "You scare the fish," said {b}.',
-                '"Why do you cry into my water?" asked {b}, {b:angry.ing}. {a} {a:sad}.',
+                '{b.He} {b~sat} with a fishing rod, {b:sleepy.ing}. "You scare the fish," said {b}. {a} {a:surprised,angry}.',
+                '"Who makes such a noise here?" asked {b}, {b:angry.ing}. {a} {a:sad}.',
                 '"Can I help?" asked {b}, {b:waving.ing}. {a} {a:sad}. "My key is down there," {a.he} said.',
             ),
         ),
@@ -70,7 +70,7 @@ KEY = Plot(
             (
                 '"I give up," said {a}. {a.He} {a~stamped HIS foot}, and {b} {b:sad}.',
                 '{b} {b~yawned}. "Fishing needs time," {b.he} said. {a} {a:angry}.',
-                "{a} {a~sat down} in the mud and {a:sad}.",
+                "{a} {a~sat down} in the mud and {a:sad,angry}.",
             ),
             optional=True,
         ),
@@ -108,7 +108,7 @@ KEY = Plot(
         ),
         page(
             (
-                "{abc} {abc~hurried} home {to:HOME}. Click, said the lock, and the {key} turned.",
+                "[{abc}|{abc.They}|{abc.friends}] {abc~hurried} back {to:HOME}. Click, said the lock, and the {key} turned.",
                 "{t:night} {abc} were in front of {CHEST} {at:HOME}. {a} turned the {key}. Click!",
             ),
             (
@@ -124,7 +124,7 @@ KEY = Plot(
             ),
             (
                 '"Now it can never go plop," {a.he} said. {bc} {bc~laughed}.',
-                '{bc} {bc~waved}. "But we do love a good splash!" said {c}.',
+                '[{bc}|{bc.They}|{bc.friends}] {bc~waved}. "But we do love a good splash!" said {c}.',
                 "{b} {b~sat down} with a {book}, and {c} {c~danced} round the table.",
             ),
         ),
@@ -163,12 +163,12 @@ LANTERN = Plot(
             (
                 '{b} {b:sleepy}. "Can it not wait?" {b.he} asked. {a} {a:angry}. "No, it cannot!"',
                 '"Stolen?" said {b}, {b:angry.ing}. "We will catch that thief!" {a} {a:happy}.',
-                '{b} {b:surprised}. "But it was as big as a bucket!" {b.he} said. {a} {a:sad}.',
+                '{b} {b:surprised,angry}. "But it was as big as a bucket!" {b.he} said. {a} {a:sad}.',
             ),
         ),
         page(
             (
-                "{ab} bent down and saw little footprints in the mud.",
+                "[{ab}|{ab.They}|{ab.friends}] bent down and saw little footprints in the mud.",
                 '"Look here," said {a}. There were footprints, very small ones.',
             ),
             (
@@ -180,12 +180,12 @@ LANTERN = Plot(
         page(
             (
                 "The footprints led {to:HIDE}. {ab} {ab~tiptoed} on without a sound.",
-                "{ab} {ab~ran} {to:HIDE}, where it was so dark that {b} bumped into {a}.",
+                "[{ab}|{ab.They}|{ab.friends}] {ab~ran} {to:HIDE}, where it was so dark that {b} bumped into {a}.",
             ),
             (
                 '{b} {b~yawned}. "Why do thieves never come by day?" {b.he} asked.',
                 '"I am not afraid," said {b}. "Nor am I," said {a}. That was not quite true.',
-                "An old owl hooted. {b} {b~gasped} and held on to {a}.",
+                "A branch cracked. {b} {b~gasped} and held on to {a}.",
             ),
         ),
         page(
@@ -216,13 +216,13 @@ LANTERN = Plot(
             ),
             (
                 '"When I was little, I was afraid, too," said {a}. {c} {c~stared} at {a.him}.',
-                '"So am I," said {b}, "sometimes." And {c} {c~smiled} a little.',
+                '"I am afraid sometimes, too," said {b}. And {c} {c~smiled} a little.',
                 '{b} {b~sat down} on the other side. "We will find a way," {b.he} said.',
             ),
         ),
         page(
             (
-                "{abc} {abc~walked} home together {to:HOME} and put the {lantern} back on its hook.",
+                "[{abc}|{abc.They}|{abc.friends}] {abc~walked} home together {to:HOME} and put the {lantern} back on its hook.",
                 "{c} carried the {lantern} back {to:HOME}, and {ab} {ab~walked} on either side.",
             ),
             (
@@ -249,7 +249,7 @@ LANTERN = Plot(
             (
                 "{a} {a~waved} from the gate, and {c} {c~waved} back.",
                 '"Good night!" called {ab}, {ab:waving.ing}. {c} {c~yawned}. The dark was only dark.',
-                "{ab} {ab~sat} on the wall and looked at it, until {b} {b~dozed}.",
+                "[{ab}|{ab.They}|{ab.friends}] {ab~sat} on the wall and looked at it, until {b} {b~dozed}.",
             ),
         ),
     ),
@@ -288,7 +288,7 @@ TREASURE = Plot(
         page(
             (
                 '"Forty steps to the east," read {a}. {ab} {ab~marched} {to:SECOND} and counted aloud.',
-                "{ab} {ab~walked} {to:SECOND}, just as the {map} said.",
+                "[{ab}|{ab.They}|{ab.friends}] {ab~walked} {to:SECOND}, just as the {map} said.",
             ),
             (
                 "At thirty-nine {b} fell into a hole. {b.He} {b:angry}.",
@@ -303,8 +303,8 @@ TREASURE = Plot(
             ),
             (
                 '{a} {a~sat down} and {a:sad}. "So near, and yet so far," {a.he} said.',
-                "{b} {b~stamped HIS foot}. {a} {a~sat down} on the {map} and {a:sad}.",
-                '{ab} {ab~sat down}, {ab:sad.ing}. "Two are not enough," said {b}.',
+                "{b} {b~stamped HIS foot}. {a} {a~sat down} on the {map} and {a:sad,angry}.",
+                '[{ab}|{ab.They}|{ab.friends}] {ab~sat down}, {ab:sad,angry.ing}. "Two are not enough," said {b}.',
             ),
         ),
         page(
@@ -315,13 +315,13 @@ TREASURE = Plot(
             (
                 '{c.He} {c~waved}. "Need a push?" asked {c}. {ab} {ab:surprised}.',
                 '"You woke me," said {c}, {c:sleepy.ing}. But {c.he} helped all the same.',
-                '"What do I get if I help?" asked {c}. "A third of it all," said {a}, {a:happy.ing}.',
+                '"What do I get if I help?" asked {c}. "A third of it all," said {a}, {a:happy,waving.ing}.',
             ),
         ),
         page(
             (
                 "One, two, three, heave! With {abc} at work, the way was free.",
-                "{abc} pushed all at once. Crack! The way was free.",
+                "[{abc}|{abc.They}|{abc.friends}] pushed all at once. Crack! The way was free.",
             ),
             (
                 "{b} {b~sat down} with a bump, and {c} {c~laughed}.",
@@ -333,7 +333,7 @@ TREASURE = Plot(
         page(
             (
                 "{t:dusk} {abc} came {to:THIRD}. Here was the cross on the {map}.",
-                "The {map} led {abc} {to:THIRD}. {t:dusk} there were three white stones.",
+                "The {map} led {abc} {to:THIRD}. {t:dusk} three white stones showed the spot.",
             ),
             (
                 "{a} dug, {b} {b~sat} and gave orders, and {c} {c~yawned}.",
@@ -348,7 +348,7 @@ TREASURE = Plot(
             ),
             (
                 'Inside was {TREASURE}. {b} {b:angry}. "Is that all? No gold?"',
-                "{abc} looked in. It was {TREASURE}. {b} {b:sad}, and {a} {a:surprised}.",
+                "[{abc}|{abc.They}|{abc.friends}] looked in. It was {TREASURE}. {b} {b:sad,angry}, and {a} {a:surprised}.",
                 '"Oh," said {b}, {b:sad.ing}. It was no gold at all. It was {TREASURE}.',
             ),
         ),
@@ -364,7 +364,7 @@ TREASURE = Plot(
         ),
         page(
             (
-                "{abc} {abc~sat} close together {t:night} and shared {TREASURE}.",
+                "[{abc}|{abc.They}|{abc.friends}] {abc~sat} close together {t:night} and shared {TREASURE}.",
                 "{t:night} {abc} made a fire and {abc~sat} round it with {TREASURE}.",
             ),
             (

@@ -23,7 +23,7 @@ BOAT = Plot(
         page(
             (
                 '"I will build a boat," said {a}, and {a.he} {a~hurried} {to:HOME} to find some wood.',
-                "Then {a} had an idea. {a.He} {a~ran} home {to:HOME} and found {STUFF}.",
+                "Then {a} had an idea. {a.He} {a~ran} back {to:HOME} and found {STUFF}.",
             ),
             (
                 '{a.He} sawed and hammered until the sun was high. "This will be a fine boat!" {a.he} said.',
@@ -72,7 +72,7 @@ BOAT = Plot(
             ),
             (
                 "So {ab} {ab~ran} {to:forest} and filled a {basket} with sticky brown tar.",
-                "{to:forest} {ab.they} {ab~hurried}, and soon {a} carried a {basket} full of moss and tar.",
+                "{To:forest} {ab.they} {ab~hurried}, and soon {a} carried a {basket} full of moss and tar.",
             ),
         ),
         page(
@@ -81,7 +81,7 @@ BOAT = Plot(
                 "Back {at:HOME}, {b} showed {a} how to press moss into every crack.",
             ),
             (
-                '"You have tar on your nose," said {b}, {b:happy.ing}.',
+                '"You have tar on your nose," said {b}, {b:happy,waving.ing}.',
                 "{t:dusk} {a.his} arms were heavy, and {a.he} {a:sleepy}.",
                 "{a} {a~yawned}, and {b} {b~yawned} too. There was not one hole left.",
             ),
@@ -99,8 +99,8 @@ BOAT = Plot(
         ),
         page(
             (
-                "{ab} {ab~sat down} in the {boat}, one at each end, and began to row.",
-                "{ab} {ab~sat} in the {boat} and pulled at the oars.",
+                "[{ab}|{ab.They}|{ab.friends}] {ab~sat down} in the {boat}, one at each end, and began to row.",
+                "[{ab}|{ab.They}|{ab.friends}] {ab~sat} in the {boat} and pulled at the oars.",
             ),
             (
                 "{b} {b:surprised} when a silver fish flew right over the oars.",
@@ -116,7 +116,7 @@ BOAT = Plot(
             (
                 '"It is even better than I thought," said {a}. {b} found a smooth white stone.',
                 "{b} {b~ran} round it three times, and that did not take long.",
-                "{ab} ate bread and jam there, and no bread ever tasted so good.",
+                "[{ab}|{ab.They}|{ab.friends}] ate bread and jam there, and no bread ever tasted so good.",
             ),
             optional=True,
         ),
@@ -126,7 +126,7 @@ BOAT = Plot(
                 "{t:dusk} the {boat} carried {ab} home, {at:WATER}, slowly and softly.",
             ),
             (
-                '"What shall we call it?" asked {a}, {a:sleepy.ing}. "The Bathtub," said {b}, {b:happy.ing}.',
+                '"What shall we call it?" asked {a}, {a:sleepy.ing}. "The Bathtub," said {b}, {b:happy,waving.ing}.',
                 '"Tomorrow we will go again," said {b}. But {a} only {a~yawned}.',
                 '{a} {a~waved} to {THERE}. "See you soon!" {a.he} called, and {b} {b:sleepy}.',
             ),
@@ -163,17 +163,17 @@ CAKE = Plot(
         ),
         page(
             (
-                "{ab} looked into the jar. There were no {FRUIT} left, not one!",
+                "[{ab}|{ab.They}|{ab.friends}] looked into the jar. There were no {FRUIT} left, not one!",
                 '"First the {FRUIT}," said {a}, but the jar was empty. {b} {b:surprised}.',
             ),
             (
                 "So {ab.they} took a {basket} and {ab~ran} {to:WHERE}.",
-                "So {a} took the {basket}, and {ab} {ab~hurried} {to:WHERE} to pick some.",
+                "So {a} took the {basket}, and off {ab.they} {ab~hurried} {to:WHERE} to pick some.",
             ),
         ),
         page(
             (
-                "{ab} picked and picked. One for the {basket}, one for the tummy.",
+                "[{ab}|{ab.They}|{ab.friends}] picked and picked. One for the {basket}, one for the tummy.",
                 "There were {FRUIT} everywhere {at:WHERE}. {b} {b~sat} in the middle and ate.",
             ),
             (
@@ -185,12 +185,12 @@ CAKE = Plot(
         ),
         page(
             (
-                "Back {at:kitchen}, {a} read the recipe, and {b} poured in flour, milk and honey.",
-                "Soon {ab} were {at:kitchen} again. In went the flour, the eggs, the milk.",
+                "Back {at:kitchen}, {a} read the big {book}, and {b} poured in flour, milk and honey.",
+                "Soon {ab} were {at:kitchen} again. {a} put the {basket} beside the {book} and began to stir.",
             ),
             (
                 "A white cloud rose up. {b} {b:surprised}, and {a} {a~laughed}.",
-                '"And now the sugar," said {a}. {b} {b~skipped} to the shelf and took a big blue jar.',
+                '"Flour, eggs, milk, and now the sugar," said {a}. {b} {b~skipped} to the shelf and took a big blue jar.',
                 '{b} {b~danced} round the table. "Stir, stir, stir!" {b.he} sang.',
             ),
         ),
@@ -230,7 +230,7 @@ CAKE = Plot(
         ),
         page(
             (
-                "{t:nextday} {ab} carried the {cake} {to:WHERE}. There was {c.new}.",
+                "{t:nextday} {ab} carried the {cake} {to:WHERE}. There was the birthday child, {c.new}.",
                 "{t:nextday} {ab} {ab~marched} {to:WHERE}. The birthday child was {c.new}.",
             ),
             (
@@ -242,10 +242,10 @@ CAKE = Plot(
         page(
             (
                 "{c} made a wish and blew out the candles on the {cake}. Puff!",
-                "{abc} {abc~sat} in a ring, and everyone had a big piece of {cake}.",
+                "[{abc}|{abc.They}|{abc.friends}] {abc~sat} in a ring, and everyone had a big piece of {cake}.",
             ),
             (
-                '"It is the best cake in the world," said {c}, {c:happy.ing}. {b} {b~beamed}.',
+                '"It is the best cake in the world," said {c}, {c:happy,waving.ing}. {b} {b~beamed}.',
                 '"There is a story about this cake," said {a}, and {b} {b~giggled}.',
                 '{b} {b~waved HIS spoon}. "No salt at all!" {b.he} said, and {a} {a~laughed}.',
             ),
@@ -267,9 +267,9 @@ CAKE = Plot(
 
 DRUM = Plot(
     name="the loud drum",
-    titles=("The Loudest Drum", "Boom Goes {a}", "{a} and the Drum", "Music for a Snowy Day"),
+    titles=("The Loudest Drum", "Boom Goes {a}", "{a} and the Drum", "The Drum That Could Whisper"),
     cast="abc",
-    values={"HOME": ("village", "garden", "meadow"), "QUIET": ("forest", "beach", "mountain")},
+    values={"HOME": ("village", "garden"), "QUIET": ("forest", "beach", "mountain")},
     beats=(
         page(
             opening("oneday", "HOME"),
@@ -324,7 +324,7 @@ DRUM = Plot(
         ),
         page(
             (
-                "{t:dusk} the two could play soft and loud, slow and quick. {a} put down the {drum}, {a:happy.ing}.",
+                "{t:dusk} the two could play soft and loud, slow and quick. {a} put down the {drum}, {a:happy,waving.ing}.",
                 "{t:dusk} the song was ready. {ac} {ac:cheering}.",
             ),
             (
@@ -368,7 +368,7 @@ DRUM = Plot(
         page(
             (
                 '{t:nextday} {b} knocked at the door. {b.He} held two pot lids. "May I play, too?" {b.he} asked.',
-                '{t:nextday} it was {b} who came with two spoons. "Teach me," {b.he} said, {b:happy.ing}.',
+                '{t:nextday} it was {b} who came with two spoons. "Teach me," {b.he} said, {b:happy,waving.ing}.',
             ),
             (
                 '"Of course!" said {a}. {a.He} {a:cheering}, and {c} {c:cheering}.',

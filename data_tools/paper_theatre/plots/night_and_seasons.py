@@ -15,9 +15,9 @@ SLEEPLESS = Plot(
         page(
             opening("onenight", "bedroom"),
             (
-                "{a.He} {a~sat} in bed with wide open eyes and {a:sad}.",
+                "{a.He} {a~sat} in bed with wide open eyes and {a:sad,angry}.",
                 "{a.He} turned left, and {a.he} turned right. No sleep came, and {a.he} {a:angry}.",
-                "{a.He} {a~walked} round and round the bed and {a:sad}.",
+                "{a.He} {a~walked} round and round the bed and {a:sad,angry}.",
             ),
         ),
         page(
@@ -38,7 +38,7 @@ SLEEPLESS = Plot(
                 "In came {b.new}.",
             ),
             (
-                '"Are you still awake?" asked {b}, {b:sleepy.ing}. {a} {a:sad}.',
+                '"Are you still awake?" asked {b}, {b:sleepy.ing}. {a} {a:sad,angry}.',
                 "{b} {b~sat down} on the bed and {b~yawned}. {a} {a~sat} beside {b.him}.",
                 '"I heard a thump," said {b}, {b:surprised.ing}. "That was my pillow," said {a}.',
             ),
@@ -46,7 +46,7 @@ SLEEPLESS = Plot(
         page(
             (
                 '"What you need is {DRINK}," said {b}. {ab} {ab~tiptoed} {to:kitchen}.',
-                "{ab} {ab~tiptoed} down the stairs and {to:kitchen}, to make {DRINK}.",
+                "[{ab}|{ab.They}|{ab.friends}] {ab~tiptoed} down the stairs and {to:kitchen}, to make {DRINK}.",
             ),
             (
                 "{a} {a~sat} at the table, and {b} {b~sat} across from {a.him}. Sip, sip.",
@@ -56,13 +56,13 @@ SLEEPLESS = Plot(
         ),
         page(
             (
-                "{ab} went out {to:OUT} to look at the sky.",
+                "[{ab}|{ab.They}|{ab.friends}] went out {to:OUT} to look at the sky.",
                 '"Fresh air helps," said {b}. So {ab} {ab~strolled} {to:OUT}.',
             ),
             (
                 "{a} {a~waved} to the moon, and {b} {b~waved} too.",
                 "A falling star! {a} {a:surprised}. {b} {b:cheering}.",
-                '"The moon cannot sleep either," said {a}, {a:happy.ing}. {b} {b:sleepy}.',
+                '"The moon cannot sleep either," said {a}, {a:happy,waving.ing}. {b} {b:sleepy}.',
             ),
         ),
         page(
@@ -71,7 +71,7 @@ SLEEPLESS = Plot(
                 '"Now I want to play with the {ball}!" said {a}. {a.He} {a~ran} in circles.',
             ),
             (
-                '"Not at night!" {b} {b:angry}. "Look, even the flowers have closed."',
+                '"Not at night!" {b} {b:angry}. "Look, even the wind has gone to bed."',
                 "{b} {b~sat down} on the ground, {b:sleepy.ing}.",
                 '{b} {b~grumbled}. "My legs are asleep already," {b.he} said. {a} {a~laughed}.',
             ),
@@ -122,7 +122,7 @@ SLEEPLESS = Plot(
         ),
         page(
             (
-                "{t:nextday} the sun looked in {at:bedroom}. {a} {a~jumped} out of bed.",
+                "{t:nextday} the sun shone into {the:bedroom}. {a} {a~jumped} out of bed.",
                 "{t:nextday} {b} woke up {at:bedroom}, and there was a blanket round {b.him}.",
             ),
             (
@@ -137,7 +137,7 @@ SNOW = Plot(
     name="lost in the snow",
     titles=("Lost in the Snow", "The Red Balloon", "{a} Finds the Way Home", "A Very White Day"),
     cast="abc",
-    values={"HOME": ("village", "kitchen", "bedroom"), "FOOD": ("soup", "baked apples", "pancakes", "hot chocolate")},
+    values={"HOME": ("kitchen", "bedroom"), "FOOD": ("soup", "baked apples", "pancakes", "hot chocolate")},
     beats=(
         page(
             opening("oneday", "HOME"),
@@ -159,13 +159,13 @@ SNOW = Plot(
         ),
         page(
             (
-                "{ab} made a snow king with a carrot nose.",
-                "{ab} threw snowballs and made angels in the snow.",
+                "[{ab}|{ab.They}|{ab.friends}] made a snow king with a carrot nose.",
+                "[{ab}|{ab.They}|{ab.friends}] threw snowballs and made angels in the snow.",
             ),
             (
                 'Then {b} {b~sat down} in the snow. "I am a snow king, too," {b.he} said.',
                 "{a} {a~danced} around, and {b} {b~laughed}.",
-                "Splat! One hit {a} on the nose. {a} {a:angry,surprised}, and {b} {b~giggled}.",
+                "Splat! A snowball hit {a} on the nose. {a} {a:angry,surprised}, and {b} {b~giggled}.",
             ),
         ),
         page(
@@ -181,8 +181,8 @@ SNOW = Plot(
         ),
         page(
             (
-                "{ab} {ab~walked} for a long time. Then there was the snow king again.",
-                "{ab} {ab~walked} on and on, hand in hand, and came back to the same tree.",
+                "[{ab}|{ab.They}|{ab.friends}] {ab~walked} for a long time. Then there was the snow king again.",
+                "[{ab}|{ab.They}|{ab.friends}] {ab~walked} on and on, hand in hand, and came back to the same tree.",
             ),
             (
                 '"We go in circles," said {a}, {a:sad.ing}. {b} {b~yawned}.',
@@ -197,7 +197,7 @@ SNOW = Plot(
             ),
             (
                 '"Help!" called {b}, {b:waving.ing}. "Here we are!"',
-                "{ab} {ab~waved} and {ab~waved}, until {ab.their} arms were sore.",
+                "[{ab}|{ab.They}|{ab.friends}] {ab~waved} and {ab~waved}, until {ab.their} arms were sore.",
                 "{b} {b~jumped up and down} to keep warm.",
             ),
         ),
@@ -208,7 +208,7 @@ SNOW = Plot(
             ),
             (
                 "{c} {c~ran} through the deep snow with a {lantern} in {c.his} hand.",
-                '"What is a balloon doing out here?" {c.he} asked, {c:surprised.ing}. {c} took a {lantern}.',
+                '"What is a balloon doing out here?" {c.he} asked, {c:surprised.ing}. Then {c.he} took a {lantern}.',
                 '{c} {c:surprised}. "A balloon in a storm?" {c.he} said, and lit a {lantern}.',
             ),
         ),
@@ -226,7 +226,7 @@ SNOW = Plot(
         page(
             (
                 "{c} carried {b}, and {a} {a~walked} in {c.his} footprints with the {lantern}.",
-                "{abc} {abc~walked} home, and the {lantern} threw a yellow ring on the snow.",
+                "[{abc}|{abc.They}|{abc.friends}] {abc~walked} home, and the {lantern} threw a yellow ring on the snow.",
             ),
             (
                 '"Sing, so that nobody falls asleep!" said {c}. {a} sang, {a:sleepy.ing}.',
@@ -238,7 +238,7 @@ SNOW = Plot(
         page(
             (
                 "At last {abc} were warm and dry {at:HOME}. {c} made {FOOD}.",
-                "What joy to be {at:HOME}! {abc} {abc~sat} by the stove and had {FOOD}.",
+                "What joy to be {at:HOME}! {abc} {abc~sat} close together and had {FOOD}.",
             ),
             (
                 '{b} {b~sat} under three blankets. "My toes are back," {b.he} said.',
@@ -311,7 +311,7 @@ RAIN = Plot(
         page(
             (
                 "But the {umbrella} was small. {a} had a wet left arm, and {b} had a wet right arm.",
-                "{ab} {ab~walked} on, but the {umbrella} was too small for two tails.",
+                "[{ab}|{ab.They}|{ab.friends}] {ab~walked} on, but the {umbrella} was too small for two tails.",
             ),
             (
                 '"You push!" said {b}, {b:angry.ing}. "No, you push!" said {a}, {a:angry.ing}.',
@@ -325,13 +325,13 @@ RAIN = Plot(
                 "While {ab} pushed and pulled, the wind took the {umbrella} and carried it off.",
             ),
             (
-                "{ab} {ab~ran} after it as fast as the wind.",
+                "[{ab}|{ab.They}|{ab.friends}] {ab~ran} after it as fast as the wind.",
                 '"Catch it!" shouted {b}, and {b.he} {b~ran}. {a} {a~ran} even faster.',
             ),
         ),
         page(
             (
-                "At last {ab} came {to:pond}. There it swam, upside down, like a little bowl.",
+                "At last {ab} came {to:pond}. There swam the {umbrella}, upside down, like a little bowl.",
                 "Splash! The {umbrella} landed upside down on the water. {ab} came {to:pond}, out of breath.",
             ),
             (
@@ -343,11 +343,11 @@ RAIN = Plot(
         page(
             (
                 '"It looks like a boat," said {b}. Then {b.he} {b~giggled}.',
-                '"It is not an umbrella now," said {b}, {b:happy.ing}. "It is a ship!"',
+                '"It is not an umbrella now," said {b}, {b:happy,waving.ing}. "It is a ship!"',
             ),
             (
-                "{ab} {ab~sat} in it and rowed with {ab.their} hands. {a} {a:cheering}.",
-                '{a} {a~laughed}. "All aboard!" {a.he} said, and {ab} {ab~sat down} in it.',
+                "[{ab}|{ab.They}|{ab.friends}] {ab~sat} in the {umbrella} and rowed with {ab.their} hands. {a} {a:cheering}.",
+                '{a} {a~laughed}. "All aboard!" {a.he} said, and {ab.they} {ab~sat down} in the {umbrella}.',
             ),
         ),
         page(
@@ -378,8 +378,8 @@ RAIN = Plot(
                 "{t:nextday} {b} came {to:HOME} with a needle, and the {umbrella} grew a second roof.",
             ),
             (
-                '"Room for two," said {a}, {a:happy.ing}. "Room for ten!" said {b}.',
-                "{ab} {ab~sat} under it and wished for rain.",
+                '"Room for two," said {a}, {a:happy,waving.ing}. "Room for ten!" said {b}.',
+                "[{ab}|{ab.They}|{ab.friends}] {ab~sat} under it and wished for rain.",
                 "{b} {b~waved} at the clouds, and {a} {a:cheering}.",
             ),
         ),

@@ -51,4 +51,6 @@ def opening(time: str, place: str) -> tuple[str, ...]:
         f"{{a.is}}. {when} {{a.he}} was {where}.",
         f"once upon a time {{a.there}}. {when} {{a.he}} was {where}.",
         f"this is the story of {{a.new}}. {when} {{a.he}} was {where}.",
+        f"let me tell you about {{a.new}}. {when} {{a.he}} was {where}.",
+        f"do you know {{a.new}}? {when} {{a.he}} was {where}.",
     )

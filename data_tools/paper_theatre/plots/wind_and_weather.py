@@ -37,13 +37,13 @@ LOST_KITE = Plot(
             ),
             (
                 '"Why so sad?" asked {b}. "The wind took my kite," said {a}.',
-                '"Do not worry," said {b}, {b:happy.ing}. "We will look for it, you and I."',
+                '"Do not worry," said {b}, {b:happy,waving.ing}. "We will look for it, you and I."',
                 '{b} listened and {b~frowned}. "What a rude wind! Let us find your kite," {b.he} said.',
             ),
         ),
         page(
             (
-                "{ab} {ab~hurried} {to:SEARCH} and looked [behind every bush|high and low|left and right].",
+                "[{ab}|{ab.They}|{ab.friends}] {ab~hurried} {to:SEARCH} and looked [behind every bush|high and low|left and right].",
                 "So {ab.they} {ab~ran} {to:SEARCH}. {b} looked up, and {a} looked down.",
             ),
             (
@@ -72,7 +72,7 @@ LOST_KITE = Plot(
             (
                 '"My legs are so heavy," said {b}, {b:sleepy.ing}.',
                 '{c} {c:sleepy}. "Only a little more," said {a}.',
-                '"I see no kite," said {a}. {a.He} {a:sad}, but {b} took {a.his} hand.',
+                '"I see no kite," said {a}. {a.He} {a:sad,angry}, but {b} took {a.his} hand.',
             ),
             optional=True,
         ),
@@ -101,7 +101,7 @@ LOST_KITE = Plot(
         ),
         page(
             (
-                "{t:dusk} {abc} {abc~walked} home {to:START} with the {kite}.",
+                "{t:dusk} {abc} {abc~walked} back {to:START} with the {kite}.",
                 "It was a long way home. {t:dusk} {abc.they} {abc~walked} {to:START} with the {kite}.",
             ),
             (
@@ -181,7 +181,7 @@ FIRST_FLIGHT = Plot(
             (
                 '"First, feel the wind on your nose," said {b}. {a} stood up and closed {a.his} eyes.',
                 '{b} licked one finger and held it up. "The wind comes from there," {b.he} said.',
-                '"Where does the wind come from?" asked {b}, {b:happy.ing}. {a} pointed to the clouds.',
+                '"Where does the wind come from?" asked {b}, {b:happy,waving.ing}. {a} pointed to the clouds.',
             ),
             (
                 '{a} {a:surprised}. "I never felt that before!" {a.he} said.',
@@ -207,7 +207,7 @@ FIRST_FLIGHT = Plot(
                 "Up it went, but then {a} tripped over a root and {a~sat down} with a bump.",
             ),
             (
-                '"Almost!" said {b}, {b:happy.ing}. "Once more!"',
+                '"Almost!" said {b}, {b:happy,waving.ing}. "Once more!"',
                 '{a} {a~sighed}, but {b} {b~waved}. "That was much better!" {b.he} called.',
                 '{a} {a:angry}. "Try again," {b} said. "It wants to fly."',
             ),
@@ -242,9 +242,9 @@ FIRST_FLIGHT = Plot(
                 "{t:dusk} the wind lay down to sleep, and {ab} {ab~sat down} beside the {kite}.",
             ),
             (
-                '"Thank you for the secret," said {a}, {a:happy.ing}.',
+                '"Thank you for the secret," said {a}, {a:happy,waving.ing}.',
                 '{b} {b:sleepy}. "You never gave up," {b.he} said.',
-                '"Tomorrow I will teach you to make one," said {a}.',
+                '"Tomorrow you fly it first," said {a}.',
             ),
         ),
         page(
@@ -270,7 +270,7 @@ STORM = Plot(
         page(
             opening("oneday", "HOME"),
             (
-                "{a.He} packed a {basket} with {FOOD}. Today {a.he} would see the top of the world.",
+                "{a.He} packed a {basket} with {FOOD} and took an {umbrella}. Today {a.he} would see the top of the world.",
                 '"Today I will go up to the very top," {a.he} said, and {a.he} filled a {basket} with {FOOD}.',
             ),
         ),
@@ -287,7 +287,7 @@ STORM = Plot(
         ),
         page(
             (
-                "{ab} {ab~marched} up {the:mountain}, singing a song with [nine|a hundred|twenty] verses.",
+                "[{ab}|{ab.They}|{ab.friends}] {ab~marched} up {the:mountain}, singing a song with [nine|a hundred|twenty] verses.",
                 "Up {the:mountain} {ab.they} {ab~climbed}, past the last house and the last tree.",
             ),
             (
@@ -298,13 +298,13 @@ STORM = Plot(
         ),
         page(
             (
-                "Then the sky turned black. Boom! went the thunder, and {b} {b~gasped}.",
+                "Then the sky turned black. Boom, went the thunder, and {b} {b~gasped}.",
                 "A drop fell, then a hundred drops. Boom! {a} {a~stared} at the lightning.",
             ),
             (
-                '"I told you so!" said {b} {b:angry.ly}. {a} did not know what to say.',
+                '"This was your idea!" said {b} {b:angry.ly}. {a} did not know what to say.',
                 '"I want to go home," said {b}. {b.He} {b:sad}, and {a} held {b.his} hand.',
-                "{ab} {ab~crept} under one small {umbrella}, but the wind turned it inside out.",
+                "[{ab}|{ab.They}|{ab.friends}] {ab~crept} under one small {umbrella}, but the wind turned it inside out.",
             ),
         ),
         page(
@@ -335,7 +335,7 @@ STORM = Plot(
                 "{c} held up the {lantern} and led the way to a little cave.",
             ),
             (
-                "{abc} {abc~walked} hand in hand, one careful step at a time.",
+                "[{abc}|{abc.They}|{abc.friends}] {abc~walked} hand in hand, one careful step at a time.",
                 "{b} {b~hurried} along behind, and {a} {a~hurried} along behind {b.him}.",
                 "{a} {a:sleepy}, and {b} {b~ran} the last few steps.",
             ),
@@ -365,11 +365,11 @@ STORM = Plot(
         ),
         page(
             (
-                "Then {ab} said goodbye and {ab~walked} home {to:HOME}.",
+                "Then {ab} said goodbye and {ab~walked} back {to:HOME}.",
                 "{t:dusk} {ab} were home again {at:HOME}, and everyone wanted to hear the story.",
             ),
             (
-                '"Next time," said {a}, {a:happy.ing}, "I will look at the clouds first."',
+                '"Next time," said {a}, {a:happy,waving.ing}, "I will look at the clouds first."',
                 '{b} {b:sleepy}. "It was a good storm," {b.he} said, "now that it is over."',
                 'They put a {lantern} by the door. "For anyone who is lost," said {a}.',
             ),

@@ -90,7 +90,7 @@ SLEEPLESS = Plot(
         page(
             (
                 "{b} read of storms and of high towers. {a} {a:surprised}.",
-                "{b} turned page after page of the {book}. {a} {a:cheering} when {HERO} won.",
+                "{b} turned page after page of the {book}. {a} {a:cheering} when it all came right.",
             ),
             (
                 '"Go on!" said {a}. "Do not stop now!" {b} {b:sleepy}.',

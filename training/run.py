@@ -40,7 +40,7 @@ class Run:
         self.device = torch.device(("cuda" if cuda else "cpu") if config.device == "auto" else config.device)
         self.board = SummaryWriter(self.folder / "tensorboard" / name)
         self.log_path = self.folder / f"{name}.jsonl"
-        self.sums: dict[str, float] = defaultdict(float)
+        self.values: dict[str, list[float]] = defaultdict(list)
         self.since_log = 0
         self.started = self.last_log = time.monotonic()
 
@@ -65,14 +65,14 @@ class Run:
     def log(self, step: int, **values: float) -> None:
         """Collect values each step; write their means every `log_every` steps."""
         for key, value in values.items():
-            self.sums[key] += float(value)
+            self.values[key].append(float(value))
         self.since_log += 1
         if (step + 1) % self.config.log_every == 0:
             now = time.monotonic()
-            means = {key: total / self.since_log for key, total in self.sums.items()}
+            means = {key: sum(collected) / len(collected) for key, collected in self.values.items()}
             means["steps_per_s"] = self.since_log / (now - self.last_log)
             self.write(step, **means)
-            self.sums.clear()
+            self.values.clear()
             self.since_log, self.last_log = 0, now
 
     def write(self, step: int, **values: float) -> None:

@@ -1,0 +1,69 @@
+"""Reads generated stories and writes down what each of their pages should show.
+
+A told story has no ground truth but its own words: the reader follows them page by page, exactly as it follows the
+training stories, and `truth.json` beside each `story.json` says who should stand where. `inference.evaluate` holds the
+pictures against it.
+
+    python -m data_tools.paper_theatre.annotate stories/heldout/*
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from data_tools.paper_theatre.reader import Reader
+
+
+def annotate(captions: list[str]) -> list[dict[str, Any] | None]:
+    """What each page should show; None for a page that cannot be read (it breaks a rule of `reader`)."""
+    reader = Reader()
+    truths: list[dict[str, Any] | None] = []
+    for caption in captions:
+        try:
+            scene = reader.read(caption)
+        except ValueError:
+            truths.append(None)
+            continue
+        actors = [
+            {
+                "name": actor.name,
+                "species": actor.look.species,
+                "outfit": actor.look.outfit,
+                "hat": actor.look.hat,
+                "pose": actor.pose,
+                "expression": actor.expression,
+                "slot": slot,
+            }
+            for actor, slot in zip(scene.actors, scene.slots, strict=True)
+        ]
+        truths.append({"place": scene.place, "time": scene.time, "actors": actors, "props": list(scene.props)})
+    return truths
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Writes `truth.json` into every story folder on the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m data_tools.paper_theatre.annotate",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="a story folder (with story.json)")
+    folders = parser.parse_args(arguments).folders
+    read = total = 0
+    for folder in folders:
+        try:
+            pages = json.loads((folder / "story.json").read_text("utf-8"))["pages"]
+        except (OSError, ValueError, KeyError):
+            parser.error(f"{folder} is not a story folder: it has no readable story.json")
+        truths = annotate([page["caption"] for page in pages])
+        (folder / "truth.json").write_text(json.dumps(truths, indent=1) + "\n", "utf-8")
+        read += sum(truth is not None for truth in truths)
+        total += len(truths)
+    print(f"{read} of {total} pages could be read in {len(folders)} stories")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,62 @@
+"""Tell many stories: one for each record of a data set, from its first page.
+
+    python -m inference.generate --data data/theatre --split heldout --stories 10 --pages 10 --out stories/heldout
+"""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.progress import track
+
+from seedstory import StoryPipeline
+from seedstory.export.html import write_html
+from seedstory.story import StoryFolder
+from seedstory.storystream import read_jsonl
+
+
+def main(
+    data: Annotated[Path, typer.Option(help="folder of a StoryStream data set")],
+    out: Annotated[Path, typer.Option(help="folder for the story folders")],
+    split: Annotated[str, typer.Option(help="name of its JSONL without the ending")] = "heldout",
+    stories: Annotated[int, typer.Option(help="how many stories")] = 10,
+    pages: Annotated[int, typer.Option(help="pages of each, the opening included (0: as many as the record has)")] = 10,
+    opening: Annotated[str, typer.Option(help="what is given of the first page: text, image or both")] = "text",
+    scripted: Annotated[bool, typer.Option(help="give all captions and only draw")] = False,
+    policy: Annotated[str, typer.Option(help="cache policy")] = "mm_sink",
+    temperature: float = 0.7,
+    steps: Annotated[int, typer.Option(help="de-tokenizer steps")] = 4,
+    model: str = "mini",
+    seed: int = 0,
+) -> None:
+    """Tell stories from the openings of a data set; finished ones are kept, so a stopped run goes on."""
+    if opening not in ("text", "image", "both"):
+        raise typer.BadParameter(f"{opening!r}: choose text, image or both", param_hint="--opening")
+    pipeline = StoryPipeline.from_pretrained(model)
+    records = list(itertools.islice(read_jsonl(data / f"{split}.jsonl"), stories))
+    for number, record in enumerate(track(records, "telling")):
+        folder = out / record.id
+        if (folder / "index.html").is_file():
+            continue
+        for _ in pipeline.stream(
+            text=record.captions[0] if opening != "image" or scripted else None,
+            image=data / record.images[0] if opening != "text" else None,
+            pages=len(record.captions) if scripted or not pages else pages,
+            captions=record.captions if scripted else None,
+            seed=seed + number,
+            title=record.title or None,
+            policy=policy,
+            temperature=temperature,
+            num_inference_steps=steps,
+            out=folder,
+            overwrite=True,
+        ):
+            pass
+        write_html(StoryFolder.open(folder).load(), folder / "index.html")
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,42 @@
+"""Visual features of a data set's pictures, computed once with the frozen vision tower."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from seedstory.modeling.vision_tower import VisionTower
+from training.pages import PagePictures
+from training.run import Run
+
+
+@torch.no_grad()
+def page_features(data: str | Path, split: str, tower_folder: str | Path, run: Run) -> Tensor:
+    """Features [N, F, D] (bf16) of all pages of a split, in the order of its JSONL.
+
+    They are kept beside the data set in `features/`, under a name that holds the hashes of the
+    tower's weights and of the JSONL, so that a change of either computes them anew.
+    """
+    data, tower_folder = Path(data), Path(tower_folder)
+    digest = hashlib.sha256()
+    for path in (tower_folder / "diffusion_pytorch_model.safetensors", data / f"{split}.jsonl"):
+        digest.update(path.read_bytes())
+    cache = data / "features" / f"{split}-{digest.hexdigest()[:16]}.safetensors"
+    if cache.is_file():
+        return load_file(cache)["features"]
+    tower = VisionTower.from_pretrained(tower_folder).to(run.device).eval()
+    pictures = PagePictures(data, split, size=tower.config.image_size)
+    parts = []
+    for rows in torch.arange(len(pictures)).split(128):
+        with run.autocast():
+            parts.append(tower(pictures.batch(rows)[0].to(run.device)).to(torch.bfloat16).cpu())
+    features = torch.cat(parts)
+    cache.parent.mkdir(exist_ok=True)
+    temporary = cache.with_suffix(".tmp")
+    save_file({"features": features}, temporary)
+    temporary.replace(cache)
+    return features

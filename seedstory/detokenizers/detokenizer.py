@@ -80,16 +80,17 @@ class Detokenizer:
     @classmethod
     def mini(cls, autoencoder: PictureAutoencoder, num_features: int = 64, feature_dim: int = 64) -> Detokenizer:
         """Build the mini configuration, untrained, around a trained autoencoder."""
-        adapter = FeatureAdapter(feature_dim=feature_dim, num_features=num_features, latent_size=2 * int(num_features**0.5))
+        latent_size = 2 * int(num_features**0.5)
+        adapter = FeatureAdapter(feature_dim=feature_dim, num_features=num_features, latent_size=latent_size)
         latent_channels = autoencoder.config.latent_channels
         unet = UNet2DConditionModel(
             sample_size=adapter.config.latent_size,
             in_channels=latent_channels + adapter.config.map_channels,
             out_channels=latent_channels,
             block_out_channels=(96, 192),
-            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+            down_block_types=("DownBlock2D", "DownBlock2D"),
             mid_block_type="UNetMidBlock2DCrossAttn",
-            up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+            up_block_types=("UpBlock2D", "UpBlock2D"),
             layers_per_block=1,
             cross_attention_dim=adapter.config.cross_attention_dim,
             attention_head_dim=6,

@@ -41,7 +41,7 @@ def tiny_lm(vocab_size: int, family: str = "llama", **settings):
             "num_key_value_heads": 2,
             "head_dim": 8,
             "max_position_embeddings": 8192,
-            "initializer_range": 0.3,
+            "initializer_range": 0.2,
             "tie_word_embeddings": True,
         }
         | settings

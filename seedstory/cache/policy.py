@@ -1,0 +1,104 @@
+"""Which tokens of a long story stay in the cache."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+POLICIES = ("recompute", "dense", "window", "sink", "mm_sink")
+
+
+@dataclass(frozen=True)
+class PageSpan:
+    """Where a finished page lies in the story, in tokens since the story's start.
+
+    Attributes:
+        start: First token of the page.
+        image_start: Its `<img>`.
+        image_end: Its `</img>`; the page ends right after it.
+    """
+
+    start: int
+    image_start: int
+    image_end: int
+
+    @property
+    def end(self) -> int:
+        """Position right after the page."""
+        return self.image_end + 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class CachePolicy:
+    """How a story's keys and values are bounded (SEED-Story, arXiv 2407.08683, section 3.3).
+
+    Args:
+        name: One of
+            `dense`, which keeps everything;
+            `recompute`, which encodes the last `window_pages` pages anew for every page, as the released scripts of
+            SEED-Story do; the only policy that encodes anything twice;
+            `window`, which keeps the last `window_pages` pages;
+            `sink`, the window and the story's first tokens (StreamingLLM, arXiv 2309.17453);
+            `mm_sink`, these and of every evicted picture its head and its tail, within `sink_budget`.
+        window_pages: Pages that stay whole, besides the one being written.
+        first_tokens: Tokens of the story's start that stay for good (`sink`, `mm_sink`).
+        picture_head: Visual tokens kept after an evicted picture's `<img>`, which is kept too (`mm_sink`).
+        picture_tail: Visual tokens kept before an evicted picture's `</img>`, which is kept too (`mm_sink`).
+        sink_budget: Most tokens kept of evicted pages in all (`mm_sink`). The first tokens and page 1's picture stay
+            for good, then the most recently evicted pictures; memory and time per page are therefore constant.
+
+    Raises:
+        ValueError: If the name is unknown or a number is out of range.
+    """
+
+    name: str = "mm_sink"
+    window_pages: int = 8
+    first_tokens: int = 4
+    picture_head: int = 4
+    picture_tail: int = 4
+    sink_budget: int = 64
+
+    def __post_init__(self) -> None:
+        if self.name not in POLICIES:
+            raise ValueError(f"Unknown cache policy {self.name!r}; choose one of {', '.join(POLICIES)}.")
+        if self.window_pages < 1:
+            raise ValueError(f"window_pages must be at least 1, got {self.window_pages}.")
+        if min(self.first_tokens, self.picture_head, self.picture_tail) < 0:
+            raise ValueError("first_tokens, picture_head and picture_tail must not be negative.")
+        least = self.first_tokens + self.picture_head + self.picture_tail + 2
+        if self.name == "mm_sink" and self.sink_budget < least:
+            raise ValueError(
+                f"sink_budget must be at least {least} (first tokens and one picture's sinks), got {self.sink_budget}."
+            )
+
+    @property
+    def recomputes(self) -> bool:
+        return self.name == "recompute"
+
+    @property
+    def bounded(self) -> bool:
+        """Whether pages are ever evicted from the cache itself."""
+        return self.name in ("window", "sink", "mm_sink")
+
+    def sinks(self, evicted: Sequence[PageSpan]) -> list[int]:
+        """Positions that stay of the pages evicted so far.
+
+        Args:
+            evicted: Evicted pages in story order. Only the first and the last `sink_budget` ones matter.
+
+        Returns:
+            Sorted positions; at most `sink_budget` of them for `mm_sink`.
+        """
+        if not evicted or self.name not in ("sink", "mm_sink"):
+            return []
+        kept = set(range(min(self.first_tokens, evicted[0].end)))
+        if self.name == "mm_sink":
+            for page in [evicted[0], *reversed(evicted[1:])]:
+                picture = self._picture_sinks(page)
+                if len(kept | picture) > self.sink_budget:
+                    break
+                kept |= picture
+        return sorted(kept)
+
+    def _picture_sinks(self, page: PageSpan) -> set[int]:
+        inside = range(page.image_start + 1, page.image_end)
+        head, tail = list(inside[: self.picture_head]), list(inside[max(0, len(inside) - self.picture_tail) :])
+        return {page.image_start, *head, *tail, page.image_end}

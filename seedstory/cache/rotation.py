@@ -1,0 +1,80 @@
+"""Moving cached keys to other positions: rotary embeddings (RoFormer, arXiv 2104.09864) add up as angles."""
+
+from weakref import WeakKeyDictionary
+
+import torch
+from transformers import PreTrainedModel
+
+from seedstory.modeling.configuration import check_base_lm
+
+_CHECKED: WeakKeyDictionary = WeakKeyDictionary()
+
+
+class KeyRotation:
+    """Turns keys that were rotated for one position into keys for another.
+
+    Args:
+        inverse_frequencies: Angle per position of each rotated pair of channels, `[R / 2]`; channel `i` is paired with
+            `i + R / 2`, channels from `R` on are not rotated.
+    """
+
+    def __init__(self, inverse_frequencies: torch.Tensor) -> None:
+        self.inverse_frequencies = inverse_frequencies.double().cpu()
+
+    @classmethod
+    def of(cls, llm: PreTrainedModel) -> "KeyRotation":
+        """The rotation of a language model, tried out on its own keys.
+
+        Raises:
+            ValueError: If the model's keys do not move as rotations of fixed frequencies.
+        """
+        if llm not in _CHECKED:
+            check_base_lm(llm.config)
+            rotary = getattr(llm.base_model, "rotary_emb", None)
+            if rotary is None:
+                raise ValueError(f"Base LM {llm.config.model_type!r} has no rotary embedding of its own to read.")
+            rotation = cls(rotary.inv_freq)
+            _try_out(rotation, llm)
+            _CHECKED[llm] = rotation
+        return _CHECKED[llm]
+
+    def shift(self, keys: torch.Tensor, distance: torch.Tensor) -> torch.Tensor:
+        """Rotate keys on by `distance` positions.
+
+        Args:
+            keys: Keys as the model rotated them, `[B, H, S, Dh]`.
+            distance: Positions to move each key by, `[S]`.
+
+        Returns:
+            The moved keys in the type of `keys`, computed in float32 with angles in float64, `[B, H, S, Dh]`.
+        """
+        angles = distance.double().cpu().outer(self.inverse_frequencies)
+        cosine, sine = (part.float().to(keys.device) for part in (angles.cos(), angles.sin()))
+        half = self.inverse_frequencies.shape[0]
+        first, second, rest = keys.float().split([half, half, keys.shape[-1] - 2 * half], dim=-1)
+        moved = [first * cosine - second * sine, second * cosine + first * sine, rest]
+        return torch.cat(moved, dim=-1).to(keys.dtype)
+
+
+@torch.no_grad()
+def _try_out(rotation: KeyRotation, llm: PreTrainedModel) -> None:
+    # A token that sees itself alone has the same hidden states at any position: its keys differ by rotation only.
+    from transformers import DynamicCache
+
+    cache, device = DynamicCache(), llm.device
+    llm.base_model(
+        input_ids=torch.zeros(2, 1, dtype=torch.long, device=device),
+        position_ids=torch.tensor([[0], [37]], device=device),
+        attention_mask=torch.ones(2, 1, 1, 1, dtype=torch.bool, device=device),
+        past_key_values=cache,
+        use_cache=True,
+    )
+    tolerance = 1e-4 if llm.dtype == torch.float32 else 0.05
+    for layer in cache.layers:
+        here, there = layer.keys.split(1)
+        error = (rotation.shift(here, torch.tensor([37])) - there).float().norm() / there.float().norm()
+        if not error < tolerance:
+            raise ValueError(
+                f"The keys of base LM {llm.config.model_type!r} do not move like plain rotary embeddings, "
+                "so cached pages could not be moved. Use the cache policy 'dense' or 'recompute'."
+            )

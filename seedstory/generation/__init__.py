@@ -1,0 +1,6 @@
+"""The page loop that writes a story as captions and picture features."""
+
+from seedstory.generation.engine import OpeningPage, PageDraft, StoryEngine
+from seedstory.generation.sampling import CaptionSampler, SamplingConfig
+
+__all__ = ["CaptionSampler", "OpeningPage", "PageDraft", "SamplingConfig", "StoryEngine"]

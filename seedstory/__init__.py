@@ -13,10 +13,15 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOMES = {
+    "CachePolicy": "seedstory.cache",
     "Detokenizer": "seedstory.detokenizers.detokenizer",
     "Page": "seedstory.story",
+    "SamplingConfig": "seedstory.generation",
     "Story": "seedstory.story",
+    "StoryConfig": "seedstory.modeling.configuration",
+    "StoryEngine": "seedstory.generation",
     "StoryFolder": "seedstory.story",
+    "StoryModel": "seedstory.modeling.story_model",
     "StoryPipeline": "seedstory.pipeline",
     "StorySettings": "seedstory.settings",
     "VisionTower": "seedstory.modeling.vision_tower",
@@ -27,8 +32,12 @@ _HOMES = {
 __all__ = [*_HOMES, "__version__"]
 
 if TYPE_CHECKING:
+    from seedstory.cache import CachePolicy
     from seedstory.detokenizers.detokenizer import Detokenizer
     from seedstory.export.html import write_html
+    from seedstory.generation import SamplingConfig, StoryEngine
+    from seedstory.modeling.configuration import StoryConfig
+    from seedstory.modeling.story_model import StoryModel
     from seedstory.modeling.vision_tower import VisionTower
     from seedstory.picture import read_picture
     from seedstory.pipeline import StoryPipeline

@@ -66,11 +66,6 @@ def read_picture(source: str | os.PathLike | bytes | Image.Image, name: str | No
         return _plain(image, name)
 
 
-def check_picture(path: str | os.PathLike) -> None:
-    """Reads a picture and throws it away: the cheap check before a model is loaded. Raises as `read_picture`."""
-    read_picture(path)
-
-
 def square(image: Image.Image, size: int, fit: Literal["crop", "pad"] = "crop") -> Image.Image:
     """A picture as a square of `size` px.
 
@@ -87,8 +82,8 @@ def square(image: Image.Image, size: int, fit: Literal["crop", "pad"] = "crop") 
     if fit == "crop":
         side = min(width, height)
         left, top = (width - side) // 2, (height - side) // 2
-        box = (left, top, left + side, top + side)
-        return image.resize((size, size), Image.Resampling.LANCZOS, box=box, reducing_gap=3.0)
+        centre = image.crop((left, top, left + side, top + side))
+        return centre.resize((size, size), Image.Resampling.LANCZOS, reducing_gap=3.0)
     scale = size / max(width, height)
     inner = (max(1, round(width * scale)), max(1, round(height * scale)))
     paper = Image.new("RGB", (size, size), "white")

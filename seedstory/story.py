@@ -275,14 +275,13 @@ class StoryFolder:
             "alt": page.alt,
         }
         if page.image is not None:
-            entry["picture"] = self._fresh_name(page.index, "png", old["picture"])
-            write_atomic(self.path / entry["picture"], _png(page, self.title, self.settings))
+            data = _png(page, self.title, self.settings)
+            entry["picture"] = self._write_new(page.index, "png", data, old["picture"])
         if page.features is not None:
             from safetensors.torch import save
 
-            entry["features"] = self._fresh_name(page.index, "safetensors", old["features"])
             data = save({"features": page.features.detach().cpu().contiguous()})
-            write_atomic(self.path / entry["features"], data)
+            entry["features"] = self._write_new(page.index, "safetensors", data, old["features"])
         before = list(self._entries)
         self._entries[page.index : page.index + 1] = [entry]
         try:
@@ -320,12 +319,14 @@ class StoryFolder:
             if _LEFTOVER.fullmatch(file.name) or (_FILE.fullmatch(relative) and relative not in named):
                 file.unlink(missing_ok=True)
 
-    def _fresh_name(self, index: int, ending: str, taken: str | None) -> str:
-        stem = f"pages/page-{index + 1:03d}"
-        name, revision = f"{stem}.{ending}", 0
-        while name == taken:
-            revision += 1
-            name = f"{stem}.r{revision}.{ending}"
+    def _write_new(self, index: int, ending: str, data: bytes, old: str | None) -> str:
+        """Writes a file of a page beside the old one, which stays if it holds the same; returns the file's name."""
+        if old is not None and (self.path / old).is_file() and (self.path / old).read_bytes() == data:
+            return old
+        name = f"pages/page-{index + 1:03d}.{ending}"
+        if name == old:
+            name = f"pages/page-{index + 1:03d}.r1.{ending}"
+        write_atomic(self.path / name, data)
         return name
 
 

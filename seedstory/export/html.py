@@ -103,7 +103,7 @@ def _cover(title: str, first: Page, total: int) -> str:
     vignette = f'<img class="vignette" alt="" src="{_data_url(first.image)}">\n' if first.image else ""
     count = "one page" if total == 1 else f"{total} pages"
     return f"""<header class="leaf cover">
-{vignette}<h1>{title}</h1>
+{vignette}<h1 dir="auto">{title}</h1>
 <p class="ornament" aria-hidden="true">\N{BLACK FLORETTE}</p>
 <p class="byline">A picture story in {count}</p>
 </header>
@@ -117,7 +117,7 @@ def _leaf(page: Page, total: int) -> str:
         picture = f'<img alt="{alt}" src="{_data_url(page.image)}" decoding="async">'
     else:
         picture = '<p class="blank">This picture is not drawn yet.</p>'
-    caption = f"<p>{escape(page.caption)}</p>" if page.caption else ""
+    caption = f'<p dir="auto">{escape(page.caption)}</p>' if page.caption else ""
     return f"""<article class="leaf page" id="{name}" aria-label="Page {page.number} of {total}">
 <div class="picture">{picture}</div>
 <div class="text">{caption}</div>

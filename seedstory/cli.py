@@ -1,0 +1,379 @@
+"""The `seedstory` command.
+
+Whatever can be wrong with a request is found before a model is loaded, and said in one line on stderr that starts
+with `error:`; the exit status is then 2. An interrupted run (130) keeps its finished pages.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import sys
+import tempfile
+import unicodedata
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from seedstory import __version__
+from seedstory.settings import POLICIES, StorySettings
+from seedstory.story import Page, StoryFolder, check_free, title_from
+
+if TYPE_CHECKING:
+    from seedstory.pipeline import StoryPipeline
+
+BAD_REQUEST, FAILED, INTERRUPTED = 2, 1, 130
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Illustrated stories from a sentence, a picture or both.",
+)
+
+Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="The story folder.", show_default=False)]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 ...; by default a GPU if there is one.")]
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    show_version: Annotated[
+        bool, typer.Option("--version", help="Print the version and leave.", is_eager=True)
+    ] = False,
+) -> None:
+    if show_version:
+        typer.echo(f"seedstory {__version__}")
+        raise typer.Exit()
+
+
+@app.command()
+def generate(
+    text: Annotated[str | None, typer.Option("--text", "-t", help="Opening text: the words of page 1.")] = None,
+    image: Annotated[
+        Path | None, typer.Option("--image", "-i", help="Opening picture (JPEG, PNG, WebP, GIF, BMP or TIFF).")
+    ] = None,
+    pages: Annotated[
+        int | None, typer.Option("--pages", "-n", help="Pages in all. [default: 10, or as many as --captions tells]")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Same seed, same story.")] = 0,
+    out: Annotated[
+        Path | None, typer.Option("--out", "--output", "-o", help="Story folder. [default: stories/TITLE]")
+    ] = None,
+    title: Annotated[str | None, typer.Option(help="Title. [default: made from the first sentence]")] = None,
+    captions: Annotated[
+        Path | None,
+        typer.Option(help="Your own words: a text file, one page a line, after the opening (or with it as line 1)."),
+    ] = None,
+    model: Annotated[str, typer.Option(help="'mini' or a model folder.")] = "mini",
+    steps: Annotated[int, typer.Option(help="Diffusion steps a picture.")] = StorySettings.num_inference_steps,
+    guidance: Annotated[
+        float, typer.Option(help="Classifier-free guidance; 1 is none.")
+    ] = StorySettings.guidance_scale,
+    policy: Annotated[str, typer.Option(help=f"Cache policy: {', '.join(POLICIES)}.")] = StorySettings.policy,
+    temperature: Annotated[
+        float, typer.Option(help="Of the words; 0 takes the likeliest.")
+    ] = StorySettings.temperature,
+    top_p: Annotated[float, typer.Option(help="Probability mass that words come from.")] = StorySettings.top_p,
+    repetition_penalty: Annotated[float, typer.Option(help="1 is none.")] = StorySettings.repetition_penalty,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the story in --out.")] = False,
+    device: Device = None,
+) -> None:
+    """Tell a story and make a book of it.
+
+    **Examples**
+
+    seedstory generate --text "Mia the fox found a golden key."
+
+    seedstory generate --image drawing.jpg --pages 6 --seed 7 --out stories/drawing
+
+    seedstory generate --text "Tom the frog woke up." --captions script.txt
+    """
+    with _faults():
+        script = _read_script(captions) if captions is not None else None
+        if script and text is None and image is None:
+            text, script = script[0], script[1:]
+        if pages is None:
+            pages = StorySettings.pages if script is None else len(script) + 1
+        settings = StorySettings(
+            text=text,
+            picture=image.name if image is not None else None,
+            pages=pages,
+            seed=seed,
+            num_inference_steps=steps,
+            guidance_scale=guidance,
+            policy=policy,
+            temperature=temperature,
+            top_p=top_p,
+            repetition_penalty=repetition_penalty,
+            captions=script,
+        )
+        title = " ".join(title.split()) or None if title is not None else None
+        if image is not None:
+            from seedstory.picture import read_picture
+
+            read_picture(image)  # a bad picture is told before the model is loaded
+        if out is None:
+            out = _free_folder(Path("stories"), title or title_from(settings.text or Path(image).stem))
+        check_free(out, overwrite=overwrite)
+        _check_writable(out)
+        pipe = _load(model, device)
+        screen = _Screen(settings.pages)
+        told = pipe.stream(
+            settings.text,
+            image,
+            settings.pages,
+            settings.seed,
+            title=title,
+            out=out,
+            overwrite=overwrite,
+            num_inference_steps=settings.num_inference_steps,
+            guidance_scale=settings.guidance_scale,
+            policy=settings.policy,
+            temperature=settings.temperature,
+            top_p=settings.top_p,
+            repetition_penalty=settings.repetition_penalty,
+            captions=settings.captions,
+            on_text=screen.on_text,
+        )
+        _tell(told, out, screen)
+
+
+@app.command()
+def resume(
+    folder: Folder,
+    model: Annotated[str | None, typer.Option(help="The model that began it. [default: as recorded]")] = None,
+    device: Device = None,
+) -> None:
+    """Go on with a story that was interrupted, as if it had not been.
+
+    **Example**: seedstory resume stories/drawing
+    """
+    with _faults():
+        story = StoryFolder.open(folder)
+        _check_writable(folder)
+        total = story.settings.pages
+        if len(story) == total and all(page.image is not None for page in story.pages):
+            _write_book(folder)
+            typer.echo(f"Nothing to do: all {total} pages are there. The book: {folder / 'index.html'}")
+            return
+        if len(story) == 0:
+            raise ValueError(f"{folder} has no page to go on from: start again with generate --overwrite")
+        pipe = _load(model or story.model.get("name") or "mini", device)
+        screen = _Screen(total, done=len(story))
+        _tell(pipe.resume(story, on_text=screen.on_text), folder, screen)
+
+
+@app.command()
+def export(folder: Folder) -> None:
+    """Write the book (index.html) of a story folder anew.
+
+    **Example**: seedstory export stories/drawing
+    """
+    with _faults():
+        typer.echo(f"The book: {_write_book(folder)}")
+
+
+@app.command()
+def info(model: Annotated[str, typer.Option(help="'mini' or a model folder.")] = "mini") -> None:
+    """Print versions, model and device."""
+    with _faults():
+        from seedstory.pipeline import find_model, fingerprint, versions
+
+        found = find_model(model)
+        rows = dict(versions())
+        rows["python"] = sys.version.split()[0]
+        size = sum(file.stat().st_size for file in found.rglob("*") if file.is_file())
+        rows["model"] = f"{model} ({size / 1e6:.1f} MB, fingerprint {fingerprint(found)[:12]})"
+        import torch
+
+        rows["device"] = f"cuda ({torch.cuda.get_device_name()})" if torch.cuda.is_available() else "cpu"
+        rows["threads"] = str(torch.get_num_threads())
+        for key, value in rows.items():
+            typer.echo(f"{key:<13}{value}")
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    try:
+        status = app(standalone_mode=False)
+    except typer.Abort:
+        status = INTERRUPTED
+    except Exception as error:
+        if not hasattr(error, "format_message"):  # what typer raises for a wrong command line has it
+            raise
+        message = error.format_message()
+        if message:
+            _complain(f"{_one_line(message)} See `seedstory --help`.")
+        status = BAD_REQUEST
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _tell(told: Iterator[Page], out: Path, screen: _Screen) -> None:
+    """Shows pages as they come; writes the book at the end, also when interrupted."""
+    try:
+        with screen:
+            for page in told:
+                screen.show(page)
+    except (KeyboardInterrupt, OSError, RuntimeError, ValueError) as error:
+        if screen.done == 0:
+            raise
+        with contextlib.suppress(ValueError, OSError):
+            _write_book(out)
+        kept = f"{screen.done} of {screen.total} pages are safe in {out}; go on with: seedstory resume {out}"
+        if isinstance(error, KeyboardInterrupt):
+            typer.echo(f"\nStopped: {kept}", err=True)
+            raise typer.Exit(INTERRUPTED) from None
+        _complain(f"{_one_line(str(error))}. {kept}")
+        raise typer.Exit(FAILED) from None
+    typer.echo(f"The book: {_write_book(out)}")
+
+
+class _Screen:
+    """Shows a story as it is told: on a terminal with a bar and the words as they come, else one line a page."""
+
+    def __init__(self, total: int, done: int = 0) -> None:
+        self.total, self.done = total, done
+        self._console = Console(highlight=False)
+        self._words = Text(style="dim", no_wrap=True, overflow="ellipsis")
+        columns = (SpinnerColumn(), BarColumn(), MofNCompleteColumn(), TextColumn("pages"), TimeRemainingColumn())
+        self._bar = Progress(*columns, console=self._console)
+        self._task = self._bar.add_task("", total=total, completed=done)
+        self._live = Live(Group(self._words, self._bar), console=self._console, transient=True, refresh_per_second=8)
+
+    def __enter__(self) -> _Screen:
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._live.stop()
+
+    def on_text(self, index: int, text: str) -> None:
+        """Shows the end of the caption that is being written."""
+        room = max(10, self._console.width - 10)
+        self._words.plain = f"{index + 1:>4}  {text if len(text) <= room else '…' + text[-room:]}"
+
+    def show(self, page: Page) -> None:
+        """Shows a finished page."""
+        self.done = max(self.done, page.number)
+        if not self._console.is_terminal:
+            print(f"[{page.number}/{self.total}] {page.caption}", flush=True)
+            return
+        self._words.plain = ""
+        row = Table.grid(padding=(0, 2))
+        row.add_column(width=4, justify="right", style="dim")
+        row.add_column()
+        row.add_row(str(page.number), Text(page.caption or "(a picture)"))
+        self._console.print(row)
+        self._bar.update(self._task, completed=page.number)
+
+
+def _write_book(folder: Path) -> Path:
+    from seedstory.export.html import write_html
+
+    return write_html(StoryFolder.open(folder), folder / "index.html")
+
+
+def _load(model: str, device: str | None) -> StoryPipeline:
+    """Loads a model without the chatter of the libraries under it."""
+    from seedstory.pipeline import StoryPipeline, find_model
+
+    find_model(model)
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    warnings.filterwarnings("ignore")
+    import diffusers
+    import torch
+    import transformers
+
+    for library in (transformers, diffusers):
+        library.utils.logging.set_verbosity_error()
+        library.utils.logging.disable_progress_bar()
+    if device is not None:
+        try:
+            torch.empty(0, device=device)
+        except (RuntimeError, AssertionError):
+            raise ValueError(f"there is no device {device!r} here: leave --device out, or give cpu") from None
+    return StoryPipeline.from_pretrained(model, device=device)
+
+
+def _read_script(path: Path) -> list[str]:
+    try:
+        lines = path.read_text("utf-8-sig").splitlines()
+    except UnicodeDecodeError:
+        raise ValueError(f"{path} is not a UTF-8 text file: save it as plain text") from None
+    except OSError as error:
+        raise ValueError(f"cannot read {path}: {error.strerror}") from None
+    script = [line for line in lines if line.strip()]
+    if not script:
+        raise ValueError(f"{path} is empty: write one page a line")
+    return script
+
+
+def _free_folder(parent: Path, title: str) -> Path:
+    """A folder named after the story that does not exist yet."""
+    plain = unicodedata.normalize("NFKD", title).encode("ascii", "ignore").decode().lower()
+    slug = re.sub(r"[^a-z0-9]+", "-", plain)[:48].strip("-") or "story"
+    folder, count = parent / slug, 1
+    while folder.exists():
+        count += 1
+        folder = parent / f"{slug}-{count}"
+    return folder
+
+
+def _check_writable(folder: Path) -> None:
+    """Tries whether files can be made in a folder that may not exist yet, and leaves no trace."""
+    made = []
+    try:
+        for part in reversed([folder, *folder.parents]):
+            if not part.exists():
+                part.mkdir()
+                made.append(part)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ValueError(f"cannot write to {folder}: {error.strerror}; choose another --out") from None
+    finally:
+        for part in reversed(made):
+            part.rmdir()
+
+
+@contextlib.contextmanager
+def _faults() -> Iterator[None]:
+    """Turns what a user can put right into one line and exit status 2."""
+    try:
+        yield
+    except ValueError as error:
+        _complain(_one_line(str(error)))
+        raise typer.Exit(BAD_REQUEST) from None
+    except OSError as error:
+        _complain(_one_line(str(error)))
+        raise typer.Exit(FAILED) from None
+    except KeyboardInterrupt:
+        typer.echo("\nStopped: no page was finished.", err=True)
+        raise typer.Exit(INTERRUPTED) from None
+
+
+def _complain(message: str) -> None:
+    typer.echo(f"error: {message}", err=True)
+
+
+def _one_line(message: str) -> str:
+    return " ".join(message.split())
+
+
+if __name__ == "__main__":
+    main()

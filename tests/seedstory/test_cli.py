@@ -1,0 +1,247 @@
+"""The command: what it says to bad input, and that it says it before anything is loaded or written."""
+
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from seedstory import __version__
+from seedstory.cli import app, main
+from seedstory.settings import StorySettings
+from seedstory.story import Page, StoryFolder
+from tests.seedstory.test_picture import png_header
+
+
+@pytest.fixture
+def desk(tmp_path, monkeypatch):
+    """A folder to work in with a good picture, bad ones, a finished and a foreign folder, and scripts."""
+    monkeypatch.chdir(tmp_path)
+    picture = io.BytesIO()
+    Image.new("RGB", (40, 30), "teal").save(picture, "PNG")
+    for name, data in {
+        "good.png": picture.getvalue(),
+        "bomb.png": png_header(30_000, 30_000),
+        "cut.png": picture.getvalue()[:60],
+        "empty.png": b"",
+        "letter.png": b"Dear owl,\nit is late.\n",
+        "blank.txt": b" \n\n",
+        "latin.txt": "früh".encode("latin-1"),
+        "script.txt": b"One.\n\nTwo.\n",
+        "long.txt": b"line\n" * 10_001,
+    }.items():
+        (tmp_path / name).write_bytes(data)
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign/thesis.txt").write_text("mine")
+    folder = StoryFolder.create("told", title="The [bold]Lantern", settings=StorySettings(text="x", pages=2))
+    for index in range(2):
+        folder.add_page(
+            Page(index=index, caption=f"Page {index}.", image=Image.new("RGB", (16, 16)), state="illustrated")
+        )
+    return tmp_path
+
+
+def tree(path) -> dict:
+    return {f.relative_to(path).as_posix(): f.is_file() and f.read_bytes() for f in sorted(path.rglob("*"))}
+
+
+def run(capsys, *arguments) -> tuple[int, str, str]:
+    """Runs the console script's own entry point in this process."""
+    old, sys.argv = sys.argv, ["seedstory", *arguments]
+    try:
+        with pytest.raises(SystemExit) as left:
+            main()
+    finally:
+        sys.argv = old
+    captured = capsys.readouterr()
+    return left.value.code, captured.out, captured.err
+
+
+TEXT = ["--text", "A fox finds a lantern."]
+FAULTS = [
+    (["generate"], "opening"),
+    (["generate", "--text", ""], "empty"),
+    (["generate", "--text", " \t "], "empty"),
+    (["generate", "--text", "", "--image", "good.png"], "empty"),
+    (["generate", "--text", "x" * 5000], "at most 4000"),
+    (["generate", "--image", "none.png"], "no file none.png"),
+    (["generate", "--image", "foreign"], "foreign is a folder"),
+    (["generate", "--image", "letter.png"], "letter.png is not a picture"),
+    (["generate", "--image", "empty.png"], "empty.png is empty"),
+    (["generate", "--image", "cut.png"], "cut.png"),
+    (["generate", "--image", "bomb.png"], "bomb.png is too large"),
+    (["generate", *TEXT, "--pages", "0"], "pages must be"),
+    (["generate", *TEXT, "--pages", "10001"], "10,000"),
+    (["generate", *TEXT, "--pages", "ten"], "--pages"),
+    (["generate", *TEXT, "--seed", "-1"], "seed"),
+    (["generate", *TEXT, "--steps", "0"], "num_inference_steps"),
+    (["generate", *TEXT, "--policy", "magic"], "unknown policy 'magic'"),
+    (["generate", *TEXT, "--temperature", "-1"], "temperature"),
+    (["generate", *TEXT, "--top-p", "2"], "top_p"),
+    (["generate", *TEXT, "--captions", "none.txt"], "none.txt"),
+    (["generate", *TEXT, "--captions", "blank.txt"], "blank.txt is empty"),
+    (["generate", *TEXT, "--captions", "latin.txt"], "UTF-8"),
+    (["generate", *TEXT, "--captions", "long.txt"], "10,000"),
+    (["generate", *TEXT, "--captions", "script.txt", "--pages", "9"], "one for each page"),
+    (["generate", *TEXT, "--out", "told"], "resume told"),
+    (["generate", *TEXT, "--out", "foreign"], "foreign holds other files"),
+    (["generate", *TEXT, "--out", "foreign", "--overwrite"], "foreign holds other files"),
+    (["generate", *TEXT, "--out", "good.png"], "good.png is a file"),
+    (["generate", *TEXT, "--out", "good.png/story"], "cannot write to good.png/story"),
+    (["generate", *TEXT, "--out", "/proc/story"], "cannot write to /proc/story"),
+    (["generate", *TEXT, "--model", "giant"], "no model giant"),
+    (["generate", *TEXT, "--model", "foreign"], "model_index.json"),
+    (["generate", *TEXT, "--wings", "2"], "wings"),
+    (["resume", "foreign"], "holds no story"),
+    (["resume", "nowhere"], "holds no story"),
+    (["resume"], "FOLDER"),
+    (["export", "foreign"], "holds no story"),
+    (["info", "--model", "giant"], "no model giant"),
+    (["fly"], "fly"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), FAULTS, ids=[" ".join(a)[:60] for a, _ in FAULTS])
+def test_bad_input_is_one_line_and_leaves_no_trace(desk, capsys, arguments, message):
+    before = tree(desk)
+    code, out, err = run(capsys, *arguments)
+    assert code == 2 and out == ""
+    assert err.startswith("error: ") and err.count("\n") == 1 and message in err
+    assert tree(desk) == before
+
+
+def test_exit_status_of_the_real_command_and_nothing_heavy_loaded(desk):
+    code = (
+        "import sys; from seedstory.cli import main\n"
+        "try: main()\n"
+        "finally: print([m for m in ('torch', 'transformers', 'diffusers') if m in sys.modules])"
+    )
+    for arguments in (["--image", "letter.png"], ["--image", "good.png", "--pages", "0"], [*TEXT, "--out", "told"]):
+        run = subprocess.run(
+            [sys.executable, "-c", code, "generate", *arguments],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        )
+        assert run.returncode == 2 and run.stderr.startswith("error: ") and run.stdout == "[]\n"
+
+
+def test_help_and_version_are_quick(desk):
+    start = time.monotonic()
+    command = [sys.executable, "-m", "seedstory.cli"]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    shown = subprocess.run([*command, "--version"], capture_output=True, text=True, env=env, check=True).stdout
+    taken = time.monotonic() - start
+    assert shown == f"seedstory {__version__}\n"
+    assert taken < 5, "two cores under load included; 0.2 s on an idle machine"
+    for arguments in (["--help"], ["generate", "--help"]):
+        result = CliRunner().invoke(app, arguments)
+        assert result.exit_code == 0 and "generate" in result.output
+    assert "--image drawing.jpg" in CliRunner().invoke(app, ["generate", "--help"]).output
+
+
+def test_export_writes_the_book_again(desk, capsys):
+    code, out, _ = run(capsys, "export", "told")
+    assert code == 0 and "told/index.html" in out
+    text = (desk / "told/index.html").read_text("utf-8")
+    assert "The [bold]Lantern" in text and "Page 1." in text
+
+
+def test_resume_of_a_finished_story_does_nothing(desk, capsys):
+    before = tree(desk)
+    code, out, _ = run(capsys, "resume", "told")
+    assert code == 0 and "Nothing to do" in out
+    after = tree(desk)
+    assert after.pop("told/index.html") and after == before
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> str:
+    from tests.tiny import tiny_model_folder
+
+    return str(tiny_model_folder(tmp_path_factory.mktemp("tiny")))
+
+
+def test_from_a_picture_to_a_book(desk, capsys, model):
+    request = ["generate", "--image", "good.png", "--pages", "3", "--steps", "1", "--model", model]
+    code, out, err = run(capsys, *request)
+    assert (code, err) == (0, "")
+    assert "[3/3]" in out and out.endswith("The book: stories/good/index.html\n")
+    story = StoryFolder.open("stories/good")
+    assert len(story) == 3 and story.settings.picture == "good.png" and story.model["name"] == model
+    assert (desk / "stories/good/index.html").read_text("utf-8").count('<article class="leaf page"') == 3
+    code, out, _ = run(capsys, *request)
+    assert code == 0 and "stories/good-2/index.html" in out
+
+
+def test_a_script_tells_its_own_pages(desk, capsys, model):
+    code, out, _ = run(capsys, "generate", "--captions", "script.txt", "--steps", "1", "--model", model, "-o", "mine")
+    assert code == 0 and "[1/2] One.\n[2/2] Two.\n" in out
+    assert StoryFolder.open("mine").title == "One"
+
+
+def test_special_tokens_in_a_text_are_refused(desk, capsys, model):
+    before = tree(desk)
+    code, _, err = run(capsys, "generate", "--text", "An <img> here.", "--model", model, "-o", "new/place")
+    assert code == 2 and err.startswith("error: ") and err.count("\n") == 1
+    assert tree(desk) == before
+
+
+def test_interrupt_keeps_the_finished_pages(desk, model):
+    request = ["generate", *TEXT, "--pages", "500", "--steps", "1", "--model", model, "--out", "cut"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "seedstory.cli", *request],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    for _ in range(3):
+        process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "pages are safe in cut; go on with: seedstory resume cut" in err and "Traceback" not in err
+    story = StoryFolder.open("cut")
+    assert 3 <= len(story) < 500 and all(story.page(i).image for i in range(len(story)))
+    assert "To be continued" in (desk / "cut/index.html").read_text("utf-8")
+
+
+def test_resume_gives_the_uninterrupted_story(desk, capsys, model):
+    code, _, _ = run(capsys, "generate", *TEXT, "--pages", "5", "--steps", "1", "--model", model, "--out", "whole")
+    assert code == 0
+    shutil.copytree("whole", "cut")
+    record = json.loads((desk / "cut/story.json").read_text("utf-8"))
+    record["pages"] = record["pages"][:2]
+    (desk / "cut/story.json").write_text(json.dumps(record), "utf-8")
+    code, out, _ = run(capsys, "resume", "cut")
+    assert code == 0 and "[3/5]" in out and "[2/5]" not in out
+    assert tree(desk / "cut") == tree(desk / "whole")
+
+
+def test_a_full_disk_keeps_the_finished_pages(desk, capsys, model, monkeypatch):
+    write = StoryFolder.add_page
+
+    def failing(self, page):
+        if page.index == 2:
+            raise OSError(28, "No space left on device")
+        write(self, page)
+
+    monkeypatch.setattr(StoryFolder, "add_page", failing)
+    code, _, err = run(capsys, "generate", *TEXT, "--pages", "4", "--steps", "1", "--model", model, "--out", "full")
+    assert code == 1 and "2 of 4 pages are safe in full" in err and err.startswith("error: [Errno 28]")
+    assert len(StoryFolder.open("full")) == 2 and (desk / "full/index.html").exists()
+
+
+def test_info(desk, capsys, model):
+    code, out, _ = run(capsys, "info", "--model", model)
+    assert code == 0
+    rows = dict(line.split(maxsplit=1) for line in out.splitlines())
+    assert rows["seedstory"] == __version__ and "fingerprint" in rows["model"] and rows["device"]

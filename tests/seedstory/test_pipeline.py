@@ -1,0 +1,208 @@
+"""The pipeline with a tiny random model: openings, exact resume, and nothing left behind by a failure."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from seedstory.pipeline import StoryPipeline, find_model, fingerprint
+from seedstory.story import Page, Story, StoryFolder, page_seed
+from tests.tiny import SIDE, tiny_model_folder
+
+TEXT = "The fox found a lantern near the mill."
+QUICK = {"num_inference_steps": 1}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tiny_model_folder(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="module")
+def pipe(folder):
+    return StoryPipeline.from_pretrained(folder, dtype=torch.float32, device="cpu")
+
+
+@pytest.fixture
+def photo():
+    noise = np.random.default_rng(0).integers(0, 255, (70, 100, 3), dtype=np.uint8)
+    return Image.fromarray(noise)
+
+
+def same(one: Page, other: Page) -> bool:
+    return (
+        (one.index, one.caption, one.seed, one.state) == (other.index, other.caption, other.seed, other.state)
+        and torch.equal(one.features, other.features)
+        and np.array_equal(np.asarray(one.image), np.asarray(other.image))
+    )
+
+
+def contents(path) -> dict:
+    return {f.relative_to(path).as_posix(): f.read_bytes() for f in path.rglob("*") if f.is_file()}
+
+
+def test_a_story_from_text(pipe, tmp_path):
+    seen = []
+    story = pipe(TEXT, pages=4, seed=3, out=tmp_path / "s", callback_on_page=seen.append, **QUICK)
+    assert story.title == "The fox found a lantern near the mill" and story.pages == seen
+    assert [page.state for page in story.pages] == ["opening", "illustrated", "illustrated", "illustrated"]
+    assert story.pages[0].caption == TEXT and all(page.caption for page in story.pages)
+    for index, page in enumerate(story.pages):
+        assert page.index == index and page.seed == page_seed(3, index)
+        assert (
+            page.image.size == (SIDE, SIDE) and page.features.shape == (9, 6) and page.features.dtype == torch.float32
+        )
+    loaded = Story.load(tmp_path / "s")
+    assert loaded.title == story.title and loaded.settings == story.settings and loaded.model == story.model
+    assert all(map(same, loaded.pages, story.pages))
+    assert loaded.model["fingerprint"] == pipe.fingerprint and loaded.versions["torch"]
+
+
+def test_seed_decides_everything(pipe):
+    first, again, other = (pipe(TEXT, pages=3, seed=seed, **QUICK) for seed in (1, 1, 2))
+    assert all(map(same, first.pages, again.pages))
+    assert other.pages[1].caption != first.pages[1].caption
+    draw = [pipe(TEXT, pages=2, generator=torch.Generator().manual_seed(5), **QUICK) for _ in range(2)]
+    assert draw[0].settings.seed == draw[1].settings.seed and all(map(same, draw[0].pages, draw[1].pages))
+
+
+def test_a_picture_opens_the_story(pipe, photo, tmp_path):
+    photo.save(tmp_path / "photo.png")
+    for text in (None, TEXT):
+        story = pipe(text, tmp_path / "photo.png", pages=3, **QUICK)
+        assert story.pages[0].caption == (text or "") and story.pages[0].state == "opening"
+        assert story.pages[0].image.size == (SIDE, SIDE) and story.settings.picture == "photo.png"
+        expected = photo.crop((15, 0, 85, 70)).resize((SIDE, SIDE), Image.Resampling.LANCZOS)
+        assert np.array_equal(np.asarray(story.pages[0].image), np.asarray(expected))
+    alone = pipe(image=photo, pages=2, out=tmp_path / "s", **QUICK)
+    assert alone.title == StoryFolder.open(tmp_path / "s").title != "A story"
+
+
+def test_the_picture_matters_to_what_follows(pipe, photo):
+    other = Image.new("RGB", (64, 64), "orange")
+    one, two = (pipe(TEXT, picture, pages=2, **QUICK).pages[1] for picture in (photo, other))
+    assert one.caption != two.caption or not torch.equal(one.features, two.features)
+
+
+@pytest.mark.parametrize(
+    ("policy", "given", "stop"), [("mm_sink", "text", 10), ("mm_sink", "picture", 1), ("recompute", "text", 9)]
+)
+def test_resumed_equals_uninterrupted(pipe, photo, tmp_path, policy, given, stop):
+    opening = {"text": TEXT} if given == "text" else {"image": photo}
+    request = {**opening, "pages": 11, "policy": policy, "title": "T", **QUICK}  # the cache evicts from page 10 on
+    pipe(**request, out=tmp_path / "whole")
+    stream = pipe.stream(**request, out=tmp_path / "cut")
+    for _ in range(stop):
+        next(stream)
+    stream.close()
+    assert len(StoryFolder.open(tmp_path / "cut")) == stop
+    new = list(pipe.resume(tmp_path / "cut"))
+    assert [page.index for page in new] == list(range(stop, 11))
+    assert contents(tmp_path / "cut") == contents(tmp_path / "whole")
+
+
+def test_a_story_written_first_is_drawn_later(pipe, tmp_path):
+    request = {"text": TEXT, "pages": 3, "title": "T", **QUICK}
+    story = pipe(**request, out=tmp_path / "late", output_type="features")
+    assert [page.state for page in story.pages] == ["opening", "written", "written"]
+    assert all(page.image is None for page in story.pages)
+    assert len(list(pipe.resume(tmp_path / "late"))) == 3
+    pipe(**request, out=tmp_path / "once")
+    assert contents(tmp_path / "late") == contents(tmp_path / "once")
+
+
+def test_the_users_own_words(pipe, tmp_path):
+    script = ["“Is it a star?”", "No, it is the moon."]
+    story = pipe(TEXT, pages=3, captions=script, out=tmp_path / "s", **QUICK)
+    assert [page.caption for page in story.pages] == [TEXT, *script]
+    stream = pipe.stream(TEXT, pages=3, captions=script, out=tmp_path / "cut", **QUICK)
+    next(stream)
+    stream.close()
+    list(pipe.resume(tmp_path / "cut"))
+    assert contents(tmp_path / "cut") == contents(tmp_path / "s")
+
+
+def test_words_are_shown_while_they_come(pipe):
+    seen: dict[int, list[str]] = {}
+    story = pipe(TEXT, pages=2, on_text=lambda index, text: seen.setdefault(index, []).append(text), **QUICK)
+    assert list(seen) == [1] and len(seen[1]) > 1
+    assert seen[1][-1].startswith(story.pages[1].caption)
+
+
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        ({}, "opening"),
+        ({"text": "A fox <img> here."}, "special tokens"),
+        ({"text": TEXT, "pages": 2, "captions": ["the </img> end"]}, "special tokens"),
+        ({"text": TEXT, "output_type": "latent"}, "output_type"),
+        ({"text": TEXT, "policy": "magic"}, "policy"),
+        ({"text": TEXT, "image": "none.png"}, "no file"),
+        ({"text": TEXT, "out": "here/story.txt"}, "is a file"),
+    ],
+)
+def test_bad_requests_are_refused_at_once(pipe, tmp_path, monkeypatch, request_, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here/story.txt").touch()
+    with pytest.raises(ValueError, match=message):
+        pipe.stream(**request_)  # before the first page is asked for
+    assert set(contents(tmp_path)) == {"here/story.txt"}
+
+
+def test_an_older_story_goes_only_when_the_new_one_has_a_page(pipe, tmp_path):
+    pipe(TEXT, pages=2, out=tmp_path / "s", **QUICK)
+    stream = pipe.stream("Another day.", pages=2, out=tmp_path / "s", overwrite=True, **QUICK)
+    assert StoryFolder.open(tmp_path / "s").page(0).caption == TEXT
+    next(stream)
+    assert len(StoryFolder.open(tmp_path / "s")) == 1
+    with pytest.raises(ValueError, match="resume"):
+        pipe(TEXT, out=tmp_path / "s")
+
+
+def test_resume_refuses_another_model(pipe, tmp_path):
+    pipe(TEXT, pages=2, out=tmp_path / "s", **QUICK)
+    record = json.loads((tmp_path / "s/story.json").read_text())
+    record["model"]["fingerprint"] = "0" * 64
+    (tmp_path / "s/story.json").write_text(json.dumps(record))
+    with pytest.raises(ValueError, match="load the model that began it"):
+        pipe.resume(tmp_path / "s")
+
+
+def test_save_and_load_round_trip(pipe, folder, tmp_path):
+    assert fingerprint(folder) == pipe.fingerprint
+    shutil.copytree(folder, tmp_path / "copy")
+    assert fingerprint(tmp_path / "copy") == pipe.fingerprint
+    weights = tmp_path / "copy/story_model/model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(bytes(data))
+    assert fingerprint(tmp_path / "copy") != pipe.fingerprint
+
+
+def test_find_model_says_what_is_wrong(folder, tmp_path):
+    assert find_model(folder) == folder
+    with pytest.raises(ValueError, match="no model"):
+        find_model(tmp_path / "none")
+    with pytest.raises(ValueError, match=r"no model_index\.json"):
+        find_model(tmp_path)
+    (tmp_path / "model_index.json").write_text("{}")
+    with pytest.raises(ValueError, match="damaged"):
+        find_model(tmp_path)
+    (tmp_path / "model_index.json").write_text('{"_class_name": "StableDiffusionPipeline"}')
+    with pytest.raises(ValueError, match="StableDiffusionPipeline"):
+        find_model(tmp_path)
+    (tmp_path / "model_index.json").write_text('{"_class_name": "StoryPipeline"}')
+    with pytest.raises(ValueError, match="lacks story_model"):
+        find_model(tmp_path)
+
+
+def test_the_front_door_opens_every_name():
+    import seedstory
+
+    assert {name for name in seedstory.__all__ if getattr(seedstory, name) is not None} == set(dir(seedstory))
+    with pytest.raises(AttributeError, match="nonsense"):
+        _ = seedstory.nonsense

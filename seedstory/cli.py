@@ -25,7 +25,7 @@ from rich.table import Table
 from rich.text import Text
 
 from seedstory import __version__
-from seedstory.settings import POLICIES, StorySettings
+from seedstory.settings import POLICIES, StorySettings, clean_text
 from seedstory.story import Page, StoryFolder, check_free, title_from
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def generate(
             repetition_penalty=repetition_penalty,
             captions=script,
         )
-        title = " ".join(title.split()) or None if title is not None else None
+        title = clean_text(title, "the title") if title is not None else None
         if image is not None:
             from seedstory.picture import read_picture
 
@@ -160,15 +160,21 @@ def resume(
     **Example**: seedstory resume stories/drawing
     """
     with _faults():
+        from seedstory.pipeline import versions
+
         story = StoryFolder.open(folder)
         _check_writable(folder)
         total = story.settings.pages
-        if len(story) == total and all(page.image is not None for page in story.pages):
+        whole = sum(page.image is not None for page in story.pages)  # reads them: a damaged one is told now
+        if whole == total:
             _write_book(folder)
             typer.echo(f"Nothing to do: all {total} pages are there. The book: {folder / 'index.html'}")
             return
         if len(story) == 0:
             raise ValueError(f"{folder} has no page to go on from: start again with generate --overwrite")
+        changed = [f"{key} {old}" for key, old in story.versions.items() if versions().get(key) != old]
+        if changed:
+            typer.echo(f"note: begun with {', '.join(changed)}: new pages may differ in details", err=True)
         pipe = _load(model or story.model.get("name") or "mini", device)
         screen = _Screen(total, done=len(story))
         _tell(pipe.resume(story, on_text=screen.on_text), folder, screen)
@@ -261,20 +267,20 @@ class _Screen:
 
     def on_text(self, index: int, text: str) -> None:
         """Shows the end of the caption that is being written."""
-        room = max(10, self._console.width - 10)
+        text, room = _printable(text), max(10, self._console.width - 10)
         self._words.plain = f"{index + 1:>4}  {text if len(text) <= room else '…' + text[-room:]}"
 
     def show(self, page: Page) -> None:
         """Shows a finished page."""
         self.done = max(self.done, page.number)
         if not self._console.is_terminal:
-            print(f"[{page.number}/{self.total}] {page.caption}", flush=True)
+            print(f"[{page.number}/{self.total}] {_printable(page.caption)}", flush=True)
             return
         self._words.plain = ""
         row = Table.grid(padding=(0, 2))
         row.add_column(width=4, justify="right", style="dim")
         row.add_column()
-        row.add_row(str(page.number), Text(page.caption or "(a picture)"))
+        row.add_row(str(page.number), Text(_printable(page.caption) or "(a picture)"))
         self._console.print(row)
         self._bar.update(self._task, completed=page.number)
 
@@ -295,19 +301,20 @@ def _load(model: str, device: str | None) -> StoryPipeline:
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     warnings.filterwarnings("ignore")
-    import diffusers
-    import torch
-    import transformers
+    with Console(stderr=True).status(f"loading the model {model}"):
+        import diffusers
+        import torch
+        import transformers
 
-    for library in (transformers, diffusers):
-        library.utils.logging.set_verbosity_error()
-        library.utils.logging.disable_progress_bar()
-    if device is not None:
-        try:
-            torch.empty(0, device=device)
-        except (RuntimeError, AssertionError):
-            raise ValueError(f"there is no device {device!r} here: leave --device out, or give cpu") from None
-    return StoryPipeline.from_pretrained(model, device=device)
+        for library in (transformers, diffusers):
+            library.utils.logging.set_verbosity_error()
+            library.utils.logging.disable_progress_bar()
+        if device is not None:
+            try:
+                torch.empty(0, device=device)
+            except (RuntimeError, AssertionError):
+                raise ValueError(f"there is no device {device!r} here: leave --device out, or give cpu") from None
+        return StoryPipeline.from_pretrained(model, device=device)
 
 
 def _read_script(path: Path) -> list[str]:
@@ -369,6 +376,11 @@ def _faults() -> Iterator[None]:
 
 def _complain(message: str) -> None:
     typer.echo(f"error: {message}", err=True)
+
+
+def _printable(text: str) -> str:
+    """Text without control characters, which a terminal would obey."""
+    return "".join(c if c.isprintable() else " " for c in text)
 
 
 def _one_line(message: str) -> str:

@@ -19,7 +19,7 @@ from PIL import Image
 
 from seedstory import __version__
 from seedstory.picture import read_picture, square, to_tensor
-from seedstory.settings import StorySettings
+from seedstory.settings import StorySettings, clean_text
 from seedstory.story import Page, Story, StoryFolder, check_free, page_seed, title_from
 
 if TYPE_CHECKING:
@@ -175,7 +175,7 @@ class StoryPipeline:
             if callback_on_page is not None:
                 callback_on_page(page)
         return Story(
-            title=title or title_from(next((page.caption for page in told if page.caption), "")),
+            title=request.title or title_from(next((page.caption for page in told if page.caption), "")),
             pages=told,
             settings=request.settings,
             model=self._model_record(),
@@ -267,6 +267,8 @@ class StoryPipeline:
             import torch
 
             seed = int(torch.randint(2**31 - 1, (), generator=generator, device=generator.device))
+        if title is not None:
+            title = clean_text(title, "the title")
         opening = name = None
         if image is not None:
             name = "a picture" if isinstance(image, Image.Image) else Path(image).name

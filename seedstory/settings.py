@@ -43,6 +43,8 @@ class StorySettings:
     def __post_init__(self) -> None:
         if self.text is not None:
             self.text = clean_text(self.text, "the opening text")
+        if self.picture is not None:
+            self.picture = clean_text(self.picture, "the picture's name")
         if self.text is None and self.picture is None:
             raise ValueError("a story needs an opening: give a text, a picture, or both")
         check_whole("pages", self.pages, 1, MAX_PAGES)

@@ -98,6 +98,7 @@ FAULTS = [
     (["generate", *TEXT, "--out", "/proc/story"], "cannot write to /proc/story"),
     (["generate", *TEXT, "--model", "giant"], "no model giant"),
     (["generate", *TEXT, "--model", "foreign"], "model_index.json"),
+    (["generate", *TEXT, "--title", " "], "the title is empty"),
     (["generate", *TEXT, "--wings", "2"], "wings"),
     (["resume", "foreign"], "holds no story"),
     (["resume", "nowhere"], "holds no story"),
@@ -238,6 +239,25 @@ def test_a_full_disk_keeps_the_finished_pages(desk, capsys, model, monkeypatch):
     code, _, err = run(capsys, "generate", *TEXT, "--pages", "4", "--steps", "1", "--model", model, "--out", "full")
     assert code == 1 and "2 of 4 pages are safe in full" in err and err.startswith("error: [Errno 28]")
     assert len(StoryFolder.open("full")) == 2 and (desk / "full/index.html").exists()
+
+
+def test_control_characters_reach_neither_terminal_nor_folder(desk, capsys, model):
+    text = "A \x1b[31mred\x1b[0m fox\udcff."
+    request = ["generate", "--text", text, "--title", text, "--pages", "1", "--steps", "1", "--model", model, "-o", "s"]
+    code, out, err = run(capsys, *request)
+    assert (code, err) == (0, "") and "\x1b" not in out
+    assert StoryFolder.open("s").title == StoryFolder.open("s").settings.text == "A [31mred [0m fox ."
+
+
+def test_resume_tells_of_damage_and_of_other_versions(desk, capsys):
+    record = json.loads((desk / "told/story.json").read_text("utf-8"))
+    record["settings"]["pages"], record["versions"] = 3, {"torch": "1.0"}
+    (desk / "told/story.json").write_text(json.dumps(record), "utf-8")
+    code, _, err = run(capsys, "resume", "told", "--model", "foreign")
+    assert code == 2 and err.startswith("note: begun with torch 1.0") and "model_index.json" in err
+    (desk / "told/pages/page-002.png").write_bytes(b"burnt")
+    code, _, err = run(capsys, "resume", "told", "--model", "foreign")
+    assert code == 2 and err.startswith("error: page 2 of told is damaged")
 
 
 def test_info(desk, capsys, model):

@@ -2,8 +2,8 @@
 
 Trained on renders only, so that it measures generated pictures independently of the models that drew them.
 
-    python -m inference.judge train --data data/paper_theatre_pages --out inference/weights/judge
-    python -m inference.judge test --data data/paper_theatre_pages --split heldout
+    python -m inference.judge train --data data/theatre
+    python -m inference.judge test --data data/theatre
 """
 
 from __future__ import annotations
@@ -99,7 +99,9 @@ app = typer.Typer(help=__doc__, add_completion=False, no_args_is_help=True)
 
 @app.command()
 def train(
-    data: Annotated[Path, typer.Option(help="folder with train.jsonl and heldout.jsonl")],
+    data: Annotated[Path, typer.Option(help="folder of a StoryStream data set with ground truth")],
+    split: str = "loose-train",
+    heldout: str = "loose-heldout",
     out: Annotated[Path, typer.Option(help="folder for the weights")] = WEIGHTS,
     steps: int = 1500,
     batch_size: int = 64,
@@ -108,7 +110,7 @@ def train(
 ) -> None:
     """Train the judge on renders and print its accuracy on held-out renders."""
     torch.manual_seed(seed)
-    pictures = TruthPictures(data, "train", limit=limit)
+    pictures = TruthPictures(data, split, limit=limit)
     judge = Judge(labels=pictures.labels(ATTRIBUTES, NOBODY), slots=pictures.slots)
     judge = judge.to(memory_format=torch.channels_last).train()
     optimizer = torch.optim.AdamW(judge.parameters(), lr=2e-3, weight_decay=0.02)
@@ -127,13 +129,13 @@ def train(
         optimizer.step()
         schedule.step()
     judge.eval().save_pretrained(out)
-    test(data, "heldout", out)
+    test(data, heldout, out)
 
 
 @app.command()
 def test(
-    data: Annotated[Path, typer.Option(help="folder with the split's JSONL")],
-    split: str = "heldout",
+    data: Annotated[Path, typer.Option(help="folder of a StoryStream data set with ground truth")],
+    split: str = "loose-heldout",
     judge: Annotated[Path, typer.Option(help="folder of the weights")] = WEIGHTS,
     limit: int = 512,
 ) -> None:

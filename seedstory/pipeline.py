@@ -121,7 +121,12 @@ class StoryPipeline:
         folder = Path(folder)
         for part in PARTS:
             getattr(self, part).save_pretrained(folder / part)
-        index = {"_class_name": type(self).__name__, "_seedstory_version": __version__}
+        self.write_index(folder)
+
+    @classmethod
+    def write_index(cls, folder: Path) -> None:
+        """Writes the `model_index.json` that makes a folder of parts a model."""
+        index = {"_class_name": cls.__name__, "_seedstory_version": __version__}
         index |= {part: ["seedstory", kind] for part, kind in PARTS.items()}
         (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n", "utf-8")
 

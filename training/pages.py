@@ -23,7 +23,7 @@ class PagePictures:
 
     Args:
         folder: of the data set.
-        split: name of the JSONL file without its ending.
+        split: name of the JSONL file without its ending; several are joined by "+".
         size: side of a picture in px; others are resized.
         head_weight: weight of heads in the reconstruction loss.
         limit: at most so many pictures.
@@ -34,9 +34,10 @@ class PagePictures:
     ) -> None:
         folder = Path(folder)
         pages: list[tuple[Path, dict]] = []
-        for record in read_jsonl(folder / f"{split}.jsonl"):
-            truths = record.pages or [{}] * len(record.images)
-            pages += [(folder / image, truth) for image, truth in zip(record.images, truths, strict=True)]
+        for name in split.split("+"):
+            for record in read_jsonl(folder / f"{name}.jsonl"):
+                truths = record.pages or [{}] * len(record.images)
+                pages += [(folder / image, truth) for image, truth in zip(record.images, truths, strict=True)]
         pages = pages[:limit]
         if not pages:
             raise ValueError(f"{folder / split}.jsonl holds no pages")

@@ -1,0 +1,43 @@
+"""Configurations: unknown keys, overrides, and every file of configs/."""
+
+from pathlib import Path
+
+import pytest
+
+from training.adapt import AdaptConfig
+from training.autoencoder import AutoencoderConfig
+from training.config import load_config
+from training.detokenizer import DetokenizerConfig
+from training.mllm import MllmConfig
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+STAGES = {"autoencoder": AutoencoderConfig, "detokenizer": DetokenizerConfig, "mllm": MllmConfig, "adapt": AdaptConfig}
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.yaml")), ids=lambda path: path.stem)
+def test_every_shipped_configuration_is_valid(path):
+    kind = STAGES[path.stem]
+    assert load_config(path, kind).steps > 0
+    assert f"python -m training.{path.stem} --config configs/" in path.read_text().splitlines()[0]
+
+
+def test_overrides_win_over_the_file():
+    config = load_config(CONFIGS / "mini" / "mllm.yaml", MllmConfig, ["steps=7", "loose_split=null"])
+    assert config.steps == 7 and config.loose_split is None
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [("stepz=3", "unknown key 'stepz'"), ("steps=0", "steps must be at least 1"), ("steps", "key=value")],
+)
+def test_faults_are_named(override, message):
+    with pytest.raises(ValueError, match=message):
+        load_config(CONFIGS / "mini" / "mllm.yaml", MllmConfig, [override])
+
+
+def test_missing_file_and_missing_key(tmp_path):
+    with pytest.raises(ValueError, match="no configuration at"):
+        load_config(tmp_path / "none.yaml", MllmConfig)
+    (tmp_path / "short.yaml").write_text("data: x\n")
+    with pytest.raises(ValueError, match="short.yaml: .*missing"):
+        load_config(tmp_path / "short.yaml", MllmConfig)

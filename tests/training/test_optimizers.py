@@ -1,0 +1,62 @@
+"""Muon, AdamW and the averaged weights."""
+
+import pytest
+import torch
+from torch import nn
+
+from training.optimizers import AveragedWeights, MuonAdamW, orthogonalise
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (16, 4), (5, 40)])
+def test_orthogonalised_matrices_have_singular_values_near_one(shape):
+    matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    values = torch.linalg.svdvals(orthogonalise(matrix))
+    assert values.min() > 0.4 and values.max() < 1.4
+
+
+def test_matrices_go_to_muon_and_the_rest_to_adam():
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.LayerNorm(4))
+    table = nn.Embedding(5, 4)
+    optimizer = MuonAdamW([*module.named_parameters(), ("table", table.weight)], adam_names=("table",))
+    muon, adam = optimizer.param_groups
+    assert [tuple(p.shape) for p in muon["params"]] == [(4, 3, 3, 3)]
+    assert {tuple(p.shape) for p in adam["params"]} == {(4,), (5, 4)}
+
+
+def test_the_optimiser_fits_a_linear_map():
+    torch.manual_seed(0)
+    truth, model = nn.Linear(6, 6), nn.Linear(6, 6)
+    optimizer = MuonAdamW(model.named_parameters(), muon_lr=0.05, adam_lr=0.02, weight_decay=0.0)
+    inputs = torch.randn(64, 6)
+    losses = []
+    for step in range(150):
+        optimizer.set_progress(step / 150)
+        loss = (model(inputs) - truth(inputs)).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0] / 100
+
+
+def test_schedule_warms_up_and_cools_down():
+    optimizer = MuonAdamW(nn.Linear(4, 4).named_parameters(), muon_lr=1.0)
+    rates = []
+    for progress in (0.0, 0.01, 0.02, 0.5, 1.0):
+        optimizer.set_progress(progress)
+        rates.append(optimizer.param_groups[0]["lr"])
+    assert rates[0] < rates[1] < rates[2] > rates[3] > rates[4] == pytest.approx(0.02)
+
+
+def test_averaged_weights_swap_in_and_out():
+    module = nn.Linear(2, 2)
+    average = AveragedWeights(module)
+    before = module.weight.detach().clone()
+    with torch.no_grad():
+        module.weight += 1
+    average.update(step=0)
+    trained = module.weight.detach().clone()
+    average.swap()
+    assert (module.weight > before).all() and (module.weight < trained).all()
+    average.swap()
+    torch.testing.assert_close(module.weight.detach(), trained)

@@ -1,0 +1,91 @@
+"""The three stages one after the other at toy length, on real pages, up to a model that tells a story."""
+
+import json
+
+import pytest
+import torch
+
+from data_tools.paper_theatre.__main__ import main as make_theatre
+from seedstory.detokenizers.detokenizer import Detokenizer
+from seedstory.modeling.story_model import StoryModel
+from seedstory.modeling.vision_tower import VisionTower
+from seedstory.pipeline import StoryPipeline
+from tests.seedstory.tiny_language import tiny_lm, tiny_tokenizer
+from training import adapt, autoencoder, detokenizer, mllm
+from training.pages import PagePictures, shuffled_rows
+
+
+@pytest.fixture(scope="module")
+def theatre(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("theatre")
+    for split in ("train", "heldout"):
+        make_theatre(["--out", str(folder), "--split", split, "--stories", "2", "--loose-pages", "20"])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(theatre, tmp_path_factory):
+    """Folder with stage1/, stage2/ and stage3/ after a few steps each."""
+    out = tmp_path_factory.mktemp("runs")
+    base = out / "base"
+    tokenizer = tiny_tokenizer()
+    tiny_lm(len(tokenizer)).save_pretrained(base)
+    tokenizer.save_pretrained(base)
+    common = {"data": str(theatre), "log_every": 1, "save_every": 2, "device": "cpu"}
+    pages = common | {"split": "loose-train", "heldout": "loose-heldout", "batch_size": 4}
+    stage1, stage2 = str(out / "stage1"), str(out / "stage2")
+    autoencoder.train(autoencoder.AutoencoderConfig(**pages, out=stage1, steps=12))
+    detokenizer.train(
+        detokenizer.DetokenizerConfig(**pages, out=stage1, steps=3, autoencoder=f"{stage1}/autoencoder")
+    )
+    stories = common | {"stage1": stage1, "base_lm": str(base), "batch_size": 1}
+    mllm.train(mllm.MllmConfig(**stories, out=stage2, steps=6, own_context_from=0.3))
+    adapt.train(
+        adapt.AdaptConfig(
+            **stories | {"batch_size": 4}, out=str(out / "stage3"), steps=2, story_model=f"{stage2}/story_model"
+        )
+    )
+    return out
+
+
+def test_losses_are_logged_and_fall(trained):
+    lines = [json.loads(line) for line in (trained / "stage1" / "autoencoder.jsonl").read_text().splitlines()]
+    losses = [line["loss"] for line in lines if "loss" in line]
+    assert len(losses) == 12 and losses[-1] < losses[0]
+    kinds = {key for line in (trained / "stage2" / "mllm.jsonl").read_text().splitlines() for key in json.loads(line)}
+    assert {"story_lm", "story_cosine", "own_cosine", "heldout_cosine"} <= kinds
+    assert list((trained / "stage2" / "samples").glob("mllm-*.png"))
+    assert list((trained / "stage1" / "tensorboard").rglob("events.*"))
+
+
+def test_the_stages_make_a_model_that_tells_a_story(trained):
+    model = StoryModel.from_pretrained(trained / "stage2" / "story_model", dtype=torch.float32)
+    tower = VisionTower.from_pretrained(trained / "stage1" / "vision_tower").eval()
+    pipeline = StoryPipeline(model, tower, Detokenizer.from_pretrained(trained / "stage3" / "detokenizer"))
+    story = pipeline("The fox found a lantern.", pages=2, num_inference_steps=1)
+    assert len(story.pages) == 2 and story.pages[1].image.size == (128, 128)
+
+
+def test_the_tower_reads_what_the_autoencoder_encodes(trained):
+    tower = VisionTower.from_pretrained(trained / "stage1" / "vision_tower").eval()
+    autoencoder_ = Detokenizer.from_pretrained(trained / "stage1" / "detokenizer").autoencoder
+    pixels = torch.rand(2, 3, 128, 128) * 2 - 1
+    with torch.no_grad():
+        torch.testing.assert_close(tower(pixels), tower.from_latents(autoencoder_.encoder(pixels)))
+        features = tower(pixels)
+    assert features.shape == (2, 64, 64)
+    torch.testing.assert_close(features.mean(-1), torch.zeros(2, 64), atol=1e-5, rtol=0)
+
+
+def test_heads_weigh_more_than_the_rest(theatre):
+    pictures = PagePictures(theatre, "loose-train", head_weight=4.0)
+    truth, weights = pictures.truths[0], pictures.weights[0]
+    x0, y0, x1, _ = (edge // 4 for edge in truth["actors"][0]["box"])
+    assert weights[y0 + 2, (x0 + x1) // 2] == 4 and weights[-1, 0] == 1
+
+
+def test_rows_are_shuffled_anew_each_epoch_and_repeat_with_the_seed():
+    first, again = (shuffled_rows(10, 5, seed=3) for _ in range(2))
+    epochs = [torch.cat([next(first), next(first)]) for _ in range(2)]
+    assert sorted(epochs[0].tolist()) == list(range(10)) and epochs[0].tolist() != epochs[1].tolist()
+    assert next(again).tolist() == epochs[0][:5].tolist()

@@ -1,0 +1,60 @@
+"""Put the trained parts together as one model folder.
+
+    python -m training.assemble --stage1 runs/mini/stage1 --stage2 runs/mini/stage2 --out seedstory/weights/mini
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+
+import torch
+
+from seedstory.detokenizers.detokenizer import Detokenizer
+from seedstory.modeling.vision_tower import VisionTower
+from seedstory.pipeline import StoryPipeline
+
+
+def assemble(stage1: Path, stage2: Path, out: Path, stage3: Path | None = None) -> None:
+    """Write the folder that `StoryPipeline.from_pretrained` reads, all weights in bf16.
+
+    Args:
+        stage1: has `vision_tower/` and `detokenizer/`.
+        stage2: has `story_model/`.
+        out: the model folder; an older one is replaced.
+        stage3: has the adapted `detokenizer/`; stage 1's is taken without it.
+    """
+    parts = {"story_model": stage2, "vision_tower": stage1, "detokenizer": stage3 or stage1}
+    for name, folder in parts.items():
+        if not (folder / name).is_dir():
+            raise ValueError(f"{folder} has no {name}/: train that stage first")
+    shutil.rmtree(out, ignore_errors=True)
+    VisionTower.from_pretrained(stage1 / "vision_tower", torch_dtype=torch.bfloat16).save_pretrained(
+        out / "vision_tower"
+    )
+    Detokenizer.from_pretrained((stage3 or stage1) / "detokenizer", dtype=torch.bfloat16).save_pretrained(
+        out / "detokenizer"
+    )
+    shutil.copytree(stage2 / "story_model", out / "story_model")
+    StoryPipeline.write_index(out)
+    for config in out.rglob("config.json"):
+        values = json.loads(config.read_text("utf-8"))
+        values.pop("_name_or_path", None)
+        config.write_text(json.dumps(values, indent=2) + "\n", "utf-8")
+    megabytes = sum(path.stat().st_size for path in out.rglob("*.safetensors")) / 1e6
+    print(f"{out}: {megabytes:.1f} MB of weights")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--stage1", type=Path, required=True)
+    parser.add_argument("--stage2", type=Path, required=True)
+    parser.add_argument("--stage3", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    arguments = parser.parse_args()
+    try:
+        assemble(arguments.stage1, arguments.stage2, arguments.out, arguments.stage3)
+    except ValueError as error:
+        parser.error(str(error))

@@ -269,55 +269,68 @@ def pack_story(
     )
 
 
-def attention_mask(branch: torch.Tensor) -> torch.Tensor:
+def attention_mask(branch: torch.Tensor, order: torch.Tensor) -> torch.Tensor:
     """Boolean mask of packed stories: True where the row's token sees the column's.
 
     Args:
         branch: Branch of every token: its page, -1 for the context stream, -2 for padding, `[B, T]`.
+        order: Place of every token in its `PackedStory`, `[B, T]`.
 
     Returns:
         The mask, `[B, 1, T, T]`. A padded position sees itself alone, so that no row is empty.
     """
-    length = branch.shape[-1]
-    causal = torch.ones(length, length, dtype=torch.bool, device=branch.device).tril()
     row, column = branch.unsqueeze(2), branch.unsqueeze(1)
-    visible = causal & ((column == _CONTEXT) | (column == row)) & (row != _PADDING)
-    return (visible | torch.eye(length, dtype=torch.bool, device=branch.device)).unsqueeze(1)
+    earlier = order.unsqueeze(1) <= order.unsqueeze(2)
+    visible = earlier & ((column == _CONTEXT) | (column == row)) & (row != _PADDING)
+    return (visible | torch.eye(branch.shape[1], dtype=torch.bool, device=branch.device)).unsqueeze(1)
 
 
 def collate(stories: Sequence[PackedStory], pad_to_multiple_of: int = 1) -> dict[str, torch.Tensor]:
     """Right-pad packed stories into the text part of a training batch.
 
+    The context streams come first and all branches behind them, each part padded on its right. Who sees whom does
+    not change; but the context is then plainly causal, which attention can make use of.
+
     Args:
         stories: `B` packed stories.
-        pad_to_multiple_of: Round `T` up to a multiple of this, for kernels that like it.
+        pad_to_multiple_of: Round the length of both parts up to a multiple of this, for kernels that like it.
 
     Returns:
-        `input_ids`, `position_ids`, `labels`, `context_mask`, `query_mask` `[B, T]`, `attention_mask` `[B, 1, T, T]`
-        and `target_mask` `[P]`, where `P` counts the pages of all stories, in order. The caller adds
-        `context_features` and `target_features`, both `[P, F, Df]` in the same order.
+        `input_ids`, `position_ids`, `labels`, `context_mask`, `query_mask` `[B, T]`, `attention_mask` `[B, 1, T, T]`,
+        `context_length` (tokens before the branches, scalar) and `target_mask` `[P]`, where `P` counts the pages of
+        all stories, in order. The caller adds `context_features` and `target_features`, both `[P, F, Df]` in the same
+        order.
 
     Raises:
         ValueError: If there is no story.
     """
     if not stories:
         raise ValueError("A batch needs at least one story.")
-    length = max(len(story) for story in stories)
-    length = -(-length // pad_to_multiple_of) * pad_to_multiple_of
+    parts = [[(story.branch == _CONTEXT).nonzero()[:, 0], (story.branch >= 0).nonzero()[:, 0]] for story in stories]
+    lengths = [max(len(story[part]) for story in parts) for part in range(2)]
+    lengths = [-(-length // pad_to_multiple_of) * pad_to_multiple_of for length in lengths]
+    # For each story: where its tokens go in the batch, and which tokens these are.
+    places = [torch.cat([torch.arange(len(text)), lengths[0] + torch.arange(len(rest))]) for text, rest in parts]
+    tokens = [torch.cat(story) for story in parts]
 
-    def padded(name: str, value: int | bool) -> torch.Tensor:
-        rows = [getattr(story, name) for story in stories]
-        batch = rows[0].new_full((len(rows), length), value)
-        for row, tokens in zip(batch, rows, strict=True):
-            row[: tokens.shape[0]] = tokens
+    def padded(rows: Sequence[torch.Tensor], value: int | bool) -> torch.Tensor:
+        batch = rows[0].new_full((len(rows), sum(lengths)), value)
+        for row, content, place, token in zip(batch, rows, places, tokens, strict=True):
+            row[place] = content[token]
         return batch
 
+    def of(name: str, value: int | bool) -> torch.Tensor:
+        return padded([getattr(story, name) for story in stories], value)
+
     return {
-        "input_ids": padded("input_ids", 0),
-        "position_ids": padded("position_ids", 0),
-        "labels": padded("labels", IGNORE),
-        "attention_mask": attention_mask(padded("branch", _PADDING)),
-        "context_mask": padded("context_mask", False),
-        "query_mask": padded("query_mask", False),
+        "input_ids": of("input_ids", 0),
+        "position_ids": of("position_ids", 0),
+        "labels": of("labels", IGNORE),
+        "attention_mask": attention_mask(
+            of("branch", _PADDING), padded([torch.arange(len(story)) for story in stories], 0)
+        ),
+        "context_mask": of("context_mask", False),
+        "query_mask": of("query_mask", False),
+        "context_length": torch.tensor(lengths[0]),
         "target_mask": torch.cat([story.target_mask for story in stories]),
     }

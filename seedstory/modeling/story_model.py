@@ -21,6 +21,7 @@ from seedstory.layout import IGNORE, StoryLayout
 from seedstory.modeling.base_lm import base_lm_folder
 from seedstory.modeling.checkpoint import read_trained, resolve_checkpoint, write_trained
 from seedstory.modeling.configuration import StoryConfig, check_base_lm
+from seedstory.modeling.packed_attention import NAME as PACKED_ATTENTION
 from seedstory.modeling.resampler import InputResampler, OutputResampler
 
 
@@ -81,6 +82,8 @@ class StoryModel(PreTrainedModel):
             )
         self.llm = AutoModelForCausalLM.from_config(language) if llm is None else llm
         self.llm.requires_grad_(False)
+        if self.llm.config._attn_implementation == "sdpa":
+            self.llm.set_attn_implementation(PACKED_ATTENTION)
         self.layout: StoryLayout | None = None
         embedding = self.llm.get_input_embeddings().weight[: config.image_start_id].detach().float()
         self.token_rows = nn.Parameter(_new_rows(embedding, 2 + config.num_visual_tokens))
@@ -148,6 +151,7 @@ class StoryModel(PreTrainedModel):
         position_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         cache: Cache | None = None,
+        **attention_options: Any,
     ) -> torch.Tensor:
         """Last hidden states, after the final norm.
 
@@ -156,6 +160,7 @@ class StoryModel(PreTrainedModel):
             position_ids: `[B, T]`; continue the cache if None.
             attention_mask: True where a query sees a key, `[B, 1, T, keys]`; causal if None.
             cache: Keys and values of the tokens before; it grows by `T`.
+            **attention_options: For the attention function.
 
         Returns:
             `[B, T, D]`.
@@ -166,6 +171,7 @@ class StoryModel(PreTrainedModel):
             attention_mask=attention_mask,
             past_key_values=cache,
             use_cache=cache is not None,
+            **attention_options,
         ).last_hidden_state
 
     def caption_logits(self, hidden: torch.Tensor) -> torch.Tensor:
@@ -195,6 +201,7 @@ class StoryModel(PreTrainedModel):
         query_mask: torch.Tensor | None = None,
         target_features: torch.Tensor | None = None,
         target_mask: torch.Tensor | None = None,
+        context_length: torch.Tensor | int | None = None,
     ) -> StoryModelOutput:
         """Losses of packed stories; `seedstory.layout.collate` makes all arguments but the features.
 
@@ -208,6 +215,8 @@ class StoryModel(PreTrainedModel):
             query_mask: Query tokens of the branches, `S * N` times True, `[B, T]`.
             target_features: Features that the branches shall regress, `[P, F, Df]`.
             target_mask: Pages that have a branch, `S` times True, `[P]`.
+            context_length: Tokens before the branches; lets CPUs leave out what nobody sees. The rows before it must
+                be causal in `attention_mask`.
 
         Returns:
             Losses in float32 and the predicted features. A loss whose targets are not given is None.
@@ -226,7 +235,11 @@ class StoryModel(PreTrainedModel):
             embeds = embeds.masked_scatter(context_mask.unsqueeze(-1), pictures.to(embeds.dtype))
         elif context_mask is not None and bool(context_mask.any()):
             raise ValueError("context_mask marks pictures but context_features is missing.")
-        hidden = self.hidden_states(embeds, position_ids, attention_mask)
+        options = {}
+        if context_length is not None and attention_mask is not None and embeds.device.type == "cpu":
+            if self.llm.config._attn_implementation == PACKED_ATTENTION:
+                options["packed_context_length"] = int(context_length)
+        hidden = self.hidden_states(embeds, position_ids, attention_mask, **options)
         output = StoryModelOutput(last_hidden_state=hidden)
         losses = []
         if labels is not None:

@@ -62,15 +62,19 @@ def test_branches_stand_at_the_positions_of_the_context_slots(layout, captions):
 def test_who_sees_whom(layout, captions):
     short = layout.pack_story(captions[:2])
     batch = collate([layout.pack_story(captions), short])
+    # The batch holds the context stream first, then the branches; both are padded on their right.
+    text, rest = (short.branch == -1).nonzero().flatten(), (short.branch >= 0).nonzero().flatten()
+    start = int(batch["context_length"])
+    place = {index: at for at, index in enumerate(text.tolist())}
+    place |= {index: start + at for at, index in enumerate(rest.tolist())}
     mask = batch["attention_mask"][1, 0]
-    length = len(short)
-    for row in range(len(mask)):
-        for column in range(len(mask)):
-            if row >= length or column >= length:
-                assert mask[row, column] == (row == column)
-            else:
-                own = short.branch[column] in (-1, short.branch[row])
-                assert mask[row, column] == (column <= row and own)
+    expected = torch.eye(len(mask), dtype=torch.bool)
+    for row in range(len(short)):
+        assert batch["input_ids"][1, place[row]] == short.input_ids[row]
+        for column in range(row):
+            expected[place[row], place[column]] = short.branch[column] in (-1, short.branch[row])
+    assert torch.equal(mask, expected)
+    assert not batch["query_mask"][:, :start].any() and not batch["context_mask"][:, start:].any()
 
 
 def test_options_drop_what_they_say(layout, captions):
@@ -108,10 +112,14 @@ def test_a_tokenizer_without_bos_or_without_image_tokens():
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen3"])
-def test_a_packed_story_equals_one_sample_for_every_page(captions, family):
+@pytest.mark.parametrize("stock_attention", [True, False])
+def test_a_packed_story_equals_one_sample_for_every_page(captions, family, stock_attention, monkeypatch):
+    monkeypatch.setattr("seedstory.modeling.packed_attention._ROWS", 16)
     model = tiny_model(family=family)
     layout, pictures, targets = model.layout, features(4), features(4, seed=1)
     batch = collate([layout.pack_story(captions)])
+    if stock_attention:
+        del batch["context_length"]
     with torch.no_grad():
         packed = model(**batch, context_features=pictures, target_features=targets)
         losses, predicted, stream = [], [], layout.opening_ids

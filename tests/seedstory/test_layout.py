@@ -173,3 +173,22 @@ def test_a_batch_equals_its_stories_alone(model, captions):
     assert abs(together.lm_loss - mean) <= 1e-5
     mean = (alone[0].visual_loss * 4 + alone[1].visual_loss) / 5
     assert abs(together.visual_loss - mean) <= 1e-5
+
+
+def test_attention_in_blocks_has_the_gradients_of_the_stock_attention(captions, monkeypatch):
+    monkeypatch.setattr("seedstory.modeling.packed_attention._ROWS", 16)
+    model = tiny_model(family="qwen3")
+    stories = [model.layout.pack_story(captions), model.layout.pack_story(captions[1:3])]
+    batch = collate(stories, pad_to_multiple_of=8) | {
+        "context_features": features(6),
+        "target_features": features(6, 1),
+    }
+    gradients = []
+    for length in (batch.pop("context_length"), None):
+        model.zero_grad()
+        model(**batch, context_length=length).loss.backward()
+        gradients.append(
+            {name: weight.grad.clone() for name, weight in model.named_parameters() if weight.requires_grad}
+        )
+    for name, gradient in gradients[0].items():
+        assert (gradient - gradients[1][name]).abs().max() <= 1e-5 * max(1.0, gradient.abs().max().item()), name

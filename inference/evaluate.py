@@ -1,7 +1,7 @@
 """Judge pictures: of told stories, or of a data set rebuilt from its own visual tokens.
 
-    python -m inference.evaluate told stories/heldout
-    python -m inference.evaluate rebuilt --data data/theatre --split loose-heldout
+python -m inference.evaluate told stories/heldout
+python -m inference.evaluate rebuilt --data data/theatre --split loose-heldout
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Tell many stories: one for each record of a data set, from its first page.
 
-    python -m inference.generate --data data/theatre --split heldout --stories 10 --pages 10 --out stories/heldout
+python -m inference.generate --data data/theatre --split heldout --stories 10 --pages 10 --out stories/heldout
 """
 
 from __future__ import annotations

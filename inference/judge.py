@@ -61,9 +61,7 @@ class Judge(ModelMixin, ConfigMixin):
         """Name what stands on a slot of each picture [B, 3, S, S] in [-1, 1]."""
         logits = self(self.crop(pixels.to(self.device, self.dtype), slot))
         best = {name: values.argmax(1).tolist() for name, values in logits.items()}
-        return [
-            {name: self.config.labels[name][best[name][row]] for name in ATTRIBUTES} for row in range(len(pixels))
-        ]
+        return [{name: self.config.labels[name][best[name][row]] for name in ATTRIBUTES} for row in range(len(pixels))]
 
 
 def score(judge: Judge, pixels: Tensor, truths: list[dict]) -> dict[str, float]:

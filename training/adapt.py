@@ -1,6 +1,6 @@
 """Stage 3: adapt the de-tokenizer to the features that the story model regresses.
 
-    python -m training.adapt --config configs/mini/adapt.yaml
+python -m training.adapt --config configs/mini/adapt.yaml
 """
 
 from __future__ import annotations

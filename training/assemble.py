@@ -1,6 +1,6 @@
 """Put the trained parts together as one model folder.
 
-    python -m training.assemble --stage1 runs/mini/stage1 --stage2 runs/mini/stage2 --out seedstory/weights/mini
+python -m training.assemble --stage1 runs/mini/stage1 --stage2 runs/mini/stage2 --out seedstory/weights/mini
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Stage 1a: train the picture autoencoder.
 
-    python -m training.autoencoder --config configs/mini/autoencoder.yaml
+python -m training.autoencoder --config configs/mini/autoencoder.yaml
 """
 
 from __future__ import annotations

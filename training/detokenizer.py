@@ -1,6 +1,6 @@
 """Stage 1b: train the vision tower and the de-tokenizer together, pictures through visual tokens and back.
 
-    python -m training.detokenizer --config configs/mini/detokenizer.yaml
+python -m training.detokenizer --config configs/mini/detokenizer.yaml
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ def page_features(data: str | Path, split: str, tower_folder: str | Path, run: R
     cache = data / "features" / f"{split}-{digest.hexdigest()[:16]}.safetensors"
     if cache.is_file():
         return load_file(cache)["features"]
-    tower = VisionTower.from_pretrained(tower_folder).to(run.device).eval()
+    tower = VisionTower.from_pretrained(tower_folder).to(run.device, memory_format=torch.channels_last).eval()
     pictures = PagePictures(data, split, size=tower.config.image_size)
     parts = []
     for rows in torch.arange(len(pictures)).split(128):

@@ -1,6 +1,6 @@
 """Stage 2: train the story model to write the next caption and to regress the next picture's features.
 
-    python -m training.mllm --config configs/mini/mllm.yaml
+python -m training.mllm --config configs/mini/mllm.yaml
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
 from torch import Tensor
 
 from seedstory.detokenizers.detokenizer import Detokenizer
@@ -22,6 +24,7 @@ from training.features import page_features
 from training.optimizers import MuonAdamW
 from training.pages import shuffled_rows
 from training.run import Run, parse_arguments
+from training.scenes import SceneCodes, drawing_weights
 
 
 @dataclass(kw_only=True)
@@ -40,6 +43,9 @@ class MllmConfig(RunConfig):
         context_noise: context features get Gaussian noise of a level drawn from U(0, context_noise).
         own_context_from: share of the run after which half of the steps show the model its own regressed
             features as context (Bengio et al. 2015, in one parallel pass).
+        scenes: folder that stage 2a wrote (none: learn to draw from nothing, without scene codes).
+        code_loss_weight: weight of the regression of scene codes, where the data set has ground truth.
+        draw_from: share of the run from which the pretrained part of the output resampler is trained again.
         lora_rank, lora_alpha, visual_loss_weight: as in `StoryConfig`.
         stories: at most so many training stories.
     """
@@ -54,6 +60,9 @@ class MllmConfig(RunConfig):
     picture_only: float = 0.1
     context_noise: float = 0.5
     own_context_from: float = 0.6
+    scenes: str | None = None
+    code_loss_weight: float = 2.0
+    draw_from: float = 0.5
     lora_rank: int = 8
     lora_alpha: float = 16.0
     visual_loss_weight: float = 2.0
@@ -76,6 +85,7 @@ class StoryBatches:
         self, config: MllmConfig, split: str, model: StoryModel, run: Run, per_batch: int, limit: int | None = None
     ) -> None:
         self.config, self.layout, self.device = config, model.layout, run.device
+        self.codes = SceneCodes.load(Path(config.scenes) / "scene_codes.safetensors") if config.scenes else None
         records = list(read_jsonl(Path(config.data) / f"{split}.jsonl"))
         features = page_features(config.data, split, Path(config.stage1) / "vision_tower", run)
         starts = [0, *itertools.accumulate(len(record.images) for record in records)]
@@ -86,9 +96,10 @@ class StoryBatches:
         self.rows = shuffled_rows(len(self.stories), per_batch, config.seed)
         self.random = random.Random(config.seed)
 
-    def next(self) -> dict[str, Tensor]:
-        """The next training batch, with random drops of first captions."""
-        return self.batch(next(self.rows).tolist(), self.config.picture_only)
+    def next(self) -> tuple[dict[str, Tensor], Tensor | None]:
+        """The next training batch, with random drops of first captions, and the scene codes of its pages."""
+        rows = next(self.rows).tolist()
+        return self.batch(rows, self.config.picture_only), self.scene_codes(rows)
 
     def batch(self, rows: list[int], picture_only: float = 0.0) -> dict[str, Tensor]:
         """The stories of the given rows as keyword arguments of `StoryModel.forward`."""
@@ -104,6 +115,14 @@ class StoryBatches:
         batch["target_features"] = torch.cat(features).float()
         batch["context_features"] = batch["target_features"]
         return {name: tensor.to(self.device) for name, tensor in batch.items()}
+
+    def scene_codes(self, rows: list[int]) -> Tensor | None:
+        """Codes [P, N, W] of the stories' pages; None without stage 2a or ground truth."""
+        truths = [self.stories[row][0].pages for row in rows]
+        if self.codes is None or None in truths:
+            return None
+        indices = torch.tensor([self.codes.indices(page) for pages in truths for page in pages])
+        return self.codes(indices).to(self.device)
 
 
 def blur_context(model: StoryModel, batch: dict[str, Tensor], level: float, own: bool, run: Run) -> None:
@@ -164,6 +183,11 @@ def train(config: MllmConfig) -> StoryModel:
             visual_loss_weight=config.visual_loss_weight,
         )
     model.to(run.device)
+    drawing = drawing_weights(model.output_resampler)
+    if config.scenes and not config.init:
+        weights = load_file(Path(config.scenes) / "output_resampler.safetensors")
+        unexpected = model.output_resampler.load_state_dict(weights, strict=False).unexpected_keys
+        assert not unexpected and weights.keys() == drawing.keys(), "stage 2a trained another output resampler"
     detokenizer = Detokenizer.from_pretrained(Path(config.stage1) / "detokenizer").to(run.device)
     stories = StoryBatches(config, config.split, model, run, config.batch_size, config.stories)
     loose = config.loose_split and StoryBatches(config, config.loose_split, model, run, 10 * config.batch_size)
@@ -181,17 +205,25 @@ def train(config: MllmConfig) -> StoryModel:
     step = 0
     for step, progress in run.steps():
         on_loose = bool(loose) and progress < config.loose_until and choice.random() < 1 - progress / config.loose_until
-        batch = (loose if on_loose else stories).next()
+        batch, codes = (loose if on_loose else stories).next()
         own = not on_loose and progress >= config.own_context_from and choice.random() < 0.5
         blur_context(model, batch, config.context_noise, own, run)
         with run.autocast():
             output = model(**batch)
+        loss = output.loss
+        kind = "loose" if on_loose else "own" if own else "story"
+        if codes is not None:
+            code_loss = F.mse_loss(output.codes.float(), codes[batch["target_mask"]])
+            loss = loss + config.code_loss_weight * code_loss
+            run.log_value(f"{kind}_code", code_loss.item())
         optimizer.set_progress(progress)
         optimizer.zero_grad(set_to_none=True)
-        output.loss.backward()
+        loss.backward()
+        if config.scenes and progress < config.draw_from:
+            for weight in drawing.values():
+                weight.grad = None
         torch.nn.utils.clip_grad_norm_([p for _, p in trainable], 1.0)
         optimizer.step()
-        kind = "loose" if on_loose else "own" if own else "story"
         run.log(
             step,
             **{

@@ -62,10 +62,14 @@ class Run:
             yield step, progress
             step += 1
 
+    def log_value(self, key: str, value: float) -> None:
+        """Collect one value for the next line of the log."""
+        self.values[key].append(float(value))
+
     def log(self, step: int, **values: float) -> None:
         """Collect values each step; write their means every `log_every` steps."""
         for key, value in values.items():
-            self.values[key].append(float(value))
+            self.log_value(key, value)
         self.since_log += 1
         if (step + 1) % self.config.log_every == 0:
             now = time.monotonic()

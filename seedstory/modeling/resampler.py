@@ -144,9 +144,16 @@ class OutputResampler(nn.Module):
         self.feature_dim = feature_dim
         _initialise(self)
 
-    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        source = self.to_width(self.source_norm(hidden.to(self.queries.dtype)))
-        x = (self.queries + self.positions.to(self.queries.dtype)).expand(hidden.shape[0], -1, -1)
+    def read(self, hidden: torch.Tensor) -> torch.Tensor:
+        """What the queries' hidden states say, in the resampler's width: `[B, N, D]` → `[B, N, W]`."""
+        return self.to_width(self.source_norm(hidden.to(self.queries.dtype)))
+
+    def draw(self, source: torch.Tensor) -> torch.Tensor:
+        """Features of the picture that `read` found: `[B, N, W]` → `[B, F, Df]`."""
+        x = (self.queries + self.positions.to(self.queries.dtype)).expand(source.shape[0], -1, -1)
         for block in self.blocks:
             x = block(x, source)
         return functional.layer_norm(self.to_feature(self.out_norm(x)).float(), (self.feature_dim,))
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        return self.draw(self.read(hidden))

@@ -35,6 +35,7 @@ class StoryModelOutput(ModelOutput):
         visual_loss: `cosine_weight * (1 - cosine) + mse_weight * MSE`, mean over tokens and pictures, scalar.
         cosine_loss: The first part alone, without its weight, scalar.
         mse_loss: The second part alone, without its weight, scalar.
+        codes: What the output resampler read at the queries of these pages, `[S, N, W]`.
         features: Predicted features of the pages that have a query branch, in order, float32, `[S, F, Df]`.
         last_hidden_state: Hidden states after the final norm, `[B, T, D]`.
     """
@@ -44,6 +45,7 @@ class StoryModelOutput(ModelOutput):
     visual_loss: torch.Tensor | None = None
     cosine_loss: torch.Tensor | None = None
     mse_loss: torch.Tensor | None = None
+    codes: torch.Tensor | None = None
     features: torch.Tensor | None = None
     last_hidden_state: torch.Tensor | None = None
 
@@ -247,7 +249,8 @@ class StoryModel(PreTrainedModel):
             losses.append(self.config.lm_loss_weight * output.lm_loss)
         if query_mask is not None and bool(query_mask.any()):
             queries = hidden[query_mask].unflatten(0, (-1, self.config.num_visual_tokens))
-            output.features = self.decode_features(queries)
+            output.codes = self.output_resampler.read(queries)
+            output.features = self.output_resampler.draw(output.codes)
             if target_features is not None:
                 self._visual_loss(output, target_features, target_mask)
                 losses.append(self.config.visual_loss_weight * output.visual_loss)

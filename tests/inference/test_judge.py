@@ -19,9 +19,7 @@ def pages():
         pixels.append(torch.from_numpy(np.array(render(scene))).permute(2, 0, 1).float() / 127.5 - 1)
         looks = [{"species": a.look.species, "outfit": a.look.outfit, "hat": a.look.hat} for a in scene.actors]
         poses = [{"pose": a.pose, "expression": a.expression} for a in scene.actors]
-        truths.append(
-            {"actors": [a | b | {"slot": s} for a, b, s in zip(looks, poses, scene.slots, strict=True)]}
-        )
+        truths.append({"actors": [a | b | {"slot": s} for a, b, s in zip(looks, poses, scene.slots, strict=True)]})
     return torch.stack(pixels), truths
 
 

@@ -11,7 +11,7 @@ from seedstory.modeling.story_model import StoryModel
 from seedstory.modeling.vision_tower import VisionTower
 from seedstory.pipeline import StoryPipeline
 from tests.seedstory.tiny_language import tiny_lm, tiny_tokenizer
-from training import adapt, autoencoder, detokenizer, mllm
+from training import adapt, autoencoder, detokenizer, mllm, scenes
 from training.pages import PagePictures, shuffled_rows
 
 
@@ -35,11 +35,12 @@ def trained(theatre, tmp_path_factory):
     pages = common | {"split": "loose-train", "heldout": "loose-heldout", "batch_size": 4}
     stage1, stage2 = str(out / "stage1"), str(out / "stage2")
     autoencoder.train(autoencoder.AutoencoderConfig(**pages, out=stage1, steps=12))
-    detokenizer.train(
-        detokenizer.DetokenizerConfig(**pages, out=stage1, steps=3, autoencoder=f"{stage1}/autoencoder")
-    )
+    detokenizer.train(detokenizer.DetokenizerConfig(**pages, out=stage1, steps=3, autoencoder=f"{stage1}/autoencoder"))
     stories = common | {"stage1": stage1, "base_lm": str(base), "batch_size": 1}
-    mllm.train(mllm.MllmConfig(**stories, out=stage2, steps=6, own_context_from=0.3))
+    scenes.train(
+        scenes.ScenesConfig(**common | {"heldout": "loose-heldout"}, stage1=stage1, out=stage2, batch_size=8, steps=12)
+    )
+    mllm.train(mllm.MllmConfig(**stories, scenes=stage2, out=stage2, steps=6, own_context_from=0.3))
     adapt.train(
         adapt.AdaptConfig(
             **stories | {"batch_size": 4}, out=str(out / "stage3"), steps=2, story_model=f"{stage2}/story_model"
@@ -53,9 +54,21 @@ def test_losses_are_logged_and_fall(trained):
     losses = [line["loss"] for line in lines if "loss" in line]
     assert len(losses) == 12 and losses[-1] < losses[0]
     kinds = {key for line in (trained / "stage2" / "mllm.jsonl").read_text().splitlines() for key in json.loads(line)}
-    assert {"story_lm", "story_cosine", "own_cosine", "heldout_cosine"} <= kinds
+    assert {"story_lm", "story_cosine", "story_code", "own_cosine", "heldout_cosine"} <= kinds
     assert list((trained / "stage2" / "samples").glob("mllm-*.png"))
     assert list((trained / "stage1" / "tensorboard").rglob("events.*"))
+
+
+def test_scene_codes_come_back_from_disk_and_tell_scenes_apart(theatre, trained):
+    codes = scenes.SceneCodes.load(trained / "stage2" / "scene_codes.safetensors")
+    truths = scenes.page_truths(theatre, "loose-train")
+    rows = codes(torch.tensor([codes.indices(truth) for truth in truths]))
+    assert rows.shape == (20, 16, 256)
+    torch.testing.assert_close(rows.square().mean(-1), torch.ones(20, 16), atol=1e-3, rtol=0)
+    bare = {"place": "beach", "time": "day", "actors": [], "props": []}
+    dusk = codes(torch.tensor([codes.indices(bare), codes.indices(bare | {"time": "dusk"})]))
+    differs = (dusk[0] != dusk[1]).any(-1)
+    assert [role for role, different in zip(scenes.ROLES, differs, strict=True) if different] == [("page", "time")]
 
 
 def test_the_stages_make_a_model_that_tells_a_story(trained):

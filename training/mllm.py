@@ -46,7 +46,7 @@ class MllmConfig(RunConfig):
         scenes: folder that stage 2a wrote (none: learn to draw from nothing, without scene codes).
         code_loss_weight: weight of the regression of scene codes, where the data set has ground truth.
         draw_from: share of the run from which the pretrained part of the output resampler is trained again.
-        lora_rank, lora_alpha, visual_loss_weight: as in `StoryConfig`.
+        lora_rank, lora_alpha, lora_targets, visual_loss_weight: as in `StoryConfig`.
         stories: at most so many training stories.
     """
 
@@ -63,8 +63,9 @@ class MllmConfig(RunConfig):
     scenes: str | None = None
     code_loss_weight: float = 2.0
     draw_from: float = 0.5
-    lora_rank: int = 8
-    lora_alpha: float = 16.0
+    lora_rank: int = 16
+    lora_alpha: float = 32.0
+    lora_targets: str | list[str] = "all-linear"
     visual_loss_weight: float = 2.0
     stories: int | None = None
 
@@ -180,6 +181,7 @@ def train(config: MllmConfig) -> StoryModel:
             config.base_lm,
             lora_rank=config.lora_rank,
             lora_alpha=config.lora_alpha,
+            lora_targets=config.lora_targets,
             visual_loss_weight=config.visual_loss_weight,
         )
     model.to(run.device)

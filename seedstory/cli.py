@@ -124,7 +124,8 @@ def generate(
 
             read_picture(image)  # a bad picture is told before the model is loaded
         if out is None:
-            out = _free_folder(Path("stories"), title or title_from(settings.text or Path(image).stem))
+            name = Path(image).stem if image is not None else ""
+            out = _free_folder(Path("stories"), title or title_from(settings.text or name))
         check_free(out, overwrite=overwrite)
         _check_writable(out)
         pipe = _load(model, device)

@@ -109,7 +109,11 @@ def to_image(pixels: torch.Tensor) -> Image.Image | list[Image.Image]:
         ValueError: The tensor has another shape or holds NaN.
     """
     if pixels.ndim == 4:
-        return [to_image(one) for one in pixels]
+        return [_to_image(one) for one in pixels]
+    return _to_image(pixels)
+
+
+def _to_image(pixels: torch.Tensor) -> Image.Image:
     if pixels.ndim != 3 or pixels.shape[0] != 3:
         raise ValueError(f"pixels must have shape [3, H, W] or [B, 3, H, W], not {list(pixels.shape)}")
     values = pixels.detach().float().cpu()

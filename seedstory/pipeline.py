@@ -126,7 +126,7 @@ class StoryPipeline:
     @classmethod
     def write_index(cls, folder: Path) -> None:
         """Writes the `model_index.json` that makes a folder of parts a model."""
-        index = {"_class_name": cls.__name__, "_seedstory_version": __version__}
+        index: dict[str, Any] = {"_class_name": cls.__name__, "_seedstory_version": __version__}
         index |= {part: ["seedstory", kind] for part, kind in PARTS.items()}
         (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n", "utf-8")
 
@@ -279,8 +279,10 @@ class StoryPipeline:
             name = "a picture" if isinstance(image, Image.Image) else Path(image).name
             opening = square(read_picture(image), self.image_size)
         settings = StorySettings(text=text, picture=name, pages=pages, seed=seed, **options)
+        layout = self.story_model.layout
+        assert layout is not None, "a loaded story model has its layout"
         for caption in (settings.text or "", *(settings.captions or [])):
-            self.story_model.layout.caption_ids(caption)  # refuses the names of special tokens
+            layout.caption_ids(caption)  # refuses the names of special tokens
         if out is not None:
             check_free(out, overwrite=overwrite)
         return _Request(settings, opening, title, output_type == "pil", on_text, out, overwrite)
@@ -362,12 +364,14 @@ class StoryPipeline:
         """The page with its picture; the noise is a function of the page's seed alone."""
         import torch
 
-        image = self.detokenizer(
+        assert page.features is not None, "a page is written before it is drawn"
+        (image,) = self.detokenizer(
             page.features.unsqueeze(0),
             generator=torch.Generator().manual_seed(page.seed),
             num_inference_steps=settings.num_inference_steps,
             guidance_scale=settings.guidance_scale,
-        )[0]
+        )
+        assert isinstance(image, Image.Image)
         return replace(page, image=image, state="opening" if page.index == 0 else "illustrated")
 
     def _model_record(self) -> dict[str, str]:

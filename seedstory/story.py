@@ -408,6 +408,7 @@ def _png(page: Page, title: str, settings: StorySettings) -> bytes:
     }.items():
         chunks.add_itxt(key, value)
     buffer = io.BytesIO()
+    assert page.image is not None, "only a drawn page becomes a PNG"
     page.image.convert("RGB").save(buffer, "PNG", pnginfo=chunks)
     return buffer.getvalue()
 

@@ -185,10 +185,12 @@ class StoryEngine:
         if index + 1 < self._pages:
             self._turn_page(index, text[:, :-count], features, image_start)
         times.append(time.perf_counter())
-        durations = [end - begin for begin, end in zip(times, times[1:], strict=False)]
+        caption_seconds, picture_seconds, context_seconds = (b - a for a, b in zip(times, times[1:], strict=False))
         with torch.inference_mode(False):
             features = features.clone()
-        return PageDraft(index, caption, features, *durations, cached_tokens=self.cache.held)
+        return PageDraft(
+            index, caption, features, caption_seconds, picture_seconds, context_seconds, cached_tokens=self.cache.held
+        )
 
     def _decode_caption(self, index: int, on_text: Callable[[int, str], Any] | None) -> str:
         sampler = CaptionSampler(

@@ -83,6 +83,7 @@ def _attention(
         if query.shape[2] == 1 and query.device.type == "cpu":
             return _single(query, key, value, attention_mask, scaling), None
         return sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **kwargs)
+    assert attention_mask is not None, "a packed story comes with its mask"
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
     out = packed_attention(query, key, value, attention_mask, packed_context_length, scaling, dropout)
     return out.contiguous(), None

@@ -268,6 +268,7 @@ class StoryModel(PreTrainedModel):
     def _visual_loss(
         self, output: StoryModelOutput, target_features: torch.Tensor, target_mask: torch.Tensor | None
     ) -> None:
+        assert output.features is not None
         targets = target_features if target_mask is None else target_features[target_mask]
         if targets.shape != output.features.shape:
             raise ValueError(

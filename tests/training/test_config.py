@@ -12,7 +12,13 @@ from training.mllm import MllmConfig
 from training.scenes import ScenesConfig
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-STAGES = {"autoencoder": AutoencoderConfig, "detokenizer": DetokenizerConfig, "scenes": ScenesConfig, "mllm": MllmConfig, "adapt": AdaptConfig}
+STAGES = {
+    "autoencoder": AutoencoderConfig,
+    "detokenizer": DetokenizerConfig,
+    "scenes": ScenesConfig,
+    "mllm": MllmConfig,
+    "adapt": AdaptConfig,
+}
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.yaml")), ids=lambda path: path.stem)

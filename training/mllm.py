@@ -24,7 +24,7 @@ from training.features import page_features
 from training.optimizers import MuonAdamW
 from training.pages import shuffled_rows
 from training.run import Run, parse_arguments
-from training.scenes import SceneCodes, drawing_weights
+from training.scenes import SceneCodes, SceneWords, drawing_weights
 
 
 @dataclass(kw_only=True)
@@ -45,7 +45,9 @@ class MllmConfig(RunConfig):
             features as context (Bengio et al. 2015, in one parallel pass).
         scenes: folder that stage 2a wrote (none: learn to draw from nothing, without scene codes).
         code_loss_weight: weight of the regression of scene codes, where the data set has ground truth.
-        draw_from: share of the run from which the pretrained part of the output resampler is trained again.
+        word_loss_weight: weight of naming the scene's words at the query tokens.
+        draw_from: share of the run before which pages with scene codes are trained on these alone: a drawing from
+            codes that are still wrong would teach neither side anything.
         lora_rank, lora_alpha, lora_targets, visual_loss_weight: as in `StoryConfig`.
         stories: at most so many training stories.
     """
@@ -61,8 +63,9 @@ class MllmConfig(RunConfig):
     context_noise: float = 0.5
     own_context_from: float = 0.6
     scenes: str | None = None
-    code_loss_weight: float = 2.0
-    draw_from: float = 0.5
+    code_loss_weight: float = 5.0
+    word_loss_weight: float = 2.0
+    draw_from: float = 0.6
     lora_rank: int = 16
     lora_alpha: float = 32.0
     lora_targets: str | list[str] = "all-linear"
@@ -86,7 +89,9 @@ class StoryBatches:
         self, config: MllmConfig, split: str, model: StoryModel, run: Run, per_batch: int, limit: int | None = None
     ) -> None:
         self.config, self.layout, self.device = config, model.layout, run.device
-        self.codes = SceneCodes.load(Path(config.scenes) / "scene_codes.safetensors") if config.scenes else None
+        self.codes: SceneCodes | None = None
+        if config.scenes:
+            self.codes = SceneCodes.load(Path(config.scenes) / "scene_codes.safetensors").to(run.device)
         records = list(read_jsonl(Path(config.data) / f"{split}.jsonl"))
         features = page_features(config.data, split, Path(config.stage1) / "vision_tower", run)
         starts = [0, *itertools.accumulate(len(record.images) for record in records)]
@@ -98,9 +103,9 @@ class StoryBatches:
         self.random = random.Random(config.seed)
 
     def next(self) -> tuple[dict[str, Tensor], Tensor | None]:
-        """The next training batch, with random drops of first captions, and the scene codes of its pages."""
+        """The next training batch, with random drops of first captions, and the scenes of its pages."""
         rows = next(self.rows).tolist()
-        return self.batch(rows, self.config.picture_only), self.scene_codes(rows)
+        return self.batch(rows, self.config.picture_only), self.scenes(rows)
 
     def batch(self, rows: list[int], picture_only: float = 0.0) -> dict[str, Tensor]:
         """The stories of the given rows as keyword arguments of `StoryModel.forward`."""
@@ -117,13 +122,12 @@ class StoryBatches:
         batch["context_features"] = batch["target_features"]
         return {name: tensor.to(self.device) for name, tensor in batch.items()}
 
-    def scene_codes(self, rows: list[int]) -> Tensor | None:
-        """Codes [P, N, W] of the stories' pages; None without stage 2a or ground truth."""
+    def scenes(self, rows: list[int]) -> Tensor | None:
+        """Indices [P, 19] of the words of the stories' pages; None without stage 2a or ground truth."""
         truths = [self.stories[row][0].pages for row in rows]
         if self.codes is None or None in truths:
             return None
-        indices = torch.tensor([self.codes.indices(page) for pages in truths for page in pages])
-        return self.codes(indices).to(self.device)
+        return torch.tensor([self.codes.indices(page) for pages in truths for page in pages]).to(self.device)
 
 
 def blur_context(model: StoryModel, batch: dict[str, Tensor], level: float, own: bool, run: Run) -> None:
@@ -184,6 +188,10 @@ def train(config: MllmConfig) -> StoryModel:
             lora_targets=config.lora_targets,
             visual_loss_weight=config.visual_loss_weight,
         )
+    words = None
+    if config.scenes:
+        words = SceneWords(SceneCodes.load(Path(config.scenes) / "scene_codes.safetensors"), model)
+        words.ask(model)
     model.to(run.device)
     drawing = drawing_weights(model.output_resampler)
     if config.scenes and not config.init:
@@ -196,7 +204,11 @@ def train(config: MllmConfig) -> StoryModel:
     heldout = StoryBatches(config, config.heldout, model, run, 1, limit=16)
     trainable = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     optimizer = MuonAdamW(
-        trainable, config.muon_lr, config.adam_lr, config.weight_decay, adam_names=("lora_", "token_rows", "queries")
+        trainable,
+        config.muon_lr,
+        config.adam_lr,
+        config.weight_decay,
+        adam_names=("lora_", "token_rows", "queries", "output_resampler.to_width"),
     )
     choice = random.Random(config.seed)
 
@@ -207,23 +219,25 @@ def train(config: MllmConfig) -> StoryModel:
     step = 0
     for step, progress in run.steps():
         on_loose = bool(loose) and progress < config.loose_until and choice.random() < 1 - progress / config.loose_until
-        batch, codes = (loose if on_loose else stories).next()
+        batch, scenes = (loose if on_loose else stories).next()
         own = not on_loose and progress >= config.own_context_from and choice.random() < 0.5
         blur_context(model, batch, config.context_noise, own, run)
         with run.autocast():
             output = model(**batch)
-        loss = output.loss
+        drawing_rests = scenes is not None and progress < config.draw_from
+        loss = output.lm_loss if drawing_rests else output.loss
         kind = "loose" if on_loose else "own" if own else "story"
-        if codes is not None:
-            code_loss = F.mse_loss(output.codes.float(), codes[batch["target_mask"]])
-            loss = loss + config.code_loss_weight * code_loss
+        if scenes is not None:
+            scenes = scenes[batch["target_mask"]]
+            code_loss = F.mse_loss(output.codes.float(), stories.codes(scenes))
+            hidden = output.last_hidden_state[batch["query_mask"]].unflatten(0, (len(scenes), -1))
+            word_loss = words.loss(hidden, scenes)
+            loss = loss + config.code_loss_weight * code_loss + config.word_loss_weight * word_loss
             run.log_value(f"{kind}_code", code_loss.item())
+            run.log_value(f"{kind}_words", word_loss.item())
         optimizer.set_progress(progress)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        if config.scenes and progress < config.draw_from:
-            for weight in drawing.values():
-                weight.grad = None
         torch.nn.utils.clip_grad_norm_([p for _, p in trainable], 1.0)
         optimizer.step()
         run.log(

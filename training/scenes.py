@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from seedstory.detokenizers.detokenizer import Detokenizer
 from seedstory.modeling.configuration import StoryConfig
 from seedstory.modeling.resampler import OutputResampler
+from seedstory.modeling.story_model import StoryModel
 from seedstory.storystream import read_jsonl
 from training.config import RunConfig
 from training.features import page_features
@@ -36,6 +37,7 @@ ROLES = (
     *(("page", word) for word in ("place", "time", "first prop", "second prop")),
 )
 NOTHING = "nothing"
+WORDS_FOR = {"none": "bare"}  # how a hat that is not there is said
 
 
 @dataclass(kw_only=True)
@@ -113,6 +115,54 @@ class SceneCodes(nn.Module):
         codes = cls(vocabulary, next(iter(tables.values())).shape[1])
         codes.load_state_dict(tables)
         return codes.requires_grad_(False)
+
+
+class SceneWords:
+    """The words of a scene in the language model's own vocabulary: what each query token should be about to say.
+
+    A pretrained language model is good at repeating words of its context. Its output rows for the words of a role
+    are therefore the easiest target for that role's query token: a cross-entropy over the role's few words.
+
+    Args:
+        codes: has the vocabulary.
+        model: the story model; its tokenizer and output embeddings are read.
+    """
+
+    def __init__(self, codes: SceneCodes, model: StoryModel) -> None:
+        embed, head = (m.weight.detach().float() for m in (model.llm.get_input_embeddings(), model.llm.lm_head))
+        spoken = {kind: [WORDS_FOR.get(word, word) for word in words] for kind, words in codes.vocabulary.items()}
+        ids = {
+            kind: [model.layout.tokenizer.encode(f" {word}", add_special_tokens=False) for word in words]
+            for kind, words in spoken.items()
+        }
+        self.rows = {kind: torch.stack([head[word].mean(0) for word in words]) for kind, words in ids.items()}
+        self.questions = torch.stack(
+            [
+                torch.stack([embed[word].mean(0) for word in ids[kind][1:]]).mean(0)
+                + embed[model.layout.tokenizer.encode(f" {place}", add_special_tokens=False)].mean(0)
+                for place, kind in ROLES
+            ]
+        )
+        self.questions *= embed.norm(dim=1).mean() / self.questions.norm(dim=1, keepdim=True)
+
+    @torch.no_grad()
+    def ask(self, model: StoryModel) -> None:
+        """Start each query token near the words of its role; what is left of the noise tells equal roles apart."""
+        model.token_rows[2:].mul_(0.3).add_(self.questions)
+
+    def loss(self, hidden: Tensor, indices: Tensor) -> Tensor:
+        """Mean cross-entropy of the scene's words.
+
+        Args:
+            hidden: states at the query tokens, [P, N, D].
+            indices: of the words, [P, 19], as from `SceneCodes.indices`.
+        """
+        losses = []
+        for column, (place, kind) in enumerate(SceneCodes.keys()):
+            query = ROLES.index((place, "outfit" if kind == "hat" else kind))
+            logits = hidden[:, query].float() @ self.rows[kind].to(hidden.device).T
+            losses.append(F.cross_entropy(logits, indices[:, column]))
+        return torch.stack(losses).mean()
 
 
 def drawing_weights(resampler: OutputResampler) -> dict[str, Tensor]:

@@ -18,8 +18,8 @@ from training.pages import PagePictures, shuffled_rows
 @pytest.fixture(scope="module")
 def theatre(tmp_path_factory):
     folder = tmp_path_factory.mktemp("theatre")
-    for split in ("train", "heldout"):
-        make_theatre(["--out", str(folder), "--split", split, "--stories", "2", "--loose-pages", "20"])
+    for split, pages in (("train", "150"), ("heldout", "20")):  # enough for every word to occur in training
+        make_theatre(["--out", str(folder), "--split", split, "--stories", "2", "--loose-pages", pages])
     return folder
 
 
@@ -40,7 +40,7 @@ def trained(theatre, tmp_path_factory):
     scenes.train(
         scenes.ScenesConfig(**common | {"heldout": "loose-heldout"}, stage1=stage1, out=stage2, batch_size=8, steps=12)
     )
-    mllm.train(mllm.MllmConfig(**stories, scenes=stage2, out=stage2, steps=6, own_context_from=0.3))
+    mllm.train(mllm.MllmConfig(**stories, scenes=stage2, out=stage2, steps=12, own_context_from=0.7))
     adapt.train(
         adapt.AdaptConfig(
             **stories | {"batch_size": 4}, out=str(out / "stage3"), steps=2, story_model=f"{stage2}/story_model"
@@ -63,8 +63,8 @@ def test_scene_codes_come_back_from_disk_and_tell_scenes_apart(theatre, trained)
     codes = scenes.SceneCodes.load(trained / "stage2" / "scene_codes.safetensors")
     truths = scenes.page_truths(theatre, "loose-train")
     rows = codes(torch.tensor([codes.indices(truth) for truth in truths]))
-    assert rows.shape == (20, 16, 256)
-    torch.testing.assert_close(rows.square().mean(-1), torch.ones(20, 16), atol=1e-3, rtol=0)
+    assert rows.shape == (150, 16, 256)
+    torch.testing.assert_close(rows.square().mean(-1), torch.ones(150, 16), atol=1e-3, rtol=0)
     bare = {"place": "beach", "time": "day", "actors": [], "props": []}
     dusk = codes(torch.tensor([codes.indices(bare), codes.indices(bare | {"time": "dusk"})]))
     differs = (dusk[0] != dusk[1]).any(-1)

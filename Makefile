@@ -9,7 +9,7 @@ JOBS ?= 2
 STORY ?= stories/first
 PAGES ?= 10
 SEED ?= 7
-OPENING ?= On a bright morning in the meadow, Mia the fox found a small golden key.
+OPENING ?= One sunny morning in the meadow, there was a curious fox named Mia in a red coat and a straw hat. She found a key and smiled.
 PYTEST_ARGS ?=
 
 BIN := $(VENV)/bin

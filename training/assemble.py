@@ -23,25 +23,30 @@ def assemble(stage1: Path, stage2: Path, out: Path, stage3: Path | None = None) 
     Args:
         stage1: has `vision_tower/` and `detokenizer/`.
         stage2: has `story_model/`.
-        out: the model folder; an older one is replaced.
+        out: the model folder; older parts in it are replaced.
         stage3: has the adapted `detokenizer/`; stage 1's is taken without it.
     """
     parts = {"story_model": stage2, "vision_tower": stage1, "detokenizer": stage3 or stage1}
     for name, folder in parts.items():
         if not (folder / name).is_dir():
             raise ValueError(f"{folder} has no {name}/: train that stage first")
-    shutil.rmtree(out, ignore_errors=True)
+    for name in parts:  # the model card beside them stays
+        shutil.rmtree(out / name, ignore_errors=True)
     VisionTower.from_pretrained(stage1 / "vision_tower", torch_dtype=torch.bfloat16).save_pretrained(
         out / "vision_tower"
     )
     Detokenizer.from_pretrained((stage3 or stage1) / "detokenizer", dtype=torch.bfloat16).save_pretrained(
         out / "detokenizer"
     )
-    shutil.copytree(stage2 / "story_model", out / "story_model")
+    # The tokenizer is the base language model's, which comes with one.
+    shutil.copytree(
+        stage2 / "story_model", out / "story_model", ignore=shutil.ignore_patterns("tokenizer*", "chat_template*")
+    )
     StoryPipeline.write_index(out)
     for config in out.rglob("config.json"):
         values = json.loads(config.read_text("utf-8"))
-        values.pop("_name_or_path", None)
+        for part in (values, values.get("base_lm_config", {})):
+            part.pop("_name_or_path", None)  # a folder of the machine that trained it
         config.write_text(json.dumps(values, indent=2) + "\n", "utf-8")
     megabytes = sum(path.stat().st_size for path in out.rglob("*.safetensors")) / 1e6
     print(f"{out}: {megabytes:.1f} MB of weights")

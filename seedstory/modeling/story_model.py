@@ -313,9 +313,8 @@ class StoryModel(PreTrainedModel):
             tokenizer = AutoTokenizer.from_pretrained(folder)
         layout = StoryLayout.extend(tokenizer, settings.get("num_visual_tokens", StoryConfig.num_visual_tokens))
         name = llm.config.name_or_path if folder is None else str(base_lm)
-        config = StoryConfig(
-            base_lm=name, base_lm_config=llm.config.to_dict(), image_start_id=layout.image_start_id, **settings
-        )
+        base_config = {key: value for key, value in llm.config.to_dict().items() if key != "_name_or_path"}
+        config = StoryConfig(base_lm=name, base_lm_config=base_config, image_start_id=layout.image_start_id, **settings)
         model = cls(config, llm)
         model.layout = layout
         return model.train()
@@ -359,6 +358,8 @@ class StoryModel(PreTrainedModel):
     ) -> "StoryModel":
         """Load the base language model and our weights on top.
 
+        A checkpoint without tokenizer files takes the base model's tokenizer and adds the image tokens to it.
+
         Args:
             pretrained_model_name_or_path: Folder written by `save_pretrained`, or a Hub id.
             base_model: Where the base model is; by default what the configuration names.
@@ -374,7 +375,7 @@ class StoryModel(PreTrainedModel):
         """
         folder = resolve_checkpoint(pretrained_model_name_or_path)
         config = StoryConfig.from_pretrained(folder)
-        llm, _ = _load_base(config.base_lm if base_model is None else base_model, dtype)
+        llm, base_folder = _load_base(config.base_lm if base_model is None else base_model, dtype)
         expected = config.language_config()
         for key in ("model_type", "hidden_size", "num_hidden_layers", "vocab_size"):
             if getattr(expected, key) != getattr(llm.config, key):
@@ -384,7 +385,9 @@ class StoryModel(PreTrainedModel):
                 )
         model = cls(config, llm)
         read_trained(model, folder)
-        model.layout = StoryLayout(AutoTokenizer.from_pretrained(folder), config.num_visual_tokens)
+        own_tokenizer = base_folder is None or (folder / "tokenizer_config.json").is_file()
+        tokenizer = AutoTokenizer.from_pretrained(folder if own_tokenizer else base_folder)
+        model.layout = StoryLayout.extend(tokenizer, config.num_visual_tokens)
         if model.layout.image_start_id != config.image_start_id:
             raise ValueError("The checkpoint's tokenizer and configuration disagree about the id of <img>.")
         if merge:

@@ -50,7 +50,7 @@ def told(
     json_file: JsonFile = None,
 ) -> None:
     """Judge told stories against their own words (see data_tools.paper_theatre.annotate), by page range."""
-    classifier = Judge.from_pretrained(judge).eval()
+    classifier = Judge.load(judge)
     by_range: dict[str, tuple[list[Tensor], list[dict]]] = defaultdict(lambda: ([], []))
     unread = 0
     for story in sorted(folder.glob("*/truth.json")):
@@ -87,7 +87,7 @@ def rebuilt(
     json_file: JsonFile = None,
 ) -> None:
     """Judge renders, their autoencoder reconstructions, and pictures rebuilt from their visual tokens."""
-    classifier = Judge.from_pretrained(judge).eval()
+    classifier = Judge.load(judge)
     pipeline = StoryPipeline.from_pretrained(model)
     tower, detokenizer = pipeline.vision_tower, pipeline.detokenizer
     pictures = TruthPictures(data, split, limit=limit)

@@ -56,6 +56,11 @@ class Judge(ModelMixin, ConfigMixin):
         x0, y0, x1, y1 = (round(edge * pixels.shape[-1]) for edge in self.config.slots[slot])
         return F.interpolate(pixels[..., y0:y1, x0:x1], (96, 48), mode="bilinear", antialias=True)
 
+    @classmethod
+    def load(cls, folder: str | Path = WEIGHTS) -> Judge:
+        """Load the judge in float32, ready to look; the shipped one without an argument."""
+        return cls.from_pretrained(folder, torch_dtype=torch.float32).eval()
+
     @torch.no_grad()
     def look(self, pixels: Tensor, slot: str) -> list[dict[str, str]]:
         """Name what stands on a slot of each picture [B, 3, S, S] in [-1, 1]."""
@@ -126,7 +131,7 @@ def train(
         loss.backward()
         optimizer.step()
         schedule.step()
-    judge.eval().save_pretrained(out)
+    judge.eval().bfloat16().save_pretrained(out)
     test(data, heldout, out)
 
 
@@ -139,7 +144,7 @@ def test(
 ) -> None:
     """Print the judge's accuracy on renders."""
     pictures = TruthPictures(data, split, limit=limit)
-    model = Judge.from_pretrained(judge).eval()
+    model = Judge.load(judge)
     result = score(model, pictures.pixels(torch.arange(len(pictures))), pictures.truths)
     for name, value in result.items():
         print(f"{name:20s} {value:.4g}")

@@ -6,7 +6,7 @@ import torch
 
 from data_tools.paper_theatre.loose import loose_page
 from data_tools.paper_theatre.render import render
-from inference.judge import WEIGHTS, Judge, score
+from inference.judge import Judge, score
 
 FIRST = 900_000  # far from the seeds that the judge was trained on
 
@@ -24,20 +24,20 @@ def pages():
 
 
 def test_the_shipped_judge_reads_renders(pages):
-    result = score(Judge.from_pretrained(WEIGHTS).eval(), *pages)
+    result = score(Judge.load(), *pages)
     assert result["characters"] > 60
     assert result["species_and_outfit"] >= 0.98 and result["all"] >= 0.9
 
 
 def test_the_judge_counts_wrong_characters_as_wrong(pages):
     pixels, truths = pages
-    result = score(Judge.from_pretrained(WEIGHTS).eval(), pixels.roll(1, 0), truths)
+    result = score(Judge.load(), pixels.roll(1, 0), truths)
     assert result["species_and_outfit"] < 0.3
 
 
 def test_empty_slots_are_nobody(pages):
     pixels, truths = pages
-    judge = Judge.from_pretrained(WEIGHTS).eval()
+    judge = Judge.load()
     alone = [i for i, truth in enumerate(truths) if len(truth["actors"]) == 1]
     seen = judge.look(pixels[alone], "left")
     assert sum(found["species"] == "nobody" for found in seen) >= 0.9 * len(alone)

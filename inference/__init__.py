@@ -1,1 +1,1 @@
-"""The library over many stories, and its measurement: batch generation, long stories, evaluation, benchmarks."""
+"""The library over many stories, and its measurement: batch generation, judge, evaluation."""

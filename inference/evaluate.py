@@ -55,23 +55,33 @@ def told(
     unread = 0
     for story in sorted(folder.glob("*/truth.json")):
         pages = json.loads((story.parent / "story.json").read_text("utf-8"))["pages"]
-        for number, (page, truth) in enumerate(zip(pages, json.loads(story.read_text("utf-8")), strict=True), 1):
-            if truth is None:
+        read = json.loads(story.read_text("utf-8"))
+        if [page["caption"] for page in pages] != [page["caption"] for page in read]:
+            raise typer.BadParameter(f"{story} is of another telling: run data_tools.paper_theatre.annotate again")
+        for number, (page, truth) in enumerate(zip(pages, (page["scene"] for page in read), strict=True), 1):
+            if truth is None or page["picture"] is None:
                 unread += 1
                 continue
             picture = np.array(Image.open(story.parent / page["picture"]).convert("RGB"))
             pixels = torch.from_numpy(picture).permute(2, 0, 1).float() / 127.5 - 1
-            spans = {"1": number == 1, "2-10": 2 <= number <= 10, "11-25": 11 <= number <= 25, "26-50": number > 25}
+            spans = {
+                "1": number == 1,
+                "2-10": 2 <= number <= 10,
+                "11-25": 11 <= number <= 25,
+                "26-50": 26 <= number <= 50,
+            }
             for span in ("all", *(name for name, inside in spans.items() if inside)):
                 by_range[span][0].append(pixels)
                 by_range[span][1].append(truth)
     if not by_range:
-        raise typer.BadParameter(f"{folder} holds no story folder with a truth.json", param_hint="FOLDER")
+        raise typer.BadParameter(
+            f"{folder} holds no page to judge: run data_tools.paper_theatre.annotate on its stories"
+        )
     columns = {
         span: score(classifier, torch.stack(pixels), truths) | {"pages": len(truths)}
         for span, (pixels, truths) in by_range.items()
     }
-    columns["all"]["pages that cannot be read"] = unread
+    columns["all"]["pages not judged"] = unread
     show(f"pages of {folder}", columns, json_file)
 
 

@@ -45,7 +45,7 @@ def main(
             text=record.captions[0] if opening != "image" or scripted else None,
             image=data / record.images[0] if opening != "text" else None,
             pages=len(record.captions) if scripted or not pages else pages,
-            captions=record.captions if scripted else None,
+            captions=record.captions[1:] if scripted else None,
             seed=seed + number,
             title=record.title or None,
             policy=policy,
@@ -55,7 +55,7 @@ def main(
             overwrite=True,
         ):
             pass
-        write_html(StoryFolder.open(folder).load(), folder / "index.html")
+        write_html(StoryFolder.open(folder), folder / "index.html")
 
 
 if __name__ == "__main__":

@@ -131,7 +131,7 @@ class StoryLayout:
         if not text:
             return []
         ids = self.tokenizer.encode(" " + text, add_special_tokens=False)
-        special = {self.bos_id, self.eos_id, self.image_start_id, self.image_end_id, *self.query_ids}
+        special = {*self.tokenizer.all_special_ids, self.image_start_id, self.image_end_id, *self.query_ids}
         bad = special.intersection(ids)
         if bad:
             names = ", ".join(sorted(self.tokenizer.convert_ids_to_tokens(sorted(bad))))

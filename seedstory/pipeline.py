@@ -324,6 +324,8 @@ class StoryPipeline:
         untold = (self._draw(page, folder.settings) for page in done if page.image is None)
         written = (self._draw(page, folder.settings) for page in self._write(folder.settings, done, on_text))
         for page in chain(untold, written):
+            if folder.title == title_from("") and page.caption:  # a picture opened the story: its words come only now
+                folder.title = title_from(page.caption)
             folder.add_page(page)
             yield page
 
@@ -413,12 +415,12 @@ def find_model(name: str | Path) -> Path:
 
 
 def fingerprint(folder: Path) -> str:
-    """SHA-256 over the names, sizes and contents of a model folder's files.
+    """SHA-256 over the names, sizes and contents of a model folder's weights and settings.
 
     Of files above 64 MB only the first and the last megabyte count, so that a large model is hashed in a moment.
     """
     digest = hashlib.sha256()
-    for path in sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith(".")):
+    for path in sorted(p for p in folder.rglob("*") if p.suffix in (".safetensors", ".json")):
         size = path.stat().st_size
         digest.update(f"{path.relative_to(folder).as_posix()}\0{size}\0".encode())
         with open(path, "rb") as file:

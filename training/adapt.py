@@ -27,13 +27,14 @@ class AdaptConfig(MllmConfig):
     Attributes:
         story_model: folder of the trained story model.
         regressed_share: share of pictures trained on regressed features; the rest keep the tower's, with noise.
-        token_noise: noise on the tower's features, as in stage 1b.
+        token_noise, condition_dropout: as in stage 1b.
         head_weight: weight of heads in the loss.
     """
 
     story_model: str
     regressed_share: float = 0.6
     token_noise: float = 0.4
+    condition_dropout: float = 0.05
     head_weight: float = 3.0
 
 
@@ -82,13 +83,13 @@ def train(config: AdaptConfig) -> None:
         detokenizer.save_pretrained(run.folder / "detokenizer")
         average.swap()
 
-    step = 0
     for step, progress in run.steps():
         chosen = next(rows)
         regressed = (torch.rand(len(chosen)) < config.regressed_share)[:, None, None]
         noisy = tower_features[chosen].float()
         noisy = noisy + config.token_noise * torch.rand(len(chosen), 1, 1) * torch.randn_like(noisy)
-        features = torch.where(regressed, own_features[chosen].float(), noisy).to(run.device)
+        features = torch.where(regressed, own_features[chosen].float(), noisy)
+        features = (features * (torch.rand(len(chosen), 1, 1) >= config.condition_dropout)).to(run.device)
         batch = latents[chosen].to(run.device, torch.float32) * scale
         with run.autocast():
             loss = flow_loss(detokenizer, batch, features, pictures.weights[chosen].to(run.device))
@@ -99,9 +100,8 @@ def train(config: AdaptConfig) -> None:
         optimizer.step()
         average.update(step)
         run.log(step, loss=loss.item())
-        if (step + 1) % config.save_every == 0:
+        if run.saves(step):
             save(step)
-    save(step)
 
 
 if __name__ == "__main__":

@@ -97,7 +97,6 @@ def train(config: AutoencoderConfig) -> PictureAutoencoder:
         model.register_to_config(scaling_factor=1.0)
         average.swap()
 
-    step = 0
     for step, progress in run.steps():
         pixels, weights = (tensor.to(run.device) for tensor in pictures.batch(next(rows)))
         with run.autocast():
@@ -110,9 +109,8 @@ def train(config: AutoencoderConfig) -> PictureAutoencoder:
         optimizer.step()
         average.update(step)
         run.log(step, loss=loss.item())
-        if (step + 1) % config.save_every == 0:
+        if run.saves(step):
             save(step)
-    save(step)
     return model
 
 

@@ -72,6 +72,13 @@ def load_config(path: str | Path, kind: type[T], overrides: list[str] = ()) -> T
     for key in values:
         if key not in known:
             raise ValueError(f"{path}: unknown key {key!r}; known are {', '.join(sorted(known))}")
+    for field in dataclasses.fields(kind):
+        value = values.get(field.name)
+        if field.type in ("int", "float") and value is not None:
+            try:
+                values[field.name] = {"int": int, "float": float}[field.type](value)  # YAML reads 1e-3 as text
+            except (TypeError, ValueError):
+                raise ValueError(f"{path}: {field.name} must be a number, not {value!r}") from None
     try:
         return kind(**values)
     except TypeError as error:

@@ -128,7 +128,6 @@ def train(config: DetokenizerConfig) -> None:
         detokenizer.save_pretrained(run.folder / "detokenizer")
         average.swap()
 
-    step = 0
     for step, progress in run.steps():
         chosen = next(rows)
         batch = latents[chosen].to(run.device, torch.float32)
@@ -145,9 +144,8 @@ def train(config: DetokenizerConfig) -> None:
         optimizer.step()
         average.update(step)
         run.log(step, loss=loss.item())
-        if (step + 1) % config.save_every == 0:
+        if run.saves(step):
             save(step)
-    save(step)
 
 
 if __name__ == "__main__":

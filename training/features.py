@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from seedstory.modeling.vision_tower import VisionTower
+from seedstory.storystream import read_jsonl
 from training.pages import PagePictures
 from training.run import Run
 
@@ -19,12 +20,15 @@ def page_features(data: str | Path, split: str, tower_folder: str | Path, run: R
     """Features [N, F, D] (bf16) of all pages of a split, in the order of its JSONL.
 
     They are kept beside the data set in `features/`, under a name that holds the hashes of the
-    tower's weights and of the JSONL, so that a change of either computes them anew.
+    tower's weights, the JSONL and the pictures' sizes, so that a change of any computes them anew.
     """
     data, tower_folder = Path(data), Path(tower_folder)
     digest = hashlib.sha256()
     for path in (tower_folder / "diffusion_pytorch_model.safetensors", data / f"{split}.jsonl"):
         digest.update(path.read_bytes())
+    for record in read_jsonl(data / f"{split}.jsonl"):
+        for image in record.images:
+            digest.update(f"{image} {(data / image).stat().st_size}\n".encode())
     cache = data / "features" / f"{split}-{digest.hexdigest()[:16]}.safetensors"
     if cache.is_file():
         return load_file(cache)["features"]

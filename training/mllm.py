@@ -125,7 +125,7 @@ class StoryBatches:
     def scenes(self, rows: list[int]) -> Tensor | None:
         """Indices [P, 19] of the words of the stories' pages; None without stage 2a or ground truth."""
         truths = [self.stories[row][0].pages for row in rows]
-        if self.codes is None or None in truths:
+        if self.codes is None or any(pages is None or None in pages for pages in truths):
             return None
         return torch.tensor([self.codes.indices(page) for pages in truths for page in pages]).to(self.device)
 
@@ -191,7 +191,8 @@ def train(config: MllmConfig) -> StoryModel:
     words = None
     if config.scenes:
         words = SceneWords(SceneCodes.load(Path(config.scenes) / "scene_codes.safetensors"), model)
-        words.ask(model)
+        if not config.init:
+            words.ask(model)
     model.to(run.device)
     drawing = drawing_weights(model.output_resampler)
     if config.scenes and not config.init:
@@ -216,7 +217,6 @@ def train(config: MllmConfig) -> StoryModel:
         report(model, heldout, run, step, detokenizer)
         model.save_pretrained(run.folder / "story_model", dtype=torch.bfloat16)
 
-    step = 0
     for step, progress in run.steps():
         on_loose = bool(loose) and progress < config.loose_until and choice.random() < 1 - progress / config.loose_until
         batch, scenes = (loose if on_loose else stories).next()
@@ -248,9 +248,8 @@ def train(config: MllmConfig) -> StoryModel:
                 f"{kind}_mse": output.mse_loss.item(),
             },
         )
-        if (step + 1) % config.save_every == 0:
+        if run.saves(step):
             save(step)
-    save(step)
     return model
 
 

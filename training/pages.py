@@ -37,7 +37,7 @@ class PagePictures:
         for name in split.split("+"):
             for record in read_jsonl(folder / f"{name}.jsonl"):
                 truths = record.pages or [{}] * len(record.images)
-                pages += [(folder / image, truth) for image, truth in zip(record.images, truths, strict=True)]
+                pages += [(folder / image, truth or {}) for image, truth in zip(record.images, truths, strict=True)]
         pages = pages[:limit]
         if not pages:
             raise ValueError(f"{folder / split}.jsonl holds no pages")

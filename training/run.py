@@ -42,6 +42,7 @@ class Run:
         self.log_path = self.folder / f"{name}.jsonl"
         self.values: dict[str, list[float]] = defaultdict(list)
         self.since_log = 0
+        self.over = False
         self.started = self.last_log = time.monotonic()
 
     def autocast(self) -> torch.autocast:
@@ -55,12 +56,18 @@ class Run:
             share = max(share, (time.monotonic() - self.started) / (60 * self.config.max_minutes))
         return min(share, 1.0)
 
-    def steps(self, start: int = 0) -> Iterator[tuple[int, float]]:
-        """Yield (step, progress) until the run is over."""
-        step = start
-        while (progress := self.progress(step)) < 1:
-            yield step, progress
+    def steps(self) -> Iterator[tuple[int, float]]:
+        """Yield (step, progress) until `saves` says that the run is over; the clock starts here."""
+        self.started = self.last_log = time.monotonic()
+        step = 0
+        while not self.over:
+            yield step, self.progress(step)
             step += 1
+
+    def saves(self, step: int) -> bool:
+        """Whether to save after this step: every `save_every` steps, and always at the end of the run."""
+        self.over = self.progress(step + 1) >= 1
+        return self.over or (step + 1) % self.config.save_every == 0
 
     def log_value(self, key: str, value: float) -> None:
         """Collect one value for the next line of the log."""

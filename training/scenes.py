@@ -238,7 +238,6 @@ def train(config: ScenesConfig) -> None:
         codes.save(run.folder / "scene_codes.safetensors")
         average.swap()
 
-    step = 0
     for step, progress in run.steps():
         chosen = next(rows)
         target = features[chosen].float().to(run.device)
@@ -254,9 +253,8 @@ def train(config: ScenesConfig) -> None:
         optimizer.step()
         average.update(step)
         run.log(step, loss=loss.item(), cosine=cosine.item())
-        if (step + 1) % config.save_every == 0:
+        if run.saves(step):
             save(step)
-    save(step)
 
 
 if __name__ == "__main__":

@@ -52,17 +52,19 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="a story folder (with story.json)")
     folders = parser.parse_args(arguments).folders
-    read = total = 0
+    readable = total = 0
     for folder in folders:
         try:
             pages = json.loads((folder / "story.json").read_text("utf-8"))["pages"]
         except (OSError, ValueError, KeyError):
             parser.error(f"{folder} is not a story folder: it has no readable story.json")
-        truths = annotate([page["caption"] for page in pages])
-        (folder / "truth.json").write_text(json.dumps(truths, indent=1) + "\n", "utf-8")
-        read += sum(truth is not None for truth in truths)
+        captions = [page["caption"] for page in pages]
+        truths = annotate(captions)
+        read = [{"caption": caption, "scene": truth} for caption, truth in zip(captions, truths, strict=True)]
+        (folder / "truth.json").write_text(json.dumps(read, indent=1) + "\n", "utf-8")
+        readable += sum(truth is not None for truth in truths)
         total += len(truths)
-    print(f"{read} of {total} pages could be read in {len(folders)} stories")
+    print(f"{readable} of {total} pages could be read in {len(folders)} stories")
 
 
 if __name__ == "__main__":

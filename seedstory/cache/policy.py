@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-POLICIES = ("recompute", "dense", "window", "sink", "mm_sink")
+from seedstory.settings import POLICIES
 
 
 @dataclass(frozen=True)

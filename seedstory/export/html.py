@@ -128,7 +128,7 @@ def _leaf(page: Page, total: int) -> str:
 
 def _colophon(story: Story | StoryFolder, total: int) -> str:
     ended = total >= story.settings.pages
-    model = escape(story.model.get("name", ""))
+    model = escape(Path(story.model.get("name", "")).name)
     version = escape(story.versions.get("seedstory", ""))
     maker = " ".join(part for part in ("seedstory", version, f"({model})" if model else "") if part)
     return f"""<footer class="colophon">

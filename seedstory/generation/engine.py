@@ -86,7 +86,7 @@ class StoryEngine:
         ValueError: If the model has no layout, is in training mode, or does not allow the cache policy.
 
     Example:
-        >>> engine = StoryEngine(StoryModel.from_pretrained("mini"))
+        >>> engine = StoryEngine(StoryPipeline.from_pretrained("mini").story_model)
         >>> engine.start([OpeningPage("Fern the fox found a lantern.")], pages=10, seed=7)
         >>> for page in engine.pages():
         ...     print(page.index, page.caption, page.features.shape)

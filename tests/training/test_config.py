@@ -33,9 +33,18 @@ def test_overrides_win_over_the_file():
     assert config.steps == 7 and config.loose_split is None
 
 
+def test_scientific_notation_is_a_number():
+    assert load_config(CONFIGS / "mini" / "mllm.yaml", MllmConfig, ["adam_lr=1e-3"]).adam_lr == 0.001
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
-    [("stepz=3", "unknown key 'stepz'"), ("steps=0", "steps must be at least 1"), ("steps", "key=value")],
+    [
+        ("adam_lr=fast", "adam_lr must be a number"),
+        ("stepz=3", "unknown key 'stepz'"),
+        ("steps=0", "steps must be at least 1"),
+        ("steps", "key=value"),
+    ],
 )
 def test_faults_are_named(override, message):
     with pytest.raises(ValueError, match=message):

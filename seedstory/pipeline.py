@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
@@ -59,6 +60,7 @@ class StoryPipeline:
         detokenizer: Features `[B, F, Df]` to pictures.
         name: What the model is called in a story's record.
         fingerprint: Hash of its files, see `fingerprint`; empty for a model that was never on disk.
+        source: The folder it was loaded from.
     """
 
     def __init__(
@@ -69,12 +71,14 @@ class StoryPipeline:
         *,
         name: str = "",
         fingerprint: str = "",
+        source: Path | None = None,
     ) -> None:
         self.story_model = story_model
         self.vision_tower = vision_tower
         self.detokenizer = detokenizer
         self.name = name
         self.fingerprint = fingerprint
+        self.source = source
 
     # ------------------------------------------------------------------------------------------------ load and store
 
@@ -114,13 +118,17 @@ class StoryPipeline:
             Detokenizer.from_pretrained(folder / "detokenizer", dtype=picture_dtype).to(device),
             name=str(name),
             fingerprint=fingerprint(folder),
+            source=folder,
         )
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes the folder that `from_pretrained` reads; `model_index.json` last."""
         folder = Path(folder)
         for part in PARTS:
-            getattr(self, part).save_pretrained(folder / part)
+            if part == "story_model" and self.source is not None:  # here LoRA is merged; the source keeps it apart
+                shutil.copytree(self.source / part, folder / part, dirs_exist_ok=True)
+            else:
+                getattr(self, part).save_pretrained(folder / part)
         self.write_index(folder)
 
     @classmethod

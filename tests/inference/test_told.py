@@ -1,0 +1,60 @@
+"""From openings to told stories to figures, with a tiny random model: the three commands of the README."""
+
+import json
+
+import pytest
+import typer
+
+from data_tools.paper_theatre.__main__ import main as make_theatre
+from data_tools.paper_theatre.annotate import main as annotate
+from inference import evaluate, generate
+from seedstory.pipeline import StoryPipeline
+from tests.tiny import tiny_model_folder
+
+
+@pytest.fixture(scope="module")
+def theatre(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("theatre")
+    make_theatre(["--out", str(folder), "--split", "heldout", "--stories", "2"])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return tiny_model_folder(tmp_path_factory.mktemp("model"))
+
+
+def test_scripted_stories_are_judged_on_every_character(theatre, model, tmp_path):
+    generate.main(theatre, tmp_path / "told", stories=2, scripted=True, steps=1, model=str(model))
+    stories = sorted((tmp_path / "told").iterdir())
+    annotate([str(story) for story in stories])
+    evaluate.told(tmp_path / "told", json_file=tmp_path / "figures.json")
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    records = [json.loads(line) for line in (theatre / "heldout.jsonl").read_text().splitlines()]
+    assert figures["all"]["characters"] == sum(len(page["actors"]) for record in records for page in record["pages"])
+    assert figures["all"]["pages not judged"] == 0
+    assert figures["all"]["species_and_outfit"] < 0.3, "random pictures cannot be right"
+
+
+@pytest.mark.parametrize("opening", ["text", "image", "both"])
+def test_finished_stories_are_kept_and_a_new_telling_needs_a_new_reading(theatre, model, tmp_path, opening):
+    generate.main(theatre, tmp_path, stories=1, pages=2, opening=opening, steps=1, model=str(model))
+    (story,) = tmp_path.iterdir()
+    before = (story / "story.json").read_bytes()
+    annotate([str(story)])
+    generate.main(theatre, tmp_path, stories=1, pages=2, opening=opening, steps=1, model=str(model), seed=5)
+    assert (story / "story.json").read_bytes() == before
+    record = json.loads(before)
+    record["pages"][1]["caption"] = "Another telling."
+    (story / "story.json").write_text(json.dumps(record))
+    with pytest.raises(typer.BadParameter, match="annotate again"):
+        evaluate.told(tmp_path)
+
+
+def test_a_loaded_model_can_be_saved_again(model, tmp_path):
+    first = StoryPipeline.from_pretrained(model, device="cpu")
+    first.save_pretrained(tmp_path / "copy")
+    again = StoryPipeline.from_pretrained(tmp_path / "copy", device="cpu")
+    opening = "The fox found a lantern."
+    one, two = (pipe(opening, pages=2, num_inference_steps=1).pages[1] for pipe in (first, again))
+    assert one.caption == two.caption and one.image.tobytes() == two.image.tobytes()

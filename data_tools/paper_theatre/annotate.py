@@ -11,20 +11,37 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from pathlib import Path
 from typing import Any
 
+from data_tools.paper_theatre.names import PRONOUNS
 from data_tools.paper_theatre.reader import Reader
+
+_INTRODUCED = re.compile(r"\b(?:named|called|by the name of) ([A-Z][a-z]+)")
+_TOGETHER = re.compile(r"\b(?:they|them|their|friends|both|together)\b", re.IGNORECASE)
 
 
 def annotate(captions: list[str]) -> list[dict[str, Any] | None]:
-    """What each page should show; None for a page that cannot be read (it breaks a rule of `reader`)."""
+    """What each page should show; None for a page that cannot be read.
+
+    A page cannot be read if it breaks a rule of `reader`, or speaks of a character whose name the model invented, which
+    the reader does not know.
+    """
     reader = Reader()
+    strangers: set[str] = set()
     truths: list[dict[str, Any] | None] = []
     for caption in captions:
+        narration = re.sub(r'"[^"]*"', "", caption)
+        strangers |= {name for name in _INTRODUCED.findall(narration) if name not in PRONOUNS}
+        strange = bool(strangers) and (
+            any(re.search(rf"\b{name}\b", narration) for name in strangers) or bool(_TOGETHER.search(narration))
+        )
         try:
             scene = reader.read(caption)
         except ValueError:
+            strange = True
+        if strange:
             truths.append(None)
             continue
         actors = [

@@ -38,8 +38,10 @@ class CachePolicy:
             `window`, which keeps the last `window_pages` pages;
             `sink`, the window and the story's first tokens (StreamingLLM, arXiv 2309.17453);
             `mm_sink`, these and of every evicted picture its head and its tail, within `sink_budget`.
-        window_pages: Pages that stay whole, besides the one being written.
-        first_tokens: Tokens of the story's start that stay for good (`sink`, `mm_sink`).
+        window_pages: Pages that stay whole, besides the one being written. The default is the longest chapter, so
+            that a story of the length seen in training is never cut.
+        first_tokens: Tokens of the story's start that stay for good (`sink`, `mm_sink`). The default keeps the first
+            page's words, which say what the hero looks like; StreamingLLM's four would lose that.
         picture_head: Visual tokens kept after an evicted picture's `<img>`, which is kept too (`mm_sink`).
         picture_tail: Visual tokens kept before an evicted picture's `</img>`, which is kept too (`mm_sink`).
         sink_budget: Most tokens kept of evicted pages in all (`mm_sink`). The first tokens and page 1's picture stay
@@ -50,11 +52,11 @@ class CachePolicy:
     """
 
     name: str = "mm_sink"
-    window_pages: int = 8
-    first_tokens: int = 4
+    window_pages: int = 12
+    first_tokens: int = 64
     picture_head: int = 4
     picture_tail: int = 4
-    sink_budget: int = 64
+    sink_budget: int = 192
 
     def __post_init__(self) -> None:
         if self.name not in POLICIES:

@@ -35,7 +35,7 @@ class StorySettings:
     num_inference_steps: int = 4
     guidance_scale: float = 1.0
     policy: str = "mm_sink"
-    temperature: float = 0.7
+    temperature: float = 0.5
     top_p: float = 0.9
     repetition_penalty: float = 1.0
     captions: list[str] | None = None

@@ -102,7 +102,9 @@ def test_which_sinks_stay_of_many_pages():
     # The budget of 16 holds the first tokens, page 1's picture and one more: the one evicted last.
     assert policy.sinks(pages[:2]) == [*first, *own, *(20 + place for place in own)]
     assert policy.sinks(pages) == [*first, *own, *(580 + place for place in own)]
-    assert CachePolicy(name="sink").sinks(pages) == first and CachePolicy(name="window").sinks(pages) == []
+    assert (
+        CachePolicy(name="sink", first_tokens=4).sinks(pages) == first and CachePolicy(name="window").sinks(pages) == []
+    )
     # A picture shorter than head and tail is kept whole, once.
     whole = CachePolicy(first_tokens=0, picture_head=9, picture_tail=9, sink_budget=20).sinks(pages[:1])
     assert whole == list(range(9, 20))
@@ -241,7 +243,7 @@ def test_bad_requests_are_refused(model, captions):
     with pytest.raises(ValueError, match="Unknown cache policy"):
         CachePolicy(name="fast")
     with pytest.raises(ValueError, match="sink_budget must be at least 14"):
-        CachePolicy(sink_budget=10)
+        CachePolicy(first_tokens=4, sink_budget=10)
     with pytest.raises(ValueError, match="window_pages"):
         CachePolicy(window_pages=0)
 

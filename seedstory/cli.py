@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import signal
 import sys
 import tempfile
 import unicodedata
@@ -229,9 +230,11 @@ def main() -> None:
 def _tell(told: Iterator[Page], out: Path, screen: _Screen) -> None:
     """Shows pages as they come; writes the book at the end, also when interrupted."""
     try:
-        with screen:
+        with screen, _interruptible() as interrupted:
             for page in told:
                 screen.show(page)
+                if interrupted:
+                    raise KeyboardInterrupt
     except (KeyboardInterrupt, OSError, RuntimeError, ValueError) as error:
         if screen.done == 0:
             raise
@@ -244,6 +247,25 @@ def _tell(told: Iterator[Page], out: Path, screen: _Screen) -> None:
         _complain(f"{_one_line(str(error))}. {kept}")
         raise typer.Exit(FAILED) from None
     typer.echo(f"The book: {_write_book(out)}")
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[list[int]]:
+    """Makes Ctrl-C stop the story at the next page at the latest; yields a list that is empty until then.
+
+    Python raises KeyboardInterrupt wherever it happens to be, and drops it inside a finaliser or a callback.
+    """
+    interrupted: list[int] = []
+
+    def interrupt(number: int, _frame: object) -> None:
+        interrupted.append(number)
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield interrupted
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 class _Screen:

@@ -15,6 +15,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from data_tools.paper_theatre.dataset import scene_truth
 from data_tools.paper_theatre.names import PRONOUNS
 from data_tools.paper_theatre.reader import Reader
 
@@ -44,19 +45,7 @@ def annotate(captions: list[str]) -> list[dict[str, Any] | None]:
         if strange:
             truths.append(None)
             continue
-        actors = [
-            {
-                "name": actor.name,
-                "species": actor.look.species,
-                "outfit": actor.look.outfit,
-                "hat": actor.look.hat,
-                "pose": actor.pose,
-                "expression": actor.expression,
-                "slot": slot,
-            }
-            for actor, slot in zip(scene.actors, scene.slots, strict=True)
-        ]
-        truths.append({"place": scene.place, "time": scene.time, "actors": actors, "props": list(scene.props)})
+        truths.append(scene_truth(scene))
     return truths
 
 

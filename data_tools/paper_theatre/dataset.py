@@ -19,6 +19,7 @@ from data_tools.paper_theatre.loose import loose_page
 from data_tools.paper_theatre.render import actor_masks, render
 from data_tools.paper_theatre.script import Page
 from data_tools.paper_theatre.stories import tell
+from data_tools.paper_theatre.world import Scene
 from seedstory.storystream import StoryRecord
 
 Box = tuple[int, int, int, int]
@@ -71,9 +72,8 @@ def write_all(write: Callable[[Job], StoryRecord], jobs: list[Job], workers: int
         yield from pool.imap(write, jobs, chunksize=8)
 
 
-def page_truth(page: Page, boxes: list[Box]) -> dict[str, Any]:
-    """The ground truth of a page, as it stands in the record's `pages`."""
-    scene = page.scene
+def scene_truth(scene: Scene) -> dict[str, Any]:
+    """What a scene shows, as it stands in a record's `pages`."""
     actors = [
         {
             "name": actor.name,
@@ -83,17 +83,18 @@ def page_truth(page: Page, boxes: list[Box]) -> dict[str, Any]:
             "pose": actor.pose,
             "expression": actor.expression,
             "slot": slot,
-            "box": list(box),
         }
-        for actor, slot, box in zip(scene.actors, scene.slots, boxes, strict=True)
+        for actor, slot in zip(scene.actors, scene.slots, strict=True)
     ]
-    return {
-        "place": scene.place,
-        "time": scene.time,
-        "actors": actors,
-        "props": list(scene.props),
-        "coreference": [list(span) for span in page.spans],
-    }
+    return {"place": scene.place, "time": scene.time, "actors": actors, "props": list(scene.props)}
+
+
+def page_truth(page: Page, boxes: list[Box]) -> dict[str, Any]:
+    """The ground truth of a page that was drawn: its scene, where everybody stands, and who is meant by which word."""
+    truth = scene_truth(page.scene)
+    for actor, box in zip(truth["actors"], boxes, strict=True):
+        actor["box"] = list(box)
+    return truth | {"coreference": [list(span) for span in page.spans]}
 
 
 def _write_page(page: Page, job: Job, path: str) -> dict[str, Any]:

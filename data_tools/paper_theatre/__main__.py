@@ -8,7 +8,8 @@ from pathlib import Path
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from data_tools.paper_theatre.casting import SPLITS
-from data_tools.paper_theatre.dataset import Job, write_all, write_loose_page, write_story
+from data_tools.paper_theatre.dataset import Job, write_all, write_long_story, write_loose_page, write_story
+from data_tools.paper_theatre.stories import PAGES
 from seedstory.storystream import write_jsonl
 
 EXAMPLES = """\
@@ -17,6 +18,8 @@ examples:
   python -m data_tools.paper_theatre --out out --stories 1000 --split train --workers 2
   # stories with names and looks that training never uses: out/heldout.jsonl
   python -m data_tools.paper_theatre --out out --stories 100 --split heldout
+  # 6 held-out stories of 200 pages: the same heroes in chapter after chapter: out/long-heldout.jsonl
+  python -m data_tools.paper_theatre --out out --stories 6 --pages 200 --split heldout
   # 20000 single pages with every combination of attributes: out/loose-train.jsonl
   python -m data_tools.paper_theatre --out out --loose-pages 20000 --split train --workers 2
 
@@ -35,6 +38,9 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--out", type=Path, required=True, help="folder of the data set; made where it is missing")
     parser.add_argument("--stories", type=int, default=0, help="how many stories (OUT/<split>.jsonl)")
+    parser.add_argument(
+        "--pages", type=int, default=0, help="length of long stories (OUT/long-<split>.jsonl)"
+    )
     parser.add_argument("--loose-pages", type=int, default=0, help="how many single pages (OUT/loose-<split>.jsonl)")
     parser.add_argument("--split", choices=SPLITS, default="train", help="default: train")
     parser.add_argument("--seed", type=int, default=0, help="number of the first story or page (default: 0)")
@@ -47,16 +53,32 @@ def main(arguments: list[str] | None = None) -> None:
     if args.size < 16:
         parser.error(f"--size {args.size} is too small to draw on: use 16 or more")
 
+    chapters = _chapters(args.pages, args.stories, parser) if args.pages else ()
+    stories = (args.stories, write_long_story if chapters else write_story, f"{'long-' * bool(chapters)}{args.split}")
     bar = Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with bar:
-        for count, write, name in (
-            (args.loose_pages, write_loose_page, f"loose-{args.split}"),
-            (args.stories, write_story, args.split),
-        ):
+        for count, write, name in ((args.loose_pages, write_loose_page, f"loose-{args.split}"), stories):
             if count:
-                jobs = [Job(args.out, args.split, args.seed + n, args.size, args.masks) for n in range(count)]
+                jobs = [Job(args.out, args.split, args.seed + n, args.size, args.masks, chapters) for n in range(count)]
                 records = write_all(write, jobs, args.workers)
                 write_jsonl(args.out / f"{name}.jsonl", bar.track(records, total=count, description=name))
+
+
+def _chapters(pages: int, stories: int, parser: argparse.ArgumentParser) -> tuple[int, ...]:
+    """Lengths of a long story's chapters, those of the countdown in the page labels."""
+    from seedstory.layout import chapters  # loads torch, which nothing else here needs
+
+    if not stories:
+        parser.error("--pages is the length of stories: say how many with --stories N")
+    if pages < 1:
+        parser.error(f"--pages {pages}: a story has at least one page")
+    lengths = tuple(chapters(pages))
+    if min(lengths) < PAGES[0]:
+        parser.error(
+            f"--pages {pages} makes a chapter of {min(lengths)} pages: choose a number whose chapters have "
+            f"{PAGES[0]} or more, such as 24 or 200"
+        )
+    return lengths
 
 
 if __name__ == "__main__":

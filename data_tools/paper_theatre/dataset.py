@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, PngImagePlugin
 
+from data_tools.paper_theatre.chapters import tell_long
 from data_tools.paper_theatre.loose import loose_page
 from data_tools.paper_theatre.render import actor_masks, render
 from data_tools.paper_theatre.script import Page
@@ -27,31 +28,27 @@ Box = tuple[int, int, int, int]
 
 @dataclass(frozen=True)
 class Job:
-    """What a worker needs to write one record."""
+    """What a worker needs to write one record; `chapters` are the lengths of a long story's chapters."""
 
     folder: Path
     split: str
     seed: int
     size: int = 128
     masks: bool = False
+    chapters: tuple[int, ...] = ()
 
 
 def write_story(job: Job) -> StoryRecord:
     """Draws the pages of story `job.seed` under `job.folder` and returns its record."""
     story = tell(job.seed, job.split)
-    name = f"theatre-{job.split}-{job.seed:06d}"
-    paths = [f"images/{name}/{number:02d}.png" for number in range(len(story.pages))]
-    truth = [_write_page(page, job, path) for page, path in zip(story.pages, paths, strict=True)]
-    return StoryRecord(
-        id=name,
-        images=paths,
-        captions=[page.caption for page in story.pages],
-        orders=list(range(len(paths))),
-        title=story.title,
-        license="CC0-1.0",
-        pages=truth,
-        extra={"plot": story.plot},
-    )
+    return _story_record(f"theatre-{job.split}-{job.seed:06d}", story.title, story.pages, job, {"plot": story.plot})
+
+
+def write_long_story(job: Job) -> StoryRecord:
+    """Draws the pages of long story `job.seed` under `job.folder` and returns its record."""
+    story = tell_long(job.seed, job.split, job.chapters)
+    extra = {"plots": list(story.plots), "chapters": list(job.chapters)}
+    return _story_record(f"long-{job.split}-{job.seed:06d}", story.title, story.pages, job, extra)
 
 
 def write_loose_page(job: Job) -> StoryRecord:
@@ -95,6 +92,22 @@ def page_truth(page: Page, boxes: list[Box]) -> dict[str, Any]:
     for actor, box in zip(truth["actors"], boxes, strict=True):
         actor["box"] = list(box)
     return truth | {"coreference": [list(span) for span in page.spans]}
+
+
+def _story_record(name: str, title: str, pages: tuple[Page, ...], job: Job, extra: dict[str, Any]) -> StoryRecord:
+    """Draws a story's pages and returns its record."""
+    paths = [f"images/{name}/{number:02d}.png" for number in range(len(pages))]
+    truth = [_write_page(page, job, path) for page, path in zip(pages, paths, strict=True)]
+    return StoryRecord(
+        id=name,
+        images=paths,
+        captions=[page.caption for page in pages],
+        orders=list(range(len(paths))),
+        title=title,
+        license="CC0-1.0",
+        pages=truth,
+        extra=extra,
+    )
 
 
 def _write_page(page: Page, job: Job, path: str) -> dict[str, Any]:

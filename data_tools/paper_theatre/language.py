@@ -179,6 +179,12 @@ NEWCOMER = (
     "a ADJ SPECIES by the name of NAME, in WEAR",
     "a ADJ SPECIES called NAME, who wore WEAR",
 )
+# The same for a character that the story has introduced in an earlier chapter: no look, only the name.
+KNOWN = {
+    "is": ("here is NAME again", "NAME had a new plan", "NAME was up early"),
+    "there": ("there was NAME", "there was NAME again", "there was NAME once more"),
+    "new": ("NAME",),
+}
 
 SUBJECT, OBJECT, POSSESSIVE = {"she", "he", "they"}, {"her", "him", "them"}, {"her", "his", "their"}
 FORMS_OF = {

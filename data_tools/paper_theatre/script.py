@@ -5,6 +5,7 @@ A template is English with slots. Characters are the letters a, b and c:
     {a}  {ab}  {abc}        names: "Pip", "Pip and Lily", "Pip, Lily and Tom"
     {a.is} {a.there}        a clause that introduces a: "Pip was a small fox in ...", "there lived a small fox ..."
     {a.new}                 a noun phrase that introduces a: "a small fox named Pip in a red coat"
+                            (all three only name a, if an earlier chapter introduced it)
     {a.he} {a.him} {a.his}  pronouns (a name wherever the pronoun would mean someone else); {a.He} is capital
     {ab.friends}            "the two friends" (or names)
     {a:sad} {a:sad.ing}     a phrase for a pose or an expression: "sighed", "weeping a little", {a:sad.ly} "sadly";
@@ -33,6 +34,7 @@ from data_tools.paper_theatre.language import (
     FORMS_OF,
     FRIENDS,
     INTRODUCE,
+    KNOWN,
     NEWCOMER,
     THERE,
     TIMES_SAID,
@@ -75,7 +77,10 @@ class Page:
 
 @dataclass
 class Script:
-    """Writes a story page after page, and remembers what must be remembered between pages."""
+    """Writes a story page after page, and remembers what must be remembered between pages.
+
+    `order` holds the letters in order of first mention, `known` those that an earlier chapter introduced.
+    """
 
     cast: dict[str, Member]
     values: dict[str, str]
@@ -84,6 +89,7 @@ class Script:
     place: str | None = None
     time: str | None = None
     discourse: Discourse = field(default_factory=Discourse)
+    known: frozenset[str] = frozenset()
 
     def page(self, template: str) -> Page:
         """Writes one page from a template.
@@ -123,8 +129,19 @@ class Script:
     def snapshot(self) -> Script:
         """A copy to go back to; the random numbers go on."""
         copy = Script(self.cast, self.values, self.rng, list(self.order), self.place, self.time)
-        copy.discourse = deepcopy(self.discourse)
+        copy.discourse, copy.known = deepcopy(self.discourse), self.known
         return copy
+
+    def next_chapter(self, cast: dict[str, Member], values: dict[str, str]) -> Script:
+        """The script of the story's next chapter: the same characters, in other roles.
+
+        Args:
+            cast: The same members, whichever letter each has now.
+            values: Values of the next plot.
+        """
+        letters = {member.name: letter for letter, member in cast.items()}
+        order = [letters[self.cast[letter].name] for letter in self.order]
+        return Script(cast, values, self.rng, order, self.place, self.time, deepcopy(self.discourse), frozenset(order))
 
     def _emit(self, text: str) -> None:
         if text and re.search(r"\b[Aa] $", self._text):
@@ -199,6 +216,12 @@ class Script:
             self._emit(part)
 
     def _introduce(self, letter: str, what: str) -> None:
+        if letter in self.known and not self._quoted:
+            before, after = self.rng.choice(KNOWN[what]).split("NAME")
+            self._emit(before)
+            self._mention(letter, self.cast[letter].name)
+            self._emit(after)
+            return
         if letter in self.order or self._quoted:
             raise ValueError(f"{letter} is introduced twice, or inside quotes")
         member = self.cast[letter]

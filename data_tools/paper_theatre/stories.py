@@ -52,7 +52,7 @@ def tell(seed: int, split: str, plot: str | None = None) -> Story:
     script = Script(members, values, rng)
     pages = []
     for beat in _beats(chosen, rng):
-        script, page = _write(beat, script, rng)
+        script, page = write_beat(beat, script, rng)
         pages.append(page)
     names = {letter: member.name for letter, member in members.items()}
     title = rng.choice(chosen.titles)
@@ -78,11 +78,11 @@ def _beats(plot: Plot, rng: random.Random) -> list[Beat]:
     return [beat for i, beat in enumerate(plot.beats) if not beat.optional or i in kept]
 
 
-def _write(beat: Beat, script: Script, rng: random.Random) -> tuple[Script, Page]:
-    """Writes a beat, in a wording of the right length."""
+def write_beat(beat: Beat, script: Script, rng: random.Random, words: range = WORDS) -> tuple[Script, Page]:
+    """Writes a beat, in a wording of the right length; the script goes on from the one returned."""
     for _ in range(_TRIES):
         attempt = script.snapshot()
         page = attempt.page(" ".join(rng.choice(part) for part in beat.parts))
-        if len(page.caption.split()) in WORDS:
+        if len(page.caption.split()) in words:
             return attempt, page
-    raise ValueError(f"no wording of 18 to 40 words in {_TRIES} tries: {beat.parts}")
+    raise ValueError(f"no wording of {words[0]} to {words[-1]} words in {_TRIES} tries: {beat.parts}")

@@ -1,0 +1,111 @@
+"""Tells long stories: the same heroes in one plot after another, and only the first chapter says what they look like.
+
+Later chapters call the heroes by name alone and cast them in other roles, so now and then one of them is away for a
+chapter. Whoever draws page 100 must remember what was said before page 12, or keep seeing the heroes in between.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import permutations
+
+from data_tools.paper_theatre.casting import cast
+from data_tools.paper_theatre.plots import PLOTS, Beat, Plot
+from data_tools.paper_theatre.plots.plot import page as beat
+from data_tools.paper_theatre.script import Member, Page, Script
+from data_tools.paper_theatre.stories import WORDS, write_beat
+
+# Without descriptions some wordings are shorter than any in a training story.
+LONG_WORDS = range(14, WORDS.stop)
+# The last page of a chapter that has a page more than its plot.
+EVENING = beat(
+    (
+        "{T:night} {ab} {ab~sat} by the window and talked about all that had happened.",
+        "{T:night} {a} told {b} the whole story once more, from the beginning to the end.",
+        "{T:dusk} {ab} {ab~walked} home side by side, and the way was not too long.",
+    ),
+    (
+        '{b} {b:sleepy}. "What shall we do tomorrow?" {b.he} asked.',
+        '"And tomorrow?" asked {b}. "Tomorrow is another story," said {a}, {a:sleepy,happy.ing}.',
+        '{a} {a:happy}. "It was a good day," {a.he} said, and {b} {b:sleepy}.',
+    ),
+)
+
+
+@dataclass(frozen=True)
+class LongStory:
+    """A story of several chapters.
+
+    Attributes:
+        title: Its title.
+        plots: Name of each chapter's plot.
+        cast: The characters in order of first mention; the spans of the pages count in this order.
+        pages: The pages of all chapters.
+    """
+
+    title: str
+    plots: tuple[str, ...]
+    cast: tuple[Member, ...]
+    pages: tuple[Page, ...]
+
+
+def tell_long(seed: int, split: str, lengths: Sequence[int]) -> LongStory:
+    """Tells one long story of three heroes; the same arguments always give the same story.
+
+    Args:
+        seed: Number of the story.
+        split: "train" or "heldout", as for `stories.tell`.
+        lengths: Pages of each chapter, such as `seedstory.layout.chapters` gives.
+
+    Raises:
+        ValueError: The split is unknown, or no plot can be told in a chapter's number of pages.
+    """
+    rng = random.Random(f"long-{split}-{seed}")
+    members = cast("abc", split, rng)
+    told: list[str] = []
+    pages: list[Page] = []
+    script = Script(members, {}, rng)
+    for number, length in enumerate(lengths):
+        plot = _next_plot(length, told, rng, all_heroes=number == 0)
+        told.append(plot.name)
+        values = {key: rng.choice(choices) for key, choices in plot.values.items()}
+        script = script.next_chapter(_roles(members, rng) if number else members, values)
+        for part in _beats(plot, length, rng):
+            script, page = write_beat(part, script, rng, WORDS if number == 0 else LONG_WORDS)
+            pages.append(page)
+        if number == 0:
+            heroes = tuple(members[letter] for letter in script.order)
+    names = [member.name for member in heroes]
+    title = rng.choice(("The Long Story of {}, {} and {}", "All the Adventures of {}, {} and {}")).format(*names)
+    return LongStory(title, tuple(told), heroes, tuple(pages))
+
+
+def _next_plot(length: int, told: Sequence[str], rng: random.Random, all_heroes: bool) -> Plot:
+    """One of the plots told least often that fit into a chapter."""
+    fitting = [plot for plot in PLOTS if _needed(plot) <= length <= len(plot.beats) + 1]
+    if all_heroes:
+        fitting = [plot for plot in fitting if plot.cast == "abc"]
+    if not fitting:
+        raise ValueError(f"no plot can be told in a chapter of {length} pages: ask for other numbers of pages")
+    fewest = min(told.count(plot.name) for plot in fitting)
+    return rng.choice([plot for plot in fitting if told.count(plot.name) == fewest])
+
+
+def _needed(plot: Plot) -> int:
+    return sum(not part.optional for part in plot.beats)
+
+
+def _beats(plot: Plot, length: int, rng: random.Random) -> list[Beat]:
+    """The beats of a chapter: all that are needed, and as many others as there is room for."""
+    spare = [i for i, part in enumerate(plot.beats) if part.optional]
+    kept = set(rng.sample(spare, min(length - _needed(plot), len(spare))))
+    beats = [part for i, part in enumerate(plot.beats) if not part.optional or i in kept]
+    return beats if len(beats) == length else [*beats, EVENING]
+
+
+def _roles(members: dict[str, Member], rng: random.Random) -> dict[str, Member]:
+    """The heroes in other roles; as in every cast, the first two differ in pronoun."""
+    casts = [dict(zip(members, order, strict=True)) for order in permutations(members.values())]
+    return rng.choice([roles for roles in casts if roles["a"].pronoun != roles["b"].pronoun])

@@ -1,0 +1,105 @@
+"""Long stories of the paper theatre: only the first chapter says the looks, and the captions alone give every scene."""
+
+import json
+
+import pytest
+
+from data_tools.paper_theatre.__main__ import main
+from data_tools.paper_theatre.chapters import tell_long
+from data_tools.paper_theatre.names import HELD_OUT_HE, HELD_OUT_SHE
+from data_tools.paper_theatre.reader import Reader
+from data_tools.paper_theatre.world import OUTFITS, SPECIES
+from seedstory.layout import chapters, countdown
+from seedstory.storystream import read_jsonl
+
+LENGTHS = chapters(200)
+
+
+@pytest.fixture(scope="module")
+def stories():
+    return [tell_long(seed, "heldout", LENGTHS) for seed in range(8)]
+
+
+def test_the_captions_alone_give_every_scene(stories):
+    stories = [*stories, *(tell_long(seed, "train", chapters(pages)) for seed, pages in enumerate((16, 24, 50, 100)))]
+    for story in stories:
+        reader = Reader()
+        for page in story.pages:
+            assert reader.read(page.caption) == page.scene, page.caption
+        assert reader.names == [member.name for member in story.cast]
+        assert reader.looks == [member.look for member in story.cast]
+
+
+def test_looks_are_said_in_the_first_chapter_only(stories):
+    for story in stories:
+        later = " ".join(page.caption.lower() for page in story.pages[LENGTHS[0] :])
+        for member in story.cast:
+            assert member.name.lower() in later
+        for word in (*SPECIES, *OUTFITS):
+            assert f" {word} " not in later, word
+
+
+def test_names_and_looks_are_held_out(stories):
+    for story in stories:
+        assert {member.name for member in story.cast} <= {*HELD_OUT_SHE, *HELD_OUT_HE}
+        assert any(member.look.held_out for member in story.cast)
+    assert tell_long(3, "heldout", LENGTHS) == stories[3] != tell_long(4, "heldout", LENGTHS)
+
+
+def test_every_hero_is_away_longer_than_a_chapter_now_and_then(stories):
+    for story in stories:
+        gaps = {member.name: [0] for member in story.cast}
+        for page in story.pages:
+            shown = {actor.name for actor in page.scene.actors}
+            for name, away in gaps.items():
+                away[-1] += 1
+                if name in shown:
+                    away.append(0)
+        assert max(max(away) for away in gaps.values()) > max(LENGTHS)
+
+
+def test_a_chapter_begins_where_the_countdown_begins(stories):
+    starts = [page for page, left in enumerate(countdown(200)) if left == 1]
+    assert [at + 1 for at in starts] == [sum(LENGTHS[: n + 1]) for n in range(len(LENGTHS))]
+    for story in stories:
+        assert len(story.pages) == 200 and len(story.plots) == len(LENGTHS)
+        # A chapter opens with one hero alone, whatever happened before.
+        for start in (0, *(at + 1 for at in starts[:-1])):
+            assert len(story.pages[start].scene.actors) == 1, story.pages[start].caption
+
+
+def test_records_hold_the_ground_truth(tmp_path):
+    main(["--out", str(tmp_path), "--split", "heldout", "--stories", "1", "--pages", "24", "--size", "32"])
+    (record,) = read_jsonl(tmp_path / "long-heldout.jsonl")
+    story = tell_long(0, "heldout", chapters(24))
+    assert record.captions == [page.caption for page in story.pages]
+    assert record.extra == {"plots": list(story.plots), "chapters": [12, 12]}
+    for path, truth, page in zip(record.images, record.pages, story.pages, strict=True):
+        assert (tmp_path / path).is_file()
+        assert [actor["name"] for actor in truth["actors"]] == [actor.name for actor in page.scene.actors]
+        assert {"place", "time", "props", "coreference"} <= set(truth)
+    # The same fields as a story of one chapter.
+    main(["--out", str(tmp_path), "--split", "heldout", "--stories", "1", "--size", "32"])
+    plain = json.loads((tmp_path / "heldout.jsonl").read_text().splitlines()[0])
+    assert set(plain) - {"plot"} == set(record.to_dict()) - {"plots", "chapters"}
+    assert set(plain["pages"][0]) == set(record.pages[0])
+    assert set(plain["pages"][0]["actors"][0]) == set(record.pages[0]["actors"][0])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--stories", "1", "--pages", "14"], "chapter of 7 pages"),
+        (["--stories", "1", "--pages", "-3"], "at least one page"),
+        (["--loose-pages", "1", "--pages", "24"], "how many with --stories"),
+    ],
+)
+def test_impossible_requests_are_said(tmp_path, capsys, arguments, message):
+    with pytest.raises(SystemExit):
+        main(["--out", str(tmp_path), *arguments])
+    assert message in capsys.readouterr().err
+
+
+def test_a_chapter_that_no_plot_fits_is_refused():
+    with pytest.raises(ValueError, match="chapter of 5 pages"):
+        tell_long(0, "heldout", [12, 5])

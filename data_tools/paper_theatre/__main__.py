@@ -38,9 +38,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--out", type=Path, required=True, help="folder of the data set; made where it is missing")
     parser.add_argument("--stories", type=int, default=0, help="how many stories (OUT/<split>.jsonl)")
-    parser.add_argument(
-        "--pages", type=int, default=0, help="length of long stories (OUT/long-<split>.jsonl)"
-    )
+    parser.add_argument("--pages", type=int, default=0, help="length of long stories (OUT/long-<split>.jsonl)")
     parser.add_argument("--loose-pages", type=int, default=0, help="how many single pages (OUT/loose-<split>.jsonl)")
     parser.add_argument("--split", choices=SPLITS, default="train", help="default: train")
     parser.add_argument("--seed", type=int, default=0, help="number of the first story or page (default: 0)")

@@ -25,6 +25,10 @@ class PageSpan:
         """Position right after the page."""
         return self.image_end + 1
 
+    def moved(self, distance: int) -> "PageSpan":
+        """The same page in a story whose positions are `distance` higher."""
+        return PageSpan(self.start + distance, self.image_start + distance, self.image_end + distance)
+
 
 @dataclass(frozen=True, kw_only=True)
 class CachePolicy:
@@ -91,7 +95,8 @@ class CachePolicy:
         """
         if not evicted or self.name not in ("sink", "mm_sink"):
             return []
-        kept = set(range(min(self.first_tokens, evicted[0].end)))
+        start = evicted[0].start
+        kept = set(range(start, min(start + self.first_tokens, evicted[0].end)))
         if self.name == "mm_sink":
             for page in [evicted[0], *reversed(evicted[1:])]:
                 picture = self._picture_sinks(page)

@@ -38,22 +38,25 @@ class KeyRotation:
             _CHECKED[llm] = rotation
         return _CHECKED[llm]
 
-    def shift(self, keys: torch.Tensor, distance: torch.Tensor) -> torch.Tensor:
-        """Rotate keys on by `distance` positions.
+    def table(self, distance: torch.Tensor, device: torch.device | str = "cpu") -> tuple[torch.Tensor, torch.Tensor]:
+        """Cosines and sines that move keys on by `distance` positions, `[S]`, for `apply`: float32, `[S, R / 2]` each.
 
-        Args:
-            keys: Keys as the model rotated them, `[B, H, S, Dh]`.
-            distance: Positions to move each key by, `[S]`.
-
-        Returns:
-            The moved keys in the type of `keys`, computed in float32 with angles in float64, `[B, H, S, Dh]`.
+        The angles are computed in float64.
         """
         angles = distance.double().cpu().outer(self.inverse_frequencies)
-        cosine, sine = (part.float().to(keys.device) for part in (angles.cos(), angles.sin()))
+        return angles.cos().float().to(device), angles.sin().float().to(device)
+
+    def apply(self, keys: torch.Tensor, table: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+        """Keys `[..., S, Dh]` moved as a table says, computed in float32, in the type they have."""
+        cosine, sine = table
         half = self.inverse_frequencies.shape[0]
         first, second, rest = keys.float().split([half, half, keys.shape[-1] - 2 * half], dim=-1)
         moved = [first * cosine - second * sine, second * cosine + first * sine, rest]
         return torch.cat(moved, dim=-1).to(keys.dtype)
+
+    def shift(self, keys: torch.Tensor, distance: torch.Tensor) -> torch.Tensor:
+        """Rotate keys `[..., S, Dh]`, as the model rotated them, on by `distance` positions, `[S]`."""
+        return self.apply(keys, self.table(distance, keys.device))
 
 
 @torch.no_grad()

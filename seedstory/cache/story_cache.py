@@ -1,45 +1,56 @@
-"""The keys and values of one story as a transformers `Cache` that forgets at page boundaries only.
+"""Keys and values of stories as a transformers `Cache` that forgets at page boundaries only.
 
-Shape legend: `H` key heads of width `Dh`, `S` sink tokens, `W` tokens of the window, in one story (batch 1).
+Shape legend: `B` stories (rows), `K` key heads of width `Dh`, `C` tokens a row has room for, `T` new tokens, `S` sinks.
 
 Positions. A token's keys carry the rotation of its place in the story. Recent pages (the window) keep it. When pages
 are evicted, their remaining tokens (the sinks) are moved up until they stand right before the window, each time from
 a pristine copy, so that errors do not add up. All distances are then those of a reader who stores un-rotated keys and
 numbers what is in the cache 0, 1, 2, ..., which is how StreamingLLM defines it (arXiv 2309.17453, section 3.2).
+
+Rows. Stories of different lengths stand side by side, each from place 0 of its row on. What lies behind a row's
+`length` is never seen: a row that takes no part in a pass, or a smaller one, is simply not advanced.
+
+Forms. The growing form makes room as a story needs it. The static form has all room from the start and, in the
+one-token step, writes where a tensor says and hands out its buffers whole, so that the step can be compiled or
+captured once; a story's lengths are then read from `lengths` on the device, and no step waits for the host.
 """
+
+import contextlib
+from collections.abc import Iterator, Sequence
 
 import torch
 from transformers import Cache, PreTrainedModel
 from transformers.cache_utils import CacheLayerMixin
 
-from seedstory.cache.policy import CachePolicy, PageSpan
+from seedstory.cache.ledger import Eviction, Ledger
+from seedstory.cache.policy import CachePolicy
 from seedstory.cache.rotation import KeyRotation
 
 _BLOCK = 256
+_REBASE_AT = 32_768  # float32 angles lose their sharpness in the hundred thousands
 
 
 class StoryCacheLayer(CacheLayerMixin):
-    """Keys and values of one layer: `S` sinks, then `W` tokens of the window, in one growing buffer.
+    """Keys and values of one layer, `[B, K, C, Dh]` each; see `StoryCache`, which keeps the books of all layers.
 
     Attributes:
-        length: `S + W`, tokens held.
-        forgotten: Tokens of the story that are not held; `length + forgotten` is the next token's position.
-        pristine: Keys of the sinks as the model made them, `[1, H, S, Dh]`, or None.
+        pristine: For each row, keys of its sinks as the model made them, `[K, S, Dh]`, or None.
     """
 
     is_sliding = False
-    is_croppable = True
+    is_compileable = True
 
-    def __init__(self) -> None:
+    def __init__(self, cache: "StoryCache", *, last: bool) -> None:
         super().__init__()
-        self.length = 0
-        self.forgotten = 0
-        self.pristine: torch.Tensor | None = None
+        self.cache, self.last = cache, last
+        self.pristine: list[torch.Tensor | None] = [None] * len(cache.rows)
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
         self.dtype, self.device = key_states.dtype, key_states.device
-        self.keys = key_states.new_empty(*key_states.shape[:2], 0, key_states.shape[-1])
-        self.values = value_states.new_empty(*value_states.shape[:2], 0, value_states.shape[-1])
+        rows, heads, width = len(self.cache.rows), key_states.shape[1], key_states.shape[-1]
+        # Zeros, since what lies behind a row's end is masked, and a masked NaN is still a NaN.
+        self.keys = key_states.new_zeros(rows, heads, self.cache.capacity or 0, width)
+        self.values = value_states.new_zeros(rows, heads, self.cache.capacity or 0, value_states.shape[-1])
         self.is_initialized = True
 
     def update(
@@ -47,153 +58,228 @@ class StoryCacheLayer(CacheLayerMixin):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-        end = self.length + key_states.shape[-2]
-        if end > self.keys.shape[-2]:
-            self.keys, self.values = (_grown(buffer, self.length, end) for buffer in (self.keys, self.values))
-        self.keys[:, :, self.length : end] = key_states
-        self.values[:, :, self.length : end] = value_states
-        self.length = end
+        count = key_states.shape[-2]
+        if self.cache.in_step:
+            rows = torch.arange(key_states.shape[0], device=key_states.device)
+            self.keys[rows, :, self.cache.lengths] = key_states[:, :, 0]
+            self.values[rows, :, self.cache.lengths] = value_states[:, :, 0]
+            return self.keys, self.values
+        starts = [row.length for row in self.cache.rows]
+        end = max(starts) + count
+        self.make_room(end)
+        if len(set(starts)) == 1:
+            self.keys[:, :, starts[0] : end] = key_states
+            self.values[:, :, starts[0] : end] = value_states
+        else:
+            for row, start in enumerate(starts):
+                self.keys[row, :, start : start + count] = key_states[row]
+                self.values[row, :, start : start + count] = value_states[row]
+        if self.last:
+            self.cache.advance([count] * len(starts))
         return self.keys[:, :, :end], self.values[:, :, :end]
 
-    def crop(self, tokens_to_remove: int) -> None:
-        """Forget the last tokens: `crop(-3)` forgets three."""
-        if not -self.length <= tokens_to_remove <= 0:
-            raise ValueError(f"Give the number of tokens to remove as a negative number, got {tokens_to_remove}.")
-        self.length += tokens_to_remove
+    def make_room(self, tokens: int) -> None:
+        """Grow the buffers, if need be, to hold this many tokens a row."""
+        if tokens <= self.keys.shape[-2]:
+            return
+        if self.cache.capacity is not None:
+            raise ValueError(
+                f"The static cache has room for {self.cache.capacity} tokens, but {tokens} are needed: "
+                "give it a larger capacity, or shorter captions."
+            )
+        self.keys, self.values = (_grown(buffer, tokens) for buffer in (self.keys, self.values))
 
-    def keep(self, kept: torch.Tensor, sinks: int, held_sinks: int, rotation: KeyRotation, shift: torch.Tensor) -> None:
-        """Forget all tokens but some and move those of evicted pages up.
-
-        Args:
-            kept: Sorted indices into what is held, the sinks first, `[S' + W']`.
-            sinks: `S'`, how many of them are sinks from now on.
-            held_sinks: `S`, how many tokens held were sinks before.
-            rotation: Moves keys.
-            shift: Distance from a sink's place in the story to its place before the window, `[S']`.
-        """
-        pristine = self.keys[:, :, kept[:sinks]]
-        if self.pristine is not None:
-            old = int((kept[:sinks] < held_sinks).sum())
-            pristine[:, :, :old] = self.pristine[:, :, kept[:old]]
-        self.forgotten += self.length - len(kept)
-        self.length = len(kept)
-        self.pristine = pristine if sinks else None
+    def evict(self, row: int, eviction: Eviction, kept: torch.Tensor, turn) -> None:
+        """Keep what an eviction keeps of a row and move its sinks up; `turn` does that with keys."""
+        sinks, old_sinks = eviction.sinks, eviction.old_sinks
+        pristine = self.keys[row, :, kept[:sinks]]
+        previous = self.pristine[row]
+        if previous is not None:
+            pristine[:, :old_sinks] = previous[:, kept[:old_sinks]]
+        self.pristine[row] = pristine if sinks else None
         # Index before writing: the source and the destination overlap.
-        self.keys[:, :, : self.length] = self.keys[:, :, kept]
-        self.values[:, :, : self.length] = self.values[:, :, kept]
+        self.keys[row, :, : len(kept)] = self.keys[row, :, kept]
+        self.values[row, :, : len(kept)] = self.values[row, :, kept]
         if sinks:
-            self.keys[:, :, :sinks] = rotation.shift(pristine, shift)
+            self.keys[row, :, :sinks] = turn(pristine)
 
-    def reset(self) -> None:
-        self.length = self.forgotten = 0
-        self.pristine = None
+    def select(self, rows: Sequence[int]) -> None:
+        if self.is_initialized:
+            index = torch.tensor(rows, device=self.device)
+            self.keys, self.values = self.keys[index], self.values[index]
+        self.pristine = [self.pristine[row] for row in rows]
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        return self.length + query_length, self.forgotten
+        return self.cache.held + query_length, self.cache.rows[0].forgotten
 
     def get_seq_length(self) -> int:
-        return self.length + self.forgotten
+        return self.cache.position
 
     def get_max_length(self) -> int:
         return -1
 
+    def reset(self) -> None:
+        self.pristine = [None] * len(self.pristine)
 
-def _grown(buffer: torch.Tensor, used: int, needed: int) -> torch.Tensor:
+
+def _grown(buffer: torch.Tensor, needed: int) -> torch.Tensor:
     capacity = -(-needed // _BLOCK) * _BLOCK
-    larger = buffer.new_empty(*buffer.shape[:2], capacity, buffer.shape[-1])
-    larger[:, :, :used] = buffer[:, :, :used]
+    larger = buffer.new_zeros(*buffer.shape[:2], capacity, buffer.shape[-1])
+    larger[:, :, : buffer.shape[-2]] = buffer
     return larger
 
 
 class StoryCache(Cache):
-    """Keys and values of one story under a `CachePolicy`.
+    """Keys and values of one or several stories under a `CachePolicy`.
 
-    The engine says where pages lie (`end_page`) and when to forget (`evict`); everything else is a plain `Cache`.
+    A pass through the model adds its tokens to every row; the engine takes back what was padding (`forget_last`), says
+    where pages lie (`end_page`) and when to forget (`evict`).
 
     Args:
         llm: The language model whose keys and values are held.
         policy: What is kept.
+        stories: `B`.
+        capacity: Tokens a row has room for, in the static form; None for the growing form.
+
+    Attributes:
+        rows: The books of each story.
+        lengths: In the static form, tokens held of each story, on the device, `[B]`.
+        in_step: Whether the pass under way is the static form's one-token step.
 
     Raises:
         ValueError: If the policy evicts and the model's keys cannot be moved.
     """
 
-    def __init__(self, llm: PreTrainedModel, policy: CachePolicy) -> None:
-        super().__init__(layers=[StoryCacheLayer() for _ in range(llm.config.num_hidden_layers)])
-        self.policy = policy
+    def __init__(
+        self, llm: PreTrainedModel, policy: CachePolicy, *, stories: int = 1, capacity: int | None = None
+    ) -> None:
+        self.policy, self.capacity = policy, capacity
         self.rotation = KeyRotation.of(llm) if policy.bounded else None
-        self.pages: list[PageSpan] = []
-        self.evicted: list[PageSpan] = []
-        self.sink_positions: list[int] = []
+        self.rows = [Ledger() for _ in range(stories)]
+        self.rebase_at = _REBASE_AT
+        self.in_step = False
+        self.lengths = torch.zeros(stories, dtype=torch.long, device=llm.device)
+        self._forgotten = torch.zeros_like(self.lengths)
+        last = llm.config.num_hidden_layers - 1
+        super().__init__(layers=[StoryCacheLayer(self, last=number == last) for number in range(last + 1)])
+
+    @property
+    def static(self) -> bool:
+        return self.capacity is not None
 
     @property
     def position(self) -> int:
-        """Position of the story's next token."""
-        return self.layers[0].get_seq_length()
+        """Position of the next token of the first story."""
+        return self.rows[0].position
 
     @property
     def held(self) -> int:
-        """Tokens held."""
-        return self.layers[0].length
+        """Tokens held of the longest row."""
+        return max(row.length for row in self.rows)
 
     @property
     def nbytes(self) -> int:
         """Bytes of all buffers, used or not."""
-        tensors = [part for layer in self.layers for part in (layer.keys, layer.values, layer.pristine)]
-        return sum(part.nbytes for part in tensors if part is not None)
+        layers = [layer for layer in self.layers if layer.is_initialized]
+        pristine = [part for layer in layers for part in layer.pristine if part is not None]
+        return sum(part.nbytes for part in [*(b for layer in layers for b in (layer.keys, layer.values)), *pristine])
+
+    # --------------------------------------------------------------------------------------------- what a pass needs
 
     def position_ids(self, count: int, device: torch.device | str = "cpu") -> torch.Tensor:
-        """Positions of the next `count` tokens, `[1, count]`."""
-        return torch.arange(self.position, self.position + count, device=device).unsqueeze(0)
+        """Positions of the next `count` tokens of each story, `[B, count]`."""
+        starts = torch.tensor([row.position for row in self.rows], device=device)
+        return starts[:, None] + torch.arange(count, device=device)
 
     def causal_mask(self, count: int, device: torch.device | str = "cpu") -> torch.Tensor | None:
-        """Mask of the next `count` tokens over what is held and themselves, `[1, 1, count, held + count]`."""
-        if count == 1:
+        """Mask of the next `count` tokens over what is held and themselves, `[B, 1, count, held + count]`."""
+        if count == 1 and len(self.rows) == 1:
             return None
-        mask = torch.ones(count, self.held + count, dtype=torch.bool, device=device)
-        return mask.tril(self.held)[None, None]
+        lengths = torch.tensor([row.length for row in self.rows], device=device)
+        last_seen = lengths[:, None] + torch.arange(count, device=device)
+        return (torch.arange(self.held + count, device=device) <= last_seen[..., None])[:, None]
 
-    def forget_last(self, count: int) -> None:
-        """Forget the last `count` tokens; they must belong to the page being written."""
+    def step_inputs(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Positions `[B, 1]` and mask `[B, 1, 1, C]` of the static form's one-token step, from tensors alone."""
+        assert self.capacity is not None, "only the static form has such a step"
+        seen = torch.arange(self.capacity, device=self.lengths.device) <= self.lengths[:, None]
+        return (self.lengths + self._forgotten)[:, None], seen[:, None, None]
+
+    @contextlib.contextmanager
+    def step(self) -> Iterator[None]:
+        """Within it, one token of each story is written where `lengths` says, and nothing is counted."""
+        self.in_step = True
+        try:
+            yield
+        finally:
+            self.in_step = False
+
+    def check_room(self, count: int) -> None:
+        """Make room for `count` more tokens of each story, for who writes them without a pass through the model."""
         for layer in self.layers:
-            layer.crop(-count)
-        assert self.position >= (self.pages[-1].end if self.pages else 0), "only the open page may be cropped"
+            layer.make_room(self.held + count)
 
-    def end_page(self, image_start: int, image_end: int) -> None:
-        """Note that a page has ended.
+    # ------------------------------------------------------------------------------------------------- what is kept
 
-        Args:
-            image_start: Position of its `<img>`.
-            image_end: Position of its `</img>`.
-        """
-        start = self.pages[-1].end if self.pages else self.evicted[-1].end if self.evicted else 0
-        assert start <= image_start < image_end < self.position, "a page must lie inside the cache"
-        self.pages.append(PageSpan(start, image_start, image_end))
+    def advance(self, counts: Sequence[int]) -> None:
+        """Note that the next tokens of each story are held; a pass through the model notes it by itself."""
+        for row, count in zip(self.rows, counts, strict=True):
+            row.advance(count)
+        self._tell_device()
+
+    def forget_last(self, counts: int | Sequence[int]) -> None:
+        """Forget the last tokens of each story; they must belong to the page being written."""
+        for row, count in zip(self.rows, [counts] * len(self.rows) if isinstance(counts, int) else counts, strict=True):
+            row.forget_last(count)
+        self._tell_device()
+
+    def end_page(self, image_start: int, image_end: int, row: int = 0) -> None:
+        """Note that a page of a story has ended, see `Ledger.end_page`."""
+        self.rows[row].end_page(image_start, image_end)
 
     def evict(self) -> None:
         """Forget the pages that the policy does not keep whole. Call it at page boundaries only."""
-        if not self.policy.bounded or len(self.pages) <= self.policy.window_pages:
-            return
-        count = len(self.pages) - self.policy.window_pages
-        leaving, self.pages = self.pages[:count], self.pages[count:]
-        # Of the pages that left earlier, the policy only ever asks for the first and for recent ones.
-        self.evicted = [*self.evicted, *leaving]
-        self.evicted = [*self.evicted[:1], *self.evicted[1:][-max(1, self.policy.sink_budget) :]]
-        held_sinks = len(self.sink_positions)
-        window_start = self.position - (self.held - held_sinks)
-        index = {position: place for place, position in enumerate(self.sink_positions)}
-        index |= {place: held_sinks + place - window_start for place in range(window_start, self.pages[0].start)}
-        sinks = [position for position in self.policy.sinks(self.evicted) if position in index]
-        recent = range(held_sinks + self.pages[0].start - window_start, self.held)
-        device = self.layers[0].device
-        kept = torch.tensor([*(index[position] for position in sinks), *recent], device=device)
-        first = self.pages[0].start - len(sinks)
-        shift = torch.tensor([first + place - position for place, position in enumerate(sinks)])
-        for layer in self.layers:
-            layer.keep(kept, len(sinks), held_sinks, self.rotation, shift)
-        self.sink_positions = sinks
+        for number, row in enumerate(self.rows):
+            eviction = row.evict(self.policy)
+            if eviction is not None:
+                self._move(number, eviction)
+            if self.policy.bounded and row.position > self.rebase_at and row.forgotten:
+                self._rebase(number, row.rebase(), row.length)
+        self._tell_device()
 
-    def reset(self) -> None:
-        """Forget everything but the buffers."""
-        super().reset()
-        self.pages, self.evicted, self.sink_positions = [], [], []
+    def _move(self, row: int, eviction: Eviction) -> None:
+        assert self.rotation is not None
+        rotation, device = self.rotation, self.layers[0].device
+        kept = torch.tensor(eviction.kept, device=device)
+        table = rotation.table(torch.tensor(eviction.shift), device)
+        for layer in self.layers:
+            layer.evict(row, eviction, kept, lambda keys: rotation.apply(keys, table))
+
+    def _rebase(self, row: int, base: int, length: int) -> None:
+        assert self.rotation is not None
+        table = self.rotation.table(torch.tensor([-base]), self.layers[0].device)
+        for layer in self.layers:
+            layer.keys[row, :, :length] = self.rotation.apply(layer.keys[row, :, :length], table)
+            if layer.pristine[row] is not None:
+                layer.pristine[row] = self.rotation.apply(layer.pristine[row], table)
+
+    def _tell_device(self) -> None:
+        if self.static:
+            books = torch.tensor([[row.length for row in self.rows], [row.forgotten for row in self.rows]])
+            self.lengths.copy_(books[0], non_blocking=True)
+            self._forgotten.copy_(books[1], non_blocking=True)
+
+    def reset(self, row: int | None = None) -> None:
+        """Forget everything of one story, or of all, but the buffers."""
+        for number in range(len(self.rows)) if row is None else [row]:
+            self.rows[number].reset()
+            for layer in self.layers:
+                layer.pristine[number] = None
+        self._tell_device()
+
+    def select(self, rows: Sequence[int]) -> None:
+        """Keep these stories alone, in this order."""
+        self.rows = [self.rows[row] for row in rows]
+        self.lengths, self._forgotten = self.lengths[list(rows)], self._forgotten[list(rows)]
+        for layer in self.layers:
+            layer.select(rows)

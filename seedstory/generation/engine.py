@@ -12,255 +12,381 @@ The caption's decoding steps leave nothing behind: its keys and values are those
 decoded, given by the user or restored. So what follows a page depends on its caption and features alone, and a story
 that is resumed or redone from some page on comes out as the same bytes as one written in one go. The price is the
 caption's tokens in a pass that is made anyway.
+
+Several stories may be written together, page by page; each comes out as it would alone. A story is a row of the
+cache. With guidance of the text it has a second row, which knows the page's label and the caption, but not the story.
+
+Shape legend: `B` rows, `T` tokens, `D` hidden width, `V` vocabulary of captions, `N` visual tokens, `F` feature tokens
+of width `Df`.
 """
 
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 
 from seedstory.cache import CachePolicy, StoryCache
-from seedstory.generation.sampling import CaptionSampler, SamplingConfig, page_generator
+from seedstory.generation.decoding import autocast, make_step
+from seedstory.generation.pages import OpeningPage, PageDraft, StoryStart
+from seedstory.generation.sampling import CaptionSampler, LogitsHook, SamplingConfig, guided, page_generator
 from seedstory.layout import countdown
 from seedstory.modeling import StoryModel
 
 _SENTENCE_END = re.compile(r"[.!?…]+[\"'”’)\]]*(?=\s|$)")
 
 
-@dataclass(frozen=True)
-class OpeningPage:
-    """What is given of a page; what is not given, the model makes.
+class _Story:
+    """A story while it is written."""
 
-    Attributes:
-        caption: The text; None leaves it to the model, or means no text where there are features.
-        features: Features of the picture, `[F, Df]`.
-    """
-
-    caption: str | None = None
-    features: torch.Tensor | None = None
-
-
-@dataclass(frozen=True)
-class PageDraft:
-    """A page as the language model leaves it, before its picture is painted.
-
-    Attributes:
-        index: Number of the page, from 0.
-        caption: Its text.
-        features: Features of its picture, float32, `[F, Df]`. Keep them in full precision to resume exactly.
-        caption_seconds: Time to decode the caption.
-        picture_seconds: Time to regress the features.
-        context_seconds: Time to read the picture, open the next page and evict.
-        cached_tokens: Tokens held in the cache after the page.
-    """
-
-    index: int
-    caption: str
-    features: torch.Tensor
-    caption_seconds: float
-    picture_seconds: float
-    context_seconds: float
-    cached_tokens: int
+    def __init__(self, number: int, start: StoryStart) -> None:
+        self.number, self.opening, self.pages, self.seed = number, list(start.opening), start.pages, start.seed
+        self.labels = countdown(start.pages)
+        self.index = 0
+        self.history: list[list[int]] = []  # ids of recent captions
+        self.window: list[torch.Tensor] = []  # embeddings of recent pages, for the policy that reads them again
+        self.text = torch.empty(0)  # embeddings of the open page's caption and <img>, [T, D]
 
     @property
-    def seconds(self) -> float:
-        return self.caption_seconds + self.picture_seconds + self.context_seconds
-
-    def as_opening(self) -> OpeningPage:
-        """This page as something given, to resume a story after it."""
-        return OpeningPage(self.caption, self.features)
+    def given(self) -> OpeningPage:
+        return self.opening[self.index] if self.index < len(self.opening) else OpeningPage()
 
 
 class StoryEngine:
-    """Writes stories page by page.
+    """Writes stories page by page with a `StoryModel`.
 
     Args:
-        model: A story model with its layout, in evaluation mode.
-        policy: What the cache keeps; `mm_sink` by default.
-        sampling: How captions are sampled.
+        model: The model, in evaluation mode.
+        policy: What its cache keeps.
+        sampling: How captions are chosen.
+        decoding: How a token is decoded, one of `seedstory.settings.DECODINGS`; see `seedstory.generation.decoding`.
+        logits_hook: A control of the user's own over captions, see `LogitsHook`.
+
+    Attributes:
+        decoding: The form that was taken.
+        cache: Keys and values of the stories under way.
 
     Raises:
-        ValueError: If the model has no layout, is in training mode, or does not allow the cache policy.
-
-    Example:
-        >>> engine = StoryEngine(StoryPipeline.from_pretrained("mini").story_model)
-        >>> engine.start([OpeningPage("Fern the fox found a lantern.")], pages=10, seed=7)
-        >>> for page in engine.pages():
-        ...     print(page.index, page.caption, page.features.shape)
+        ValueError: If the model is in training mode, or does not allow the policy or the decoding.
     """
 
     def __init__(
-        self, model: StoryModel, policy: CachePolicy | None = None, sampling: SamplingConfig | None = None
+        self,
+        model: StoryModel,
+        policy: CachePolicy | None = None,
+        sampling: SamplingConfig | None = None,
+        *,
+        decoding: str = "auto",
+        logits_hook: LogitsHook | None = None,
     ) -> None:
         if model.layout is None:
-            raise ValueError("The model has no layout (tokenizer); load it with StoryModel.from_pretrained.")
+            raise ValueError("The model has no layout (tokenizer); build it with from_base or from_pretrained.")
         if model.training:
             raise ValueError("The model is in training mode; call model.eval() before writing stories.")
         self.model, self.layout = model, model.layout
         self.policy = CachePolicy() if policy is None else policy
         self.sampling = SamplingConfig() if sampling is None else sampling
+        self.logits_hook = logits_hook
         self.cache = StoryCache(model.llm, self.policy)
+        self._cast = autocast(model)
+        self.decoding, self._step = make_step(decoding, model, self._cast)
         first, tokenizer = model.config.image_start_id, self.layout.tokenizer
         special = {self.layout.eos_id, *tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}
         self._forbidden_ids = sorted(id for id in special if id < first)
         self._special_text = re.compile("|".join(re.escape(text) for text in sorted(tokenizer.get_added_vocab())))
-        # LoRA that is not merged is float32 on a base that may not be; autocast is how the two meet.
-        self._mixed = any(weight.dtype != model.llm.dtype for weight in model.parameters())
-        self._pages = 0
+        self._guided = self.sampling.text_guidance != 1
+        self._stories: list[_Story] = []
+        self._started = False
 
-    def start(self, opening: Sequence[OpeningPage] = (), *, pages: int, seed: int = 0) -> None:
+    # -------------------------------------------------------------------------------------------------------- begin
+
+    def start(self, opening: Sequence[OpeningPage] = (), *, pages: int, seed: int = 0, score: bool = False) -> None:
         """Begin a story; `pages()` then writes it.
 
         Args:
-            opening: What is given of the first pages. It may span the whole story (a script of captions), and it
-                resumes a story if it holds that story's pages so far.
+            opening: As in `StoryStart`.
             pages: Pages of the whole story, the opening included.
-            seed: Seed of the captions; each page has random numbers of its own, derived from it and the page's index.
+            seed: As in `StoryStart`.
+            score: Also report how probable the model finds each caption.
 
         Raises:
             ValueError: If there is no page, the opening is longer than the story, or an opening page is malformed.
         """
-        labels = countdown(pages)
-        if len(opening) > pages:
-            raise ValueError(f"The opening has {len(opening)} pages, but the story shall have {pages}.")
+        self.start_many([StoryStart(opening, pages, seed)], score=score)
+
+    def start_many(self, stories: Sequence[StoryStart], *, score: bool = False) -> None:
+        """Begin stories that are written together, page by page; each comes out as it would alone.
+
+        Args:
+            stories: The stories; they may differ in length.
+            score: As in `start`.
+
+        Raises:
+            ValueError: As `start`; or there is no story.
+        """
+        if not stories:
+            raise ValueError("There is no story to start.")
+        for story in stories:
+            self._check(story)
+        self._stories = [_Story(number, story) for number, story in enumerate(stories)]
+        self._score, self._started = score, True
+        rows = len(stories) * (2 if self._guided else 1)
+        capacity = self._capacity() if self._step.static else None
+        if len(self.cache.rows) == rows and self.cache.capacity == capacity:
+            self.cache.reset()
+        else:
+            self.cache = StoryCache(self.model.llm, self.policy, stories=rows, capacity=capacity)
+        with torch.inference_mode():
+            self._next = self._open_page([self._embed(self._opening_ids(story)) for story in self._stories])
+
+    def _check(self, story: StoryStart) -> None:
+        countdown(story.pages)
+        if len(story.opening) > story.pages:
+            raise ValueError(f"The opening has {len(story.opening)} pages, but the story shall have {story.pages}.")
         shape = (self.model.config.feature_tokens, self.model.config.feature_dim)
-        for index, page in enumerate(opening):
+        for index, page in enumerate(story.opening):
             if page.features is not None and tuple(page.features.shape) != shape:
                 raise ValueError(f"Opening page {index} has features {tuple(page.features.shape)}, expected {shape}.")
             self.layout.caption_ids(page.caption or "")
-        self._opening, self._labels, self._pages, self._seed = list(opening), labels, pages, seed
-        self._index = 0
-        self._history: list[list[int]] = []
-        self._window: list[torch.Tensor] = []
-        self.cache.reset()
-        with torch.inference_mode():
-            self._next = self._read(self._embed([*self.layout.opening_ids, *self._label_ids(0)]))[:, -1]
+
+    def _capacity(self) -> int:
+        """Tokens that a row of the static cache may come to hold."""
+        page = 0
+        for story in self._stories:
+            given = [len(self.layout.caption_ids(opening.caption or "")) for opening in story.opening]
+            caption = max([self.sampling.max_caption_tokens, *given])
+            label = max(len(self.layout.page_label_ids(label)) for label in story.labels)
+            page = max(page, label + caption + self.layout.num_visual_tokens + 2)
+        longest = max(story.pages for story in self._stories)
+        sinks = {"sink": self.policy.first_tokens, "mm_sink": self.policy.sink_budget}.get(self.policy.name, 0)
+        pages = longest if self.policy.name == "dense" else min(longest, self.policy.window_pages)
+        needed = len(self.layout.opening_ids) + sinks + (pages + 2) * page
+        return -(-needed // 64) * 64
+
+    # --------------------------------------------------------------------------------------------------------- write
 
     def pages(self, on_text: Callable[[int, str], Any] | None = None) -> Iterator[PageDraft]:
         """Write the pages that are left.
 
         Args:
-            on_text: Called with the page's index and its caption so far after every decoded token.
+            on_text: Called with the page's index and its caption so far after every decoded token; for one story.
 
         Yields:
-            One page at a time; the next one is not begun before it is asked for.
+            One page at a time, of every story in turn; the next pages are not begun before they are asked for.
 
         Raises:
             ValueError: If no story was started, or the model returns NaN.
         """
-        if not self._pages:
+        if not self._started:
             raise ValueError("No story was started; call engine.start(opening, pages=...) first.")
-        while self._index < self._pages:
-            draft = self._write_page(self._index, on_text)
-            self._index += 1
-            yield draft
+        if on_text is not None and len(self._stories) > 1:
+            raise ValueError("on_text follows one story; these are several.")
+        while self._stories:
+            yield from self._write_pages(on_text)
 
     @torch.inference_mode()
-    def _write_page(self, index: int, on_text: Callable[[int, str], Any] | None) -> PageDraft:
-        times = [time.perf_counter()]
-        given = self._opening[index] if index < len(self._opening) else OpeningPage()
-        if given.caption is None and given.features is None:
-            caption = self._decode_caption(index, on_text)
-        else:
-            caption = " ".join((given.caption or "").split())
-        caption_ids = self.layout.caption_ids(caption)
+    def _write_pages(self, on_text: Callable[[int, str], Any] | None) -> list[PageDraft]:
+        """The next page of every story."""
+        stories, times = self._stories, [time.perf_counter()]
+        captions = self._captions(on_text)
+        ids = [self.layout.caption_ids(caption) for caption in captions]
         times.append(time.perf_counter())
 
         # The queries are read even if the picture is given, so that a restored page repeats its first writing exactly.
         count = self.layout.num_visual_tokens
-        image_start = self.cache.position + len(caption_ids)
-        text = self._embed([*caption_ids, self.layout.image_start_id, *self.layout.query_ids])
-        hidden = self._read(text)
-        self.cache.forget_last(count)
-        if given.features is None:
-            features = self._cast(self.model.decode_features, hidden[:, -count:])[0].float()
-        else:
-            features = given.features.to(hidden.device, torch.float32)
+        start_id, query_ids = self.layout.image_start_id, self.layout.query_ids
+        image_starts = [row.position + len(own) for row, own in zip(self.cache.rows, ids, strict=False)]
+        texts = [self._embed([*own, start_id, *query_ids]) for own in ids]
+        hidden = self._read(texts)
+        self.cache.forget_last(self._each(count))
+        drawn = self._cast(self.model.decode_features, torch.stack([part[-count:] for part in hidden])).float()
+        features = [
+            new if story.given.features is None else story.given.features.to(new.device, torch.float32)
+            for story, new in zip(stories, drawn, strict=True)
+        ]
+        scores = [self._log_likelihood(row, own, hidden[row]) if self._score else None for row, own in enumerate(ids)]
         times.append(time.perf_counter())
 
-        self._history = [*self._history, caption_ids][-max(1, self.sampling.history_pages) :]
-        if index + 1 < self._pages:
-            self._turn_page(index, text[:, :-count], features, image_start)
+        for story, own, text in zip(stories, ids, texts, strict=True):
+            story.history = [*story.history, own][-max(1, self.sampling.history_pages) :]
+            story.text = text[:-count]
+        held = self._turn_pages(features, image_starts)
         times.append(time.perf_counter())
-        caption_seconds, picture_seconds, context_seconds = (b - a for a, b in zip(times, times[1:], strict=False))
+        caption, picture, context = ((b - a) / len(stories) for a, b in zip(times, times[1:], strict=False))
         with torch.inference_mode(False):
-            features = features.clone()
-        return PageDraft(
-            index, caption, features, caption_seconds, picture_seconds, context_seconds, cached_tokens=self.cache.held
-        )
+            return [
+                PageDraft(
+                    story.index - 1,
+                    captions[row],
+                    features[row].clone(),
+                    caption,
+                    picture,
+                    context,
+                    cached_tokens=held[row],
+                    caption_tokens=len(ids[row]) + 1,
+                    log_likelihood=scores[row],
+                    story=story.number,
+                )
+                for row, story in enumerate(stories)
+            ]
 
-    def _decode_caption(self, index: int, on_text: Callable[[int, str], Any] | None) -> str:
-        sampler = CaptionSampler(
+    def _captions(self, on_text: Callable[[int, str], Any] | None) -> list[str]:
+        """Captions of the open pages, given or decoded."""
+        captions = [" ".join((story.given.caption or "").split()) for story in self._stories]
+        ids: dict[int, list[int]] = {}
+        samplers: dict[int, CaptionSampler] = {}
+        for row, story in enumerate(self._stories):
+            if story.given.caption is None and story.given.features is None:
+                samplers[row], ids[row] = self._sampler(story), []
+        before = [row.position for row in self.cache.rows]
+        asked = self._with_partners(samplers)
+        logits = self._cast(self.model.caption_logits, self._next[asked]) if samplers else self._next
+        while samplers:
+            scores = dict(zip(asked, logits, strict=True))
+            for row, sampler in list(samplers.items()):
+                caption = self._add_token(row, sampler, scores, ids[row], on_text)
+                if caption is not None:
+                    captions[row] = caption
+                    del samplers[row]
+            asked = self._with_partners(samplers)
+            if asked:
+                tokens = [ids[row % len(self._stories)][-1] for row in asked]
+                logits = self._step(self.cache, tokens, asked)
+        self.cache.forget_last([row.position - at for row, at in zip(self.cache.rows, before, strict=True)])
+        return captions
+
+    def _add_token(
+        self,
+        row: int,
+        sampler: CaptionSampler,
+        scores: dict[int, torch.Tensor],
+        ids: list[int],
+        on_text: Callable[[int, str], Any] | None,
+    ) -> str | None:
+        """Choose the next token of a caption; the whole caption if that ends it."""
+        logits = scores[row]
+        if self._guided:
+            logits = guided(logits, scores[row + len(self._stories)], self.sampling.text_guidance)
+        token = sampler(logits, ids)
+        if token == self.layout.image_start_id:
+            return self._plain_text(ids)
+        ids.append(token)
+        if on_text is not None:
+            on_text(self._stories[row].index, self._plain_text(ids))
+        if sampler.reads_text:
+            caption = sampler.finished(self._plain_text(ids), ids)
+            if caption is not None:
+                return caption
+        if len(ids) < self.sampling.max_caption_tokens:
+            return None
+        caption = self._plain_text(ids)
+        ends = [match.end() for match in _SENTENCE_END.finditer(caption) if match.end() * 3 > len(caption)]
+        return caption[: ends[-1]] if ends else caption
+
+    def _sampler(self, story: _Story) -> CaptionSampler:
+        return CaptionSampler(
             self.sampling,
             end_id=self.layout.image_start_id,
             forbidden_ids=self._forbidden_ids,
-            history=self._history,
-            generator=page_generator(self._seed, index),
+            history=story.history,
+            generator=page_generator(story.seed, story.index),
+            hook=None if self.logits_hook is None else partial(self.logits_hook, story.index),
         )
-        ids: list[int] = []
-        hidden, before = self._next, self.cache.position
-        while len(ids) < self.sampling.max_caption_tokens:
-            token = sampler(self._cast(self.model.caption_logits, hidden)[0], ids)
-            if token == self.layout.image_start_id:
-                break
-            ids.append(token)
-            if on_text is not None:
-                on_text(index, self._plain_text(ids))
-            if len(ids) < self.sampling.max_caption_tokens:
-                hidden = self._read(self._embed([token]))[:, -1]
-        self.cache.forget_last(self.cache.position - before)
-        caption = self._plain_text(ids)
-        if len(ids) == self.sampling.max_caption_tokens:
-            ends = [match.end() for match in _SENTENCE_END.finditer(caption) if match.end() * 3 > len(caption)]
-            caption = caption[: ends[-1]] if ends else caption
-        return caption
 
     def _plain_text(self, ids: Sequence[int]) -> str:
         # Letters may happen to spell the name of a special token, which no caption can hold.
         return " ".join(self._special_text.sub(" ", self.layout.caption_text(ids)).split())
 
-    def _turn_page(self, index: int, text: torch.Tensor, features: torch.Tensor, image_start: int) -> None:
-        """Read the page's picture and the next page's label, then let the cache forget.
+    def _log_likelihood(self, row: int, ids: Sequence[int], hidden: torch.Tensor) -> float:
+        """Log-probability of a caption and its `<img>`, given the hidden states of its tokens, `[T, D]`."""
+        before = torch.cat([self._next[row][None], hidden[: len(ids)]])
+        logits = self._cast(self.model.caption_logits, before).float()
+        targets = torch.tensor([*ids, self.layout.image_start_id], device=logits.device)
+        return -torch.nn.functional.cross_entropy(logits, targets, reduction="sum").item()
+
+    # --------------------------------------------------------------------------------------------------- turn a page
+
+    def _turn_pages(self, features: list[torch.Tensor], image_starts: list[int]) -> list[int]:
+        """Read the pages' pictures and the next pages' labels, then let the cache forget.
 
         Args:
-            index: The page that ends.
-            text: Embeddings of its caption and `<img>`, `[1, T, D]`.
-            features: Features of its picture, `[F, Df]`.
-            image_start: Position of its `<img>`.
-        """
-        picture = self._cast(self.model.embed_pictures, features[None]).to(text.dtype)
-        picture = torch.cat([picture, self._embed([self.layout.image_end_id])], dim=1)
-        label = self._embed(self._label_ids(index + 1))
-        if self.policy.recomputes:
-            page = torch.cat([self._embed(self._label_ids(index)), text, picture], dim=1)
-            self._window = [*self._window, page][-self.policy.window_pages :]
-            self.cache.reset()
-            start = [self._embed(self.layout.opening_ids)] if self.layout.opening_ids else []
-            hidden = self._read(torch.cat([*start, *self._window, label], dim=1))
-        else:
-            hidden = self._read(torch.cat([picture, label], dim=1))
-            self.cache.end_page(image_start, image_start + self.layout.num_visual_tokens + 1)
-            self.cache.evict()
-        self._next = hidden[:, -1]
+            features: Features of each story's picture, `[F, Df]`.
+            image_starts: Position of each `<img>`.
 
-    def _label_ids(self, index: int) -> list[int]:
-        return self.layout.page_label_ids(self._labels[index])
+        Returns:
+            Tokens that each story holds afterwards. Stories that have ended are left out from now on.
+        """
+        stories = self._stories
+        for story in stories:
+            story.index += 1
+        going = [row for row, story in enumerate(stories) if story.index < story.pages]
+        held = [row.length for row in self.cache.rows[: len(stories)]]
+        if not going:
+            self._stories = []
+            return held
+        if len(going) < len(stories):
+            self.cache.select(self._with_partners(going))
+            self._stories = stories = [stories[row] for row in going]
+            features, image_starts = [features[row] for row in going], [image_starts[row] for row in going]
+        pictures = self._cast(self.model.embed_pictures, torch.stack(features))
+        pieces = []
+        for row, story in enumerate(stories):
+            picture = torch.cat([pictures[row].to(story.text.dtype), self._embed([self.layout.image_end_id])])
+            if self.policy.recomputes:
+                page = torch.cat([self._embed(self._label_ids(story, story.index - 1)), story.text, picture])
+                story.window = [*story.window, page][-self.policy.window_pages :]
+                self.cache.reset(row)
+                picture = torch.cat([self._embed(self.layout.opening_ids), *story.window])
+            pieces.append(torch.cat([picture, self._embed(self._label_ids(story, story.index))]))
+        self._next = self._open_page(pieces)
+        if not self.policy.recomputes:
+            for row, start in enumerate(image_starts):
+                self.cache.end_page(start, start + self.layout.num_visual_tokens + 1, row)
+            self.cache.evict()
+        for row, now in zip(going, self.cache.rows, strict=False):
+            held[row] = now.length
+        return held
+
+    def _open_page(self, pieces: list[torch.Tensor]) -> torch.Tensor:
+        """Read what opens each story's next page, `[T, D]` each; hidden states at the ends, `[B, D]`."""
+        if self._guided:
+            for row, story in enumerate(self._stories, len(self._stories)):
+                self.cache.reset(row)
+                pieces = [*pieces, self._embed(self._opening_ids(story))]
+        return torch.stack([hidden[-1] for hidden in self._read(pieces)])
+
+    def _opening_ids(self, story: _Story) -> list[int]:
+        return [*self.layout.opening_ids, *self._label_ids(story, story.index)]
+
+    def _label_ids(self, story: _Story, index: int) -> list[int]:
+        return self.layout.page_label_ids(story.labels[index])
+
+    def _with_partners(self, rows: Iterable[int]) -> list[int]:
+        """Rows of the cache that belong to these stories."""
+        rows = list(rows)
+        return [*rows, *(row + len(self._stories) for row in rows)] if self._guided else rows
+
+    def _each(self, count: int) -> list[int]:
+        """A number for every row: `count` for stories, 0 for their partners."""
+        return [count] * len(self._stories) + [0] * (len(self.cache.rows) - len(self._stories))
 
     def _embed(self, ids: Sequence[int]) -> torch.Tensor:
-        """Embeddings of ids, `[1, T, D]`."""
-        return self.model.embed_tokens(torch.tensor([ids], device=self.model.device))
+        """Embeddings of ids, `[T, D]`."""
+        return self.model.embed_tokens(torch.tensor(ids, dtype=torch.long, device=self.model.device))
 
-    def _read(self, embeds: torch.Tensor) -> torch.Tensor:
-        """Hidden states of the story's next tokens, which enter the cache: `[1, T, D]` → `[1, T, D]`."""
-        count, device = embeds.shape[1], embeds.device
-        positions, mask = self.cache.position_ids(count, device), self.cache.causal_mask(count, device)
-        return self._cast(self.model.hidden_states, embeds, positions, mask, self.cache)
+    def _read(self, pieces: list[torch.Tensor]) -> list[torch.Tensor]:
+        """Hidden states of each row's next tokens, which enter the cache: `[T, D]` each → `[T, D]` each.
 
-    def _cast(self, function: Callable[..., torch.Tensor], *args: Any) -> torch.Tensor:
-        if not self._mixed:
-            return function(*args)
-        with torch.autocast(self.model.device.type, self.model.llm.dtype):
-            return function(*args)
+        Rows of which nothing is read stay as they are.
+        """
+        counts = [len(piece) for piece in pieces] + [0] * (len(self.cache.rows) - len(pieces))
+        longest, device = max(counts), pieces[0].device
+        embeds = pieces[0].new_zeros(len(counts), longest, pieces[0].shape[-1])
+        for row, piece in enumerate(pieces):
+            embeds[row, : len(piece)] = piece
+        positions, mask = self.cache.position_ids(longest, device), self.cache.causal_mask(longest, device)
+        hidden = self._cast(self.model.hidden_states, embeds, positions, mask, self.cache)
+        self.cache.forget_last([longest - count for count in counts])
+        return [part[:count] for part, count in zip(hidden, counts, strict=True)]

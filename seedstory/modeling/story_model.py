@@ -21,6 +21,7 @@ from seedstory.layout import IGNORE, StoryLayout
 from seedstory.modeling.base_lm import base_lm_folder
 from seedstory.modeling.checkpoint import read_trained, resolve_checkpoint, write_trained
 from seedstory.modeling.configuration import StoryConfig, check_base_lm
+from seedstory.modeling.int8 import Int8Linear, quantize_int8
 from seedstory.modeling.packed_attention import NAME as PACKED_ATTENTION
 from seedstory.modeling.resampler import InputResampler, OutputResampler
 
@@ -354,6 +355,7 @@ class StoryModel(PreTrainedModel):
         base_model: str | Path | PreTrainedModel | None = None,
         dtype: torch.dtype = torch.bfloat16,
         merge: bool = True,
+        int8: bool = False,
         device: str | torch.device = "cpu",
     ) -> "StoryModel":
         """Load the base language model and our weights on top.
@@ -365,14 +367,18 @@ class StoryModel(PreTrainedModel):
             base_model: Where the base model is; by default what the configuration names.
             dtype: Type of the base weights, and of all weights if merged. Otherwise ours stay float32.
             merge: Merge LoRA into the base weights, for inference. False keeps it apart, for training.
+            int8: Store the language model's merged weights in eight bits, see `quantize_int8`.
             device: Where the model is put.
 
         Returns:
             The model, in evaluation mode if merged, with `layout`.
 
         Raises:
-            ValueError: If the checkpoint has missing, unknown or wrongly shaped weights, or does not fit the base.
+            ValueError: If the checkpoint has missing, unknown or wrongly shaped weights, or does not fit the base; or
+                LoRA that is kept apart shall be stored in eight bits.
         """
+        if int8 and not merge:
+            raise ValueError("int8 weights are for inference: merge LoRA into them (merge=True), or leave int8 out.")
         folder = resolve_checkpoint(pretrained_model_name_or_path)
         config = StoryConfig.from_pretrained(folder)
         llm, base_folder = _load_base(config.base_lm if base_model is None else base_model, dtype)
@@ -392,6 +398,8 @@ class StoryModel(PreTrainedModel):
             raise ValueError("The checkpoint's tokenizer and configuration disagree about the id of <img>.")
         if merge:
             model.merge_lora().to(dtype).eval().requires_grad_(False)
+        if int8:
+            model.quantize_int8()
         return model.to(device)
 
     def merge_lora(self) -> "StoryModel":
@@ -405,6 +413,22 @@ class StoryModel(PreTrainedModel):
                     base.weight.data = merged.to(base.weight.dtype)
                     setattr(parent, name, base)
         return self
+
+    def quantize_int8(self) -> "StoryModel":
+        """Store the language model's linear layers in eight bits (see `seedstory.modeling.int8`), for inference.
+
+        Raises:
+            ValueError: If LoRA is not merged.
+        """
+        if any(True for _ in self._lora_layers()):
+            raise ValueError("Merge LoRA before storing the weights in eight bits: call merge_lora() first.")
+        quantize_int8(self.llm)
+        return self
+
+    @property
+    def int8(self) -> bool:
+        """Whether the language model's weights are stored in eight bits."""
+        return isinstance(self.llm.get_output_embeddings(), Int8Linear)
 
 
 def _new_rows(embedding: torch.Tensor, count: int) -> torch.Tensor:

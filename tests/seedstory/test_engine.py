@@ -116,8 +116,8 @@ def test_memory_is_fixed_over_forty_pages(model, captions):
     sizes = [(page.cached_tokens, engine.cache.nbytes, engine.cache.position) for page in engine.pages()]
     tokens, nbytes, positions = zip(*sizes, strict=True)
     assert len(set(nbytes[6:])) == 1 and max(tokens[6:-1]) - min(tokens[6:-1]) <= 2
-    assert max(tokens) < positions[-1] / 8 and len(engine.cache.sink_positions) <= 15
-    assert len(engine._window) == 0 and len(engine.cache.evicted) <= 17
+    assert max(tokens) < positions[-1] / 8 and len(engine.cache.rows[0].sink_positions) <= 15
+    assert len(engine.cache.rows[0].evicted) <= 17
 
 
 def test_a_corrupted_cache_changes_the_output(model, captions):
@@ -222,7 +222,8 @@ def test_captions_never_hold_special_tokens_even_if_spelled_out(model, monkeypat
 def test_chapters_count_down_again(model, captions):
     engine = StoryEngine(model, sampling=SHORT)
     engine.start(script(captions[:1], 14), pages=14)
-    labels = [model.layout.tokenizer.decode(engine._label_ids(page)) for page in range(14)]
+    story = engine._stories[0]
+    labels = [model.layout.tokenizer.decode(engine._label_ids(story, page)) for page in range(14)]
     assert labels == [f"\n{left}:" for left in [7, 6, 5, 4, 3, 2, 1] * 2]
 
 

@@ -1,0 +1,111 @@
+"""The books of one story: which of its tokens the cache holds, and where. No tensors here."""
+
+from dataclasses import dataclass
+
+from seedstory.cache.policy import CachePolicy, PageSpan
+
+
+@dataclass(frozen=True)
+class Eviction:
+    """What a row of the cache has to do when pages leave.
+
+    Attributes:
+        kept: Sorted places, among the tokens held, of those that stay; the sinks come first.
+        sinks: How many of them are sinks from now on.
+        old_sinks: How many of them were sinks before; these come first of all.
+        shift: Distance from each sink's position in the story to its position right before the window.
+    """
+
+    kept: list[int]
+    sinks: int
+    old_sinks: int
+    shift: list[int]
+
+
+class Ledger:
+    """Tokens held of one story: first the sinks, then the tokens of recent pages (the window).
+
+    Positions count the story's tokens from its start.
+
+    Attributes:
+        length: Tokens held.
+        forgotten: Tokens of the story that are not held.
+        pages: Finished pages that are held whole.
+        evicted: Pages that left, as far as a policy may still ask for them.
+        sink_positions: Positions of the sinks, sorted.
+    """
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin a new story."""
+        self.length = self.forgotten = 0
+        self.pages: list[PageSpan] = []
+        self.evicted: list[PageSpan] = []
+        self.sink_positions: list[int] = []
+
+    @property
+    def position(self) -> int:
+        """Position of the story's next token."""
+        return self.length + self.forgotten
+
+    def advance(self, count: int) -> None:
+        """Note that the next `count` tokens are held."""
+        self.length += count
+
+    def forget_last(self, count: int) -> None:
+        """Note that the last `count` tokens are not held; they must belong to the page being written."""
+        assert 0 <= count <= self.length
+        self.length -= count
+        assert self.position >= (self.pages[-1].end if self.pages else 0), "only the open page may be cropped"
+
+    def end_page(self, image_start: int, image_end: int) -> None:
+        """Note that a page has ended.
+
+        Args:
+            image_start: Position of its `<img>`.
+            image_end: Position of its `</img>`.
+        """
+        start = self.pages[-1].end if self.pages else self.evicted[-1].end if self.evicted else 0
+        assert start <= image_start < image_end < self.position, "a page must lie inside the cache"
+        self.pages.append(PageSpan(start, image_start, image_end))
+
+    def evict(self, policy: CachePolicy) -> Eviction | None:
+        """Take the pages that the policy does not keep whole out of the books; None if there are none."""
+        count = len(self.pages) - policy.window_pages
+        if not policy.bounded or count <= 0:
+            return None
+        leaving, self.pages = self.pages[:count], self.pages[count:]
+        # Of the pages that left earlier, a policy only ever asks for the first and for recent ones.
+        self.evicted = [*self.evicted, *leaving]
+        self.evicted = [*self.evicted[:1], *self.evicted[1:][-max(1, policy.sink_budget) :]]
+        held_sinks = len(self.sink_positions)
+        window_start = self.position - (self.length - held_sinks)
+        place = {position: index for index, position in enumerate(self.sink_positions)}
+        place |= {at: held_sinks + at - window_start for at in range(window_start, self.pages[0].start)}
+        sinks = [position for position in policy.sinks(self.evicted) if position in place]
+        kept = [place[position] for position in sinks]
+        first = self.pages[0].start - len(sinks)
+        eviction = Eviction(
+            kept=[*kept, *range(held_sinks + self.pages[0].start - window_start, self.length)],
+            sinks=len(sinks),
+            old_sinks=sum(index < held_sinks for index in kept),
+            shift=[first + index - position for index, position in enumerate(sinks)],
+        )
+        self.forgotten += self.length - len(eviction.kept)
+        self.length = len(eviction.kept)
+        self.sink_positions = sinks
+        return eviction
+
+    def rebase(self) -> int:
+        """Count positions from the first token held on.
+
+        Returns:
+            By how much all positions became smaller.
+        """
+        base, self.forgotten = self.forgotten, 0
+        self.pages = [page.moved(-base) for page in self.pages]
+        self.evicted = [page.moved(-base) for page in self.evicted]
+        self.sink_positions = [position - base for position in self.sink_positions]
+        return base

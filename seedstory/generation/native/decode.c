@@ -1,0 +1,289 @@
+/* One token through a Llama-like language model, for one or several stories: the hot path of caption decoding on CPUs.
+ *
+ * Decoding one token reads every weight once, so it is as fast as memory is read. General matrix libraries are built
+ * for many rows and leave half of that on the table. Here one parallel region runs the whole token: every thread reads
+ * its share of each matrix's rows as one stream, and threads meet at four barriers a layer.
+ *
+ * Weights are used where they lie, in float32, bfloat16 or int8 (with a scale per row); sums are float32 throughout.
+ * Letters: B stories, D hidden width, H heads of width Dh, K key heads, S tokens in the cache, V vocabulary.
+ */
+#include <math.h>
+#include <omp.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+enum { FLOAT32 = 0, BFLOAT16 = 1, INT8 = 2 };
+
+typedef struct {
+    const void *data;   /* [rows, cols], row by row */
+    const float *scale; /* [rows], int8 only */
+    const float *bias;  /* [rows] or NULL */
+    int64_t rows, cols;
+    int64_t type;
+} Matrix;
+
+typedef struct {
+    Matrix query, key, value, out, gate, up, down;
+    const float *attention_norm, *mlp_norm; /* [D] */
+    const float *query_norm, *key_norm;     /* [Dh] or NULL (Qwen3) */
+} Layer;
+
+typedef struct {
+    const Layer *layers;
+    const float *final_norm; /* [D] */
+    Matrix head;             /* [V, D] */
+    const double *frequencies; /* [rotary / 2], angle per position */
+    int64_t num_layers, hidden, heads, key_heads, head_dim, rotary, intermediate;
+    double epsilon, scaling, rotary_scaling;
+} Model;
+
+typedef struct {
+    void *const *keys;   /* of each layer: [B', K, capacity, Dh] */
+    void *const *values;
+    int64_t capacity, type;
+} Cache;
+
+static inline uint16_t to_bfloat16(float value) { /* round to nearest, ties to even */
+    union { float value; uint32_t bits; } both = {value};
+    if (value != value) return 0x7fc0;
+    return (uint16_t)((both.bits + 0x7fff + ((both.bits >> 16) & 1)) >> 16);
+}
+
+/* exp with a relative error below 2e-7, in a form that compilers turn into vector code. */
+static inline float fast_exp(float x) {
+    float clipped = x < -87.0f ? -87.0f : x > 88.0f ? 88.0f : x;
+    float n = (float)(int32_t)(clipped * 1.44269504f + (clipped < 0 ? -0.5f : 0.5f));
+    float r = clipped - n * 0.693359375f + n * 2.12194440e-4f;
+    float p = 1.0f + r * (1.0f + r * (0.5f + r * (1.66666666e-1f + r * (4.16666666e-2f + r * (8.33333333e-3f
+            + r * (1.38888889e-3f + r * 1.98412698e-4f))))));
+    union { int32_t bits; float value; } power = {((int32_t)n + 127) << 23};
+    return x != x ? x : p * power.value;
+}
+
+/* A row of 16-bit or 8-bit numbers is read as words of 32 bits, and its vector is dealt out to match: first all numbers
+ * that meet a word's lowest part, then those that meet the next part. So a word is taken apart by shifts alone, which
+ * is what lets one core keep up with memory. */
+static inline int64_t parts_of(int64_t type) { return type == BFLOAT16 ? 2 : type == INT8 ? 4 : 1; }
+
+static inline void deal(const float *x, int64_t n, int64_t parts, float *dealt) {
+    int64_t words = n / parts;
+    for (int64_t part = 0; part < parts; part++) {
+        for (int64_t i = 0; i < words; i++) dealt[part * words + i] = x[i * parts + part];
+    }
+}
+
+static inline float low(uint32_t word) {
+    union { uint32_t bits; float value; } both = {word << 16};
+    return both.value;
+}
+
+static inline float high(uint32_t word) {
+    union { uint32_t bits; float value; } both = {word & 0xffff0000u};
+    return both.value;
+}
+
+static inline float dot_float32(const void *row, const float *x, int64_t n) {
+    const float *w = row;
+    float sum = 0;
+    for (int64_t i = 0; i < n; i++) sum += w[i] * x[i];
+    return sum;
+}
+
+static inline float dot_bfloat16(const void *row, const float *dealt, int64_t n) {
+    const uint32_t *w = row;
+    const float *x = dealt, *y = dealt + n / 2;
+    float a = 0, b = 0;
+    for (int64_t i = 0; i < n / 2; i++) {
+        a += low(w[i]) * x[i];
+        b += high(w[i]) * y[i];
+    }
+    return a + b;
+}
+
+static inline float dot_int8(const void *row, const float *dealt, int64_t n) {
+    const uint32_t *w = row;
+    const float *x = dealt, *y = x + n / 4, *z = y + n / 4, *u = z + n / 4;
+    float a = 0, b = 0, c = 0, d = 0;
+    for (int64_t i = 0; i < n / 4; i++) {
+        a += (float)((int32_t)(w[i] << 24) >> 24) * x[i];
+        b += (float)((int32_t)(w[i] << 16) >> 24) * y[i];
+        c += (float)((int32_t)(w[i] << 8) >> 24) * z[i];
+        d += (float)((int32_t)w[i] >> 24) * u[i];
+    }
+    return a + b + c + d;
+}
+
+/* This thread's part of `count` things. */
+static inline void share(int64_t count, int64_t *from, int64_t *to) {
+    int64_t thread = omp_get_thread_num(), threads = omp_get_num_threads();
+    *from = count * thread / threads;
+    *to = count * (thread + 1) / threads;
+}
+
+enum { SET, ADD, MULTIPLY };
+
+/* y[b, r] = (or += or *=) W[r] . x[b] + bias, for this thread's rows. */
+static void matvec(const Matrix *m, const float *x, float *y, int64_t y_stride, int64_t batch, int how, float *dealt) {
+    int64_t from, to, n = m->cols;
+    share(m->rows, &from, &to);
+    for (int64_t b = 0; b < batch; b++) deal(x + b * n, n, parts_of(m->type), dealt + b * n);
+    for (int64_t r = from; r < to; r++) {
+        for (int64_t b = 0; b < batch; b++) { /* a row comes from memory once; further stories find it in the CPU's cache */
+            const float *in = dealt + b * n;
+            float sum;
+            if (m->type == BFLOAT16) sum = dot_bfloat16((const uint16_t *)m->data + r * n, in, n);
+            else if (m->type == INT8) sum = dot_int8((const int8_t *)m->data + r * n, in, n) * m->scale[r];
+            else sum = dot_float32((const float *)m->data + r * n, in, n);
+            if (m->bias) sum += m->bias[r];
+            float *out = y + b * y_stride + r;
+            *out = how == ADD ? *out + sum : how == MULTIPLY ? *out * sum : sum;
+        }
+    }
+}
+
+static void rms_norm(const float *x, const float *weight, double epsilon, int64_t n, float *y) {
+    float sum = 0;
+    for (int64_t i = 0; i < n; i++) sum += x[i] * x[i];
+    float factor = (float)(1.0 / sqrt((double)sum / (double)n + epsilon));
+    for (int64_t i = 0; i < n; i++) y[i] = x[i] * factor * weight[i];
+}
+
+static void rotate(const Model *m, float *x, const float *cosine, const float *sine) {
+    int64_t half = m->rotary / 2;
+    for (int64_t i = 0; i < half; i++) {
+        float first = x[i], second = x[i + half];
+        x[i] = first * cosine[i] - second * sine[i];
+        x[i + half] = second * cosine[i] + first * sine[i];
+    }
+}
+
+static void store(void *buffer, int64_t type, int64_t at, const float *x, int64_t n) {
+    if (type == BFLOAT16) for (int64_t i = 0; i < n; i++) ((uint16_t *)buffer)[at + i] = to_bfloat16(x[i]);
+    else memcpy((float *)buffer + at, x, (size_t)n * sizeof(float));
+}
+
+/* One head: scores over `past` cached tokens and the new one, softmax, weighted sum of the values.
+ *
+ * query, dealt, sums: [Dh]; scores: [past + 1]; out: [Dh] */
+static void attend(const void *keys, const void *values, int64_t type, int64_t past, int64_t n, const float *query,
+                   const float *key, const float *value, float scaling, float *scores, float *dealt, float *sums,
+                   float *out) {
+    float highest = scores[past] = dot_float32(key, query, n) * scaling, total = 0;
+    deal(query, n, parts_of(type), dealt);
+    for (int64_t s = 0; s < past; s++) {
+        scores[s] = scaling * (type == BFLOAT16 ? dot_bfloat16((const uint16_t *)keys + s * n, dealt, n)
+                                                : dot_float32((const float *)keys + s * n, dealt, n));
+    }
+    for (int64_t s = 0; s < past; s++) highest = scores[s] > highest ? scores[s] : highest;
+    for (int64_t s = 0; s <= past; s++) total += scores[s] = fast_exp(scores[s] - highest);
+    memset(sums, 0, (size_t)n * sizeof(float));
+    if (type == BFLOAT16) {
+        for (int64_t s = 0; s < past; s++) {
+            const uint32_t *words = (const uint32_t *)((const uint16_t *)values + s * n);
+            for (int64_t i = 0; i < n / 2; i++) {
+                sums[i] += scores[s] * low(words[i]);
+                sums[n / 2 + i] += scores[s] * high(words[i]);
+            }
+        }
+    } else {
+        for (int64_t s = 0; s < past; s++) {
+            for (int64_t i = 0; i < n; i++) sums[i] += scores[s] * ((const float *)values)[s * n + i];
+        }
+    }
+    int64_t parts = parts_of(type), words = n / parts;
+    for (int64_t i = 0; i < n; i++) out[i] = (sums[i % parts * words + i / parts] + scores[past] * value[i]) / total;
+}
+
+/* Floats of working memory that `decode` needs. */
+int64_t decode_scratch(const Model *m, int64_t batch, int64_t capacity, int64_t threads) {
+    int64_t wide = (m->heads + 2 * m->key_heads) * m->head_dim;
+    int64_t widest = m->intermediate > wide ? m->intermediate : wide;
+    widest = m->hidden > widest ? m->hidden : widest;
+    return batch * (wide + m->heads * m->head_dim + m->intermediate + 2 * (m->rotary / 2))
+         + threads * (batch * (m->hidden + widest) + capacity + 1 + 5 * m->head_dim);
+}
+
+/* Reads one token of each story.
+ *
+ * x:       embeddings going in, hidden states after the final norm coming out, [B, D]
+ * logits:  scores of the next token, [B, V], `logits_stride` apart, or NULL
+ * rows:    each story's row of the cache, [B]
+ * lengths: tokens that the row holds already; the new one is written behind them, [B]
+ * places:  position of the new token, [B]
+ */
+void decode(const Model *m, const Cache *cache, int64_t batch, const int64_t *rows, const int64_t *lengths,
+            const int64_t *places, float *x, float *logits, int64_t logits_stride, float *scratch, int64_t threads) {
+    const int64_t D = m->hidden, Dh = m->head_dim, half = m->rotary / 2;
+    const int64_t q_size = m->heads * Dh, kv_size = m->key_heads * Dh, wide = q_size + 2 * kv_size;
+    const int64_t groups = m->heads / m->key_heads;
+    float *mixed = scratch, *attended = mixed + batch * wide, *inner = attended + batch * q_size;
+    float *cosine = inner + batch * m->intermediate, *sine = cosine + batch * half;
+    float *own = sine + batch * half;
+    int64_t widest = m->intermediate > wide ? m->intermediate : wide;
+    widest = D > widest ? D : widest;
+    const int64_t own_size = batch * (D + widest) + cache->capacity + 1 + 5 * Dh;
+
+    for (int64_t b = 0; b < batch; b++) {
+        for (int64_t i = 0; i < half; i++) {
+            double angle = (double)places[b] * m->frequencies[i];
+            cosine[b * half + i] = (float)(cos(angle) * m->rotary_scaling);
+            sine[b * half + i] = (float)(sin(angle) * m->rotary_scaling);
+        }
+    }
+
+#pragma omp parallel num_threads((int)threads)
+    {
+        float *normed = own + omp_get_thread_num() * own_size, *dealt = normed + batch * D;
+        float *query = dealt + batch * widest, *key = query + Dh, *value = key + Dh, *split = value + Dh;
+        float *sums = split + Dh, *scores = sums + Dh;
+
+        for (int64_t l = 0; l < m->num_layers; l++) {
+            const Layer *layer = m->layers + l;
+            for (int64_t b = 0; b < batch; b++) rms_norm(x + b * D, layer->attention_norm, m->epsilon, D, normed + b * D);
+            matvec(&layer->query, normed, mixed, wide, batch, SET, dealt);
+            matvec(&layer->key, normed, mixed + q_size, wide, batch, SET, dealt);
+            matvec(&layer->value, normed, mixed + q_size + kv_size, wide, batch, SET, dealt);
+#pragma omp barrier
+            int64_t from, to;
+            share(batch * m->heads, &from, &to);
+            for (int64_t task = from; task < to; task++) {
+                int64_t b = task / m->heads, h = task % m->heads, kv = h / groups;
+                memcpy(query, mixed + b * wide + h * Dh, (size_t)Dh * sizeof(float));
+                memcpy(key, mixed + b * wide + q_size + kv * Dh, (size_t)Dh * sizeof(float));
+                memcpy(value, mixed + b * wide + q_size + kv_size + kv * Dh, (size_t)Dh * sizeof(float));
+                if (layer->query_norm) rms_norm(query, layer->query_norm, m->epsilon, Dh, query);
+                if (layer->key_norm) rms_norm(key, layer->key_norm, m->epsilon, Dh, key);
+                rotate(m, query, cosine + b * half, sine + b * half);
+                rotate(m, key, cosine + b * half, sine + b * half);
+                int64_t base = (rows[b] * m->key_heads + kv) * cache->capacity * Dh;
+                float *out = attended + b * q_size + h * Dh;
+                const int64_t bytes = base * (cache->type == BFLOAT16 ? 2 : 4);
+                attend((const char *)cache->keys[l] + bytes, (const char *)cache->values[l] + bytes, cache->type, lengths[b],
+                       Dh, query, key, value, (float)m->scaling, scores, split, sums, out);
+                if (h % groups == 0) {
+                    store(cache->keys[l], cache->type, base + lengths[b] * Dh, key, Dh);
+                    store(cache->values[l], cache->type, base + lengths[b] * Dh, value, Dh);
+                }
+            }
+#pragma omp barrier
+            matvec(&layer->out, attended, x, D, batch, ADD, dealt);
+#pragma omp barrier
+            for (int64_t b = 0; b < batch; b++) rms_norm(x + b * D, layer->mlp_norm, m->epsilon, D, normed + b * D);
+            matvec(&layer->gate, normed, inner, m->intermediate, batch, SET, dealt);
+            share(m->intermediate, &from, &to); /* the rows of `gate` that this thread has just made */
+            for (int64_t b = 0; b < batch; b++) {
+                float *gate = inner + b * m->intermediate;
+                for (int64_t i = from; i < to; i++) gate[i] = gate[i] / (1.0f + fast_exp(-gate[i]));
+            }
+            matvec(&layer->up, normed, inner, m->intermediate, batch, MULTIPLY, dealt);
+#pragma omp barrier
+            matvec(&layer->down, inner, x, D, batch, ADD, dealt);
+#pragma omp barrier
+        }
+        for (int64_t b = 0; b < batch; b++) rms_norm(x + b * D, m->final_norm, m->epsilon, D, normed + b * D);
+#pragma omp barrier
+        if (logits) matvec(&m->head, normed, logits, logits_stride, batch, SET, dealt);
+        if (omp_get_thread_num() == 0) memcpy(x, normed, (size_t)(batch * D) * sizeof(float));
+    }
+}

@@ -1,0 +1,72 @@
+"""What goes into the page loop and what comes out of it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class OpeningPage:
+    """What is given of a page; what is not given, the model makes.
+
+    Attributes:
+        caption: The text; None leaves it to the model, or means no text where there are features.
+        features: Features of the picture, `[F, Df]`.
+    """
+
+    caption: str | None = None
+    features: torch.Tensor | None = None
+
+
+@dataclass(frozen=True)
+class StoryStart:
+    """A story to be written.
+
+    Attributes:
+        opening: What is given of the first pages. It may span the whole story (a script of captions), and it
+            resumes a story if it holds that story's pages so far.
+        pages: Pages of the whole story, the opening included.
+        seed: Seed of the captions; each page has random numbers of its own, derived from it and the page's index.
+    """
+
+    opening: Sequence[OpeningPage] = ()
+    pages: int = 10
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class PageDraft:
+    """A page as the language model leaves it, before its picture is painted.
+
+    Attributes:
+        index: Number of the page, from 0.
+        caption: Its text.
+        features: Features of its picture, float32, `[F, Df]`. Keep them in full precision to resume exactly.
+        caption_seconds: Time to decode the caption. Stories written together share their time equally.
+        picture_seconds: Time to regress the features.
+        context_seconds: Time to read the picture, open the next page and evict.
+        cached_tokens: Tokens held in the cache after the page.
+        caption_tokens: Tokens of the caption and the `<img>` that ends it.
+        log_likelihood: Sum of the natural log-probabilities of these tokens, if the engine was asked for scores.
+        story: Number of the story, from 0, among those written together.
+    """
+
+    index: int
+    caption: str
+    features: torch.Tensor
+    caption_seconds: float
+    picture_seconds: float
+    context_seconds: float
+    cached_tokens: int
+    caption_tokens: int
+    log_likelihood: float | None = None
+    story: int = 0
+
+    @property
+    def seconds(self) -> float:
+        return self.caption_seconds + self.picture_seconds + self.context_seconds
+
+    def as_opening(self) -> OpeningPage:
+        """This page as something given, to resume a story after it."""
+        return OpeningPage(self.caption, self.features)

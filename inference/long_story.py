@@ -1,0 +1,374 @@
+"""Compare the cache policies on long stories: what is forgotten by page 10, 25, 50, 100 and 200, and what it costs.
+
+SEED-Story trains on ten pages, tells many more, and compares four policies (arXiv 2407.08683, table 2). This is that
+table for the paper theatre, with ground truth in place of FID: every policy is given the same held-out captions, draws
+their pictures from its own earlier ones, and is held against the true ones.
+
+\b
+examples:
+  # the stories: 200 pages each, in data/theatre/long-heldout.jsonl
+  python -m data_tools.paper_theatre --out data/theatre --split heldout --stories 6 --pages 200
+  # a first look, in three minutes on two cores
+  python -m inference.long_story --data data/theatre --out runs/long --quick
+  # the table; a run that was stopped goes on where it was
+  python -m inference.long_story --data data/theatre --out runs/long --policies recompute:50,dense:100,sink,mm_sink
+  # how much must a sink hold?
+  python -m inference.long_story --data data/theatre --out runs/sinks --policies mm_sink --first-tokens 4,64,128
+  # free writing after page 1: seconds, memory and repetition
+  python -m inference.long_story --data data/theatre --out runs/told --mode told
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import psutil
+import torch
+import torch.nn.functional as F
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from torch import Tensor
+
+from inference.judge import ATTRIBUTES, WEIGHTS, Judge
+from inference.long_report import Measurement, markdown, page_ranges, plot, summarise
+from seedstory import StoryPipeline
+from seedstory.cache import CachePolicy
+from seedstory.generation import OpeningPage, StoryEngine
+from seedstory.picture import read_picture, square, to_tensor
+from seedstory.settings import POLICIES
+from seedstory.story import page_seed
+from seedstory.storystream import StoryRecord, read_jsonl
+
+MODES = ("scripted", "told")
+_BATCH = 16
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A cache policy under study, and how far its stories go."""
+
+    label: str
+    policy: CachePolicy
+    pages: int
+
+
+def make_variants(policies: str, pages: int, **lists: list[int]) -> list[Variant]:
+    """Every policy with every combination of the settings that it heeds.
+
+    Args:
+        policies: Names, each with a limit of pages where it has one of its own: "recompute:50,mm_sink".
+        pages: Pages of the stories of the others.
+        lists: Values of `window_pages`, `first_tokens`, `picture_ends` (head and tail) and `sink_budget`. A setting
+            with several values is named in the label.
+
+    Raises:
+        ValueError: A policy is unknown, or a setting is out of range.
+    """
+    heeded = {
+        "recompute": ["window_pages"],
+        "dense": [],
+        "window": ["window_pages"],
+        "sink": ["window_pages", "first_tokens"],
+        "mm_sink": ["window_pages", "first_tokens", "picture_ends", "sink_budget"],
+    }
+    letters = {"window_pages": "w", "first_tokens": "f", "picture_ends": "e", "sink_budget": "b"}
+    variants = []
+    for item in policies.split(","):
+        name, _, limit = item.strip().partition(":")
+        if name not in POLICIES:
+            raise ValueError(f"unknown policy {name!r}: choose from {', '.join(POLICIES)}")
+        if limit and not (limit.isdecimal() and int(limit) > 1):
+            raise ValueError(f"{item!r}: the number of pages after the colon must be 2 or more")
+        keys = heeded[name]
+        for values in itertools.product(*(lists[key] for key in keys)):
+            chosen = dict(zip(keys, values, strict=True))
+            named = [f"{letters[key]}{value}" for key, value in chosen.items() if len(lists[key]) > 1]
+            if "picture_ends" in chosen:
+                chosen["picture_head"] = chosen["picture_tail"] = chosen.pop("picture_ends")
+            policy = CachePolicy(name=name, **chosen)
+            variants.append(Variant(" ".join([name, *named]), policy, min(int(limit or pages), pages)))
+    return variants
+
+
+class Bench:
+    """Measures stories; holds the model, the judge and the true pictures' features.
+
+    Args:
+        pipeline: The model.
+        judge: Says who stands where in a picture.
+        data: Folder of the data set.
+        ranges: First and last page of each range of pages, counted from 1.
+        pictures: Pages of each range that are drawn and judged.
+        steps: De-tokenizer steps.
+        seed: Seed of words and pictures.
+    """
+
+    def __init__(
+        self,
+        pipeline: StoryPipeline,
+        judge: Judge,
+        data: Path,
+        *,
+        ranges: list[tuple[int, int]],
+        pictures: int,
+        steps: int,
+        seed: int,
+    ) -> None:
+        self.pipeline, self.judge, self.data = pipeline, judge, data
+        self.steps, self.seed = steps, seed
+        self.drawn = {page for span in ranges for page in _evenly(*span, pictures)}
+        self._true_features: dict[str, Tensor] = {}
+
+    def request(self, variant: Variant) -> dict[str, Any]:
+        """All that the figures of a variant depend on, besides the story."""
+        return {
+            "policy": asdict(variant.policy),
+            "length": variant.pages,
+            "drawn": sorted(page for page in self.drawn if page <= variant.pages),
+            "steps": self.steps,
+            "seed": self.seed,
+            "model": self.pipeline.fingerprint,
+        }
+
+    def scripted(self, variant: Variant, record: StoryRecord, on_page: Callable[[], Any]) -> list[dict[str, Any]]:
+        """Gives all captions and measures what the policy makes of them.
+
+        Returns:
+            For each page its log-likelihood, feature errors, costs, and the judged characters where it was drawn.
+        """
+        true = self.true_features(record)
+        rows, features = [], []
+        pages = self._pages(variant, record, [OpeningPage(caption) for caption in record.captions], score=True)
+        for row, draft in pages:
+            seen = draft.features.cpu()
+            row["log_likelihood"], row["caption_tokens"] = draft.log_likelihood, draft.caption_tokens
+            row["feature_error"] = 1 - F.cosine_similarity(seen, true[draft.index], dim=-1).mean().item()
+            row["feature_mse"] = F.mse_loss(seen, true[draft.index]).item()
+            rows.append(row)
+            features.append(seen)
+            on_page()
+        self._judge_pages(rows, features, record)
+        return rows
+
+    def told(self, variant: Variant, record: StoryRecord, on_page: Callable[[], Any]) -> list[dict[str, Any]]:
+        """Gives page 1's caption and lets the model write on; for each page its words and its costs."""
+        rows = []
+        for row, draft in self._pages(variant, record, [OpeningPage(record.captions[0])]):
+            rows.append(row | {"caption": draft.caption})
+            on_page()
+        return rows
+
+    @torch.inference_mode()
+    def true_features(self, record: StoryRecord) -> Tensor:
+        """What the vision tower sees in the story's true pictures, `[P, F, Df]`."""
+        if record.id not in self._true_features:
+            tower, size = self.pipeline.vision_tower, self.pipeline.image_size
+            pictures = [to_tensor(square(read_picture(self.data / path), size)) for path in record.images]
+            batches = torch.stack(pictures).to(tower.device, tower.dtype).split(_BATCH)
+            self._true_features = {record.id: torch.cat([tower(batch).float().cpu() for batch in batches])}
+        return self._true_features[record.id]
+
+    def _pages(
+        self, variant: Variant, record: StoryRecord, opening: list[OpeningPage], **options: bool
+    ) -> Iterator[tuple[dict[str, Any], Any]]:
+        """The first pages of a story that is always as long as its record, so that all page labels are the same."""
+        engine = StoryEngine(self.pipeline.story_model, variant.policy)
+        engine.start(opening, pages=len(record), seed=self.seed, **options)
+        for draft in itertools.islice(engine.pages(), variant.pages):
+            costs = {
+                "page": draft.index + 1,
+                "seconds": draft.seconds,
+                "cached_tokens": draft.cached_tokens,
+                "cache_bytes": engine.cache.nbytes,
+                "process_bytes": psutil.Process().memory_info().rss,
+            }
+            yield costs, draft
+
+    @torch.inference_mode()
+    def _judge_pages(self, rows: list[dict[str, Any]], features: list[Tensor], record: StoryRecord) -> None:
+        """Draws some pages and notes of each of their characters what the judge finds right, as `characters`."""
+        away = pages_away(record)
+        hero = next(iter(away[0]), None)
+        pages = [row["page"] - 1 for row in rows if row["page"] in self.drawn]
+        for start in range(0, len(pages), _BATCH):
+            batch = pages[start : start + _BATCH]
+            pixels = self.pipeline.detokenizer(
+                torch.stack([features[page] for page in batch]),
+                [torch.Generator().manual_seed(page_seed(self.seed, page)) for page in batch],
+                num_inference_steps=self.steps,
+                output_type="pt",
+            )
+            pixels = pixels.float() * 2 - 1
+            looks = {slot: self.judge.look(pixels, slot) for slot in self.judge.config.slots}
+            for place, page in enumerate(batch):
+                rows[page]["characters"] = [
+                    {"name": actor["name"], "hero": actor["name"] == hero, "away": away[page][actor["name"]]}
+                    | {key: looks[actor["slot"]][place][key] == actor[key] for key in ATTRIBUTES}
+                    for actor in record.pages[page]["actors"]
+                ]
+
+
+def pages_away(record: StoryRecord) -> list[dict[str, int | None]]:
+    """For each page and character on it: pages since the character was last shown; None where it is new."""
+    last: dict[str, int] = {}
+    result = []
+    for page, truth in enumerate(record.pages or []):
+        names = [actor["name"] for actor in truth["actors"]]
+        result.append({name: page - last[name] if name in last else None for name in names})
+        last |= dict.fromkeys(names, page)
+    return result
+
+
+def _evenly(first: int, last: int, count: int) -> list[int]:
+    """At most `count` pages of a range, evenly spread."""
+    pages = last - first + 1
+    count = min(count, pages)
+    return [first + (2 * i + 1) * pages // (2 * count) for i in range(count)]
+
+
+def _numbers(text: str, option: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise typer.BadParameter(f"{text!r}: give whole numbers with commas between them", param_hint=option) from None
+
+
+def measure_all(
+    bench: Bench, mode: str, records: list[StoryRecord], variants: list[Variant], folder: Path
+) -> list[Measurement]:
+    """Measures every story under every variant, but for those that the folder holds already."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("pages"))
+    columns += (TimeElapsedColumn(), TextColumn("left:"), TimeRemainingColumn())
+    results = []
+    with Progress(*columns, speed_estimate_period=600) as bar:
+        total = len(records) * sum(variant.pages for variant in variants)
+        task = bar.add_task("", total=total)
+        for record, variant in itertools.product(records, variants):
+            bar.update(task, description=f"{variant.label}, {record.id}")
+            file = folder / f"{mode}-{variant.label.replace(' ', '-')}-{record.id}.json"
+            request = {"mode": mode, "story": record.id, "captions": record.captions} | bench.request(variant)
+            pages = _kept(file, request)
+            if pages is not None:
+                total -= variant.pages
+                bar.update(task, total=total)
+            else:
+                measure = bench.scripted if mode == "scripted" else bench.told
+                pages = measure(variant, record, lambda: bar.advance(task))
+                _save(file, json.dumps({"request": request, "pages": pages}) + "\n")
+            results.append(Measurement(variant.label, record.id, pages))
+    return results
+
+
+def _kept(file: Path, request: dict[str, Any]) -> list[dict[str, Any]] | None:
+    """The pages of a finished measurement, if it is there."""
+    if not file.is_file():
+        return None
+    found = json.loads(file.read_text("utf-8"))
+    other = [key for key in request if found["request"].get(key) != request[key]]
+    if other:
+        raise typer.BadParameter(f"{file} was measured with another {', '.join(other)}: give another --out")
+    return found["pages"]
+
+
+def _save(file: Path, text: str) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    part = file.with_suffix(".part")
+    part.write_text(text, "utf-8")
+    os.replace(part, file)
+
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
+
+
+@app.command(help=__doc__, no_args_is_help=True)
+def main(
+    data: Annotated[Path, typer.Option(help="folder of a StoryStream data set with long stories and ground truth")],
+    out: Annotated[Path, typer.Option(help="folder for results and report; finished stories there are kept")],
+    split: Annotated[str, typer.Option(help="name of the JSONL without the ending")] = "long-heldout",
+    mode: Annotated[str, typer.Option(help="scripted (captions given) or told (free after page 1)")] = "scripted",
+    policies: Annotated[
+        str, typer.Option(help="policies, each with its own limit of pages if wanted: recompute:50,mm_sink")
+    ] = ",".join(POLICIES),
+    lengths: Annotated[str, typer.Option(help="pages at which a range of the report ends")] = "10,25,50,100,200",
+    stories: Annotated[int, typer.Option(help="how many stories", min=1)] = 4,
+    window: Annotated[str, typer.Option(help="pages that stay whole; several are compared")] = "12,5",
+    first_tokens: Annotated[str, typer.Option(help="first tokens kept (sink, mm_sink)")] = "64",
+    picture_ends: Annotated[str, typer.Option(help="head and tail kept of a picture (mm_sink)")] = "4",
+    sink_budget: Annotated[str, typer.Option(help="most tokens kept of evicted pages (mm_sink)")] = "192",
+    pictures: Annotated[int, typer.Option(help="pages of each range that are drawn and judged", min=0)] = 50,
+    steps: Annotated[int, typer.Option(help="de-tokenizer steps", min=1)] = 4,
+    model: str = "mini",
+    judge: Annotated[Path, typer.Option(help="folder of the judge's weights")] = WEIGHTS,
+    seed: int = 0,
+    json_file: Annotated[Path | None, typer.Option("--json", help="also write the figures to this file")] = None,
+    quick: Annotated[bool, typer.Option(help="one story of 50 pages, window of 5: three minutes")] = False,
+) -> None:
+    if mode not in MODES:
+        raise typer.BadParameter(f"{mode!r}: choose {' or '.join(MODES)}", param_hint="--mode")
+    if quick:
+        policies, lengths, stories, window, pictures = ",".join(POLICIES), "10,25,50", 1, "5", 10
+    settings = {
+        "window_pages": _numbers(window, "--window"),
+        "first_tokens": _numbers(first_tokens, "--first-tokens"),
+        "picture_ends": _numbers(picture_ends, "--picture-ends"),
+        "sink_budget": _numbers(sink_budget, "--sink-budget"),
+    }
+    try:
+        ranges = page_ranges(_numbers(lengths, "--lengths"))
+        variants = make_variants(policies, ranges[-1][1], **settings)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+    records = _records(data / f"{split}.jsonl", stories, max(variant.pages for variant in variants))
+
+    pipeline = StoryPipeline.from_pretrained(model)
+    bench = Bench(pipeline, Judge.load(judge), data, ranges=ranges, pictures=pictures, steps=steps, seed=seed)
+    results = measure_all(bench, mode, records, variants, out / "results")
+    if mode == "told":  # how often stories of this kind repeat themselves
+        for record in records:
+            captions = [{"page": page, "caption": caption} for page, caption in enumerate(record.captions, 1)]
+            results.append(Measurement("the data set", record.id, captions[: ranges[-1][1]]))
+
+    report = {
+        "mode": mode,
+        "model": {"name": model, "fingerprint": pipeline.fingerprint},
+        "data": f"{split}: {', '.join(record.id for record in records)}",
+        "settings": settings | {"seed": seed, "steps": steps, "pictures": pictures},
+        "away": max(settings["window_pages"]),
+    }
+    report |= summarise(results, ranges, away=report["away"])
+    for path in (out / "report.json", json_file):
+        if path is not None:
+            _save(path, json.dumps(report, indent=1) + "\n")
+    plot(report, out / "pages")
+    _save(out / "report.md", markdown(report))
+    typer.echo(f"{markdown(report)}\n{out / 'report.md'}")
+
+
+def _records(file: Path, stories: int, pages: int) -> list[StoryRecord]:
+    """The stories to tell."""
+    if not file.is_file():
+        raise typer.BadParameter(
+            f"there is no {file}: write it with python -m data_tools.paper_theatre --out {file.parent} "
+            f"--split heldout --stories {stories} --pages {max(pages, 200)}"
+        )
+    records = list(itertools.islice(read_jsonl(file), stories))
+    if len(records) < stories:
+        raise typer.BadParameter(f"{file} has {len(records)} stories, not {stories}", param_hint="--stories")
+    for record in records:
+        if record.pages is None or None in record.pages:
+            raise typer.BadParameter(f"{file}: story {record.id} lacks ground truth (`pages`)")
+        if len(record) < pages:
+            raise typer.BadParameter(
+                f"{file}: story {record.id} has {len(record)} pages, not {pages}", param_hint="--lengths"
+            )
+    return records
+
+
+if __name__ == "__main__":
+    app()

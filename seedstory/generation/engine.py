@@ -201,7 +201,8 @@ class StoryEngine:
         texts = [self._embed([*own, start_id, *query_ids]) for own in ids]
         hidden = self._read(texts)
         self.cache.forget_last(self._each(count))
-        drawn = self._cast(self.model.decode_features, torch.stack([part[-count:] for part in hidden])).float()
+        queries = torch.stack([part[-count:] for part in hidden[: len(ids)]])
+        drawn = self._cast(self.model.decode_features, queries).float()
         features = [
             new if story.given.features is None else story.given.features.to(new.device, torch.float32)
             for story, new in zip(stories, drawn, strict=True)

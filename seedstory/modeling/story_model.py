@@ -168,6 +168,12 @@ class StoryModel(PreTrainedModel):
         Returns:
             `[B, T, D]`.
         """
+        if attention_mask is not None and self.llm.config._attn_implementation == "eager":
+            # transformers adds the mask to the scores there, whatever its type.
+            lowest = torch.finfo(inputs_embeds.dtype).min
+            attention_mask = torch.zeros_like(attention_mask, dtype=inputs_embeds.dtype).masked_fill(
+                ~attention_mask, lowest
+            )
         return self.llm.base_model(
             inputs_embeds=inputs_embeds,
             position_ids=position_ids,

@@ -1,9 +1,19 @@
 """A tiny random language half that runs in milliseconds: nothing is read from disk or from the network."""
 
+import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
 
+from seedstory.generation.native import why_not_native
 from seedstory.modeling import StoryModel
 
 SENTENCES = [
@@ -30,7 +40,11 @@ def tiny_tokenizer(bos: str | None = "<s>") -> PreTrainedTokenizerFast:
 
 def tiny_lm(vocab_size: int, family: str = "llama", **settings):
     """A random two-layer language model whose attention is not nearly uniform."""
-    make = {"llama": (LlamaConfig, LlamaForCausalLM), "qwen3": (Qwen3Config, Qwen3ForCausalLM)}[family]
+    make = {
+        "llama": (LlamaConfig, LlamaForCausalLM),
+        "qwen2": (Qwen2Config, Qwen2ForCausalLM),
+        "qwen3": (Qwen3Config, Qwen3ForCausalLM),
+    }[family]
     config = make[0](
         **{
             "vocab_size": vocab_size,
@@ -46,7 +60,11 @@ def tiny_lm(vocab_size: int, family: str = "llama", **settings):
         }
         | settings
     )
-    return make[1](config)
+    lm = make[1](config)
+    for name, weight in lm.named_parameters():
+        if name.endswith("bias"):
+            torch.nn.init.normal_(weight, std=0.2)
+    return lm
 
 
 def tiny_model(tokenizer=None, family: str = "llama", lm: dict | None = None, **settings) -> StoryModel:
@@ -63,3 +81,11 @@ def tiny_model(tokenizer=None, family: str = "llama", lm: dict | None = None, **
             if "lora_B" in name:
                 weight.normal_(std=0.3)
     return model.eval()
+
+
+def needs_native(model: StoryModel) -> None:
+    """Skip a test where there is no C compiler; a model that does not fit fails it."""
+    reason = why_not_native(model)
+    if "compiler" in reason:
+        pytest.skip(reason)
+    assert reason == ""

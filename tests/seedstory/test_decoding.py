@@ -1,0 +1,254 @@
+"""Every form of the one-token step gives the numbers of the model's own layers, and stories together those alone."""
+
+import ctypes
+
+import pytest
+import torch
+
+from seedstory.cache import CachePolicy
+from seedstory.generation import OpeningPage, SamplingConfig, StoryEngine, StoryStart
+from seedstory.generation.native import BuildError, NativeStep, Unfit, why_not_native
+from seedstory.generation.native import build as native_build
+from tests.seedstory.tiny_language import needs_native, tiny_model
+
+SMALL_SINK = {"window_pages": 2, "first_tokens": 3, "picture_head": 1, "picture_tail": 1, "sink_budget": 15}
+WORDS = SamplingConfig(temperature=1.0, max_caption_tokens=9, min_caption_tokens=2)
+MODELS = {
+    "llama": {},
+    "smollm2": {"lm": {"hidden_size": 36, "num_attention_heads": 9, "num_key_value_heads": 3, "head_dim": 4}},
+    "qwen2": {"family": "qwen2"},
+    "qwen3": {"family": "qwen3"},
+    "linear": {"lm": {"rope_parameters": {"rope_type": "linear", "rope_theta": 1e4, "factor": 4.0}}},
+    "llama3": {
+        "lm": {
+            "rope_parameters": {
+                "rope_type": "llama3",
+                "rope_theta": 5e5,
+                "factor": 8.0,
+                "low_freq_factor": 1.0,
+                "high_freq_factor": 4.0,
+                "original_max_position_embeddings": 64,
+            }
+        }
+    },
+    "untied": {"lm": {"tie_word_embeddings": False}},
+    "eager attention": {"lm": {"attn_implementation": "eager"}},
+}
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def family(request):
+    return tiny_model(**MODELS[request.param]).merge_lora()
+
+
+def tell(model, decoding, stories, *, sampling=WORDS, policy=None, score=False):
+    """Drafts of each story, and the scores of every decoded token by page and story."""
+    seen = {}
+
+    def listen(page, ids, scores):
+        seen.setdefault((page, tuple(ids)), []).append(scores.clone())
+
+    policy = policy or CachePolicy(**SMALL_SINK)
+    engine = StoryEngine(model, policy, sampling, decoding=decoding, logits_hook=listen)
+    engine.start_many(stories, score=score)
+    told = [[] for _ in stories]
+    for draft in engine.pages():
+        told[draft.story].append(draft)
+    return told, seen
+
+
+def assert_same_scores(left, right, atol=1e-5):
+    assert left.keys() == right.keys()
+    for key, scores in left.items():
+        for one, other in zip(scores, right[key], strict=True):
+            assert (one - other).abs().max() <= atol, key
+
+
+def assert_same_pages(left, right, atol=1e-5):
+    assert [page.caption for page in left] == [page.caption for page in right]
+    for one, other in zip(left, right, strict=True):
+        assert (one.features - other.features).abs().max() <= atol, one.index
+        assert one.cached_tokens == other.cached_tokens
+
+
+ONE = [StoryStart([OpeningPage("The fox found a lantern.")], pages=7, seed=3)]
+MANY = [
+    StoryStart([OpeningPage("The fox found a lantern.")], pages=6, seed=3),
+    StoryStart(pages=3, seed=4),
+    StoryStart([OpeningPage("Was it a star?"), OpeningPage(), OpeningPage("No, said the owl, it is the moon.")], 8, 5),
+]
+
+
+@pytest.mark.parametrize("decoding", ["native", "static"])
+def test_every_form_gives_the_scores_of_the_models_own_layers(family, decoding):
+    if decoding == "native":
+        needs_native(family)
+    (plain,), expected = tell(family, "eager", ONE)
+    (pages,), scores = tell(family, decoding, ONE)
+    assert_same_pages(plain, pages)
+    assert_same_scores(expected, scores)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(native_build.shutil.which("g++") is None, reason="torch.compile needs g++")
+def test_the_compiled_step_is_compiled_once_for_a_story_across_evictions():
+    model = tiny_model().merge_lora()
+    (plain,), expected = tell(model, "static", ONE)
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    (pages,), scores = tell(model, "compiled", ONE)
+    assert_same_pages(plain, pages)
+    assert_same_scores(expected, scores)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
+
+
+@pytest.mark.parametrize("decoding", ["eager", "native", "static"])
+@pytest.mark.parametrize("policy", ["mm_sink", "dense", "recompute"])
+def test_stories_told_together_equal_the_same_stories_alone(decoding, policy):
+    model = tiny_model().merge_lora()
+    if decoding == "native":
+        needs_native(model)
+    keeping = CachePolicy(name=policy, **SMALL_SINK)
+    together, _ = tell(model, decoding, MANY, policy=keeping, score=True)
+    for number, story in enumerate(MANY):
+        (alone,), _ = tell(model, decoding, [story], policy=keeping, score=True)
+        assert_same_pages(alone, together[number])
+        for one, other in zip(alone, together[number], strict=True):
+            assert one.log_likelihood == pytest.approx(other.log_likelihood, abs=1e-3)
+        assert [page.index for page in together[number]] == list(range(story.pages))
+
+
+def test_each_story_of_many_keeps_its_own_books():
+    model = tiny_model().merge_lora()
+    engine = StoryEngine(model, CachePolicy(**SMALL_SINK), WORDS)
+    engine.start_many([StoryStart(pages=9, seed=1), StoryStart(pages=9, seed=2)])
+    pages = list(engine.pages())
+    assert [page.story for page in pages] == [0, 1] * 9
+    lengths = {page.cached_tokens for page in pages if page.index == 7}
+    assert len(lengths) == 2, "stories of different words fill their rows differently"
+    with pytest.raises(ValueError, match="on_text follows one story"):
+        engine.start_many(MANY)
+        next(engine.pages(on_text=print))
+    with pytest.raises(ValueError, match="no story to start"):
+        engine.start_many([])
+
+
+@pytest.mark.parametrize("decoding", ["eager", "native", "static"])
+def test_guidance_of_the_text_is_between_the_story_and_the_page_alone(decoding):
+    model = tiny_model().merge_lora()
+    if decoding == "native":
+        needs_native(model)
+    plain, told = tell(model, decoding, ONE, sampling=WORDS)
+    guided = SamplingConfig(temperature=1.0, max_caption_tokens=9, min_caption_tokens=2, text_guidance=2.0)
+    strong, seen = tell(model, decoding, ONE, sampling=guided)
+    # What a page knows without its story: its label alone, as the first page of a shorter story has it.
+    key = (1, ())
+    label = StoryEngine(model)
+    label.start(pages=6)
+    with torch.inference_mode():
+        alone = model.caption_logits(label._next[0]).log_softmax(-1)
+    story = told[key][0].log_softmax(-1)
+    assert (seen[key][0] - (alone + 2 * (story - alone))).abs().max() <= 1e-4
+    assert [page.caption for page in strong[0]] != [page.caption for page in plain[0]]
+    together, _ = tell(model, decoding, MANY, sampling=guided)
+    for number, one in enumerate(MANY):
+        assert_same_pages(tell(model, decoding, [one], sampling=guided)[0][0], together[number])
+
+
+def test_log_likelihood_is_that_of_one_pass_over_the_text(captions):
+    model = tiny_model().merge_lora()
+    engine = StoryEngine(model, CachePolicy(name="dense"))
+    engine.start([OpeningPage(text) for text in captions[:2]], pages=2, score=True)
+    first, _ = engine.pages()
+    layout = model.layout
+    ids = [*layout.opening_ids, *layout.page_label_ids(2), *layout.caption_ids(captions[0]), layout.image_start_id]
+    with torch.no_grad():
+        hidden = model.hidden_states(model.embed_tokens(torch.tensor([ids])))[0, :-1]
+        scores = model.caption_logits(hidden).log_softmax(-1)
+    picked = scores.gather(1, torch.tensor(ids[1:])[:, None])[-first.caption_tokens :]
+    assert first.log_likelihood == pytest.approx(picked.sum().item(), abs=1e-3)
+    assert first.caption_tokens == len(layout.caption_ids(captions[0])) + 1
+
+
+def test_int8_reads_the_same_weights_in_every_form():
+    model = tiny_model(lm={"hidden_size": 64, "intermediate_size": 96}).merge_lora()
+    exact = [weight.clone() for name, weight in model.llm.named_parameters() if name.endswith("q_proj.weight")]
+    model.quantize_int8()
+    needs_native(model)
+    for layer, weight in zip(model.llm.base_model.layers, exact, strict=True):
+        stored = layer.self_attn.q_proj
+        step = weight.abs().amax(1, keepdim=True) / 127
+        assert ((stored.weight.float() * stored.scale[:, None] - weight).abs() <= step * 0.5 + 1e-6).all()
+    (plain,), expected = tell(model, "eager", ONE)
+    (pages,), scores = tell(model, "native", ONE)
+    assert_same_pages(plain, pages)
+    assert_same_scores(expected, scores)
+    assert model.int8 and model.bfloat16().llm.base_model.layers[0].self_attn.q_proj.scale.dtype == torch.float32
+    with pytest.raises(ValueError, match="merge_lora"):
+        tiny_model().quantize_int8()
+
+
+def test_bfloat16_in_c_is_closer_to_float32_than_the_models_own_layers():
+    model = tiny_model(lm={"num_hidden_layers": 6}).merge_lora().bfloat16()
+    needs_native(model)
+    scores = {}
+    for name in ("eager", "native", "exact"):
+        if name == "exact":
+            model.float()
+        engine = StoryEngine(model, decoding="eager" if name == "exact" else name)
+        engine.start([OpeningPage("The fox found a lantern.")], pages=3)
+        next(engine.pages())
+        with torch.inference_mode():
+            scores[name] = torch.cat([engine._step(engine.cache, [id], [0]) for id in range(20, 40)])
+    error = {name: (scores[name].float() - scores["exact"]).pow(2).mean() for name in ("eager", "native")}
+    assert error["native"] <= error["eager"]
+
+
+def test_what_does_not_fit_is_told_and_auto_takes_the_models_own_layers(monkeypatch):
+    unmerged = tiny_model()
+    assert why_not_native(unmerged) == "LoRA is not merged"
+    assert StoryEngine(unmerged).decoding == "eager"
+    with pytest.raises(ValueError, match="decoding 'native' cannot be used here: LoRA is not merged"):
+        StoryEngine(unmerged, decoding="native")
+    with pytest.raises(ValueError, match="unknown decoding 'fast'"):
+        StoryEngine(unmerged, decoding="fast")
+    strange = tiny_model(lm={"hidden_act": "gelu"}).merge_lora()
+    with pytest.raises(Unfit, match="something else than those of Llama"):
+        NativeStep.of(strange)
+    assert StoryEngine(strange).decoding == "eager"
+
+
+def test_without_a_working_compiler_the_reason_is_told(monkeypatch, tmp_path):
+    monkeypatch.setenv("SEEDSTORY_CACHE", str(tmp_path))
+    for compiler, reason in [("false", "false failed"), (str(tmp_path / "none"), "does not run")]:
+        monkeypatch.setenv("CC", compiler)
+        with pytest.raises(BuildError, match=reason):
+            native_build.library.__wrapped__()
+    assert not list((tmp_path / "native").glob("*.so")) if (tmp_path / "native").exists() else True
+    monkeypatch.delenv("CC")
+    monkeypatch.setattr(native_build.shutil, "which", lambda name: None)
+    with pytest.raises(BuildError, match="there is no C compiler"):
+        native_build.library.__wrapped__()
+
+
+def test_the_code_is_built_once_and_found_again(monkeypatch, tmp_path):
+    needs_native(tiny_model().merge_lora())
+    monkeypatch.setenv("SEEDSTORY_CACHE", str(tmp_path))
+    assert isinstance(native_build.library.__wrapped__(), ctypes.CDLL)
+    (built,) = (tmp_path / "native").iterdir()
+    written = built.stat().st_mtime_ns
+    native_build.library.__wrapped__()
+    assert [path.stat().st_mtime_ns for path in (tmp_path / "native").iterdir()] == [written]
+
+
+def test_the_static_cache_refuses_what_it_has_no_room_for(captions):
+    model = tiny_model().merge_lora()
+    engine = StoryEngine(model, CachePolicy(**SMALL_SINK), WORDS, decoding="static")
+    engine.start([OpeningPage(captions[1])], pages=12)
+    assert max(page.cached_tokens for page in engine.pages()) <= engine.cache.capacity
+    assert len({layer.keys.shape[2] for layer in engine.cache.layers}) == 1
+    engine.start(pages=2)
+    engine.cache.capacity = engine.cache.held
+    engine.cache.layers[0].keys = engine.cache.layers[0].keys[:, :, : engine.cache.held]
+    with pytest.raises(ValueError, match="has room for"):
+        list(engine.pages())

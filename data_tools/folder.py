@@ -1,0 +1,92 @@
+"""The data set folder: one or more `NAME.jsonl` of stories with their pictures, read line by line whatever is in it.
+
+`seedstory.storystream.read_jsonl` stops at the first broken line, as a reader should; a tool that mends a data set goes
+on behind it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from data_tools import drops
+from seedstory.storystream import StoryRecord
+
+PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+MAX_LINE = 64 * 2**20  # bytes
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of a story file: its record, or what is wrong with it."""
+
+    file: Path
+    number: int
+    record: StoryRecord | None
+    fault: str = ""
+
+    @property
+    def where(self) -> str:
+        return f"{self.file.name}, line {self.number}"
+
+
+def story_files(folder: Path) -> list[Path]:
+    """The story files of a data set folder, in the order of their names.
+
+    Raises:
+        ValueError: There is no such folder, or no story file in it.
+    """
+    if not folder.is_dir():
+        raise ValueError(f"there is no folder {folder}: give the folder that holds train.jsonl or another NAME.jsonl")
+    files = sorted(path for path in folder.glob("*.jsonl") if path.is_file() and path.name != drops.NAME)
+    if not files:
+        raise ValueError(f"{folder} holds no NAME.jsonl: a data set has one JSON object per story in such a file")
+    return files
+
+
+def read_lines(path: Path) -> Iterator[Line]:
+    """Reads every line of a story file, the broken ones too; blank lines are skipped."""
+    with open(path, "rb") as file:
+        number = 0
+        while raw := file.readline(MAX_LINE + 1):
+            number += 1
+            if len(raw) > MAX_LINE:
+                yield Line(path, number, None, f"longer than {MAX_LINE // 2**20} MiB")
+                while raw and not raw.endswith(b"\n"):
+                    raw = file.readline(MAX_LINE)
+                continue
+            try:
+                text = raw.decode("utf-8-sig" if number == 1 else "utf-8")
+                if not text.strip():
+                    continue
+                data = json.loads(text)
+                if "\\ud" in text.lower():  # half a surrogate pair is a string to json, but can never be written
+                    json.dumps(data, ensure_ascii=False).encode()
+                yield Line(path, number, StoryRecord.from_dict(data))
+            except UnicodeEncodeError:
+                yield Line(path, number, None, "holds half a surrogate pair, which is no character")
+            except UnicodeDecodeError as error:
+                yield Line(path, number, None, f"not UTF-8 at byte {error.start} of the line ({error.reason})")
+            except json.JSONDecodeError as error:
+                yield Line(path, number, None, f"not JSON at column {error.colno} ({error.msg})")
+            except RecursionError:
+                yield Line(path, number, None, "not JSON that can be read: nested too deeply")
+            except ValueError as error:
+                yield Line(path, number, None, str(error))
+
+
+def inside(path: str) -> PurePosixPath:
+    """A path of a record, if it stays within its data set folder and names a picture.
+
+    Raises:
+        ValueError: It is absolute, climbs out with "..", or does not end like a picture.
+    """
+    pure = PurePosixPath(path)
+    odd = not path or "\\" in path or "\0" in path or ":" in path.split("/")[0]
+    if odd or pure.is_absolute() or ".." in pure.parts:
+        raise ValueError(f"{path!r} does not stay inside the data set folder: use a relative path like images/1.png")
+    if pure.suffix.lower() not in PICTURES:
+        raise ValueError(f"{path!r} does not end like a picture: {' '.join(PICTURES)}")
+    return pure

@@ -136,6 +136,7 @@ def plot(report: dict[str, Any], stem: Path) -> None:
         "perplexity": "perplexity",
         "feature_error": "feature error (1 - cosine)",
         "species_and_outfit": "species and outfit right",
+        "hero": "the same, hero of page 1",
         "distinct_2": "distinct-2 within a page",
         "repeated_4": "4-grams of earlier pages",
         "seconds": "seconds a page, language model",
@@ -145,21 +146,21 @@ def plot(report: dict[str, Any], stem: Path) -> None:
     panels = len(names) + any(report["absence"].values())
     style = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True}
     style |= {"grid.color": "#e6e6e6", "axes.titlesize": 10, "axes.titleweight": "bold", "svg.hashsalt": "seedstory"}
+    middle = dict.fromkeys(_COSTS, statistics.median) | {"perplexity": statistics.geometric_mean}
     with pyplot.rc_context(style):
-        figure, grid = pyplot.subplots(-(-panels // 3), 3, figsize=(12, 3.3 * -(-panels // 3)), squeeze=False)
+        lines = -(-panels // 4)
+        figure, grid = pyplot.subplots(lines, 4, figsize=(15, 3.3 * lines), squeeze=False)
         axes = list(grid.flat)
         looks = _line_looks(list(report["curves"]))
         for name, axis in zip(names, axes):
             for label, curves in report["curves"].items():
                 if name in curves:
-                    pages, values = zip(
-                        *_smooth(curves[name], statistics.median if name in _COSTS else statistics.fmean)
-                    )
+                    pages, values = zip(*_smooth(curves[name], middle.get(name, statistics.fmean)))
                     axis.plot(pages, values, label=label, linewidth=1.5, **looks[label])
             axis.set(title=shown[name], xlabel="page")
             if name in _PERCENT:
                 axis.yaxis.set_major_formatter(ticker.PercentFormatter(1, decimals=0))
-            if name in ("species_and_outfit", *_COSTS):
+            if name in ("species_and_outfit", "hero", *_COSTS):
                 axis.set_ylim(0, 1.03 if name in _PERCENT else None)
             if name == "perplexity":
                 axis.set_yscale("log")
@@ -187,7 +188,7 @@ def _plot_absence(axis: Any, absence: dict[str, Any], looks: dict[str, Any]) -> 
             axis.plot(*zip(*found), marker="o", markersize=4, linewidth=1.5, label=label, **looks[label])
     from matplotlib.ticker import PercentFormatter
 
-    axis.set(title="species and outfit right, by absence", xlabel="pages since last shown")
+    axis.set(title="the same, after absence", xlabel="pages since last shown")
     axis.set_xticks(range(len(names)), names)
     axis.set(xlim=(-0.3, len(names) - 0.7), ylim=(0, 1.03))
     axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
@@ -205,7 +206,7 @@ def _line_looks(labels: list[str]) -> dict[str, dict[str, str]]:
 
 
 def _smooth(curve: list[list[float]], middle: Callable[[list[float]], float]) -> list[tuple[float, float]]:
-    """Running means or medians over the pages nearby."""
+    """The middle value of the pages nearby, for every page."""
     return [(page, middle([value for other, value in curve if abs(other - page) <= _SMOOTH])) for page, _ in curve]
 
 

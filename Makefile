@@ -66,8 +66,8 @@ $(VENV)/.story: pyproject.toml requirements.lock | $(BIN)/python
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.story
-	@echo 'Installing the test and training tools ...'
-	$(INSTALL) --editable '.[train,test]'
+	@echo 'Installing the test, training and data tools ...'
+	$(INSTALL) --editable '.[train,data,test]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.story

@@ -14,6 +14,7 @@ from rich.progress import track
 
 from seedstory import StoryPipeline
 from seedstory.export.html import write_html
+from seedstory.settings import StorySettings
 from seedstory.story import StoryFolder
 from seedstory.storystream import read_jsonl
 
@@ -27,7 +28,7 @@ def main(
     opening: Annotated[str, typer.Option(help="what is given of the first page: text, image or both")] = "text",
     scripted: Annotated[bool, typer.Option(help="give all captions and only draw")] = False,
     policy: Annotated[str, typer.Option(help="cache policy")] = "mm_sink",
-    temperature: float = 0.7,
+    temperature: Annotated[float, typer.Option(help="of the words; 0 takes the likeliest")] = StorySettings.temperature,
     steps: Annotated[int, typer.Option(help="de-tokenizer steps")] = 4,
     model: str = "mini",
     seed: int = 0,

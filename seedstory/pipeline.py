@@ -344,10 +344,7 @@ class StoryPipeline:
         from seedstory.cache import CachePolicy
         from seedstory.generation import OpeningPage, SamplingConfig, StoryEngine
 
-        sampling = SamplingConfig(
-            temperature=settings.temperature, top_p=settings.top_p, repetition_penalty=settings.repetition_penalty
-        )
-        engine = StoryEngine(self.story_model, CachePolicy(name=settings.policy), sampling)
+        engine = StoryEngine(self.story_model, CachePolicy(name=settings.policy), SamplingConfig.of(settings))
         script = (settings.captions or [])[len(given) - 1 :]
         opening = [OpeningPage(page.caption, page.features) for page in given]
         engine.start([*opening, *map(OpeningPage, script)], pages=settings.pages, seed=settings.seed)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 POLICIES = ("recompute", "dense", "window", "sink", "mm_sink")
+DECODINGS = ("auto", "eager", "native", "static", "compiled")
 MAX_PAGES = 10_000
 MAX_TEXT = 4_000  # characters of one caption or opening
+MAX_STOPS = 32
 
 
 @dataclass(kw_only=True)
@@ -22,10 +25,20 @@ class StorySettings:
         num_inference_steps: Diffusion steps per picture.
         guidance_scale: Strength of classifier-free guidance; 1.0 is none.
         policy: Which keys and values the language model keeps, one of `POLICIES`.
-        temperature: Sampling temperature of the captions; 0 takes the most likely token.
-        top_p: Probability mass that sampling may choose from.
-        repetition_penalty: Divides the logits of tokens already used; 1.0 is none.
         captions: The user's own script, one caption for each page after the opening, or None.
+        temperature: Sampling temperature of the captions; 0 takes the most likely token.
+        top_k: Sampling chooses among this many most likely tokens; 0 is all.
+        top_p: Probability mass that sampling may choose from; 1.0 is all.
+        min_p: Sampling leaves out tokens less probable than this fraction of the most likely one; 0.0 is none.
+        repetition_penalty: Divides the logits of tokens already used; 1.0 is none.
+        no_repeat_ngram: No run of this many tokens is written twice; 0 is off. Names and set phrases come back in any
+            good story, so small runs do harm: 12 or more break a loop and leave them alone.
+        history_pages: Earlier pages in which the two settings above look, besides the page being written.
+        min_caption_tokens: Shortest caption, in tokens.
+        max_caption_tokens: Longest caption, in tokens; a longer one is cut after its last whole sentence.
+        stop: Texts that end a caption right after themselves, to the letter (a single text may stand alone).
+        max_sentences: Most sentences of a caption; 0 is no limit.
+        text_guidance: Strength of classifier-free guidance of the text; 1.0 is none.
     """
 
     text: str | None = None
@@ -35,10 +48,19 @@ class StorySettings:
     num_inference_steps: int = 4
     guidance_scale: float = 1.0
     policy: str = "mm_sink"
-    temperature: float = 0.5
-    top_p: float = 0.9
-    repetition_penalty: float = 1.0
     captions: list[str] | None = None
+    temperature: float = 0.5
+    top_k: int = 0
+    top_p: float = 0.9
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    no_repeat_ngram: int = 0
+    history_pages: int = 3
+    min_caption_tokens: int = 1
+    max_caption_tokens: int = 96
+    stop: tuple[str, ...] = ()
+    max_sentences: int = 0
+    text_guidance: float = 1.0
 
     def __post_init__(self) -> None:
         if self.text is not None:
@@ -51,9 +73,8 @@ class StorySettings:
         check_whole("seed", self.seed, 0, 2**63 - 1)
         check_whole("num_inference_steps", self.num_inference_steps, 1, 1000)
         check_number("guidance_scale", self.guidance_scale, 0.0, 100.0)
-        check_number("temperature", self.temperature, 0.0, 10.0)
-        check_number("top_p", self.top_p, 1e-6, 1.0)
-        check_number("repetition_penalty", self.repetition_penalty, 0.1, 10.0)
+        self.stop = clean_stops(self.stop)
+        check_words(self)
         if self.policy not in POLICIES:
             raise ValueError(f"unknown policy {self.policy!r}: choose one of {', '.join(POLICIES)}")
         if self.captions is not None:
@@ -63,6 +84,50 @@ class StorySettings:
                     "one for each page after the opening"
                 )
             self.captions = [clean_text(c, f"caption {i} of the script") for i, c in enumerate(self.captions, 1)]
+
+
+def check_words(settings: Any) -> None:
+    """Checks how the words of a story are chosen: the fields that `StorySettings` and `SamplingConfig` share.
+
+    Raises:
+        ValueError: One is out of range, or two do not agree.
+    """
+    check_number("temperature", settings.temperature, 0.0, 10.0)
+    check_whole("top_k", settings.top_k, 0, 1_000_000)
+    check_number("top_p", settings.top_p, 1e-6, 1.0)
+    check_number("min_p", settings.min_p, 0.0, 1.0)
+    check_number("repetition_penalty", settings.repetition_penalty, 0.1, 10.0)
+    check_whole("no_repeat_ngram", settings.no_repeat_ngram, 0, 1000)
+    if settings.no_repeat_ngram == 1:
+        raise ValueError("no_repeat_ngram 1 would allow every word once only: give 0 (off) or 2 and more")
+    check_whole("history_pages", settings.history_pages, 0, 1000)
+    check_whole("max_caption_tokens", settings.max_caption_tokens, 1, 1000)
+    check_whole("min_caption_tokens", settings.min_caption_tokens, 1, 1000)
+    if settings.min_caption_tokens > settings.max_caption_tokens:
+        raise ValueError(
+            f"min_caption_tokens {settings.min_caption_tokens} is more than max_caption_tokens "
+            f"{settings.max_caption_tokens}: lower the one or raise the other"
+        )
+    check_whole("max_sentences", settings.max_sentences, 0, 1000)
+    check_number("text_guidance", settings.text_guidance, 0.0, 100.0)
+
+
+def clean_stops(stop: str | Sequence[str]) -> tuple[str, ...]:
+    """Stop texts as they can stand in a caption: one line, single spaces. Spaces at the ends count and stay.
+
+    Raises:
+        ValueError: One is no text, has nothing to be seen or is too long, or there are too many.
+    """
+    if not isinstance(stop, (str, list, tuple)):
+        raise ValueError(f"stop must be a text or several, not {type(stop).__name__}")
+    stops = [stop] if isinstance(stop, str) else stop
+    if len(stops) > MAX_STOPS:
+        raise ValueError(f"there are {len(stops)} stop texts: at most {MAX_STOPS} fit")
+    cleaned = []
+    for text in stops:
+        core = clean_text(text, "a stop text")
+        cleaned.append(" " * text[0].isspace() + core + " " * text[-1].isspace())
+    return tuple(cleaned)
 
 
 def clean_text(text: str, what: str) -> str:

@@ -15,6 +15,7 @@ import tempfile
 import unicodedata
 import warnings
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from seedstory.pipeline import StoryPipeline
 
 BAD_REQUEST, FAILED, INTERRUPTED = 2, 1, 130
+OPENING, BOOK, WORDS, PICTURES, MODEL = "Opening", "Book", "Words", "Pictures", "Model"  # panels of the help
 
 app = typer.Typer(
     add_completion=False,
@@ -44,7 +46,9 @@ app = typer.Typer(
 )
 
 Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="The story folder.", show_default=False)]
-Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 ...; by default a GPU if there is one.")]
+Device = Annotated[
+    str | None, typer.Option(help="cpu, cuda, cuda:1 ...; by default a GPU if there is one.", rich_help_panel=MODEL)
+]
 
 
 @app.callback(invoke_without_command=True)
@@ -60,34 +64,97 @@ def _root(
 
 @app.command()
 def generate(
-    text: Annotated[str | None, typer.Option("--text", "-t", help="Opening text: the words of page 1.")] = None,
+    text: Annotated[
+        str | None, typer.Option("--text", "-t", help="Opening text: the words of page 1.", rich_help_panel=OPENING)
+    ] = None,
     image: Annotated[
-        Path | None, typer.Option("--image", "-i", help="Opening picture (JPEG, PNG, WebP, GIF, BMP or TIFF).")
+        Path | None,
+        typer.Option(
+            "--image", "-i", help="Opening picture (JPEG, PNG, WebP, GIF, BMP or TIFF).", rich_help_panel=OPENING
+        ),
     ] = None,
-    pages: Annotated[
-        int | None, typer.Option("--pages", "-n", help="Pages in all. [default: 10, or as many as --captions tells]")
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Same seed, same story.")] = 0,
-    out: Annotated[
-        Path | None, typer.Option("--out", "--output", "-o", help="Story folder. [default: stories/TITLE]")
-    ] = None,
-    title: Annotated[str | None, typer.Option(help="Title. [default: made from the first sentence]")] = None,
     captions: Annotated[
         Path | None,
-        typer.Option(help="Your own words: a text file, one page a line, after the opening (or with it as line 1)."),
+        typer.Option(
+            help="Your own words: a text file, one page a line, after the opening (or with it as line 1).",
+            rich_help_panel=OPENING,
+        ),
     ] = None,
-    model: Annotated[str, typer.Option(help="'mini' or a model folder.")] = "mini",
-    steps: Annotated[int, typer.Option(help="Diffusion steps a picture.")] = StorySettings.num_inference_steps,
-    guidance: Annotated[
-        float, typer.Option(help="Classifier-free guidance; 1 is none.")
-    ] = StorySettings.guidance_scale,
-    policy: Annotated[str, typer.Option(help=f"Cache policy: {', '.join(POLICIES)}.")] = StorySettings.policy,
+    pages: Annotated[
+        int | None,
+        typer.Option(
+            "--pages",
+            "-n",
+            help="Pages in all. [default: 10, or as many as --captions tells]",
+            rich_help_panel=BOOK,
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Same seed, same story.", rich_help_panel=BOOK)] = 0,
+    title: Annotated[
+        str | None, typer.Option(help="Title. [default: made from the first sentence]", rich_help_panel=BOOK)
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "--output", "-o", help="Story folder. [default: stories/TITLE]", rich_help_panel=BOOK),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the story in --out.", rich_help_panel=BOOK)
+    ] = False,
     temperature: Annotated[
-        float, typer.Option(help="Of the words; 0 takes the likeliest.")
+        float, typer.Option(help="0 to 10; less is calmer, 0 takes the likeliest word.", rich_help_panel=WORDS)
     ] = StorySettings.temperature,
-    top_p: Annotated[float, typer.Option(help="Probability mass that words come from.")] = StorySettings.top_p,
-    repetition_penalty: Annotated[float, typer.Option(help="1 is none.")] = StorySettings.repetition_penalty,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the story in --out.")] = False,
+    top_k: Annotated[
+        int, typer.Option(help="Choose among so many likeliest tokens; 0 is all.", rich_help_panel=WORDS)
+    ] = StorySettings.top_k,
+    top_p: Annotated[
+        float, typer.Option(help="Choose from this probability mass, up to 1 (all).", rich_help_panel=WORDS)
+    ] = StorySettings.top_p,
+    min_p: Annotated[
+        float,
+        typer.Option(help="0 to 1; drop tokens below this share of the likeliest; 0 is none.", rich_help_panel=WORDS),
+    ] = StorySettings.min_p,
+    repetition_penalty: Annotated[
+        float, typer.Option(help="0.1 to 10; above 1 shuns tokens already used; 1 is none.", rich_help_panel=WORDS)
+    ] = StorySettings.repetition_penalty,
+    no_repeat_ngram: Annotated[
+        int,
+        typer.Option(
+            help="Never repeat a run of so many tokens; 0 is off, 12 or more breaks loops.", rich_help_panel=WORDS
+        ),
+    ] = StorySettings.no_repeat_ngram,
+    history_pages: Annotated[
+        int, typer.Option(help="Earlier pages in which those two look for repetition.", rich_help_panel=WORDS)
+    ] = StorySettings.history_pages,
+    min_caption_tokens: Annotated[
+        int, typer.Option(help="Shortest page, in tokens (about 4 letters each).", rich_help_panel=WORDS)
+    ] = StorySettings.min_caption_tokens,
+    max_caption_tokens: Annotated[
+        int, typer.Option(help="Longest page, in tokens, up to 1000.", rich_help_panel=WORDS)
+    ] = StorySettings.max_caption_tokens,
+    max_sentences: Annotated[
+        int, typer.Option(help="Most sentences a page; 0 is no limit.", rich_help_panel=WORDS)
+    ] = StorySettings.max_sentences,
+    stop: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A page ends right after this text, to the letter; may be repeated.",
+            rich_help_panel=WORDS,
+            show_default=False,
+        ),
+    ] = None,
+    text_guidance: Annotated[
+        float, typer.Option(help="Classifier-free guidance of the text; 1 is none.", rich_help_panel=WORDS)
+    ] = StorySettings.text_guidance,
+    steps: Annotated[
+        int, typer.Option(help="Diffusion steps a picture.", rich_help_panel=PICTURES)
+    ] = StorySettings.num_inference_steps,
+    guidance: Annotated[
+        float, typer.Option(help="Classifier-free guidance; 1 is none.", rich_help_panel=PICTURES)
+    ] = StorySettings.guidance_scale,
+    model: Annotated[str, typer.Option(help="'mini' or a model folder.", rich_help_panel=MODEL)] = "mini",
+    policy: Annotated[
+        str, typer.Option(help=f"Cache policy: {', '.join(POLICIES)}.", rich_help_panel=MODEL)
+    ] = StorySettings.policy,
     device: Device = None,
 ) -> None:
     """Tell a story and make a book of it.
@@ -99,6 +166,10 @@ def generate(
     seedstory generate --image drawing.jpg --pages 6 --seed 7 --out stories/drawing
 
     seedstory generate --text "Tom the frog woke up." --captions script.txt
+
+    seedstory generate --text "Ida the owl set out." --pages 60 --max-sentences 2 --no-repeat-ngram 12
+
+    seedstory generate --text "Ida the owl set out." --temperature 0.9 --top-p 1 --min-p 0.1 --stop "The end."
     """
     with _faults():
         script = _read_script(captions) if captions is not None else None
@@ -114,10 +185,19 @@ def generate(
             num_inference_steps=steps,
             guidance_scale=guidance,
             policy=policy,
-            temperature=temperature,
-            top_p=top_p,
-            repetition_penalty=repetition_penalty,
             captions=script,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            min_p=min_p,
+            repetition_penalty=repetition_penalty,
+            no_repeat_ngram=no_repeat_ngram,
+            history_pages=history_pages,
+            min_caption_tokens=min_caption_tokens,
+            max_caption_tokens=max_caption_tokens,
+            stop=tuple(stop or ()),
+            max_sentences=max_sentences,
+            text_guidance=text_guidance,
         )
         title = clean_text(title, "the title") if title is not None else None
         if image is not None:
@@ -131,23 +211,9 @@ def generate(
         _check_writable(out)
         pipe = _load(model, device)
         screen = _Screen(settings.pages)
-        told = pipe.stream(
-            settings.text,
-            image,
-            settings.pages,
-            settings.seed,
-            title=title,
-            out=out,
-            overwrite=overwrite,
-            num_inference_steps=settings.num_inference_steps,
-            guidance_scale=settings.guidance_scale,
-            policy=settings.policy,
-            temperature=settings.temperature,
-            top_p=settings.top_p,
-            repetition_penalty=settings.repetition_penalty,
-            captions=settings.captions,
-            on_text=screen.on_text,
-        )
+        options = asdict(settings)
+        del options["picture"]  # its name, told by the picture itself
+        told = pipe.stream(image=image, title=title, out=out, overwrite=overwrite, on_text=screen.on_text, **options)
         _tell(told, out, screen)
 
 

@@ -85,6 +85,16 @@ FAULTS = [
     (["generate", *TEXT, "--policy", "magic"], "unknown policy 'magic'"),
     (["generate", *TEXT, "--temperature", "-1"], "temperature"),
     (["generate", *TEXT, "--top-p", "2"], "top_p"),
+    (["generate", *TEXT, "--top-k", "-1"], "top_k must be a whole number from 0"),
+    (["generate", *TEXT, "--min-p", "1.5"], "min_p must be a number from 0 to 1"),
+    (["generate", *TEXT, "--repetition-penalty", "0"], "repetition_penalty"),
+    (["generate", *TEXT, "--no-repeat-ngram", "1"], "give 0 (off) or 2 and more"),
+    (["generate", *TEXT, "--history-pages", "-1"], "history_pages"),
+    (["generate", *TEXT, "--min-caption-tokens", "20", "--max-caption-tokens", "10"], "lower the one or raise"),
+    (["generate", *TEXT, "--max-caption-tokens", "0"], "max_caption_tokens"),
+    (["generate", *TEXT, "--max-sentences", "two"], "--max-sentences"),
+    (["generate", *TEXT, "--stop", "ok", "--stop", " "], "a stop text is empty"),
+    (["generate", *TEXT, "--text-guidance", "nan"], "text_guidance"),
     (["generate", *TEXT, "--captions", "none.txt"], "none.txt"),
     (["generate", *TEXT, "--captions", "blank.txt"], "blank.txt is empty"),
     (["generate", *TEXT, "--captions", "latin.txt"], "UTF-8"),
@@ -145,7 +155,9 @@ def test_help_and_version_are_quick(desk):
     for arguments in (["--help"], ["generate", "--help"]):
         result = CliRunner().invoke(app, arguments)
         assert result.exit_code == 0 and "generate" in result.output
-    assert "--image drawing.jpg" in CliRunner().invoke(app, ["generate", "--help"]).output
+    shown = CliRunner().invoke(app, ["generate", "--help"]).output
+    assert "--image drawing.jpg" in shown and "--no-repeat-ngram 12" in shown
+    assert all(f"─ {panel} ─" in shown for panel in ("Opening", "Book", "Words", "Pictures", "Model"))
 
 
 def test_export_writes_the_book_again(desk, capsys):
@@ -180,6 +192,25 @@ def test_from_a_picture_to_a_book(desk, capsys, model):
     assert (desk / "stories/good/index.html").read_text("utf-8").count('<article class="leaf page"') == 3
     code, out, _ = run(capsys, *request)
     assert code == 0 and "stories/good-2/index.html" in out
+
+
+def test_what_is_asked_of_the_words_is_done_and_recorded(desk, capsys, model):
+    words = {"temperature": 0.9, "top_k": 40, "top_p": 1.0, "min_p": 0.01, "repetition_penalty": 1.1}
+    words |= {"no_repeat_ngram": 3, "history_pages": 9, "min_caption_tokens": 6, "max_caption_tokens": 12}
+    words |= {"max_sentences": 4}
+    flags = [part for name, value in words.items() for part in (f"--{name.replace('_', '-')}", str(value))]
+    request = ["generate", *TEXT, *flags, "--stop", "a", "--stop", "e", "--pages", "4", "--steps", "1"]
+    code, _, err = run(capsys, *request, "--model", model, "-o", "s")
+    assert (code, err) == (0, "")
+    story = StoryFolder.open("s")
+    expected = StorySettings(text=TEXT[1], pages=4, num_inference_steps=1, stop=("a", "e"), **words)
+    assert story.settings == expected
+    record = json.loads((desk / "s/story.json").read_text("utf-8"))
+    assert record["settings"]["stop"] == ["a", "e"] and record["settings"]["top_k"] == 40
+    for key in [*words, "stop", "text_guidance"]:  # a story told before these settings existed
+        del record["settings"][key]
+    (desk / "s/story.json").write_text(json.dumps(record), "utf-8")
+    assert StoryFolder.open("s").settings == StorySettings(text=TEXT[1], pages=4, num_inference_steps=1)
 
 
 def test_a_script_tells_its_own_pages(desk, capsys, model):

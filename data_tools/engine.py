@@ -160,8 +160,8 @@ def _ray(call: _Call, items: Iterable[Item], workers: int) -> Iterator[tuple[Any
     if not rows:
         return
     blocks = min(len(rows), _AHEAD * workers)
-    data = ray.data.from_items(rows, override_num_blocks=blocks).map(partial(_ray_row, call), concurrency=workers)
-    for row in data.iter_rows(prefetch_batches=0):
+    data = ray.data.from_items(rows, override_num_blocks=blocks)
+    for row in data.map(partial(_ray_row, call), compute=ray.data.TaskPoolStrategy(size=workers)).iter_rows():
         yield pickle.loads(row["outcome"])  # written by `_ray_row` of this very run
 
 

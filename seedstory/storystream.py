@@ -1,11 +1,16 @@
 """The data-set record: SEED-Story's StoryStream layout, one JSON object per story and line.
 
-A record needs `id`, `images`, `captions` and `orders`, three lists of one length. Image paths are relative
-to the folder of the JSON Lines file. Further keys are optional, and keys unknown here survive a round trip.
+A record has `id`, `images`, `captions` and `orders`, three lists of one length. Image paths are relative to the folder
+of the JSON Lines file. Further keys are optional, and keys unknown here survive a round trip.
+`docs/storystream.schema.json` says the same as a JSON Schema, but for the equal lengths, which no schema can say.
+
+The released StoryStream files are read as they are: their `id` is a number, which becomes a string, and their ten-page
+chunks have no `orders`, which become 0, 1, 2 ...
 """
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
 import tempfile
@@ -14,8 +19,10 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+_STRINGS = ("id", "title", "license", "language", "source_repo")
 _STRING_LISTS = ("images", "captions", "alts")
-_REQUIRED = ("id", "images", "captions", "orders")
+_REQUIRED = ("id", "images", "captions")
+_MAX_ORDER = 2**53 - 1  # the largest whole number that every JSON reader keeps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,9 +37,13 @@ class StoryRecord:
         title: Title of the story.
         license: Licence of text and pictures.
         credit: Who made what, such as `{"Text": ..., "Illustration": ...}`.
+        language: Language of the captions as a BCP 47 tag, such as "en".
         source_repo: Where the story comes from.
         alts: One description per picture, for readers who cannot see it; may be empty strings.
-        pages: One ground-truth dict per page, or None where nothing is known of a page.
+        pages: What is known of each page, or None. Keys are free; of these the meaning is fixed: `description` (what
+            the picture shows), `characters` (`[{"name", "box", "mask"}, ...]`), `coreference` (who is meant by which
+            words), `mask` (path of a PNG), `panel` (box of the picture on its sheet) and `time` (`[start, end]` in a
+            film, in seconds; or the time of day as a word). A box is `[x0, y0, x1, y1]` in px, x1 and y1 exclusive.
         extra: Keys of the file that are unknown here; written back as they were.
     """
 
@@ -43,13 +54,14 @@ class StoryRecord:
     title: str | None = None
     license: str | None = None
     credit: dict[str, str] | str | None = None
+    language: str | None = None
     source_repo: str | None = None
     alts: list[str] | None = None
     pages: list[dict[str, Any] | None] | None = None
     extra: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for key in ("id", "title", "license", "source_repo"):
+        for key in _STRINGS:
             value = getattr(self, key)
             if not isinstance(value, str) and not (value is None and key != "id"):
                 raise ValueError(f"field {key!r} must be a string, not {_kind(value)}")
@@ -60,10 +72,14 @@ class StoryRecord:
             if value is not None or key != "alts":
                 _check_list(key, value, str, "strings")
         _check_list("orders", self.orders, int, "integers")
+        if any(not 0 <= order <= _MAX_ORDER for order in self.orders):
+            raise ValueError("field 'orders' must hold places from 0 upwards")
         if self.credit is not None and not isinstance(self.credit, dict | str):
             raise ValueError(f"field 'credit' must be an object or a string, not {_kind(self.credit)}")
         if self.pages is not None:
             _check_list("pages", self.pages, dict | None, "objects or nulls")
+            for number, page in enumerate(self.pages):
+                _check_page(f"pages[{number}]", page or {})
         for key in ("captions", "orders", "alts", "pages"):
             value = getattr(self, key)
             if value is not None and len(value) != len(self.images):
@@ -78,7 +94,8 @@ class StoryRecord:
         """Builds a record from one line's JSON object.
 
         Args:
-            data: The decoded object. Keys unknown here go to `extra`.
+            data: The decoded object. Keys unknown here go to `extra`; a number as `id` becomes a string, and `orders`
+                that are absent become 0, 1, 2 ...
 
         Returns:
             The checked record.
@@ -91,14 +108,59 @@ class StoryRecord:
         missing = [key for key in _REQUIRED if key not in data]
         if missing:
             raise ValueError(f"missing field {missing[0]!r} (a story needs {', '.join(_REQUIRED)})")
-        known = {f.name for f in fields(cls)} - {"extra"}
-        extra = {key: value for key, value in data.items() if key not in known}
-        return cls(**{key: value for key, value in data.items() if key in known}, extra=extra)
+        known = {key: value for key, value in data.items() if key in _FIELDS}
+        extra = {key: value for key, value in data.items() if key not in _FIELDS}
+        known["id"] = _whole(known["id"])
+        if isinstance(known["id"], int) and not isinstance(known["id"], bool):
+            known["id"] = str(known["id"])
+        if "orders" not in known:
+            known["orders"] = list(range(len(known["images"]))) if isinstance(known["images"], list) else []
+        elif isinstance(known["orders"], list):
+            known["orders"] = [_whole(order) for order in known["orders"]]
+        return cls(**known, extra=extra)
+
+    @classmethod
+    def from_json(cls, line: str | bytes) -> StoryRecord:
+        """Reads a record from its line, however broken that is.
+
+        Raises:
+            ValueError: It is not UTF-8, not JSON, or not a story. The message names the place.
+        """
+        try:
+            text = line.decode() if isinstance(line, bytes) else line
+            data = json.loads(text, parse_constant=_no_number)
+            if "\\ud" in text.lower():  # JSON may name half a surrogate pair, which is no text and can never be written
+                json.dumps(data, ensure_ascii=False).encode()
+            return cls.from_dict(data)
+        except UnicodeDecodeError as error:
+            raise ValueError(f"not UTF-8 at byte {error.start} of the line ({error.reason})") from error
+        except UnicodeEncodeError as error:
+            raise ValueError("half a surrogate pair, which is no character") from error
+        except json.JSONDecodeError as error:
+            raise ValueError(f"not JSON at column {error.colno} ({error.msg})") from error
+        except RecursionError as error:
+            raise ValueError("nested too deeply for a story") from error
+
+    def to_json(self) -> str:
+        """The line of this record, without its end."""
+        return json.dumps(self.to_dict(), ensure_ascii=False, allow_nan=False)
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON object of this record; optional fields that are None are left out."""
-        known = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "extra"}
+        known = {name: getattr(self, name) for name in _FIELDS}
         return {k: v for k, v in known.items() if v is not None} | self.extra
+
+    def masks(self) -> list[tuple[int, str]]:
+        """The mask files that the pages name, as (page, path), in the order of the pages; each path once."""
+        found: dict[str, int] = {}
+        for number, page in enumerate(self.pages or ()):
+            holders = [page or {}, *(page or {}).get("characters", ())]
+            for path in (holder["mask"] for holder in holders if "mask" in holder):
+                found.setdefault(path, number)
+        return [(number, path) for path, number in found.items()]
+
+
+_FIELDS = tuple(f.name for f in fields(StoryRecord) if f.name != "extra")
 
 
 def read_jsonl(path: str | os.PathLike[str]) -> Iterator[StoryRecord]:
@@ -116,21 +178,13 @@ def read_jsonl(path: str | os.PathLike[str]) -> Iterator[StoryRecord]:
     """
     with open(path, "rb") as file:
         for number, raw in enumerate(file, start=1):
-            where = f"{os.fspath(path)}, line {number}"
-            try:
-                line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
-            except UnicodeDecodeError as error:
-                raise ValueError(f"{where}: not UTF-8 at byte {error.start} of the line ({error.reason})") from error
+            line = raw.removeprefix(codecs.BOM_UTF8) if number == 1 else raw
             if not line.strip():
                 continue
             try:
-                data = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise ValueError(f"{where}: not JSON at column {error.colno} ({error.msg})") from error
-            try:
-                yield StoryRecord.from_dict(data)
+                yield StoryRecord.from_json(line)
             except ValueError as error:
-                raise ValueError(f"{where}: {error}") from error
+                raise ValueError(f"{os.fspath(path)}, line {number}: {error}") from error
 
 
 def write_jsonl(path: str | os.PathLike[str], records: Iterable[StoryRecord]) -> int:
@@ -150,7 +204,7 @@ def write_jsonl(path: str | os.PathLike[str], records: Iterable[StoryRecord]) ->
     try:
         with open(handle, "w", encoding="utf-8", newline="\n") as file:
             for record in records:
-                file.write(json.dumps(record.to_dict(), ensure_ascii=False) + "\n")
+                file.write(record.to_json() + "\n")
                 count += 1
             file.flush()
             os.fsync(file.fileno())
@@ -160,6 +214,36 @@ def write_jsonl(path: str | os.PathLike[str], records: Iterable[StoryRecord]) ->
         Path(temporary).unlink(missing_ok=True)
         raise
     return count
+
+
+def _check_page(where: str, page: dict[str, Any]) -> None:
+    """Checks the keys of a page, or of a character of it, whose meaning is fixed."""
+    for key in ("name", "description", "mask"):
+        if key in page and not isinstance(page[key], str):
+            raise ValueError(f"field '{where}.{key}' must be a string, not {_kind(page[key])}")
+    for key in ("box", "panel"):
+        if key in page and not _is_numbers(page[key], 4):
+            raise ValueError(f"field '{where}.{key}' must be a list of four numbers, x0, y0, x1, y1")
+    if "time" in page and not isinstance(page["time"], str) and not _is_numbers(page["time"], 2):
+        raise ValueError(f"field '{where}.time' must be two numbers, start and end in seconds, or a string")
+    if "characters" in page:
+        _check_list(f"{where}.characters", page["characters"], dict, "objects")
+        for number, character in enumerate(page["characters"]):
+            _check_page(f"{where}.characters[{number}]", character)
+
+
+def _is_numbers(value: Any, count: int) -> bool:
+    numbers = isinstance(value, list) and all(isinstance(n, int | float) and not isinstance(n, bool) for n in value)
+    return numbers and len(value) == count
+
+
+def _whole(value: Any) -> Any:
+    """An integer where the value is one to JSON, which does not tell 1.0 from 1."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(f"not JSON: {name} is no JSON number")
 
 
 def _check_list(key: str, value: Any, kind: Any, plural: str) -> None:

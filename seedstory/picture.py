@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -20,6 +20,11 @@ if TYPE_CHECKING:
     import torch
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+STORED = {
+    "JPEG": "jpg",
+    "PNG": "png",
+    "WEBP": "webp",
+}  # the formats that a data set keeps as they came, with their suffix
 MAX_BYTES = 64 * 2**20
 MAX_SIDE = 20_000  # px
 MAX_PIXELS = 80_000_000  # below the size at which Pillow itself warns
@@ -37,33 +42,53 @@ _UPRIGHT = {
 }
 
 
-def read_picture(source: str | os.PathLike | bytes | Image.Image, name: str | None = None) -> Image.Image:
+def read_picture(
+    source: str | os.PathLike | bytes | Image.Image, name: str | None = None, formats: Collection[str] = FORMATS
+) -> Image.Image:
     """Reads any common picture as plain RGB: upright, on white where it was transparent, without metadata.
 
     Args:
         source: A file, the bytes of one, or a picture already open.
         name: What to call it in errors; the file name if None.
+        formats: What a file may be, some of `FORMATS`.
 
     Returns:
         A new RGB picture that shares nothing with the source. Of an animation, the first frame.
 
     Raises:
-        ValueError: There is no such file, it is no picture in one of `FORMATS`, is damaged, or is too large or
+        ValueError: There is no such file, it is no picture in one of `formats`, is damaged, or is too large or
             too small. One line that names the file and says what to do.
     """
     if isinstance(source, Image.Image):
         name = name or "the picture"
         _check_size(source.size, name)
         return _plain(source, name)
-    if isinstance(source, bytes):
-        name = name or "the picture"
-        data = source
-    else:
-        name = name or str(source)
-        data = _read_file(Path(source), name)
-    with _open(data, name) as image:
+    data, name = _named(source, name)
+    with _open(data, name, formats) as image:
         _check_size(image.size, name)
         return _plain(image, name)
+
+
+def read_header(
+    source: str | os.PathLike | bytes, name: str | None = None, formats: Collection[str] = FORMATS
+) -> tuple[str, tuple[int, int]]:
+    """Judges a picture by its header, as `read_picture` does before it decodes a pixel.
+
+    Args:
+        source: A file, or the bytes of one.
+        name: What to call it in errors; the file name if None.
+        formats: What it may be, some of `FORMATS`.
+
+    Returns:
+        Its format, and its (width, height) in px as stored: EXIF may turn it.
+
+    Raises:
+        ValueError: As in `read_picture`, but for damage behind the header.
+    """
+    data, name = _named(source, name)
+    with _open(data, name, formats) as image:
+        _check_size(image.size, name)
+        return str(image.format), image.size
 
 
 def square(image: Image.Image, size: int, fit: Literal["crop", "pad"] = "crop") -> Image.Image:
@@ -123,6 +148,13 @@ def _to_image(pixels: torch.Tensor) -> Image.Image:
     return Image.fromarray(values.permute(1, 2, 0).contiguous().numpy(), "RGB")
 
 
+def _named(source: str | os.PathLike | bytes, name: str | None) -> tuple[bytes, str]:
+    if isinstance(source, bytes):
+        return source, name or "the picture"
+    name = name or str(source)
+    return _read_file(Path(source), name), name
+
+
 def _read_file(path: Path, name: str) -> bytes:
     if path.is_dir():
         raise ValueError(f"{name} is a folder: give a picture file")
@@ -140,22 +172,22 @@ def _read_file(path: Path, name: str) -> bytes:
     return data
 
 
-def _open(data: bytes, name: str) -> Image.Image:
+def _open(data: bytes, name: str, formats: Collection[str]) -> Image.Image:
     """Parses the header only."""
     if not data:
         raise ValueError(f"{name} is empty (0 bytes): give a picture file")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            return Image.open(io.BytesIO(data), formats=FORMATS)
+            return Image.open(io.BytesIO(data), formats=list(formats))
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         raise ValueError(
             f"{name} is too large: its header announces more than {MAX_PIXELS // 1_000_000} megapixels; save it smaller"
         ) from None
     except Exception:  # noqa: BLE001 - Pillow raises many kinds for a file that is no picture
-        raise ValueError(
-            f"{name} is not a picture that can be read: save it as {', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
-        ) from None
+        *others, last = formats
+        choice = f"{', '.join(others)} or {last}" if others else last
+        raise ValueError(f"{name} is not a picture that can be read: save it as {choice}") from None
 
 
 def _check_size(size: tuple[int, int], name: str) -> None:

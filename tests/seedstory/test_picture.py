@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from seedstory.picture import FORMATS, MAX_SIDE, read_picture, square, to_image, to_tensor
+from seedstory.picture import FORMATS, MAX_SIDE, STORED, read_header, read_picture, square, to_image, to_tensor
 
 
 def gradient(width: int = 48, height: int = 32) -> Image.Image:
@@ -107,6 +107,25 @@ def test_refuses_bad_files_in_one_line(tmp_path, data, message):
     with pytest.raises(ValueError, match=message) as error:
         read_picture(file)
     assert "bad.png" in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_the_header_tells_format_and_size_and_a_list_is_kept_to(tmp_path, kind):
+    file = tmp_path / f"picture.{kind.lower()}"
+    gradient().save(file, kind)
+    assert read_header(file) == read_header(file.read_bytes()) == (kind, (48, 32))
+    for read in (read_header, read_picture):
+        if kind in STORED:
+            read(file, formats=STORED)
+        else:
+            with pytest.raises(ValueError, match=r"is not a picture that can be read: save it as JPEG, PNG or WEBP$"):
+                read(file, formats=STORED)
+
+
+def test_the_header_is_judged_before_pixels():
+    with pytest.raises(ValueError, match="it is too large: 10000 x 9000"):
+        read_header(png_header(10_000, 9_000), "it")
+    assert read_header(png_header(500, 500)) == ("PNG", (500, 500))  # damage behind the header is not looked for
 
 
 def test_refuses_what_is_no_file(tmp_path):

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from copy import copy
 from pathlib import Path
 
 import torch
@@ -136,7 +137,8 @@ class Detokenizer:
 
         Args:
             features: [B, F, D].
-            generator: source of the starting noise, one or one per picture.
+            generator: source of the starting noise, one for all or a list with one for each picture. A picture that
+                has its own gets the noise that it gets when it is drawn alone.
             num_inference_steps: Euler steps; 2 to 4 are enough when the tokens fix the picture.
             guidance_scale: above 1, steer away from the unconditional prediction (twice the cost).
             output_type: "pil", "pt" (pixels [B, 3, H, W] in [0, 1]) or "latent".
@@ -146,7 +148,8 @@ class Detokenizer:
             Pictures in the asked form.
 
         Raises:
-            ValueError: on features of the wrong shape, non-finite features or an unknown `output_type`.
+            ValueError: on features of the wrong shape, non-finite features, an unknown `output_type` or a list of
+                generators of another length than the features.
         """
         expected = (self.adapter.config.num_features, self.adapter.config.feature_dim)
         if features.ndim != 3 or tuple(features.shape[1:]) != expected:
@@ -155,6 +158,8 @@ class Detokenizer:
             raise ValueError("features hold NaN or infinity: the story model's output is broken")
         if output_type not in ("pil", "pt", "latent"):
             raise ValueError(f"unknown output_type {output_type!r}: choose pil, pt or latent")
+        if isinstance(generator, list) and len(generator) != len(features):
+            raise ValueError(f"there are {len(generator)} generators for {len(features)} pictures: give one for each")
         if num_inference_steps < 1:
             raise ValueError(f"num_inference_steps must be at least 1, not {num_inference_steps}")
         features = features.to(self.device, self.dtype)
@@ -162,16 +167,17 @@ class Detokenizer:
         latents = randn_tensor(
             (len(features), channels, side, side), generator=generator, device=self.device, dtype=torch.float32
         )
-        self.scheduler.set_timesteps(num_inference_steps, device=self.device)
-        for step, timestep in enumerate(self.scheduler.timesteps):
-            sigma = self.scheduler.sigmas[step]
+        scheduler = copy(self.scheduler)  # it counts steps, and two threads may draw
+        scheduler.set_timesteps(num_inference_steps, device=self.device)
+        for step, timestep in enumerate(scheduler.timesteps):
+            sigma = scheduler.sigmas[step]
             time = sigma.expand(len(features)).to(self.device, self.dtype)
             clean = self.predict_clean(latents.to(self.dtype), time, features).float()
             if guidance_scale != 1.0:
                 unguided = self.predict_clean(latents.to(self.dtype), time, torch.zeros_like(features)).float()
                 clean = unguided + guidance_scale * (clean - unguided)
             velocity = (latents - clean) / sigma
-            latents = self.scheduler.step(velocity, timestep, latents, return_dict=False)[0]
+            latents = scheduler.step(velocity, timestep, latents, return_dict=False)[0]
             if callback_on_step_end is not None:
                 callback_on_step_end(self, step, float(timestep), {"latents": latents})
         if output_type == "latent":

@@ -6,12 +6,13 @@ a model waits for neither.
 
 from __future__ import annotations
 
-import hashlib
+import ctypes
+import gc
 import json
 import shutil
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
-from importlib.metadata import PackageNotFoundError, version
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,8 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from seedstory import __version__
+from seedstory.illustrator import Rendering, illustrate
+from seedstory.modelfolder import PARTS, find_model, fingerprint, versions
 from seedstory.picture import read_picture, square, to_tensor
 from seedstory.settings import StorySettings, clean_text
 from seedstory.story import Page, Story, StoryFolder, check_free, page_seed, title_from
@@ -29,11 +32,6 @@ if TYPE_CHECKING:
     from seedstory.detokenizers.detokenizer import Detokenizer
     from seedstory.modeling.story_model import StoryModel
     from seedstory.modeling.vision_tower import VisionTower
-
-PARTS = {"story_model": "StoryModel", "vision_tower": "VisionTower", "detokenizer": "Detokenizer"}
-EMBEDDED = Path(__file__).parent / "weights"
-_WHOLE_FILE = 64 * 2**20  # bytes; of larger files the fingerprint reads both ends only
-
 
 OnText = Callable[[int, str], Any]
 
@@ -49,6 +47,7 @@ class _Request:
     on_text: OnText | None
     out: str | Path | None
     overwrite: bool
+    rendering: Rendering
 
 
 class StoryPipeline:
@@ -73,7 +72,8 @@ class StoryPipeline:
         fingerprint: str = "",
         source: Path | None = None,
     ) -> None:
-        self.story_model = story_model
+        self._story_model: StoryModel | None = story_model
+        self._dtype: torch.dtype | None = None  # of a language model that was freed
         self.vision_tower = vision_tower
         self.detokenizer = detokenizer
         self.name = name
@@ -145,9 +145,39 @@ class StoryPipeline:
         return self
 
     @property
+    def story_model(self) -> StoryModel:
+        """The language model; loaded again from `source` if it was freed."""
+        if self._story_model is None:
+            from seedstory.modeling.story_model import StoryModel
+
+            assert self.source is not None and self._dtype is not None, "only what can be loaded again is freed"
+            self._story_model = StoryModel.from_pretrained(
+                self.source / "story_model", dtype=self._dtype, device=self.device
+            )
+        return self._story_model
+
+    def free_story_model(self) -> None:
+        """Frees the memory of the language model. It is loaded again when it is next needed.
+
+        Raises:
+            ValueError: There is no folder to load it from again.
+        """
+        if self.source is None:
+            raise ValueError("this pipeline was not loaded from a folder: a freed language model could not come back")
+        if self._story_model is not None:
+            import torch
+
+            self._dtype, self._story_model = self._story_model.dtype, None
+            gc.collect()
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            if sys.platform == "linux":  # glibc keeps what is freed for later
+                getattr(ctypes.CDLL(None), "malloc_trim", int)(0)
+
+    @property
     def device(self) -> torch.device:
-        """Where the language model is."""
-        return self.story_model.device
+        """Where the model is."""
+        return self.detokenizer.device
 
     @property
     def image_size(self) -> int:
@@ -182,6 +212,7 @@ class StoryPipeline:
             ValueError: As `stream`.
         """
         request = self._request(text, image, pages, seed, title=title, **options)
+        model = self._model_record()
         told = []
         for page in self._tell(request):
             told.append(page)
@@ -191,7 +222,7 @@ class StoryPipeline:
             title=request.title or title_from(next((page.caption for page in told if page.caption), "")),
             pages=told,
             settings=request.settings,
-            model=self._model_record(),
+            model=model,
             versions=versions(),
         )
 
@@ -204,7 +235,7 @@ class StoryPipeline:
         *,
         title: str | None = None,
         **options: Any,
-    ) -> Iterator[Page]:
+    ) -> Generator[Page, None, None]:
         """Tells a story page by page. The arguments are checked at once, not when the first page is asked for.
 
         Args:
@@ -218,7 +249,8 @@ class StoryPipeline:
                 `guidance_scale`, `policy`, `temperature`, `top_p`, `repetition_penalty` and `captions`, as in
                 `StorySettings`; `output_type`, "pil" or "features" (write without drawing); `on_text`, called with a
                 page's index and its caption so far while it is written; `out`, the story folder to write, page by
-                page; `overwrite`, whether it may replace an older story there.
+                page; `overwrite`, whether it may replace an older story there; `rendering`, `render_batch` and
+                `render_queue`, when and in what batches pictures are drawn, as in `Rendering`.
 
         Yields:
             The pages, the opening first, each when it is whole (and, with `out`, on disk).
@@ -228,7 +260,9 @@ class StoryPipeline:
         """
         return self._tell(self._request(text, image, pages, seed, title=title, **options))
 
-    def resume(self, folder: str | Path | StoryFolder, *, on_text: OnText | None = None) -> Iterator[Page]:
+    def resume(
+        self, folder: str | Path | StoryFolder, *, on_text: OnText | None = None, **rendering: Any
+    ) -> Generator[Page, None, None]:
         """Goes on with an unfinished story folder: draws pages that are only written, then tells the missing ones.
 
         The result is the story that an uninterrupted run would have given.
@@ -236,13 +270,16 @@ class StoryPipeline:
         Args:
             folder: The story folder.
             on_text: As in `stream`.
+            **rendering: `rendering`, `render_batch` and `render_queue`, as in `stream`.
 
         Yields:
             The pages that are new or newly drawn.
 
         Raises:
-            ValueError: The folder holds no story, no page of it, or one that another model began.
+            ValueError: An argument is out of range, or the folder holds no story, no page of it, or one that another
+                model began.
         """
+        how = self._rendering(**rendering)
         folder = folder if isinstance(folder, StoryFolder) else StoryFolder.open(folder)
         if len(folder) == 0:
             raise ValueError(f"{folder.path} has no page to go on from: start again with `generate --overwrite`")
@@ -255,7 +292,7 @@ class StoryPipeline:
                     "load the model that began it"
                 )
         folder.sweep()
-        return self._go_on(folder, on_text)
+        return self._go_on(folder, on_text, how)
 
     # ------------------------------------------------------------------------------------------------------ the inside
 
@@ -272,10 +309,14 @@ class StoryPipeline:
         on_text: OnText | None = None,
         out: str | Path | None = None,
         overwrite: bool = False,
+        rendering: str = Rendering.rendering,
+        render_batch: int = Rendering.render_batch,
+        render_queue: int = Rendering.render_queue,
         **options: Any,
     ) -> _Request:
         if output_type not in ("pil", "features"):
             raise ValueError(f"unknown output_type {output_type!r}: choose pil or features")
+        how = self._rendering(rendering, render_batch, render_queue)
         if generator is not None:
             import torch
 
@@ -293,11 +334,40 @@ class StoryPipeline:
             layout.caption_ids(caption)  # refuses the names of special tokens
         if out is not None:
             check_free(out, overwrite=overwrite)
-        return _Request(settings, opening, title, output_type == "pil", on_text, out, overwrite)
+        return _Request(settings, opening, title, output_type == "pil", on_text, out, overwrite, how)
 
-    def _tell(self, request: _Request) -> Iterator[Page]:
+    def _rendering(self, *args: Any, **kwargs: Any) -> Rendering:
+        rendering = Rendering(*args, **kwargs)
+        if rendering.rendering == "after" and self.source is None:
+            raise ValueError(
+                "rendering 'after' frees the language model, and this pipeline has no folder to load it from again: "
+                "choose inline or ahead, or load the pipeline with from_pretrained"
+            )
+        return rendering
+
+    def _tell(self, request: _Request) -> Generator[Page, None, None]:
         """All pages of a new story. The folder is made when the first page is whole, so a failure leaves nothing."""
         settings, folder, titled = request.settings, None, request.title is not None
+
+        def keep(page: Page) -> None:
+            nonlocal folder, titled
+            if request.out is None:
+                return
+            title = request.title or title_from(page.caption)
+            if folder is None:
+                folder = StoryFolder.create(
+                    request.out,
+                    title=title,
+                    settings=settings,
+                    model=self._model_record(),
+                    versions=versions(),
+                    overwrite=request.overwrite,
+                )
+            elif not titled:
+                folder.title = title
+            titled = titled or bool(page.caption)
+            folder.add_page(page)
+
         opening = Page(
             index=0,
             caption=settings.text or "",
@@ -306,36 +376,27 @@ class StoryPipeline:
             seed=page_seed(settings.seed, 0),
             state="opening",
         )
-        whole = [] if opening.features is None else [opening]
-        for page in chain(whole, self._write(settings, [opening], request.on_text)):
-            if page.image is None and request.draw:
-                page = self._draw(page, settings)
-            if request.out is not None:
-                title = request.title or title_from(page.caption)
-                if folder is None:
-                    folder = StoryFolder.create(
-                        request.out,
-                        title=title,
-                        settings=settings,
-                        model=self._model_record(),
-                        versions=versions(),
-                        overwrite=request.overwrite,
-                    )
-                elif not titled:
-                    folder.title = title
-                folder.add_page(page)
-            titled = titled or bool(page.caption)
-            yield page
+        if opening.features is not None:
+            keep(opening)
+            yield opening
+        written = self._write(settings, [opening], request.on_text)
+        if request.draw:
+            yield from illustrate(written, self.detokenizer, settings, request.rendering, keep, self.free_story_model)
+        else:
+            for page in written:
+                keep(page)
+                yield page
 
-    def _go_on(self, folder: StoryFolder, on_text: OnText | None) -> Iterator[Page]:
-        done = [folder.page(i) for i in range(len(folder))]
-        untold = (self._draw(page, folder.settings) for page in done if page.image is None)
-        written = (self._draw(page, folder.settings) for page in self._write(folder.settings, done, on_text))
-        for page in chain(untold, written):
+    def _go_on(self, folder: StoryFolder, on_text: OnText | None, rendering: Rendering) -> Generator[Page, None, None]:
+        def keep(page: Page) -> None:
             if folder.title == title_from("") and page.caption:  # a picture opened the story: its words come only now
                 folder.title = title_from(page.caption)
             folder.add_page(page)
-            yield page
+
+        done = [folder.page(i) for i in range(len(folder))]
+        untold = (page for page in done if page.image is None)
+        pages = chain(untold, self._write(folder.settings, done, on_text))
+        yield from illustrate(pages, self.detokenizer, folder.settings, rendering, keep, self.free_story_model)
 
     def _write(self, settings: StorySettings, given: list[Page], on_text: OnText | None) -> Iterator[Page]:
         """Writes the pages that `given` lacks, and the features of its last page if that has none."""
@@ -367,83 +428,9 @@ class StoryPipeline:
             pixels = to_tensor(image).unsqueeze(0).to(self.vision_tower.device, self.vision_tower.dtype)
             return self.vision_tower(pixels)[0].float().cpu()
 
-    def _draw(self, page: Page, settings: StorySettings) -> Page:
-        """The page with its picture; the noise is a function of the page's seed alone."""
-        import torch
-
-        assert page.features is not None, "a page is written before it is drawn"
-        (image,) = self.detokenizer(
-            page.features.unsqueeze(0),
-            generator=torch.Generator().manual_seed(page.seed),
-            num_inference_steps=settings.num_inference_steps,
-            guidance_scale=settings.guidance_scale,
-        )
-        assert isinstance(image, Image.Image)
-        return replace(page, image=image, state="opening" if page.index == 0 else "illustrated")
-
     def _model_record(self) -> dict[str, str]:
         return {
             "name": self.name,
             "fingerprint": self.fingerprint,
             "dtype": str(self.story_model.dtype).removeprefix("torch."),
         }
-
-
-def find_model(name: str | Path) -> Path:
-    """The folder of a model, given its name or folder; loads nothing.
-
-    Raises:
-        ValueError: There is no such model, or its folder is not one of ours.
-    """
-    folder = Path(name)
-    if str(name) == "mini":
-        folder = EMBEDDED / "mini"
-        if not folder.is_dir():
-            raise ValueError(
-                "this installation lacks the embedded model mini: install seedstory again, or give --model"
-            )
-    elif not folder.is_dir():
-        raise ValueError(f"there is no model {name}: give 'mini' or the folder of a model")
-    index = folder / "model_index.json"
-    try:
-        kind = json.loads(index.read_text("utf-8"))["_class_name"]
-    except FileNotFoundError:
-        raise ValueError(f"{folder} is not a model folder: it has no model_index.json") from None
-    except (OSError, ValueError, KeyError, TypeError):
-        raise ValueError(f"{index} cannot be read: the model folder is damaged") from None
-    if kind != "StoryPipeline":
-        raise ValueError(f"{folder} holds a {kind}, not a StoryPipeline")
-    missing = [part for part in PARTS if not (folder / part).is_dir()]
-    if missing:
-        raise ValueError(f"the model folder {folder} lacks {', '.join(missing)}: copy or download it again")
-    return folder
-
-
-def fingerprint(folder: Path) -> str:
-    """SHA-256 over the names, sizes and contents of a model folder's weights and settings.
-
-    Of files above 64 MB only the first and the last megabyte count, so that a large model is hashed in a moment.
-    """
-    digest = hashlib.sha256()
-    for path in sorted(p for p in folder.rglob("*") if p.suffix in (".safetensors", ".json")):
-        size = path.stat().st_size
-        digest.update(f"{path.relative_to(folder).as_posix()}\0{size}\0".encode())
-        with open(path, "rb") as file:
-            if size <= _WHOLE_FILE:
-                digest.update(file.read())
-            else:
-                digest.update(file.read(2**20))
-                file.seek(-(2**20), 2)
-                digest.update(file.read())
-    return digest.hexdigest()
-
-
-def versions() -> dict[str, str]:
-    """Versions of what makes a story what it is."""
-    found = {"seedstory": __version__}
-    for package in ("torch", "transformers", "diffusers"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "not installed"
-    return found

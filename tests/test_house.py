@@ -22,10 +22,10 @@ MB = 1_000_000
 # A new file or folder directly under seedstory/ must be given its floor here.
 FLOORS = (
     {"cli", "app", "__main__"},
-    {"pipeline", "export", "convert"},
+    {"pipeline", "illustrator", "export", "convert"},
     {"generation"},
     {"detokenizers", "modeling", "cache"},
-    {"layout", "story", "storystream", "settings", "picture"},
+    {"layout", "story", "storystream", "modelfolder", "settings", "picture"},
 )
 FLOOR_OF = {unit: level for level, units in enumerate(FLOORS) for unit in units}
 

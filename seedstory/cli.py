@@ -14,7 +14,7 @@ import sys
 import tempfile
 import unicodedata
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -27,6 +27,7 @@ from rich.table import Table
 from rich.text import Text
 
 from seedstory import __version__
+from seedstory.illustrator import RENDERINGS, Rendering
 from seedstory.settings import POLICIES, StorySettings, clean_text
 from seedstory.story import Page, StoryFolder, check_free, title_from
 
@@ -49,6 +50,17 @@ Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="The story folder
 Device = Annotated[
     str | None, typer.Option(help="cpu, cuda, cuda:1 ...; by default a GPU if there is one.", rich_help_panel=MODEL)
 ]
+
+When = Annotated[
+    str,
+    typer.Option(
+        "--rendering",
+        help=f"When pictures are drawn ({', '.join(RENDERINGS)}): page by page, while the words go on, or at the end "
+        "with the language model out of memory.",
+        rich_help_panel=PICTURES,
+    ),
+]
+RenderBatch = Annotated[int, typer.Option(help="Pictures drawn together.", rich_help_panel=PICTURES)]
 
 
 @app.callback(invoke_without_command=True)
@@ -151,6 +163,8 @@ def generate(
     guidance: Annotated[
         float, typer.Option(help="Classifier-free guidance; 1 is none.", rich_help_panel=PICTURES)
     ] = StorySettings.guidance_scale,
+    rendering: When = Rendering.rendering,
+    render_batch: RenderBatch = Rendering.render_batch,
     model: Annotated[str, typer.Option(help="'mini' or a model folder.", rich_help_panel=MODEL)] = "mini",
     policy: Annotated[
         str, typer.Option(help=f"Cache policy: {', '.join(POLICIES)}.", rich_help_panel=MODEL)
@@ -199,6 +213,7 @@ def generate(
             max_sentences=max_sentences,
             text_guidance=text_guidance,
         )
+        drawing = Rendering(rendering, render_batch)
         title = clean_text(title, "the title") if title is not None else None
         if image is not None:
             from seedstory.picture import read_picture
@@ -211,7 +226,7 @@ def generate(
         _check_writable(out)
         pipe = _load(model, device)
         screen = _Screen(settings.pages)
-        options = asdict(settings)
+        options = asdict(settings) | asdict(drawing)
         del options["picture"]  # its name, told by the picture itself
         told = pipe.stream(image=image, title=title, out=out, overwrite=overwrite, on_text=screen.on_text, **options)
         _tell(told, out, screen)
@@ -221,6 +236,8 @@ def generate(
 def resume(
     folder: Folder,
     model: Annotated[str | None, typer.Option(help="The model that began it. [default: as recorded]")] = None,
+    rendering: When = Rendering.rendering,
+    render_batch: RenderBatch = Rendering.render_batch,
     device: Device = None,
 ) -> None:
     """Go on with a story that was interrupted, as if it had not been.
@@ -230,6 +247,7 @@ def resume(
     with _faults():
         from seedstory.pipeline import versions
 
+        drawing = Rendering(rendering, render_batch)
         story = StoryFolder.open(folder)
         _check_writable(folder)
         total = story.settings.pages
@@ -244,8 +262,8 @@ def resume(
         if changed:
             typer.echo(f"note: begun with {', '.join(changed)}: new pages may differ in details", err=True)
         pipe = _load(model or story.model.get("name") or "mini", device)
-        screen = _Screen(total, done=len(story))
-        _tell(pipe.resume(story, on_text=screen.on_text), folder, screen)
+        screen = _Screen(total, done=whole)
+        _tell(pipe.resume(story, on_text=screen.on_text, **asdict(drawing)), folder, screen)
 
 
 @app.command()
@@ -293,20 +311,22 @@ def main() -> None:
     sys.exit(status if isinstance(status, int) else 0)
 
 
-def _tell(told: Iterator[Page], out: Path, screen: _Screen) -> None:
+def _tell(told: Generator[Page, None, None], out: Path, screen: _Screen) -> None:
     """Shows pages as they come; writes the book at the end, also when interrupted."""
+    before = _last_change(out)
     try:
-        with screen, _interruptible() as interrupted:
+        with screen, _interruptible() as screen.interrupted, contextlib.closing(told):
             for page in told:
                 screen.show(page)
-                if interrupted:
+                if screen.interrupted:
                     raise KeyboardInterrupt
     except (KeyboardInterrupt, OSError, RuntimeError, ValueError) as error:
-        if screen.done == 0:
+        if screen.done == 0 and _last_change(out) == before:  # not even a page without its picture
             raise
         with contextlib.suppress(ValueError, OSError):
             _write_book(out)
-        kept = f"{screen.done} of {screen.total} pages are safe in {out}; go on with: seedstory resume {out}"
+        safe = len(StoryFolder.open(out))
+        kept = f"{safe} of {screen.total} pages are safe in {out}; go on with: seedstory resume {out}"
         if isinstance(error, KeyboardInterrupt):
             typer.echo(f"\nStopped: {kept}", err=True)
             raise typer.Exit(INTERRUPTED) from None
@@ -315,9 +335,14 @@ def _tell(told: Iterator[Page], out: Path, screen: _Screen) -> None:
     typer.echo(f"The book: {_write_book(out)}")
 
 
+def _last_change(folder: Path) -> int | None:
+    record = folder / "story.json"
+    return record.stat().st_mtime_ns if record.exists() else None
+
+
 @contextlib.contextmanager
 def _interruptible() -> Iterator[list[int]]:
-    """Makes Ctrl-C stop the story at the next page at the latest; yields a list that is empty until then.
+    """Makes Ctrl-C stop the story at the next word or page at the latest; yields a list that is empty until then.
 
     Python raises KeyboardInterrupt wherever it happens to be, and drops it inside a finaliser or a callback.
     """
@@ -339,6 +364,7 @@ class _Screen:
 
     def __init__(self, total: int, done: int = 0) -> None:
         self.total, self.done = total, done
+        self.interrupted: list[int] = []
         self._console = Console(highlight=False)
         self._words = Text(style="dim", no_wrap=True, overflow="ellipsis")
         columns = (SpinnerColumn(), BarColumn(), MofNCompleteColumn(), TextColumn("pages"), TimeRemainingColumn())
@@ -356,6 +382,8 @@ class _Screen:
 
     def on_text(self, index: int, text: str) -> None:
         """Shows the end of the caption that is being written."""
+        if self.interrupted:
+            raise KeyboardInterrupt
         text, room = _printable(text), max(10, self._console.width - 10)
         self._words.plain = f"{index + 1:>4}  {text if len(text) <= room else '…' + text[-room:]}"
 

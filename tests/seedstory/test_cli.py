@@ -95,6 +95,9 @@ FAULTS = [
     (["generate", *TEXT, "--max-sentences", "two"], "--max-sentences"),
     (["generate", *TEXT, "--stop", "ok", "--stop", " "], "a stop text is empty"),
     (["generate", *TEXT, "--text-guidance", "nan"], "text_guidance"),
+    (["generate", *TEXT, "--rendering", "later"], "choose one of inline, ahead, after"),
+    (["generate", *TEXT, "--render-batch", "0"], "render_batch"),
+    (["resume", "told", "--rendering", "later"], "choose one of inline, ahead, after"),
     (["generate", *TEXT, "--captions", "none.txt"], "none.txt"),
     (["generate", *TEXT, "--captions", "blank.txt"], "blank.txt is empty"),
     (["generate", *TEXT, "--captions", "latin.txt"], "UTF-8"),
@@ -226,8 +229,10 @@ def test_special_tokens_in_a_text_are_refused(desk, capsys, model):
     assert tree(desk) == before
 
 
-def test_interrupt_keeps_the_finished_pages(desk, model):
+@pytest.mark.parametrize("rendering", ["inline", "ahead"])
+def test_interrupt_keeps_the_finished_pages(desk, model, rendering):
     request = ["generate", *TEXT, "--pages", "500", "--steps", "1", "--model", model, "--out", "cut"]
+    request += ["--rendering", rendering]
     process = subprocess.Popen(
         [sys.executable, "-m", "seedstory.cli", *request],
         stdout=subprocess.PIPE,
@@ -242,8 +247,29 @@ def test_interrupt_keeps_the_finished_pages(desk, model):
     assert process.returncode == 130
     assert "pages are safe in cut; go on with: seedstory resume cut" in err and "Traceback" not in err
     story = StoryFolder.open("cut")
-    assert 3 <= len(story) < 500 and all(story.page(i).image for i in range(len(story)))
+    drawn = [story.page(i).image is not None for i in range(len(story))]
+    assert 3 <= len(story) < 500 and all(drawn[:3]) and drawn == sorted(drawn, reverse=True)
+    assert all(drawn) or rendering == "ahead"
     assert "To be continued" in (desk / "cut/index.html").read_text("utf-8")
+
+
+def test_interrupt_keeps_pages_without_pictures(desk, capsys, model, monkeypatch):
+    write = StoryFolder.add_page
+
+    def interrupted(self, page):
+        if page.index == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+        write(self, page)
+
+    request = ["generate", *TEXT, "--pages", "4", "--steps", "1", "--model", model]
+    with monkeypatch.context() as patch:
+        patch.setattr(StoryFolder, "add_page", interrupted)
+        code, out, err = run(capsys, *request, "--rendering", "after", "-o", "cut")
+    assert code == 130 and out == "" and "Stopped: 2 of 4 pages are safe in cut" in err
+    assert [StoryFolder.open("cut").page(i).state for i in range(2)] == ["opening", "written"]
+    assert run(capsys, "resume", "cut", "--rendering", "after", "--render-batch", "2")[0] == 0
+    assert run(capsys, *request, "--render-batch", "2", "-o", "whole")[0] == 0
+    assert tree(desk / "cut") == tree(desk / "whole")
 
 
 def test_resume_gives_the_uninterrupted_story(desk, capsys, model):

@@ -24,7 +24,7 @@ STORED = {
     "JPEG": "jpg",
     "PNG": "png",
     "WEBP": "webp",
-}  # the formats that a data set keeps as they came, with their suffix
+}  # what a data set keeps as it came, with its suffix
 MAX_BYTES = 64 * 2**20
 MAX_SIDE = 20_000  # px
 MAX_PIXELS = 80_000_000  # below the size at which Pillow itself warns

@@ -123,7 +123,7 @@ def test_the_header_tells_format_and_size_and_a_list_is_kept_to(tmp_path, kind):
 
 
 def test_the_header_is_judged_before_pixels():
-    with pytest.raises(ValueError, match="it is too large: 10000 x 9000"):
+    with pytest.raises(ValueError, match="^it is too large: "):
         read_header(png_header(10_000, 9_000), "it")
     assert read_header(png_header(500, 500)) == ("PNG", (500, 500))  # damage behind the header is not looked for
 

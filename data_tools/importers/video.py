@@ -1,0 +1,138 @@
+"""Films with subtitles: sharp, distinct keyframes, each with what is said in its span, in stories of some pages."""
+
+from __future__ import annotations
+
+from itertools import islice
+from pathlib import Path
+
+from PIL import Image
+
+from data_tools.drops import Drop
+from data_tools.importers.files import files_of
+from data_tools.importers.frames import FAULTS, grab_frames, read_film
+from data_tools.importers.harvest import Facts, Imported, Source, Story, Target, natural
+from data_tools.importers.shots import Keyframe, ShotSettings, find_keyframes
+from data_tools.importers.subtitles import SUFFIXES as SUBTITLES
+from data_tools.importers.subtitles import read_subtitles, spoken_in
+
+FILMS = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ogv", ".ts", ".mpg", ".mpeg", ".flv")
+
+
+def find(paths: list[Path], subtitles: Path | None = None, language: str | None = None) -> list[Source]:
+    """The films that some paths name, or that lie in some folders, each with the subtitles beside it.
+
+    Args:
+        paths: Files and folders.
+        subtitles: The subtitles, where there is one film. Otherwise `film.srt` or `film.en.srt` is looked for.
+        language: Which of several subtitles to take.
+
+    Raises:
+        ValueError: There is no such file, or no film, or one subtitle file for several films.
+    """
+    films = files_of(paths, FILMS, "film")
+    if subtitles is None:
+        return [Source(film.id, film.path, None, _beside(film.path, language)) for film in films]
+    if len(films) != 1:
+        raise ValueError(f"one subtitle file for {len(films)} films: put film.srt beside each film.mp4 instead")
+    if not subtitles.is_file():
+        raise ValueError(f"there is no file {subtitles}: check the path")
+    return [Source(films[0].id, films[0].path, None, (subtitles,))]
+
+
+def convert(
+    source: Source,
+    target: Target,
+    *,
+    pages: int = 30,
+    min_pages: int = 5,
+    side: int = 1024,
+    encoding: str = "utf-8-sig",
+    settings: ShotSettings | None = None,
+) -> Imported:
+    """Imports one film.
+
+    Args:
+        source: The film, with its subtitles in `beside`.
+        target: Where to store.
+        pages: Length of a story.
+        min_pages: A shorter rest at the end is left out.
+        side: Longer side in px of a picture, which is never enlarged.
+        encoding: How the subtitles are encoded.
+        settings: How to find shots.
+    """
+    name = source.path.name
+    try:
+        film, broken = read_film(source.path)
+    except FAULTS as error:
+        return Imported([], [Drop(source.id, None, "unreadable-film", f"{name}: {_reason(error)}")])
+    done = Imported()
+    if broken:
+        done.drops.append(Drop(source.id, None, "broken-packets", f"{name}: {broken} could not be decoded"))
+    keyframes, blank = find_keyframes(film, settings or ShotSettings())
+    done.drops += [Drop(source.id, None, "blank-shot", name)] * blank
+    said = _said(source, keyframes, encoding, done)
+    facts = Facts(title=source.path.stem, language=_language(source))
+    frames = grab_frames(source.path, [keyframe.stamp for keyframe in keyframes], side)
+    for start in range(0, len(keyframes), pages):
+        part = list(zip(keyframes[start : start + pages], said[start : start + pages], strict=True))
+        if len(part) < min_pages:
+            detail = f"{name}: {len(part)} pages, fewer than {min_pages}"
+            done.drops.append(Drop(source.id, None, "short-story", detail))
+            continue
+        story = Story(f"{source.id}-{start // pages + 1:03d}", target)
+        try:
+            for (keyframe, text), (_, picture) in zip(part, islice(frames, len(part)), strict=True):
+                _add(story, keyframe, text, picture)
+        except FAULTS as error:
+            story.drop_page("unreadable-frame", f"{name}: {_reason(error)}")
+        finished = story.finish(facts, film=name)
+        done.records += finished.records
+        done.drops += finished.drops
+    return done
+
+
+def _add(story: Story, keyframe: Keyframe, text: str, picture: Image.Image | None) -> None:
+    if picture is None:
+        story.drop_page("unreadable-frame", f"the frame at {keyframe.time:.3f} s")
+        return
+    times = [round(keyframe.start, 3), round(keyframe.end, 3)]
+    story.add(picture, text, source=f"{keyframe.time:.3f} s", time=times, keyframe=round(keyframe.time, 3))
+
+
+def _said(source: Source, keyframes: list[Keyframe], encoding: str, done: Imported) -> list[str]:
+    """The text of each keyframe's span, from all subtitle files of the film."""
+    cues = []
+    for path in source.beside:
+        try:
+            read, notes = read_subtitles(path, encoding)
+        except (ValueError, OSError, LookupError) as error:
+            done.drops.append(Drop(source.id, None, "unreadable-subtitles", str(error)))
+            continue
+        cues += read
+        done.drops += [Drop(source.id, None, "bad-cue", note) for note in notes]
+    return spoken_in(cues, [(keyframe.start, keyframe.end) for keyframe in keyframes])
+
+
+def _beside(film: Path, language: str | None) -> tuple[Path, ...]:
+    """The subtitle file of a film: `film.srt`, or one with a language such as `film.en.srt`."""
+    found = [
+        path
+        for path in sorted(film.parent.iterdir(), key=natural)
+        if path.suffix.lower() in SUBTITLES
+        and path.is_file()
+        and path.stem.partition(".")[0] == film.stem.partition(".")[0]
+    ]
+    exact = [path for path in found if path.stem == film.stem]
+    spoken = [path for path in found if path.stem == f"{film.stem}.{language}"]
+    return tuple((spoken or exact or [p for p in found if p.stem.startswith(f"{film.stem}.")])[:1])
+
+
+def _language(source: Source) -> str | None:
+    """The language in the name of the subtitles."""
+    name = source.beside[0].stem.removeprefix(source.path.stem) if source.beside else ""
+    return name[1:] if name.startswith(".") and 2 <= len(name) - 1 <= 8 else None
+
+
+def _reason(error: Exception) -> str:
+    """A fault without the path, which differs from machine to machine."""
+    return str(getattr(error, "strerror", None) or error)

@@ -13,6 +13,7 @@ from PIL import Image
 
 Box = tuple[int, int, int, int]
 _SIDE = 1000  # px: longer side of the copy in which gutters are looked for
+_DEPTH = 16  # of the recursion
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,32 +91,39 @@ def _cut(ink: np.ndarray, settings: PanelSettings) -> list[Box]:
     least = max(2, round(settings.gutter * min(height, width)))
     found: list[Box] = []
 
-    def order(columns: list[tuple[int, int]]) -> list[tuple[int, int]]:
-        return columns[::-1] if settings.right_to_left else columns
-
     def visit(box: Box, depth: int) -> None:
         x0, y0, x1, y1 = box
         region = ink[y0:y1, x0:x1]
-        rows = _spans(region.mean(axis=1) > settings.dirt, least)
-        columns = _spans(region.mean(axis=0) > settings.dirt, least)
-        if not rows or not columns or depth > 12:
+        rows, columns = (_spans(region.mean(axis=axis) > settings.dirt, least) for axis in (1, 0))
+        if not rows or not columns:
             return
-        double = depth == 0 and width > 1.15 * height and _parted_in_the_middle(columns, width)
-        if len(rows) > 1 and not double:
+        tight = (x0 + columns[0][0], y0 + rows[0][0], x0 + columns[-1][1], y0 + rows[-1][1])
+        if tight != box and depth < _DEPTH:
+            visit(tight, depth + 1)
+            return
+        rows = _spans((region.mean(axis=1) > settings.dirt) | _framed(region), least)
+        columns = _spans((region.mean(axis=0) > settings.dirt) | _framed(region.T), least)
+        double = (y1 - y0) > 0.7 * height and width > 1.15 * height and _parted_in_the_middle(columns, x1 - x0)
+        if depth >= _DEPTH or len(rows) == len(columns) == 1:
+            found.append(box)
+        elif len(rows) > 1 and not double:
             for top, bottom in rows:
                 visit((x0, y0 + top, x1, y0 + bottom), depth + 1)
-        elif len(columns) > 1:
-            for left, right in order(columns):
-                visit((x0 + left, y0, x0 + right, y1), depth + 1)
         else:
-            tight = (x0 + columns[0][0], y0 + rows[0][0], x0 + columns[0][1], y0 + rows[0][1])
-            if tight == box:
-                found.append(box)
-            else:
-                visit(tight, depth + 1)  # without its margins, more gutters may run from side to side
+            for left, right in columns[::-1] if settings.right_to_left else columns:
+                visit((x0 + left, y0, x0 + right, y1), depth + 1)
 
     visit((0, 0, width, height), 0)
     return found
+
+
+def _framed(region: np.ndarray) -> np.ndarray:
+    """Which rows of a region without margins have ink at one of their ends.
+
+    There runs the frame of a panel, and what is blank between its lines is the inside of a panel, not a gutter.
+    """
+    edge = max(3, round(0.015 * region.shape[1]))
+    return region[:, :edge].any(axis=1) | region[:, -edge:].any(axis=1)
 
 
 def _spans(inked: np.ndarray, least: int) -> list[tuple[int, int]]:

@@ -25,7 +25,7 @@ FLOORS = (
     {"pipeline", "illustrator", "export", "convert"},
     {"generation"},
     {"detokenizers", "modeling", "cache"},
-    {"layout", "story", "storystream", "modelfolder", "settings", "picture"},
+    {"layout", "story", "storystream", "modelfolder", "settings", "shards", "picture"},
 )
 FLOOR_OF = {unit: level for level, units in enumerate(FLOORS) for unit in units}
 
@@ -188,7 +188,7 @@ def test_lock_covers_the_declared_dependencies() -> None:
     assert sorted({name for name in plain if plain.count(name) > 1}) == []
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     extras = project["optional-dependencies"]
-    declared = [*project["dependencies"], *extras["train"], *extras["test"], *extras["dev"]]
+    declared = [*project["dependencies"], *extras["train"], *extras["data"], *extras["test"], *extras["dev"]]
     names = {re.sub(r"[-_.]+", "-", re.match(r"[\w.-]+", item)[0]).lower() for item in declared}
     assert names - set(plain) == set()
 

@@ -6,7 +6,7 @@ on behind it.
 
 from __future__ import annotations
 
-import json
+import codecs
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -57,24 +57,13 @@ def read_lines(path: Path) -> Iterator[Line]:
                 while raw and not raw.endswith(b"\n"):
                     raw = file.readline(MAX_LINE)
                 continue
-            try:
-                text = raw.decode("utf-8-sig" if number == 1 else "utf-8")
-                if not text.strip():
-                    continue
-                data = json.loads(text)
-                if "\\ud" in text.lower():  # half a surrogate pair is a string to json, but can never be written
-                    json.dumps(data, ensure_ascii=False).encode()
-                yield Line(path, number, StoryRecord.from_dict(data))
-            except UnicodeEncodeError:
-                yield Line(path, number, None, "holds half a surrogate pair, which is no character")
-            except UnicodeDecodeError as error:
-                yield Line(path, number, None, f"not UTF-8 at byte {error.start} of the line ({error.reason})")
-            except json.JSONDecodeError as error:
-                yield Line(path, number, None, f"not JSON at column {error.colno} ({error.msg})")
-            except RecursionError:
-                yield Line(path, number, None, "not JSON that can be read: nested too deeply")
-            except ValueError as error:
-                yield Line(path, number, None, str(error))
+            if number == 1:
+                raw = raw.removeprefix(codecs.BOM_UTF8)
+            if raw.strip():
+                try:
+                    yield Line(path, number, StoryRecord.from_json(raw))
+                except ValueError as error:
+                    yield Line(path, number, None, str(error))
 
 
 def inside(path: str) -> PurePosixPath:

@@ -14,9 +14,8 @@ import shutil
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -150,7 +149,7 @@ def _plan(folder: Path, out: Path, files: list[Path], layout: Layout, size: int,
         stories: list[tuple[int, StoryRecord]] = []
         for count, line in enumerate(read_lines(file)):
             if line.record is None:
-                drops.add(Drop(line.where, None, "unreadable-record", line.fault))
+                drops.add(Drop(line.where, None, "broken-line", line.fault))
                 continue
             try:
                 weight = _weight(folder, line.record)
@@ -215,10 +214,10 @@ def _load(folder: Path, number: int, record: StoryRecord) -> LoadedStory:
 def _write(job: ShardJob) -> tuple[Shard, list[Drop]]:
     """Writes a shard, unless an earlier run wrote it from the same files."""
     target, note = job.out / job.name, job.out / WORK / f"{job.name}.json"
-    print_ = _fingerprint(job)
+    fingerprint = _fingerprint(job)
     try:
         done = json.loads(note.read_bytes())
-        if done["fingerprint"] == print_ and target.stat().st_size == done["shard"]["bytes"]:
+        if done["fingerprint"] == fingerprint and target.stat().st_size == done["shard"]["bytes"]:
             return Shard(**done["shard"]), [Drop(**drop) for drop in done["drops"]]
     except (OSError, ValueError):
         pass
@@ -229,7 +228,7 @@ def _write(job: ShardJob) -> tuple[Shard, list[Drop]]:
         os.replace(part, target)
     else:
         part.unlink()
-    done = {"fingerprint": print_, "shard": vars(shard), "drops": [vars(drop) for drop in drops]}
+    done = {"fingerprint": fingerprint, "shard": vars(shard), "drops": [vars(drop) for drop in drops]}
     half = note.with_suffix(".part")
     half.write_text(json.dumps(done), encoding="utf-8")
     os.replace(half, note)
@@ -301,9 +300,8 @@ def byte_size(text: str) -> int:
         ValueError: It is none.
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(?:([kMGT])(i?))?B?", text.strip(), re.IGNORECASE)
-    size = (
-        0 if not match else float(match[1]) * (1024 if match[3] else 1000) ** " kmgt".index((match[2] or " ").lower())
-    )
+    unit = (1024 if match[3] else 1000) ** " kmgt".index((match[2] or " ").lower()) if match else 0
+    size = float(match[1]) * unit if match else 0
     if size < 1:
         raise ValueError(f"{text!r} is no size: write it like 256MB or 1GiB")
     return int(size)
@@ -312,14 +310,10 @@ def byte_size(text: str) -> int:
 def main(
     folder: Annotated[Path, typer.Argument(metavar="DATA", help="The data set folder: NAME.jsonl and pictures.")],
     out: Annotated[Path, typer.Option(help="Folder of the shards.")],
-    format: Annotated[
-        Layout, typer.Option(help="Tar files for webdataset and ShardReader, or Parquet.")
-    ] = "webdataset",
+    format: Annotated[Layout, typer.Option(help="Tar files for webdataset, or Parquet.")] = "webdataset",
     shard_size: Annotated[str, typer.Option(help="Size that a shard should not exceed.")] = "256MB",
     engine: Annotated[Engine, typer.Option(help="Where the work is done.")] = "inline",
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="How many shards at a time; all cores if not given.")
-    ] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Shards at a time; as many as cores by default.")] = None,
 ) -> None:
     """Pack a data set folder into shards with an index.
 

@@ -132,7 +132,7 @@ def _open_folder(out: Path, plan: Index) -> None:
     there = Index.read(earlier[0]) if earlier else None
     if there and (there.layout, there.source) != (plan.layout, plan.source):
         raise ValueError(
-            f"{out} holds shards of another data set or of other settings: choose another folder or delete it"
+            f"{out} holds shards of another data set or other settings: choose another folder or delete it"
         )
     if not there and out.is_dir() and any(path.name != WORK for path in out.iterdir()):
         raise ValueError(f"{out} is not empty and holds no shards: choose another folder")

@@ -1,0 +1,179 @@
+"""What captioning asks of a model: two small protocols for its users, and the one for chat models beneath them."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from PIL import Image
+
+from seedstory.picture import MAX_BYTES, read_picture
+
+JPEG_QUALITY = 92
+
+
+class Describer(Protocol):
+    """Says what a picture shows."""
+
+    def describe(self, picture: Picture, context: str) -> str:
+        """Describes a picture.
+
+        Args:
+            picture: The picture.
+            context: What is known beside it: title, names, the page's own words; may be empty.
+
+        Raises:
+            NoAnswer: Nothing usable can be said of this picture.
+            Unavailable: Nothing can be asked at all.
+        """
+
+
+class Narrator(Protocol):
+    """Tells a story page by page."""
+
+    def narrate(self, title: str, told: Sequence[str], descriptions: Sequence[str]) -> str:
+        """Tells the next page.
+
+        Args:
+            title: Title of the story; may be empty.
+            told: The text of the pages before this one.
+            descriptions: What the picture of every page shows, those still to come included. The page to tell is
+                number `len(told)`, counted from 0.
+
+        Raises:
+            NoAnswer: Nothing usable comes for this page.
+            Unavailable: Nothing can be asked at all.
+        """
+
+
+class ChatModel(Protocol):
+    """A model that answers in a conversation.
+
+    Attributes:
+        identity: Name of the model and of all else that its answers depend on, besides the question. Answers are kept
+            on disk under it, so it must not hold a secret, a place or a time.
+        name: Name of the model, as a data set gives it.
+        corrects: Whether it does better when it is told what was wrong with a reply. A small model does worse: it is
+            asked the same once more, with another seed.
+    """
+
+    identity: str
+    name: str
+    corrects: bool
+
+    def answer(self, question: Question) -> Answer: ...
+
+
+class NoAnswer(ValueError):
+    """This one question has no usable answer: its page is dropped, with `reason`, and the run goes on."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+
+
+class Unavailable(RuntimeError):
+    """The model cannot be asked at all: the run ends, and goes on from here when it is started again."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """The bytes of a picture file, decoded only when a model must really see them."""
+
+    data: bytes
+    name: str
+
+    @classmethod
+    def read(cls, path: Path) -> Picture:
+        """Reads a file; `NoAnswer` where there is none or it is too large for a picture."""
+        try:
+            with open(path, "rb") as file:
+                data = file.read(MAX_BYTES + 1)
+        except OSError as error:
+            raise NoAnswer("unreadable-picture", f"cannot read {path.name}: {error.strerror}") from None
+        if len(data) > MAX_BYTES:
+            raise NoAnswer("unreadable-picture", f"{path.name} is larger than {MAX_BYTES // 2**20} MiB")
+        return cls(data, path.name)
+
+    @cached_property
+    def digest(self) -> str:
+        return hashlib.sha256(self.data).hexdigest()
+
+    def image(self, side: int) -> Image.Image:
+        """As an RGB picture of at most `side` px a side; `NoAnswer` where it cannot be read."""
+        try:
+            image = read_picture(self.data, self.name)
+        except ValueError as error:
+            raise NoAnswer("unreadable-picture", str(error)) from None
+        if max(image.size) > side:
+            image.thumbnail((side, side), Image.Resampling.LANCZOS)
+        return image
+
+    def jpeg(self, side: int) -> bytes:
+        """As a JPEG file of at most `side` px a side, which every server understands."""
+        buffer = io.BytesIO()
+        self.image(side).save(buffer, "JPEG", quality=JPEG_QUALITY)
+        return buffer.getvalue()
+
+
+@dataclass(frozen=True)
+class Message:
+    """One turn of a conversation; a picture stands before its text."""
+
+    role: Literal["system", "user", "assistant"]
+    text: str
+    picture: Picture | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """A conversation to be answered with a JSON object that has one string, `field`.
+
+    Attributes:
+        messages: The conversation so far.
+        field: Key of that string.
+        max_tokens: Length of the answer at most.
+        temperature: Of the sampling; 0 takes the likeliest word.
+        top_p: Probability mass that words are sampled from.
+        seed: Seed of the sampling.
+        side: Longest side of a picture in px, as the model sees it.
+    """
+
+    messages: tuple[Message, ...]
+    field: str
+    max_tokens: int
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+    side: int = 768
+
+    @property
+    def schema(self) -> dict[str, Any]:
+        """JSON Schema of the answer."""
+        return {
+            "type": "object",
+            "properties": {self.field: {"type": "string"}},
+            "required": [self.field],
+            "additionalProperties": False,
+        }
+
+    def digest(self, identity: str) -> str:
+        """Name of the question put to a model: SHA-256 over all that the answer depends on."""
+        messages = [[m.role, m.text, m.picture.digest if m.picture else None] for m in self.messages]
+        rest = [self.field, self.max_tokens, self.temperature, self.top_p, self.seed, self.side]
+        return hashlib.sha256(json.dumps([identity, messages, rest]).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model said, and how many tokens it read and wrote for it."""
+
+    text: str
+    prompt_tokens: int = 0
+    reply_tokens: int = 0

@@ -1,0 +1,132 @@
+"""A continuous story over the descriptions of its pictures, told page by page.
+
+A whole book asked for in one reply breaks: a page is skipped, two are merged, the JSON ends early. So each page is a
+question of its own, in one growing conversation: what the picture shows, answered by the text of the page. A reply
+is judged before it becomes part of the story, and sent back with the reason where it cannot be used.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from data_tools.captioning.answers import Answers
+from data_tools.captioning.chat import Message, NoAnswer, Question
+from data_tools.captioning.describing import tokens_for
+from data_tools.captioning.replies import check_narration, clean_page
+
+_TASK = """\
+You write the text of a picture book{title}, one page at a time. For each page you are told what its picture shows. \
+Tell what happens there as the next part of one continuous story, in the past tense, {low} to {high} words a page: \
+keep names and events as they are, link each page to the one before, repeat nothing, and never mention a picture.\
+{wishes} Reply with a JSON object and nothing else: {{"text": "..."}}"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NarrationStyle:
+    """How a story is told.
+
+    Attributes:
+        instructions: Further wishes, such as "Write for children of four" or "Tell it in rhymes".
+        language: Language to write in, as a BCP 47 tag.
+        min_words: Shortest page.
+        max_words: Longest page; a longer one is cut after its last whole sentence.
+        memory: How many of the pages told last the model sees; 0 is all.
+        ahead: How many of the coming descriptions it sees, so that it can lead up to them.
+        temperature: Of the sampling; 0 takes the likeliest word.
+        top_p: Probability mass that words are sampled from.
+        seed: Seed of the sampling.
+    """
+
+    instructions: str = ""
+    language: str = "en"
+    min_words: int = 5
+    max_words: int = 60
+    memory: int = 0
+    ahead: int = 2
+    temperature: float = 0.7
+    top_p: float = 0.9
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.min_words <= self.max_words <= 1000:
+            raise ValueError(f"--words must be two numbers from 1 to 1000, not {self.min_words} {self.max_words}")
+        if not re.fullmatch(r"[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*", self.language):
+            raise ValueError(f"--language must be a tag like en, sw or pt-BR, not {self.language!r}")
+        if self.memory < 0 or self.ahead < 0:
+            raise ValueError("--memory and --ahead count pages: give 0 or more")
+        if not 0 <= self.temperature <= 2:
+            raise ValueError(f"--temperature must be 0 to 2, not {self.temperature}")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"--top-p must be above 0 and at most 1, not {self.top_p}")
+
+
+class ChatNarrator:
+    """A `Narrator` that asks a chat model.
+
+    Args:
+        answers: The model behind its answers on disk.
+        style: How to tell.
+    """
+
+    def __init__(self, answers: Answers, style: NarrationStyle) -> None:
+        self.answers = answers
+        self.style = style
+
+    def narrate(self, title: str, told: Sequence[str], descriptions: Sequence[str]) -> str:
+        """Tells the next page; see `Narrator`."""
+        style, page = self.style, len(told)
+
+        def judge(text: str) -> str:
+            text = clean_page(text, min_words=style.min_words, max_words=style.max_words)
+            check_narration(text, told, descriptions[page])
+            return text
+
+        question = Question(
+            messages=self._conversation(title, told, descriptions),
+            field="text",
+            max_tokens=tokens_for(style.max_words),
+            temperature=style.temperature,
+            top_p=style.top_p,
+            seed=style.seed,
+        )
+        return self.answers.ask(question, judge)
+
+    def _conversation(self, title: str, told: Sequence[str], descriptions: Sequence[str]) -> tuple[Message, ...]:
+        style, page, count = self.style, len(told), len(descriptions)
+        wishes = [style.instructions.strip()]
+        if style.language != "en":
+            wishes.append(f"Write in the language that has the tag “{style.language}”.")
+        task = _TASK.format(
+            title=f" called “{title}”" if title else "",
+            low=style.min_words,
+            high=style.max_words,
+            wishes="".join(f" {wish}" for wish in wishes if wish),
+        )
+        messages = [Message("system", task)]
+        for earlier in range(max(0, page - style.memory) if style.memory else 0, page):
+            messages.append(Message("user", _asked(earlier, count, descriptions[earlier])))
+            messages.append(Message("assistant", json.dumps({"text": told[earlier]}, ensure_ascii=False)))
+        coming = " ".join(descriptions[page + 1 : page + 1 + style.ahead])
+        asked = _asked(page, count, descriptions[page])
+        if coming:
+            asked = f"Later in the story, not to be told yet: {coming}\n\n{asked}"
+        return (*messages, Message("user", asked))
+
+
+class PlainNarrator:
+    """A `Narrator` without a model: the description of the picture is the text of its page."""
+
+    def narrate(self, title: str, told: Sequence[str], descriptions: Sequence[str]) -> str:
+        """The description of the page, unchanged; see `Narrator`."""
+        text = descriptions[len(told)].strip()
+        if not text:
+            raise NoAnswer("no-description", "nothing is known of this page")
+        return text
+
+
+def _asked(page: int, count: int, description: str) -> str:
+    place = ", the beginning" if page == 0 else ", the end" if page == count - 1 else ""
+    return f"Page {page + 1} of {count}{place}. The picture shows: {description}"

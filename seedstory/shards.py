@@ -35,6 +35,7 @@ INDEX = "index.json"
 BLOCK = 512  # bytes; tar counts in these
 MAX_RECORD = 64 * 2**20  # bytes
 MAX_STORY = 2**32  # bytes
+_SUFFIXES = frozenset(STORED.values())
 _KEY = re.compile(r"[0-9A-Za-z][0-9A-Za-z_-]{0,71}")
 _SHARD = re.compile(r"[0-9A-Za-z_][0-9A-Za-z_.-]{0,199}")
 
@@ -57,11 +58,16 @@ def mask_member(key: str, page: int, number: int) -> str:
 
 def tar_header(name: str, size: int) -> bytes:
     """The header of a regular member: POSIX ustar, owner 0, time 0, so that equal members have equal bytes."""
-    sizes = b"%011o\0" % size + b"%011o\0" % 0
-    start = name.encode("ascii").ljust(100, b"\0") + b"0000644\0" + b"0000000\0" * 2 + sizes
-    end = b"0" + b"\0" * 100 + b"ustar\00000" + b"\0" * 247
-    assert len(start) == 148 and len(end) == 356
-    return start + b"%06o\0 " % (sum(start) + sum(end) + 8 * ord(" ")) + end
+    written = name.encode("ascii")
+    digits = b"%011o" % size
+    checksum = _CHECKSUM + sum(written) + sum(digits)
+    return b"%b%b%b%b%06o%b" % (written.ljust(100, b"\0"), _OWNER, digits, _TIME, checksum, _REST)
+
+
+_OWNER = b"0000644\0" + b"0000000\0" * 2
+_TIME = b"\0" + b"0" * 11 + b"\0"
+_REST = b"\0 0" + b"\0" * 100 + b"ustar\00000" + b"\0" * 247
+_CHECKSUM = sum(_OWNER + _TIME + _REST[2:]) + 8 * ord(" ")  # the field of the checksum itself counts as blanks
 
 
 def padded(size: int) -> int:
@@ -265,7 +271,8 @@ def read_story(data: bytes) -> PackedStory:
     pictures = []
     for page in range(len(record)):
         name, content = next(members, ("", b""))
-        if name not in (picture_member(key, page, suffix) for suffix in STORED.values()) or len(content) > MAX_BYTES:
+        suffix = name.rpartition(".")[2]
+        if suffix not in _SUFFIXES or name != picture_member(key, page, suffix) or len(content) > MAX_BYTES:
             raise ValueError(f"the picture of page {page} was due, not {name!r:.80} of {len(content)} bytes")
         pictures.append(content)
     masks = {}

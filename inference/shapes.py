@@ -1,0 +1,106 @@
+"""Models to be measured: the embedded one, any model folder, and language models of known shapes with random weights.
+
+A random model speaks made-up words of one token each. So every system writes captions of exactly the same length,
+whichever words its rounding errors make it choose, and a caption comes back from its text as the same tokens.
+"""
+
+from __future__ import annotations
+
+from itertools import count
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast
+
+from seedstory.layout import LONGEST_CHAPTER, StoryLayout
+from seedstory.modeling import StoryModel
+from seedstory.pipeline import find_model
+
+# The original's proportions: 64 visual tokens, 256 feature tokens as wide as the language model, shallow resamplers.
+SHAPES: dict[str, dict[str, int | bool]] = {
+    "smollm2-135m": {
+        "vocab_size": 49152,
+        "hidden_size": 576,
+        "intermediate_size": 1536,
+        "num_hidden_layers": 30,
+        "num_attention_heads": 9,
+        "num_key_value_heads": 3,
+        "tie_word_embeddings": True,
+    },
+    "llama2-7b": {
+        "vocab_size": 32000,
+        "hidden_size": 4096,
+        "intermediate_size": 11008,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 32,
+        "tie_word_embeddings": False,
+    },
+}
+WORDS = (
+    "One sunny morning a small fox in a red coat found an old key near the mill and showed it to her friend the bear "
+    "who smiled and said that it must open the little door behind the tall tree by the river so they ran there at once"
+).split()
+
+
+def load(name: str, device: torch.device) -> StoryModel:
+    """A model in bfloat16 and evaluation mode.
+
+    Args:
+        name: "mini", the folder of a model, or a key of `SHAPES` for random weights.
+        device: Where it is put.
+
+    Raises:
+        ValueError: There is no such model.
+    """
+    if name not in SHAPES:
+        return StoryModel.from_pretrained(find_model(name) / "story_model", device=device)
+    config = LlamaConfig(**SHAPES[name], max_position_embeddings=131072)
+    torch.manual_seed(0)
+    with torch.device(device):
+        llm = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+        width = config.hidden_size
+        resampler = {"width": width, "depth": 1, "heads": config.num_attention_heads}
+        sizes: dict[str, Any] = {
+            f"{side}_resampler_{key}": n for side in ("input", "output") for key, n in resampler.items()
+        }
+        model = StoryModel.from_base(
+            llm,
+            tokenizer=word_tokenizer(config.vocab_size),
+            num_visual_tokens=64,
+            feature_tokens=256,
+            feature_dim=width,
+            lora_rank=0,
+            **sizes,
+        )
+    return model.to(torch.bfloat16).eval().requires_grad_(False)
+
+
+def word_tokenizer(vocab_size: int) -> PreTrainedTokenizerFast:
+    """A tokenizer whose every token is a word, as many as `vocab_size`."""
+    tokens = ["<unk>", "<s>", "</s>", ":", *map(str, range(LONGEST_CHAPTER + 1)), *dict.fromkeys(WORDS)]
+    tokens += [f"word{number}" for number in range(vocab_size - len(tokens))]
+    tokenizer = Tokenizer(models.WordLevel({token: id for id, token in enumerate(tokens)}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", bos_token="<s>", eos_token="</s>")
+
+
+def script(layout: StoryLayout, pages: int, tokens: int) -> list[str]:
+    """Captions of exactly so many tokens, one for each page."""
+
+    def size(words: list[str]) -> int:
+        return len(layout.caption_ids(" ".join(words)))
+
+    captions = []
+    for page in range(pages):
+        words: list[str] = []
+        for number in count(page):
+            word = WORDS[number % len(WORDS)]
+            if size([*words, word]) > tokens:
+                break
+            words.append(word)
+        words += ["a"] * (tokens - size(words))
+        assert size(words) == tokens, "a tokenizer without a word of one token"
+        captions.append(" ".join(words))
+    return captions

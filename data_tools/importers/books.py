@@ -43,11 +43,12 @@ _NUMBERED = re.compile(r"(\d{4})_.+\.md")
 _PICTURE = re.compile(
     r"!\[(?P<alt>[^\]]{0,2000})\]\([ \t]*"
     r"(?P<path><[^>\n]{0,500}>|(?:\{\{[^}\n]{0,80}\}\}|(?!\{\{)[^\s)]){0,500})"
-    r"[^)\n]{0,500}\)(?:\{:[^}\n]{0,200}\})?"
+    r"(?:[ \t][^)\n]{0,500})?\)(?:\{:[^}\n]{0,200}\})?"
 )
 _FACT = re.compile(r"^\* *([A-Z][\w ]{0,30}): *(.+)$", re.M)
 _PAGE_BREAK = re.compile(r"^(?:##[ \t]{0,4}(?:page)?[ \t]{0,4}\d{0,4}|-{3,9}|\*{3,9})[ \t]{0,9}$|\f", re.M | re.I)
-_MARKUP = re.compile(r"<!--.{0,2000}?-->|\{%.{0,500}?%\}|^\{:.{0,200}\}[ \t]*$|<[a-zA-Z/][^<>]{0,500}>", re.M | re.S)
+_MARKUP = re.compile(r"<!--.{0,2000}?-->|\{%.{0,500}?%\}|\{:[^{}\n]{0,200}\}|<[a-zA-Z/][^<>]{0,500}>", re.M | re.S)
+_ESCAPED = 0xE000  # where escaped characters stay while marks are taken away
 _LANGUAGE = re.compile(r"[a-z]{2,3}(?:-[A-Za-z]{2,8})?")
 _FRONT_MATTER = re.compile(r"\A---[ \t]*\n(.*?)\n---[ \t]*(?:\n|\Z)", re.S)
 _PEOPLE = ("text", "author", "illustration", "illustrator", "translation", "creator", "contributor", "design")
@@ -116,12 +117,12 @@ def linked_pages(body: str) -> Iterator[Page]:
 
 def plain(markdown: str) -> str:
     """Markdown as plain text on one line: what is marked up is kept, the marks are not."""
-    text = markdown[: 4 * MAX_CAPTION]
+    text = re.sub(r"\\([\\`*_{}\[\]()#+.!-])", lambda found: chr(_ESCAPED + ord(found[1])), markdown[: 4 * MAX_CAPTION])
     text = re.sub(r"(?<=\w)-\n(?=\w)", "-", _MARKUP.sub(" ", text))
     text = re.sub(r"^[ \t]{0,3}(?:#{1,6}[ \t]+|>[ \t]?|[-*_]{3,9}[ \t]*$|[*+-][ \t]+)", "", text, flags=re.M)
     text = re.sub(r"!?\[([^\[\]]{0,500})\]\([^()]{0,500}\)", r"\1", text)
     text = re.sub(r"(\*{1,3}|(?<!\w)_{1,3})(?=\S)(.{1,500}?)(?<=\S)\1(?!\w)", r"\2", text)
-    return clean_text(re.sub(r"\\([\\`*_{}\[\]()#+.!-])", r"\1", text))
+    return clean_text("".join(chr(ord(c) - _ESCAPED) if _ESCAPED < ord(c) < _ESCAPED + 128 else c for c in text))
 
 
 def front_matter(text: str, name: str) -> tuple[dict[str, Any], str]:

@@ -93,17 +93,18 @@ def _picture(page: pypdfium2.PdfPage, side: int, keep_text: bool) -> bytes | Ima
     if min(size) <= 0:
         raise ValueError("it has no size")
     objects = list(_objects(page))
-    drawn = [one for one in objects if one.type not in (_TEXT, _FORM)]
     texts = [one for one in objects if one.type == _TEXT]
+    drawn = [one for one in objects if one.type not in (_TEXT, _FORM)]
+    hidden = [] if keep_text else [*texts, *_labels(drawn, texts)]
+    drawn = [one for one in drawn if one not in hidden]
     if not drawn:
         return None
     if len(drawn) == 1 and isinstance(drawn[0], pypdfium2.PdfImage) and not (texts and keep_text):
         data = _stored(page, drawn[0])
         if data is not None:
             return data
-    if not keep_text:
-        for one in texts:
-            pdfium.FPDFPageObj_SetIsActive(one, False)
+    for one in hidden:
+        pdfium.FPDFPageObj_SetIsActive(one, False)
     pixels = page.render(scale=side / max(size), may_draw_forms=False).to_pil().convert("RGB")
     paper = ImageChops.difference(pixels, Image.new("RGB", pixels.size, "white")).convert("L")
     box = paper.point(lambda value: 255 * (value > PAPER)).getbbox()
@@ -118,6 +119,21 @@ def _objects(page: pypdfium2.PdfPage) -> Iterator[pypdfium2.PdfObject]:
         if number >= MAX_OBJECTS:
             raise ValueError(f"it has more than {MAX_OBJECTS} objects")
         yield one
+
+
+def _labels(drawn: list[pypdfium2.PdfObject], texts: list[pypdfium2.PdfObject]) -> list[pypdfium2.PdfObject]:
+    """Shapes that lie behind text and away from every photograph: what the text is printed on."""
+    images = [one.get_bounds() for one in drawn if one.type == _IMAGE]
+    if not images:
+        return []  # a drawing of shapes alone, and text may stand anywhere on it
+    middles = [((x0 + x1) / 2, (y0 + y1) / 2) for x0, y0, x1, y1 in (text.get_bounds() for text in texts)]
+    labels = []
+    for one in (one for one in drawn if one.type == pdfium.FPDF_PAGEOBJ_PATH):
+        x0, y0, x1, y1 = one.get_bounds()
+        apart = all(x1 <= left or right <= x0 or y1 <= low or top <= y0 for left, low, right, top in images)
+        if apart and any(x0 < x < x1 and y0 < y < y1 for x, y in middles):
+            labels.append(one)
+    return labels
 
 
 def _stored(page: pypdfium2.PdfPage, image: pypdfium2.PdfImage) -> bytes | None:

@@ -1,0 +1,81 @@
+"""PDF picture books: pictures without the text on them, text without pictures, and hostile files."""
+
+import numpy as np
+import pytest
+
+from data_tools.importers.harvest import Source, Target
+from data_tools.importers.pdf import convert
+from seedstory.picture import read_picture
+from tests.data_tools.importers.sources import art, check_stored, file_of, reasons, stored, write, write_pdf
+
+
+def imported(path, tmp_path, **options):
+    target = Target(tmp_path / "out", format="png")
+    return convert(Source("book", path), target, **options), target
+
+
+def test_a_jpeg_is_stored_as_the_file_that_it_is(tmp_path):
+    page = {"jpeg": (0, 0, 400, 300, art(1)), "text": [(40, 40, "Mia saw a ship."), (380, 5, "3")]}
+    done, target = imported(write_pdf(tmp_path / "b.pdf", [page]), tmp_path)
+    (record,) = done.records
+    assert record.captions == ["Mia saw a ship."]  # the page number is none of it
+    assert stored(target, record.images[0]) == file_of(art(1))
+    assert record.pages == [{"source_page": 1}]
+    check_stored(done, target)
+
+
+def test_other_pages_are_rendered_without_their_text(tmp_path):
+    page = {
+        "box": (100, 60, 200, 120),
+        "jpeg": (120, 80, 60, 45, art(1)),
+        "text": [(110, 150, "inside the picture"), (20, 270, "above")],
+    }
+    done, target = imported(write_pdf(tmp_path / "b.pdf", [page]), tmp_path, side=800)
+    picture = read_picture(stored(target, done.records[0].images[0]))
+    assert picture.size == (400, 240)  # the box at 2 px a point, and nothing around it
+    pixels = np.asarray(picture)
+    assert (pixels[0:60] == [180, 40, 40]).all()  # no letter on it
+    assert done.records[0].captions[0] in ("inside the picture above", "above inside the picture")
+    kept, target = imported(tmp_path / "b.pdf", tmp_path, side=800, keep_text=True)
+    assert not (np.asarray(read_picture(stored(target, kept.records[0].images[0])))[:200] == [180, 40, 40]).all()
+
+
+def test_the_box_that_text_is_printed_on_is_no_part_of_the_picture(tmp_path):
+    page = {"box": (0, 0, 400, 80), "jpeg": (50, 100, 240, 180, art(1)), "text": [(20, 40, "on a red box")]}
+    done, target = imported(write_pdf(tmp_path / "b.pdf", [page]), tmp_path, side=800)
+    assert stored(target, done.records[0].images[0]) == file_of(art(1))
+    assert done.records[0].captions == ["on a red box"]
+
+
+def test_pages_of_text_and_ornaments(tmp_path):
+    pages = [
+        {"text": [(50, 150, "Title")]},
+        {"jpeg": (0, 0, 400, 300, art(1))},
+        {"text": [(50, 150, "One.")], "box": (180, 20, 20, 10)},
+        {"jpeg": (0, 0, 400, 300, art(2))},
+        {"text": [(50, 150, "Two.")], "box": (0, 0, 400, 300)},
+    ]
+    path = write_pdf(tmp_path / "b.pdf", pages)
+    assert imported(path, tmp_path)[0].records[0].captions == ["One.", "Two."]
+    assert imported(path, tmp_path, text_first=True)[0].records[0].captions == ["Title", "One."]
+
+
+@pytest.mark.parametrize("data", [b"", b"%PDF-1.7\n", b"\x00" * 5000, b"<html>"])
+def test_no_pdf(tmp_path, data):
+    done, _ = imported(write(tmp_path / "b.pdf", data), tmp_path)
+    assert (done.records, reasons(done.drops)) == ([], ["unreadable-book"])
+
+
+def test_a_damaged_file_is_read_as_far_as_possible(tmp_path):
+    whole = write_pdf(tmp_path / "b.pdf", [{"jpeg": (0, 0, 400, 300, art(n)), "text": [(9, 9, "x")]} for n in range(3)])
+    data = whole.read_bytes()
+    for cut in range(200, len(data), 2500):
+        write(tmp_path / "cut.pdf", data[:cut])
+        done, _ = imported(tmp_path / "cut.pdf", tmp_path)
+        assert done.records or done.drops
+
+
+def test_a_huge_page_is_rendered_small(tmp_path):
+    path = write_pdf(tmp_path / "b.pdf", [{"box": (0, 0, 14000, 9000)}], size=(14400, 14400))
+    done, target = imported(path, tmp_path, side=512)
+    assert max(read_picture(stored(target, done.records[0].images[0])).size) <= 512

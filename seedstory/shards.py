@@ -125,6 +125,16 @@ class Shard:
     def pages(self) -> int:
         return sum(story[3] for story in self.stories)
 
+    def fault(self, folder: str | os.PathLike[str]) -> str:
+        """Reads the shard of a folder and compares it with its SHA-256; empty if it is what was packed."""
+        try:
+            with open(Path(folder) / self.name, "rb") as file:
+                if hashlib.file_digest(file, "sha256").hexdigest() == self.sha256:
+                    return ""
+        except OSError as error:
+            return f"cannot read shard {self.name}: {error.strerror}"
+        return f"{self.name} has changed since it was packed: its SHA-256 is another one"
+
 
 @dataclass(frozen=True)
 class Index:
@@ -235,12 +245,7 @@ class ShardReader:
 
     def verify(self) -> list[str]:
         """Reads every shard and compares its SHA-256 with the index; returns one line per shard that has changed."""
-        faults = []
-        for shard in self.shards:
-            with open(self.folder / shard.name, "rb") as file:
-                if hashlib.file_digest(file, "sha256").hexdigest() != shard.sha256:
-                    faults.append(f"{shard.name} has changed since it was packed: its SHA-256 is another one")
-        return faults
+        return [fault for shard in self.shards if (fault := shard.fault(self.folder))]
 
     def _check_file(self, shard: Shard) -> None:
         try:

@@ -52,6 +52,9 @@ class StoryCacheLayer(CacheLayerMixin):
         self.keys = key_states.new_zeros(rows, heads, self.cache.capacity or 0, width)
         self.values = value_states.new_zeros(rows, heads, self.cache.capacity or 0, value_states.shape[-1])
         self.is_initialized = True
+        if self.cache.static and not torch.compiler.is_compiling():
+            for buffer in (self.keys, self.values):
+                torch._dynamo.mark_static_address(buffer)  # or a captured graph would copy them in at every token
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args, **kwargs

@@ -1,17 +1,21 @@
 /* One token through a Llama-like language model, for one or several stories: the hot path of caption decoding on CPUs.
  *
  * Decoding one token reads every weight once, so it is as fast as memory is read. General matrix libraries are built
- * for many rows and leave half of that on the table. Here one parallel region runs the whole token: every thread reads
- * its share of each matrix's rows as one stream, and threads meet at four barriers a layer.
+ * for many rows and leave half of that on the table. Here one parallel region runs the whole token, in five phases a
+ * layer. A phase is cut into chunks, which threads claim one by one, and it is over when its chunks are done, whoever did
+ * them: a thread that the system has put aside holds nobody up, and catches up at no cost when it comes back.
  *
  * Weights are used where they lie, in float32, bfloat16 or int8 (with a scale per row); sums are float32 throughout.
  * Letters: B stories, D hidden width, H heads of width Dh, K key heads, S tokens in the cache, V vocabulary.
  */
 #include <math.h>
 #include <omp.h>
+#include <sched.h>
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
+#include <time.h>
 
 enum { FLOAT32 = 0, BFLOAT16 = 1, INT8 = 2 };
 
@@ -114,20 +118,50 @@ static inline float dot_int8(const void *row, const float *dealt, int64_t n) {
     return a + b + c + d;
 }
 
-/* This thread's part of `count` things. */
-static inline void share(int64_t count, int64_t *from, int64_t *to) {
-    int64_t thread = omp_get_thread_num(), threads = omp_get_num_threads();
-    *from = count * thread / threads;
-    *to = count * (thread + 1) / threads;
+enum { PHASES = 5, CHUNKS = 8 /* of a thread's share */, LINE = 64 / sizeof(int64_t) };
+
+/* A phase's counters, each on a cache line of its own: chunks done, then the next chunk of each thread's share. */
+typedef _Atomic int64_t Counter;
+
+/* The next chunk: of this thread's own share, so that it reads one stream, else of another's. -1 if none is left. */
+static inline int64_t claim(Counter *phase, int64_t total) {
+    int64_t threads = omp_get_num_threads(), thread = omp_get_thread_num();
+    for (int64_t turn = 0; turn < threads; turn++) {
+        int64_t owner = thread + turn < threads ? thread + turn : thread + turn - threads;
+        int64_t start = total * owner / threads, end = total * (owner + 1) / threads;
+        Counter *next = phase + (1 + owner) * LINE;
+        if (start + atomic_load_explicit(next, memory_order_relaxed) >= end) continue;
+        int64_t chunk = start + atomic_fetch_add_explicit(next, 1, memory_order_acquire);
+        if (chunk < end) return chunk;
+    }
+    return -1;
 }
+
+static inline void finish(Counter *phase) { atomic_fetch_add_explicit(phase, 1, memory_order_release); }
+
+/* Waits until all chunks are done: at full attention for some microseconds, then letting others run, then asleep. */
+static void await(Counter *phase, int64_t chunks) {
+    for (int64_t round = 0; atomic_load_explicit(phase, memory_order_acquire) < chunks; round++) {
+        if (round < 1000) {
+#if defined(__x86_64__)
+            __builtin_ia32_pause();
+#endif
+        } else if (round < 1050) {
+            sched_yield();
+        } else {
+            nanosleep(&(struct timespec){0, 20000}, NULL);
+        }
+    }
+}
+
+#define EACH_CHUNK(chunk, phase, chunks) \
+    for (int64_t chunk = claim(phase, chunks); chunk >= 0; finish(phase), chunk = claim(phase, chunks))
 
 enum { SET, ADD, MULTIPLY };
 
-/* y[b, r] = (or += or *=) W[r] . x[b] + bias, for this thread's rows. */
-static void matvec(const Matrix *m, const float *x, float *y, int64_t y_stride, int64_t batch, int how, float *dealt) {
-    int64_t from, to, n = m->cols;
-    share(m->rows, &from, &to);
-    for (int64_t b = 0; b < batch; b++) deal(x + b * n, n, parts_of(m->type), dealt + b * n);
+/* y[b, r] = (or += or *=) W[r] . x[b] + bias for rows `from` to `to`; x is dealt out. */
+static void matvec(const Matrix *m, int64_t from, int64_t to, const float *dealt, float *y, int64_t y_stride, int64_t batch, int how) {
+    const int64_t n = m->cols;
     for (int64_t r = from; r < to; r++) {
         for (int64_t b = 0; b < batch; b++) { /* a row comes from memory once; further stories find it in the CPU's cache */
             const float *in = dealt + b * n;
@@ -140,6 +174,11 @@ static void matvec(const Matrix *m, const float *x, float *y, int64_t y_stride, 
             *out = how == ADD ? *out + sum : how == MULTIPLY ? *out * sum : sum;
         }
     }
+}
+
+/* Deals x [B, n] out for matrices of a type. */
+static void prepare(const float *x, int64_t n, int64_t batch, int64_t type, float *dealt) {
+    for (int64_t b = 0; b < batch; b++) deal(x + b * n, n, parts_of(type), dealt + b * n);
 }
 
 static void rms_norm(const float *x, const float *weight, double epsilon, int64_t n, float *y) {
@@ -195,19 +234,30 @@ static void attend(const void *keys, const void *values, int64_t type, int64_t p
     for (int64_t i = 0; i < n; i++) out[i] = (sums[i % parts * words + i / parts] + scores[past] * value[i]) / total;
 }
 
+static int64_t widest_of(const Model *m) {
+    int64_t widest = m->intermediate > m->hidden ? m->intermediate : m->hidden, attended = m->heads * m->head_dim;
+    return attended > widest ? attended : widest;
+}
+
 /* Floats of working memory that `decode` needs. */
 int64_t decode_scratch(const Model *m, int64_t batch, int64_t capacity, int64_t threads) {
     int64_t wide = (m->heads + 2 * m->key_heads) * m->head_dim;
-    int64_t widest = m->intermediate > wide ? m->intermediate : wide;
-    widest = m->hidden > widest ? m->hidden : widest;
-    return batch * (wide + m->heads * m->head_dim + m->intermediate + 2 * (m->rotary / 2))
-         + threads * (batch * (m->hidden + widest) + capacity + 1 + 5 * m->head_dim);
+    int64_t counters = (m->num_layers * PHASES + 1) * (threads + 1) * LINE;
+    return 2 * counters + 16 + batch * (wide + m->heads * m->head_dim + m->intermediate + 2 * (m->rotary / 2))
+         + threads * (batch * (m->hidden + widest_of(m)) + capacity + 1 + 5 * m->head_dim);
+}
+
+/* RMS norms of x [B, D], dealt out for matrices of a type. */
+static void prepare_normed(const Model *m, const float *x, const float *weight, int64_t batch, int64_t type,
+                           float *normed, float *dealt) {
+    for (int64_t b = 0; b < batch; b++) rms_norm(x + b * m->hidden, weight, m->epsilon, m->hidden, normed + b * m->hidden);
+    prepare(normed, m->hidden, batch, type, dealt);
 }
 
 /* Reads one token of each story.
  *
  * x:       embeddings going in, hidden states after the final norm coming out, [B, D]
- * logits:  scores of the next token, [B, V], `logits_stride` apart, or NULL
+ * logits:  scores of the next token, [B, V], `logits_stride` apart
  * rows:    each story's row of the cache, [B]
  * lengths: tokens that the row holds already; the new one is written behind them, [B]
  * places:  position of the new token, [B]
@@ -216,14 +266,15 @@ void decode(const Model *m, const Cache *cache, int64_t batch, const int64_t *ro
             const int64_t *places, float *x, float *logits, int64_t logits_stride, float *scratch, int64_t threads) {
     const int64_t D = m->hidden, Dh = m->head_dim, half = m->rotary / 2;
     const int64_t q_size = m->heads * Dh, kv_size = m->key_heads * Dh, wide = q_size + 2 * kv_size;
-    const int64_t groups = m->heads / m->key_heads;
-    float *mixed = scratch, *attended = mixed + batch * wide, *inner = attended + batch * q_size;
-    float *cosine = inner + batch * m->intermediate, *sine = cosine + batch * half;
+    const int64_t groups = m->heads / m->key_heads, chunks = CHUNKS * threads, widest = widest_of(m);
+    const int64_t stride = (threads + 1) * LINE, counters = (m->num_layers * PHASES + 1) * stride;
+    Counter *phases = (Counter *)(((uintptr_t)scratch + 63) & ~(uintptr_t)63);
+    float *mixed = (float *)(phases + counters), *attended = mixed + batch * wide;
+    float *inner = attended + batch * q_size, *cosine = inner + batch * m->intermediate, *sine = cosine + batch * half;
     float *own = sine + batch * half;
-    int64_t widest = m->intermediate > wide ? m->intermediate : wide;
-    widest = D > widest ? D : widest;
     const int64_t own_size = batch * (D + widest) + cache->capacity + 1 + 5 * Dh;
 
+    memset(phases, 0, (size_t)counters * sizeof(Counter));
     for (int64_t b = 0; b < batch; b++) {
         for (int64_t i = 0; i < half; i++) {
             double angle = (double)places[b] * m->frequencies[i];
@@ -237,17 +288,26 @@ void decode(const Model *m, const Cache *cache, int64_t batch, const int64_t *ro
         float *normed = own + omp_get_thread_num() * own_size, *dealt = normed + batch * D;
         float *query = dealt + batch * widest, *key = query + Dh, *value = key + Dh, *split = value + Dh;
         float *sums = split + Dh, *scores = sums + Dh;
+        Counter *phase = phases;
 
         for (int64_t l = 0; l < m->num_layers; l++) {
             const Layer *layer = m->layers + l;
-            for (int64_t b = 0; b < batch; b++) rms_norm(x + b * D, layer->attention_norm, m->epsilon, D, normed + b * D);
-            matvec(&layer->query, normed, mixed, wide, batch, SET, dealt);
-            matvec(&layer->key, normed, mixed + q_size, wide, batch, SET, dealt);
-            matvec(&layer->value, normed, mixed + q_size + kv_size, wide, batch, SET, dealt);
-#pragma omp barrier
-            int64_t from, to;
-            share(batch * m->heads, &from, &to);
-            for (int64_t task = from; task < to; task++) {
+            int ready = 0; /* inputs are made by whoever does a chunk: a latecomer must not read what has moved on */
+
+            EACH_CHUNK(c, phase, chunks) {
+                if (!ready++) prepare_normed(m, x, layer->attention_norm, batch, layer->query.type, normed, dealt);
+                int64_t from = wide * c / chunks, to = wide * (c + 1) / chunks, start = 0;
+                const Matrix *parts[3] = {&layer->query, &layer->key, &layer->value};
+                for (int i = 0; i < 3; start += parts[i++]->rows) {
+                    int64_t first = from > start ? from - start : 0, end = to - start;
+                    if (end > parts[i]->rows) end = parts[i]->rows;
+                    matvec(parts[i], first, end, dealt, mixed + start, wide, batch, SET);
+                }
+            }
+            await(phase, chunks);
+            phase += stride;
+
+            EACH_CHUNK(task, phase, batch * m->heads) {
                 int64_t b = task / m->heads, h = task % m->heads, kv = h / groups;
                 memcpy(query, mixed + b * wide + h * Dh, (size_t)Dh * sizeof(float));
                 memcpy(key, mixed + b * wide + q_size + kv * Dh, (size_t)Dh * sizeof(float));
@@ -256,34 +316,55 @@ void decode(const Model *m, const Cache *cache, int64_t batch, const int64_t *ro
                 if (layer->key_norm) rms_norm(key, layer->key_norm, m->epsilon, Dh, key);
                 rotate(m, query, cosine + b * half, sine + b * half);
                 rotate(m, key, cosine + b * half, sine + b * half);
-                int64_t base = (rows[b] * m->key_heads + kv) * cache->capacity * Dh;
-                float *out = attended + b * q_size + h * Dh;
+                const int64_t base = (rows[b] * m->key_heads + kv) * cache->capacity * Dh;
                 const int64_t bytes = base * (cache->type == BFLOAT16 ? 2 : 4);
                 attend((const char *)cache->keys[l] + bytes, (const char *)cache->values[l] + bytes, cache->type, lengths[b],
-                       Dh, query, key, value, (float)m->scaling, scores, split, sums, out);
+                       Dh, query, key, value, (float)m->scaling, scores, split, sums, attended + b * q_size + h * Dh);
                 if (h % groups == 0) {
                     store(cache->keys[l], cache->type, base + lengths[b] * Dh, key, Dh);
                     store(cache->values[l], cache->type, base + lengths[b] * Dh, value, Dh);
                 }
             }
-#pragma omp barrier
-            matvec(&layer->out, attended, x, D, batch, ADD, dealt);
-#pragma omp barrier
-            for (int64_t b = 0; b < batch; b++) rms_norm(x + b * D, layer->mlp_norm, m->epsilon, D, normed + b * D);
-            matvec(&layer->gate, normed, inner, m->intermediate, batch, SET, dealt);
-            share(m->intermediate, &from, &to); /* the rows of `gate` that this thread has just made */
-            for (int64_t b = 0; b < batch; b++) {
-                float *gate = inner + b * m->intermediate;
-                for (int64_t i = from; i < to; i++) gate[i] = gate[i] / (1.0f + fast_exp(-gate[i]));
+            await(phase, batch * m->heads);
+            phase += stride;
+
+            ready = 0;
+            EACH_CHUNK(c, phase, chunks) {
+                if (!ready++) prepare(attended, q_size, batch, layer->out.type, dealt);
+                matvec(&layer->out, D * c / chunks, D * (c + 1) / chunks, dealt, x, D, batch, ADD);
             }
-            matvec(&layer->up, normed, inner, m->intermediate, batch, MULTIPLY, dealt);
-#pragma omp barrier
-            matvec(&layer->down, inner, x, D, batch, ADD, dealt);
-#pragma omp barrier
+            await(phase, chunks);
+            phase += stride;
+
+            ready = 0;
+            EACH_CHUNK(c, phase, chunks) {
+                if (!ready++) prepare_normed(m, x, layer->mlp_norm, batch, layer->gate.type, normed, dealt);
+                int64_t from = m->intermediate * c / chunks, to = m->intermediate * (c + 1) / chunks;
+                matvec(&layer->gate, from, to, dealt, inner, m->intermediate, batch, SET);
+                for (int64_t b = 0; b < batch; b++) {
+                    float *gate = inner + b * m->intermediate;
+                    for (int64_t i = from; i < to; i++) gate[i] = gate[i] / (1.0f + fast_exp(-gate[i]));
+                }
+                matvec(&layer->up, from, to, dealt, inner, m->intermediate, batch, MULTIPLY);
+            }
+            await(phase, chunks);
+            phase += stride;
+
+            ready = 0;
+            EACH_CHUNK(c, phase, chunks) {
+                if (!ready++) prepare(inner, m->intermediate, batch, layer->down.type, dealt);
+                matvec(&layer->down, D * c / chunks, D * (c + 1) / chunks, dealt, x, D, batch, ADD);
+            }
+            await(phase, chunks);
+            phase += stride;
         }
-        for (int64_t b = 0; b < batch; b++) rms_norm(x + b * D, m->final_norm, m->epsilon, D, normed + b * D);
-#pragma omp barrier
-        if (logits) matvec(&m->head, normed, logits, logits_stride, batch, SET, dealt);
-        if (omp_get_thread_num() == 0) memcpy(x, normed, (size_t)(batch * D) * sizeof(float));
+
+        int ready = 0;
+        EACH_CHUNK(c, phase, 4 * chunks) {
+            if (!ready++) prepare_normed(m, x, m->final_norm, batch, m->head.type, normed, dealt);
+            matvec(&m->head, m->head.rows * c / (4 * chunks), m->head.rows * (c + 1) / (4 * chunks), dealt, logits,
+                   logits_stride, batch, SET);
+        }
     }
+    for (int64_t b = 0; b < batch; b++) rms_norm(x + b * D, m->final_norm, m->epsilon, D, x + b * D);
 }

@@ -76,13 +76,19 @@ def find_panels(page: Image.Image, settings: PanelSettings | None = None) -> tup
 
 
 def _gutter_colours(pixels: np.ndarray, settings: PanelSettings) -> list[np.ndarray]:
-    """White, black, and the colour of most of the page's edge where that is one colour."""
+    """White, black, and the colour of most lines from edge to edge that have one colour."""
     colours = [np.array([255, 255, 255], np.int16), np.array([0, 0, 0], np.int16)]
-    edge = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
-    middle = np.median(edge, axis=0).astype(np.int16)
-    common = (np.abs(edge - middle).max(axis=1) <= settings.tolerance).mean()
-    known = min(int(np.abs(middle - colour).max()) for colour in colours)
-    return [*colours, middle] if common > 0.5 and known > settings.tolerance else colours
+    plain = []
+    for lines in (pixels, pixels.transpose(1, 0, 2)):
+        middle = np.median(lines, axis=1, keepdims=True)
+        dirty = (np.abs(lines - middle).max(axis=2) > settings.tolerance).mean(axis=1)
+        plain.append(middle[dirty <= settings.dirt, 0])
+    found = np.concatenate(plain)
+    if len(found):
+        colour = np.median(found, axis=0).astype(np.int16)
+        if min(int(np.abs(colour - known).max()) for known in colours) > settings.tolerance:
+            colours.append(colour)
+    return colours
 
 
 def _cut(ink: np.ndarray, settings: PanelSettings) -> list[Box]:

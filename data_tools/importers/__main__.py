@@ -182,9 +182,10 @@ def video(
     """
     target = _target(out, split, license, credit, language, source_repo, format)
     settings = _checked(lambda: ShotSettings(max_seconds=max_seconds, distinct=distinct))
-    options = {"pages": pages, "min_pages": min_pages, "side": side, "encoding": encoding, "settings": settings}
     _checked(lambda: "".encode(encoding))
-    convert = partial(video_importer.convert, **options)
+    convert = partial(
+        video_importer.convert, pages=pages, min_pages=min_pages, side=side, encoding=encoding, settings=settings
+    )
     _run(convert, lambda: video_importer.find(sources, subtitles, language or None), sources, target, engine, workers)
 
 

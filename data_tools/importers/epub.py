@@ -181,7 +181,7 @@ def _package(archive: Archive, path: str) -> tuple[Facts, list[str]]:
     """What the package document says of the book, and its documents in reading order."""
     root = parse_xml(archive.read(path), path)
     said = [(item.tag.removeprefix(_DC), item) for item in root.iter() if isinstance(item.tag, str) and item.text]
-    first = {}
+    first: dict[str, str] = {}
     for key, item in said:
         first.setdefault(key, clean_text(item.text or "")[:MAX_CAPTION])
     roles = {
@@ -194,8 +194,8 @@ def _package(archive: Archive, path: str) -> tuple[Facts, list[str]]:
         if key in ("creator", "contributor"):
             role = roles.get(item.get("id") or "") or item.get(f"{_OPF}role") or "aut"
             if role in _ROLES:
-                kind = _ROLES[role]
-                credit[kind] = f"{credit[kind]}, {clean_text(item.text)}" if kind in credit else clean_text(item.text)
+                kind, name = _ROLES[role], clean_text(item.text or "")
+                credit[kind] = f"{credit[kind]}, {name}" if kind in credit else name
     facts = Facts(
         title=first.get("title"),
         license=licence_name(first.get("rights")),
@@ -205,11 +205,11 @@ def _package(archive: Archive, path: str) -> tuple[Facts, list[str]]:
     manifest = {item.get("id"): item for item in root.iter(f"{_OPF}item")}
     documents = []
     for reference in root.iter(f"{_OPF}itemref"):
-        item = manifest.get(reference.get("idref"))
-        if item is None or reference.get("linear") == "no" or "nav" in (item.get("properties") or "").split():
+        entry = manifest.get(reference.get("idref"))
+        if entry is None or reference.get("linear") == "no" or "nav" in (entry.get("properties") or "").split():
             continue
-        member = _resolve(path, item.get("href") or "")
-        if member and "html" in (item.get("media-type") or ""):
+        member = _resolve(path, entry.get("href") or "")
+        if member and "html" in (entry.get("media-type") or ""):
             documents.append(member)
     if not documents:
         raise ValueError(f"{path} lists no document to read")

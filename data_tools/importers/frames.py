@@ -13,6 +13,7 @@ from pathlib import Path
 import av
 import numpy as np
 from av.container import InputContainer
+from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 from PIL import Image
 
@@ -22,7 +23,7 @@ from seedstory.picture import MAX_PIXELS, MAX_SIDE
 MAX_FRAMES = 2_000_000
 FAULTS = (av.error.FFmpegError, ValueError, OSError)
 _SMALL = (64, 36)  # px: the copy in which change is measured
-_SHARP = 320  # px: width of the copy in which sharpness is measured
+_SHARP = 320  # px: width of the copy in which sharpness is measured; the smaller ones are made of it
 _NEAR = 5.0  # seconds; a frame farther on than this is sought, not decoded up to
 # Play lists and concatenations are not among these: they could name any other file or address.
 _CONTAINERS = {
@@ -46,6 +47,7 @@ def read_film(path: Path) -> tuple[Film, int]:
     numbers: list[tuple[int, float, float, float]] = []
     signatures: list[np.ndarray] = []
     before: np.ndarray | None = None
+    to_middle, to_small, to_signature = VideoReformatter(), VideoReformatter(), VideoReformatter()
     with _opened(path) as (container, stream):
         broken = [0]
         base, first = float(stream.time_base or 0), stream.start_time or 0
@@ -54,20 +56,21 @@ def read_film(path: Path) -> tuple[Film, int]:
                 continue
             if len(numbers) == MAX_FRAMES:
                 raise ValueError(f"it has more than {MAX_FRAMES} frames: cut it into parts")
-            small = frame.reformat(*_SMALL, format="rgb24").to_ndarray().astype(np.int16)
-            height = max(2, round(_SHARP * frame.height / frame.width / 2) * 2)
-            grey = frame.reformat(_SHARP, min(height, 4 * _SHARP), format="gray").to_ndarray().astype(np.float32)
+            height = min(4 * _SHARP, max(2, round(_SHARP * frame.height / frame.width / 2) * 2))
+            middle = to_middle.reformat(frame, _SHARP, height, format="yuv420p", interpolation="AREA")
+            grey = middle.to_ndarray()[:height].astype(np.float32)
+            small = to_small.reformat(middle, *_SMALL, format="rgb24").to_ndarray().astype(np.int16)
             change = 0.0 if before is None else float(np.abs(small - before).mean())
             before = small
             numbers.append((stamp, change, _sharpness(grey), float(grey.std())))
-            signatures.append(frame.reformat(*SIGNATURE, format="gray").to_ndarray())
+            signatures.append(to_signature.reformat(middle, *SIGNATURE, format="gray").to_ndarray())
         rate = float(stream.average_rate or stream.guessed_rate or 25)
     if not numbers:
         raise ValueError("no frame of it can be decoded")
-    stamps, change, sharpness, spread = (np.array(column) for column in zip(*numbers, strict=True))
+    stamps, changes, sharpness, spread = (np.array(column) for column in zip(*numbers, strict=True))
     times = (stamps - first) * base
     seconds = float(times[-1]) + 1 / rate
-    return Film(stamps, times, change, sharpness, spread, np.stack(signatures), seconds), broken[0]
+    return Film(stamps, times, changes, sharpness, spread, np.stack(signatures), seconds), broken[0]
 
 
 def grab_frames(path: Path, stamps: list[int], side: int) -> Iterator[tuple[int, Image.Image | None]]:

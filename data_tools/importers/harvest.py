@@ -228,6 +228,8 @@ def harvest(
     """
     receipts = target.out / f".import-{target.split}"
     receipts.mkdir(parents=True, exist_ok=True)
+    for left in target.out.glob(f".{target.split}.jsonl.*.part"):  # of a run that was killed
+        left.unlink()
     tally = Tally()
 
     def records() -> Iterable[StoryRecord]:

@@ -129,7 +129,7 @@ def _framed(region: np.ndarray) -> np.ndarray:
     There runs the frame of a panel, and what is blank between its lines is the inside of a panel, not a gutter.
     """
     edge = max(3, round(0.015 * region.shape[1]))
-    return region[:, :edge].any(axis=1) | region[:, -edge:].any(axis=1)
+    return np.asarray(region[:, :edge].any(axis=1) | region[:, -edge:].any(axis=1))
 
 
 def _spans(inked: np.ndarray, least: int) -> list[tuple[int, int]]:

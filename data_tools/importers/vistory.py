@@ -112,7 +112,10 @@ def _add_references(story: Story, folder: Path, cast: dict[str, dict[str, str]])
         if not pictures:
             story.drop_page("missing-picture", f"no reference of {key}")
         for path in pictures:
-            known = {"characters": [{"name": character["name"], "tag": character["tag"]}], "reference": key}
+            known: dict[str, Any] = {
+                "characters": [{"name": character["name"], "tag": character["tag"]}],
+                "reference": key,
+            }
             story.add(path.read_bytes(), character["description"], source=f"{key}/{path.name}", **known)
 
 

@@ -79,3 +79,18 @@ def inside(path: str) -> PurePosixPath:
     if pure.suffix.lower() not in PICTURES:
         raise ValueError(f"{path!r} does not end like a picture: {' '.join(PICTURES)}")
     return pure
+
+
+def locate(folder: Path, path: str) -> Path:
+    """The file that a path of a record names; nothing outside the folder, through links neither.
+
+    Raises:
+        ValueError: As `inside`, or a link leads out.
+    """
+    try:
+        found = (folder / inside(path)).resolve()
+    except (OSError, RuntimeError) as error:
+        raise ValueError(f"{path!r} cannot be found: {error}") from None
+    if not found.is_relative_to(folder.resolve()):
+        raise ValueError(f"{path!r} leads out of the data set folder through a link")
+    return found

@@ -1,0 +1,61 @@
+"""The findings of the first pass on disk, a line a story, so that a killed run goes on and memory stays small."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+from data_tools.clean.rules import Inspected, Look
+from data_tools.drops import Drop
+from seedstory.storystream import StoryRecord
+
+
+class Spool:
+    """A file of inspected stories, in the order of the source.
+
+    Args:
+        path: The file. What a killed run left of it is kept, but for a line that is not whole.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.touch()
+        whole, self.lines = 0, 0
+        with open(path, "rb") as file:
+            for line in file:
+                if line.endswith(b"\n"):
+                    whole, self.lines = whole + len(line), self.lines + 1
+        with open(path, "r+b") as file:
+            file.truncate(whole)
+
+    def extend(self, lines: Iterable[bytes]) -> None:
+        """Adds what `to_line` made."""
+        with open(self.path, "ab") as file:
+            for line in lines:
+                file.write(line)
+                self.lines += 1
+
+    def __iter__(self) -> Iterator[tuple[str, Inspected]]:
+        with open(self.path, "rb") as file:
+            yield from map(from_line, file)
+
+
+def to_line(split: str, found: Inspected) -> bytes:
+    """A story as it stands in the file."""
+    data = {
+        "split": split,
+        "record": found.record and found.record.to_dict(),
+        "looks": [[look.fingerprint.hex(), look.crop] for look in found.looks],
+        "drops": [asdict(drop) for drop in found.drops],
+    }
+    return json.dumps(data).encode() + b"\n"
+
+
+def from_line(line: bytes) -> tuple[str, Inspected]:
+    """The split a story comes from, and what was found of it."""
+    data = json.loads(line)
+    looks = [Look(bytes.fromhex(name), tuple(crop) if crop else None) for name, crop in data["looks"]]
+    record = StoryRecord.from_dict(data["record"]) if data["record"] else None
+    return data["split"], Inspected(record, looks, [Drop(**drop) for drop in data["drops"]])

@@ -1,0 +1,237 @@
+"""The three passes over a data set: look at every story, decide over all of them, write what is kept."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import shutil
+from collections import Counter, deque
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from data_tools.clean.decide import Plan, decide
+from data_tools.clean.rules import Inspected, Look, Rules, inspect, only_pages
+from data_tools.clean.spool import Spool, to_line
+from data_tools.drops import Drop, Tally
+from data_tools.engine import Engine, run
+from data_tools.folder import inside, locate, read_lines, story_files
+from seedstory.picture import STORED, read_header, read_picture
+from seedstory.storystream import StoryRecord, write_jsonl
+
+NAME = "clean.json"
+_WORK = ".clean"
+_ENCODE: dict[str, dict[str, Any]] = {
+    "JPEG": {"quality": 95, "subsampling": 0},
+    "PNG": {},
+    "WEBP": {"quality": 95, "method": 4},
+}
+
+
+@dataclass(frozen=True)
+class Cleaned:
+    """What came of a run, as it stands in `clean.json`.
+
+    Attributes:
+        rules: The rules it went by.
+        before: Stories and pages of each split of the source, as far as they could be read.
+        after: Stories and pages of each split now.
+        groups: How many groups of kindred stories there are; a story without kin is a group of one.
+        largest_group: Stories in the largest group.
+        moved: Stories that were moved to the split of their kin; 0 where all were dealt out anew.
+        cropped: Pages that lost their bars.
+        drops: How often each reason for a drop was given in this run.
+    """
+
+    rules: dict[str, Any]
+    before: dict[str, dict[str, int]]
+    after: dict[str, dict[str, int]]
+    groups: int
+    largest_group: int
+    moved: int
+    cropped: int
+    drops: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Story:
+    """A story on its way through a pass."""
+
+    id: str
+    split: str
+    record: StoryRecord
+    looks: tuple[Look, ...] = ()
+
+
+def clean(
+    folder: Path, out: Path, rules: Rules, *, engine: Engine = "inline", workers: int | None = None
+) -> tuple[Cleaned, Tally]:
+    """Writes the clean part of a data set folder as another one.
+
+    Args:
+        folder: The data set folder.
+        out: The new folder; or one where the same run was killed, or is to be done again.
+        rules: What stays.
+        engine: See `data_tools.engine`.
+        workers: See `data_tools.engine`.
+
+    Returns:
+        Figures, and what was dropped in this run. `out` gets `clean.json`, and `drops.jsonl` with what was dropped here
+        and in the steps before.
+
+    Raises:
+        ValueError: There is no data set in `folder`, or `out` holds something else.
+    """
+    files = story_files(folder)
+    key = _key(files, rules)
+    _open_folder(folder, out, key)
+    tally = Tally()
+    before = {file.stem: Counter(stories=0, pages=0) for file in files}
+    spool = Spool(out / _WORK / "stories.jsonl")
+    stories = _stories(files, tally, before)
+    deque(islice(stories, spool.lines), maxlen=0)  # looked at by an earlier run
+    spool.extend(run(partial(_inspect, folder, rules), stories, engine=engine, workers=workers, label="look"))
+    for _, found in spool:
+        tally.add(found.drops)
+    plan = decide(spool, rules)
+    tally.add(plan.drops)
+
+    after, cropped = {}, 0
+    for split in rules.splits or before:
+        count = after[split] = {"stories": 0, "pages": 0}
+
+        def records(split: str = split, count: dict[str, int] = count) -> Iterator[StoryRecord]:
+            nonlocal cropped
+            total = sum(bool(pages) and name == split for pages, name in zip(plan.pages, plan.splits))
+            jobs, step = _staying(spool, plan, split), partial(_store, folder, out)
+            for record, crops, drops in run(step, jobs, engine=engine, workers=workers, label=split, total=total):
+                tally.add(drops)
+                cropped += crops
+                count["stories"] += 1
+                count["pages"] += len(record)
+                yield record
+
+        write_jsonl(out / f"{split}.jsonl", records())
+
+    cleaned = Cleaned(
+        rules=asdict(rules),
+        before={split: dict(count) for split, count in before.items()},
+        after=after,
+        groups=len(plan.groups),
+        largest_group=max(map(len, plan.groups), default=0),
+        moved=plan.moved,
+        cropped=cropped,
+        drops=tally.counts(),
+    )
+    (Tally.read(folder) + tally).write(out)
+    text = json.dumps({"key": key} | asdict(cleaned), ensure_ascii=False, indent=1)
+    _write_atomically(out / NAME, f"{text}\n".encode())
+    shutil.rmtree(out / _WORK)
+    return cleaned, tally
+
+
+def _key(files: list[Path], rules: Rules) -> str:
+    """Changes with the rules and with any story file."""
+    digest = hashlib.sha256(json.dumps(asdict(rules)).encode())
+    for file in files:
+        with open(file, "rb") as opened:
+            digest.update(f"\n{file.name} {hashlib.file_digest(opened, 'sha256').hexdigest()}".encode())
+    return digest.hexdigest()
+
+
+def _open_folder(folder: Path, out: Path, key: str) -> None:
+    """Makes the folder and marks it as that of this very run."""
+    if out.resolve() == folder.resolve():
+        raise ValueError(f"{out} is the data set itself, which is never changed in place: choose another folder")
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out} is not a folder: choose another one")
+    notes = [path for path in (out / NAME, out / _WORK / "key.json") if path.is_file()]
+    if any(json.loads(note.read_bytes()).get("key") != key for note in notes):
+        raise ValueError(f"{out} was cleaned from other stories or by other rules: choose another folder or delete it")
+    if not notes and out.is_dir() and any(path.name != _WORK for path in out.iterdir()):
+        raise ValueError(f"{out} is not empty: choose another folder")
+    (out / _WORK).mkdir(parents=True, exist_ok=True)
+    _write_atomically(out / _WORK / "key.json", json.dumps({"key": key}).encode())
+
+
+def _stories(files: list[Path], tally: Tally, before: dict[str, Counter[str]]) -> Iterator[Story]:
+    """Every story that can be read, each id once."""
+    seen: dict[str, str] = {}
+    for file in files:
+        for line in read_lines(file):
+            if line.record is None:
+                tally.add(Drop(line.where, None, "broken-line", line.fault))
+                continue
+            before[file.stem].update(stories=1, pages=len(line.record))
+            if line.record.id in seen:
+                there = f"{line.where} has the id of {seen[line.record.id]}"
+                tally.add(Drop(line.record.id, None, "same-id", there))
+                continue
+            seen[line.record.id] = line.where
+            yield Story(line.record.id, file.stem, line.record)
+
+
+def _inspect(folder: Path, rules: Rules, story: Story) -> bytes:
+    return to_line(story.split, inspect(story.record, folder, rules))
+
+
+def _staying(spool: Spool, plan: Plan, split: str) -> Iterator[Story]:
+    """The stories of a split with the pages that stay."""
+    for (_, found), pages, name in zip(spool, plan.pages, plan.splits, strict=True):
+        if pages and name == split:
+            assert isinstance(found, Inspected) and found.record is not None
+            looks = tuple(found.looks[page] for page in pages)
+            yield Story(found.record.id, split, only_pages(found.record, pages), looks)
+
+
+def _store(folder: Path, out: Path, story: Story) -> tuple[StoryRecord, int, list[Drop]]:
+    """Writes the pictures and masks of a story; returns its record, the number of crops, and masks that were lost."""
+    images = [_store_picture(folder, out, path, look) for path, look in zip(story.record.images, story.looks)]
+    record = replace(story.record, images=images)
+    lost = {}
+    for page, path in record.masks():
+        try:
+            source = locate(folder, path)
+            read_header(source, path, ["PNG"])
+            _write_atomically(out / inside(path), source.read_bytes())
+        except ValueError as error:
+            lost[path] = Drop(record.id, page, "unreadable-mask", str(error))
+    if lost:
+        record = replace(record, pages=[_without_masks(page, lost) for page in record.pages or ()])
+    return record, sum(look.crop is not None for look in story.looks), list(lost.values())
+
+
+def _store_picture(folder: Path, out: Path, path: str, look: Look) -> str:
+    """Copies a picture, or what is left of it within its bars; returns its path."""
+    data = locate(folder, path).read_bytes()
+    kind, _ = read_header(data, path)
+    if look.crop or kind not in STORED:
+        image = read_picture(data, path)
+        buffer = io.BytesIO()
+        if kind not in STORED:
+            kind, path = "PNG", f"{path}.png"
+        (image.crop(look.crop) if look.crop else image).save(buffer, kind, **_ENCODE[kind])
+        data = buffer.getvalue()
+    _write_atomically(out / inside(path), data)
+    return path
+
+
+def _without_masks(page: dict[str, Any] | None, lost: dict[str, Drop]) -> dict[str, Any] | None:
+    def bare(holder: dict[str, Any]) -> dict[str, Any]:
+        return {key: value for key, value in holder.items() if key != "mask" or value not in lost}
+
+    if page is None or "characters" not in page:
+        return page and bare(page)
+    return bare(page) | {"characters": [bare(character) for character in page["characters"]]}
+
+
+def _write_atomically(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part.write_bytes(data)
+    os.replace(part, path)

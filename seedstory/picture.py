@@ -214,13 +214,16 @@ def _plain(image: Image.Image, name: str) -> Image.Image:
                 image = Image.fromarray((np.asarray(image).astype(np.float32) / 257.0).round().astype(np.uint8))
             if image.has_transparency_data:
                 image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
-            image = image.convert("RGB")
+            if image.mode != "RGB":
+                image = image.convert("RGB")
             if turn is not None:
                 image = image.transpose(turn)
+            plain = Image.new("RGB", image.size, None)
+            plain.paste(image)
     except Exception as error:  # noqa: BLE001 - Pillow raises many kinds for a damaged file
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"{name} is damaged ({reason}): save it again or give another picture") from None
-    return Image.frombytes("RGB", image.size, image.tobytes())
+    return plain
 
 
 def _orientation(image: Image.Image) -> int:

@@ -211,6 +211,7 @@ def _linked(source: Source, target: Target, body: str, facts: Facts) -> Imported
             continue
         # A path that begins with a template variable was left without its folder: look where Jekyll books have it.
         candidates = [folder / page.picture, folder / "images" / page.picture]
+        candidates += sorted((p / page.picture for p in folder.glob("images/*/")), key=natural)
         picture = next((p for p in candidates if p.is_file()), None)
         if picture is None:
             story.drop_page("missing-picture", page.picture)

@@ -50,20 +50,27 @@ class Reader(HTMLParser):
 
     Attributes:
         events: ("text", words, "") and ("picture", address, description).
-        kinds: The document's `epub:type`s.
     """
 
     def __init__(self) -> None:
         super().__init__(convert_charrefs=True)
         self.events: list[tuple[str, str, str]] = []
-        self.kinds: set[str] = set()
+        self._body: set[str] = set()
+        self._sections: list[set[str]] = []
         self._hidden = 0
         self._size = 0
 
+    def is_matter(self) -> bool:
+        """Whether the document, or the one section that it is, is marked as no part of the story."""
+        sole = self._sections[0] if len(self._sections) == 1 else set()
+        return bool((self._body | sole) & _MATTER)
+
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         said = {key: value or "" for key, value in attrs}
-        if tag in ("body", "section"):
-            self.kinds.update(said.get("epub:type", "").split())
+        if tag == "body":
+            self._body.update(said.get("epub:type", "").split())
+        elif tag == "section":
+            self._sections.append(set(said.get("epub:type", "").split()))
         if tag in _HIDDEN:
             self._hidden += 1
         elif tag == "img" and said.get("src"):
@@ -134,7 +141,7 @@ def leaves_of(documents: Iterable[tuple[str, Reader]]) -> Iterator[Leaf[Picture]
     pages.
     """
     for name, reader in documents:
-        if reader.kinds & _MATTER:
+        if reader.is_matter():
             continue
         pictures: list[Picture] = []
         texts: list[list[str]] = [[]]

@@ -238,8 +238,9 @@ def harvest(
             yield from one.records
 
     count = write_jsonl(target.out / f"{target.split}.jsonl", records())
-    earlier = [drop for drop in Tally.read(target.out) if drop not in set(tally)]  # of other imports into this folder
-    (Tally(earlier) + tally).write(target.out)
+    ours = set(tally)
+    others = Tally(drop for drop in Tally.read(target.out) if drop not in ours)  # of earlier imports into this folder
+    (others + tally).write(target.out)
     shutil.rmtree(receipts)
     return count, tally
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from math import prod
 from pathlib import Path
 
 import pypdfium2
@@ -14,7 +15,7 @@ from data_tools.drops import Drop
 from data_tools.importers.facing import Leaf, pair
 from data_tools.importers.files import files_of
 from data_tools.importers.harvest import Facts, Imported, Source, Story, Target, clean_text, licence_name
-from seedstory.picture import read_picture
+from seedstory.picture import MAX_PIXELS, read_picture
 
 MAX_BYTES = 512 * 2**20
 MAX_PAGES = 2_000
@@ -99,6 +100,9 @@ def _picture(page: pypdfium2.PdfPage, side: int, keep_text: bool) -> bytes | Ima
     drawn = [one for one in drawn if one not in hidden]
     if not drawn:
         return None
+    for one in drawn:
+        if isinstance(one, pypdfium2.PdfImage) and prod(one.get_px_size()) > MAX_PIXELS:
+            raise ValueError(f"a picture on it has more than {MAX_PIXELS // 1_000_000} megapixels")
     if len(drawn) == 1 and isinstance(drawn[0], pypdfium2.PdfImage) and not (texts and keep_text):
         data = _stored(page, drawn[0])
         if data is not None:

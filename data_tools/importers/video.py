@@ -31,7 +31,11 @@ def find(paths: list[Path], subtitles: Path | None = None, language: str | None 
     """
     films = files_of(paths, FILMS, "film")
     if subtitles is None:
-        return [Source(film.id, film.path, None, _beside(film.path, language)) for film in films]
+        beside: dict[Path, list[Path]] = {}
+        for folder in {film.path.parent for film in films}:
+            texts = (path for path in folder.iterdir() if path.suffix.lower() in SUBTITLES and path.is_file())
+            beside[folder] = sorted(texts, key=natural)
+        return [Source(f.id, f.path, None, _beside(f.path, beside[f.path.parent], language)) for f in films]
     if len(films) != 1:
         raise ValueError(f"one subtitle file for {len(films)} films: put film.srt beside each film.mp4 instead")
     if not subtitles.is_file():
@@ -113,18 +117,11 @@ def _said(source: Source, keyframes: list[Keyframe], encoding: str, done: Import
     return spoken_in(cues, [(keyframe.start, keyframe.end) for keyframe in keyframes])
 
 
-def _beside(film: Path, language: str | None) -> tuple[Path, ...]:
-    """The subtitle file of a film: `film.srt`, or one with a language such as `film.en.srt`."""
-    found = [
-        path
-        for path in sorted(film.parent.iterdir(), key=natural)
-        if path.suffix.lower() in SUBTITLES
-        and path.is_file()
-        and path.stem.partition(".")[0] == film.stem.partition(".")[0]
-    ]
-    exact = [path for path in found if path.stem == film.stem]
-    spoken = [path for path in found if path.stem == f"{film.stem}.{language}"]
-    return tuple((spoken or exact or [p for p in found if p.stem.startswith(f"{film.stem}.")])[:1])
+def _beside(film: Path, here: list[Path], language: str | None) -> tuple[Path, ...]:
+    """The subtitle file of a film, of those in its folder: `film.srt`, or one with a language such as `film.en.srt`."""
+    exact = [path for path in here if path.stem == film.stem]
+    spoken = [path for path in here if path.stem == f"{film.stem}.{language}"]
+    return tuple((spoken or exact or [path for path in here if path.stem.startswith(f"{film.stem}.")])[:1])
 
 
 def _language(source: Source) -> str | None:

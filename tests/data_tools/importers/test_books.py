@@ -114,6 +114,13 @@ def test_book_dash(tmp_path):
     check_stored(done, target)
 
 
+def test_pictures_in_a_folder_for_the_web(tmp_path):
+    write(tmp_path / "in" / "a" / "index.md", "![x]({{ page.image-set }}/1.jpg) One.")
+    write(tmp_path / "in" / "a" / "images" / "web" / "1.jpg", file_of(art(1)))
+    (done,), _ = convert_all(find([tmp_path / "in"], []), tmp_path)
+    assert done.records[0].captions == ["One."]
+
+
 def test_a_text_for_each_picture(tmp_path):
     for n in (1, 2, 10):
         write(tmp_path / "in" / "Kite" / f"{n}.png", file_of(art(n), "PNG"))

@@ -52,6 +52,14 @@ def test_several_pictures_in_a_document(tmp_path):
     assert done.records[0].captions == ["One a b", "c d"]
 
 
+def test_an_imprint_within_a_document_does_not_hide_the_story(tmp_path):
+    section = "<section epub:type='{}'><img src='img/p{}.jpg'><p>{}</p></section>"
+    whole = section.format("chapter", 0, "a") + section.format("colophon", 1, "b")
+    documents = {"a.xhtml": whole, "b.xhtml": section.format("colophon", 2, "c")}
+    done, _ = imported(write_epub(tmp_path / "k.epub", documents, pictures(3)), tmp_path)
+    assert done.records[0].captions == ["a", "b"]
+
+
 def test_text_on_facing_pages(tmp_path):
     documents = {"t1": "<p>one</p>", "a": "<img src='img/p0.jpg'>", "t2": "<p>two</p>", "b": "<img src='img/p1.jpg'>"}
     path = write_epub(tmp_path / "k.epub", documents, pictures(2))

@@ -75,6 +75,13 @@ def test_a_damaged_file_is_read_as_far_as_possible(tmp_path):
         assert done.records or done.drops
 
 
+def test_a_picture_of_too_many_pixels_is_not_unpacked(tmp_path):
+    path = write_pdf(tmp_path / "b.pdf", [{"jpeg": (0, 0, 400, 300, art(1, (640, 480)))}])
+    data = path.read_bytes().replace(b"/Width 640", b"/Width 99640").replace(b"/Height 480", b"/Height 99480")
+    done, _ = imported(write(tmp_path / "bomb.pdf", data), tmp_path)
+    assert (done.records, reasons(done.drops)[-1]) == ([], "no-pages")
+
+
 def test_a_huge_page_is_rendered_small(tmp_path):
     path = write_pdf(tmp_path / "b.pdf", [{"box": (0, 0, 14000, 9000)}], size=(14400, 14400))
     done, target = imported(path, tmp_path, side=512)

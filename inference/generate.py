@@ -1,6 +1,7 @@
 """Tell many stories: one for each record of a data set, from its first page.
 
 python -m inference.generate --data data/theatre --split heldout --stories 10 --pages 10 --out stories/heldout
+python -m inference.generate --data data/theatre --stories 60 --together 8 --int8 --out stories/heldout
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.progress import track
+from rich.progress import MofNCompleteColumn, Progress
 
 from seedstory import StoryPipeline
 from seedstory.export.html import write_html
@@ -30,33 +31,43 @@ def main(
     policy: Annotated[str, typer.Option(help="cache policy")] = "mm_sink",
     temperature: Annotated[float, typer.Option(help="of the words; 0 takes the likeliest")] = StorySettings.temperature,
     steps: Annotated[int, typer.Option(help="de-tokenizer steps")] = 4,
+    together: Annotated[int, typer.Option(help="stories whose words are written together", min=1)] = 4,
+    int8: Annotated[bool, typer.Option("--int8", help="keep the language model in 8 bits")] = False,
     model: str = "mini",
     seed: int = 0,
 ) -> None:
     """Tell stories from the openings of a data set; finished ones are kept, so a stopped run goes on."""
     if opening not in ("text", "image", "both"):
         raise typer.BadParameter(f"{opening!r}: choose text, image or both", param_hint="--opening")
-    pipeline = StoryPipeline.from_pretrained(model)
+    pipeline = StoryPipeline.from_pretrained(model, int8=int8)
     records = list(itertools.islice(read_jsonl(data / f"{split}.jsonl"), stories))
-    for number, record in enumerate(track(records, "telling")):
-        folder = out / record.id
-        if (folder / "index.html").is_file():
-            continue
-        for _ in pipeline.stream(
-            text=record.captions[0] if opening != "image" or scripted else None,
-            image=data / record.images[0] if opening != "text" else None,
-            pages=len(record.captions) if scripted or not pages else pages,
-            captions=record.captions[1:] if scripted else None,
-            seed=seed + number,
-            title=record.title or None,
-            policy=policy,
-            temperature=temperature,
-            num_inference_steps=steps,
-            out=folder,
-            overwrite=True,
-        ):
-            pass
-        write_html(StoryFolder.open(folder), folder / "index.html")
+    asked = [
+        {
+            "text": record.captions[0] if opening != "image" or scripted else None,
+            "image": data / record.images[0] if opening != "text" else None,
+            "pages": len(record.captions) if scripted or not pages else pages,
+            "captions": record.captions[1:] if scripted else None,
+            "seed": seed + number,
+            "title": record.title or None,
+            "policy": policy,
+            "temperature": temperature,
+            "num_inference_steps": steps,
+            "out": out / record.id,
+            "overwrite": True,
+        }
+        for number, record in enumerate(records)
+        if not (out / record.id / "index.html").is_file()
+    ]
+    with Progress(*Progress.get_default_columns(), MofNCompleteColumn(), transient=True) as progress:
+        bar = progress.add_task("pages", total=2 * sum(story["pages"] for story in asked))
+        for first in range(0, len(asked), together):
+            group = asked[first : first + together]
+            for _ in pipeline.write_many(group):
+                progress.advance(bar)
+            for story in group:
+                for _ in pipeline.resume(story["out"]):
+                    progress.advance(bar)
+                write_html(StoryFolder.open(story["out"]), story["out"] / "index.html")
 
 
 if __name__ == "__main__":

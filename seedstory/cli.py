@@ -28,7 +28,7 @@ from rich.text import Text
 
 from seedstory import __version__
 from seedstory.illustrator import RENDERINGS, Rendering
-from seedstory.settings import POLICIES, StorySettings, clean_text
+from seedstory.settings import DECODINGS, POLICIES, StorySettings, clean_text
 from seedstory.story import Page, StoryFolder, check_free, title_from
 
 if TYPE_CHECKING:
@@ -51,6 +51,10 @@ Device = Annotated[
     str | None, typer.Option(help="cpu, cuda, cuda:1 ...; by default a GPU if there is one.", rich_help_panel=MODEL)
 ]
 
+Decoding = Annotated[
+    str,
+    typer.Option(help=f"How words are decoded ({', '.join(DECODINGS)}); see the README.", rich_help_panel=MODEL),
+]
 When = Annotated[
     str,
     typer.Option(
@@ -169,6 +173,11 @@ def generate(
     policy: Annotated[
         str, typer.Option(help=f"Cache policy: {', '.join(POLICIES)}.", rich_help_panel=MODEL)
     ] = StorySettings.policy,
+    int8: Annotated[
+        bool,
+        typer.Option("--int8", help="Keep the language model in 8 bits: faster, less memory.", rich_help_panel=MODEL),
+    ] = False,
+    decoding: Decoding = "auto",
     device: Device = None,
 ) -> None:
     """Tell a story and make a book of it.
@@ -224,7 +233,7 @@ def generate(
             out = _free_folder(Path("stories"), title or title_from(settings.text or name))
         check_free(out, overwrite=overwrite)
         _check_writable(out)
-        pipe = _load(model, device)
+        pipe = _load(model, device, int8=int8, decoding=decoding)
         screen = _Screen(settings.pages)
         options = asdict(settings) | asdict(drawing)
         del options["picture"]  # its name, told by the picture itself
@@ -238,6 +247,7 @@ def resume(
     model: Annotated[str | None, typer.Option(help="The model that began it. [default: as recorded]")] = None,
     rendering: When = Rendering.rendering,
     render_batch: RenderBatch = Rendering.render_batch,
+    decoding: Decoding = "auto",
     device: Device = None,
 ) -> None:
     """Go on with a story that was interrupted, as if it had not been.
@@ -261,7 +271,8 @@ def resume(
         changed = [f"{key} {old}" for key, old in story.versions.items() if versions().get(key) != old]
         if changed:
             typer.echo(f"note: begun with {', '.join(changed)}: new pages may differ in details", err=True)
-        pipe = _load(model or story.model.get("name") or "mini", device)
+        int8 = story.model.get("dtype", "").endswith("int8")
+        pipe = _load(model or story.model.get("name") or "mini", device, int8=int8, decoding=decoding)
         screen = _Screen(total, done=whole)
         _tell(pipe.resume(story, on_text=screen.on_text, **asdict(drawing)), folder, screen)
 
@@ -408,11 +419,13 @@ def _write_book(folder: Path) -> Path:
     return write_html(StoryFolder.open(folder), folder / "index.html")
 
 
-def _load(model: str, device: str | None) -> StoryPipeline:
+def _load(model: str, device: str | None, *, int8: bool, decoding: str) -> StoryPipeline:
     """Loads a model without the chatter of the libraries under it."""
     from seedstory.pipeline import StoryPipeline, find_model
 
     find_model(model)
+    if decoding not in DECODINGS:
+        raise ValueError(f"unknown decoding {decoding!r}: choose one of {', '.join(DECODINGS)}")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
@@ -431,7 +444,7 @@ def _load(model: str, device: str | None) -> StoryPipeline:
                 torch.empty(0, device=device)
             except (RuntimeError, AssertionError):
                 raise ValueError(f"there is no device {device!r} here: leave --device out, or give cpu") from None
-        return StoryPipeline.from_pretrained(model, device=device)
+        return StoryPipeline.from_pretrained(model, device=device, int8=int8, decoding=decoding)
 
 
 def _read_script(path: Path) -> list[str]:

@@ -11,7 +11,7 @@ import gc
 import json
 import shutil
 import sys
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -23,13 +23,15 @@ from seedstory import __version__
 from seedstory.illustrator import Rendering, illustrate
 from seedstory.modelfolder import PARTS, find_model, fingerprint, versions
 from seedstory.picture import read_picture, square, to_tensor
-from seedstory.settings import StorySettings, clean_text
+from seedstory.settings import DECODINGS, StorySettings, clean_text
 from seedstory.story import Page, Story, StoryFolder, check_free, page_seed, title_from
 
 if TYPE_CHECKING:
     import torch
 
     from seedstory.detokenizers.detokenizer import Detokenizer
+    from seedstory.generation import PageDraft, StoryEngine, StoryStart
+    from seedstory.generation.sampling import LogitsHook
     from seedstory.modeling.story_model import StoryModel
     from seedstory.modeling.vision_tower import VisionTower
 
@@ -45,6 +47,7 @@ class _Request:
     title: str | None
     draw: bool
     on_text: OnText | None
+    logits_hook: LogitsHook | None
     out: str | Path | None
     overwrite: bool
     rendering: Rendering
@@ -60,6 +63,8 @@ class StoryPipeline:
         name: What the model is called in a story's record.
         fingerprint: Hash of its files, see `fingerprint`; empty for a model that was never on disk.
         source: The folder it was loaded from.
+        decoding: How captions are decoded, one of `seedstory.settings.DECODINGS`; the words do not depend on it but
+            for rounding.
     """
 
     def __init__(
@@ -71,14 +76,16 @@ class StoryPipeline:
         name: str = "",
         fingerprint: str = "",
         source: Path | None = None,
+        decoding: str = "auto",
     ) -> None:
         self._story_model: StoryModel | None = story_model
-        self._dtype: torch.dtype | None = None  # of a language model that was freed
+        self._freed: dict[str, Any] = {}  # how a language model that was freed is loaded again
         self.vision_tower = vision_tower
         self.detokenizer = detokenizer
         self.name = name
         self.fingerprint = fingerprint
         self.source = source
+        self.decoding = decoding
 
     # ------------------------------------------------------------------------------------------------ load and store
 
@@ -89,6 +96,8 @@ class StoryPipeline:
         *,
         dtype: torch.dtype | None = None,
         device: str | torch.device | None = None,
+        int8: bool = False,
+        decoding: str = "auto",
     ) -> StoryPipeline:
         """Loads a model folder.
 
@@ -98,11 +107,15 @@ class StoryPipeline:
             dtype: Type of all weights; by default bfloat16 for the language model and float32 for the small
                 picture networks.
             device: Where the model runs; by default a GPU if there is one.
+            int8: Store the language model's weights in eight bits: less memory, faster words, slightly rounded.
+            decoding: As in the class.
 
         Raises:
-            ValueError: There is no such model, or its folder is incomplete.
+            ValueError: There is no such model or decoding, or the model's folder is incomplete.
         """
         folder = find_model(name)
+        if decoding not in DECODINGS:
+            raise ValueError(f"unknown decoding {decoding!r}: choose one of {', '.join(DECODINGS)}")
         import torch
 
         from seedstory.detokenizers.detokenizer import Detokenizer
@@ -113,12 +126,13 @@ class StoryPipeline:
             device = "cuda" if torch.cuda.is_available() else "cpu"
         picture_dtype = dtype or torch.float32
         return cls(
-            StoryModel.from_pretrained(folder / "story_model", dtype=dtype or torch.bfloat16, device=device),
+            StoryModel.from_pretrained(folder / "story_model", dtype=dtype or torch.bfloat16, int8=int8, device=device),
             VisionTower.from_pretrained(folder / "vision_tower", torch_dtype=picture_dtype).to(device).eval(),
             Detokenizer.from_pretrained(folder / "detokenizer", dtype=picture_dtype).to(device),
             name=str(name),
             fingerprint=fingerprint(folder),
             source=folder,
+            decoding=decoding,
         )
 
     def save_pretrained(self, folder: str | Path) -> None:
@@ -150,9 +164,9 @@ class StoryPipeline:
         if self._story_model is None:
             from seedstory.modeling.story_model import StoryModel
 
-            assert self.source is not None and self._dtype is not None, "only what can be loaded again is freed"
+            assert self.source is not None and self._freed, "only what can be loaded again is freed"
             self._story_model = StoryModel.from_pretrained(
-                self.source / "story_model", dtype=self._dtype, device=self.device
+                self.source / "story_model", device=self.device, **self._freed
             )
         return self._story_model
 
@@ -167,7 +181,8 @@ class StoryPipeline:
         if self._story_model is not None:
             import torch
 
-            self._dtype, self._story_model = self._story_model.dtype, None
+            self._freed = {"dtype": self._story_model.dtype, "int8": self._story_model.int8}
+            self._story_model = None
             gc.collect()
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
@@ -245,10 +260,11 @@ class StoryPipeline:
             pages: Pages in all, the opening included.
             seed: Same seed, settings, model and versions: same story.
             title: The title; by default made from the first sentence.
-            **options: `generator`, a `torch.Generator` to draw the seed from; `num_inference_steps`,
-                `guidance_scale`, `policy`, `temperature`, `top_p`, `repetition_penalty` and `captions`, as in
-                `StorySettings`; `output_type`, "pil" or "features" (write without drawing); `on_text`, called with a
-                page's index and its caption so far while it is written; `out`, the story folder to write, page by
+            **options: What `StorySettings` has beyond these: pictures (`num_inference_steps`, `guidance_scale`), words
+                (`temperature`, `top_p`, `stop` ...), `policy` and `captions`; `generator`, a `torch.Generator` to draw
+                the seed from; `output_type`, "pil" or "features" (write without drawing); `on_text`, called with a
+                page's index and its caption so far while it is written; `logits_hook`, a control of your own over
+                the words, see `seedstory.generation.sampling.LogitsHook`; `out`, the story folder to write, page by
                 page; `overwrite`, whether it may replace an older story there; `rendering`, `render_batch` and
                 `render_queue`, when and in what batches pictures are drawn, as in `Rendering`.
 
@@ -261,7 +277,12 @@ class StoryPipeline:
         return self._tell(self._request(text, image, pages, seed, title=title, **options))
 
     def resume(
-        self, folder: str | Path | StoryFolder, *, on_text: OnText | None = None, **rendering: Any
+        self,
+        folder: str | Path | StoryFolder,
+        *,
+        on_text: OnText | None = None,
+        logits_hook: LogitsHook | None = None,
+        **rendering: Any,
     ) -> Generator[Page, None, None]:
         """Goes on with an unfinished story folder: draws pages that are only written, then tells the missing ones.
 
@@ -270,6 +291,7 @@ class StoryPipeline:
         Args:
             folder: The story folder.
             on_text: As in `stream`.
+            logits_hook: As in `stream`; it is not recorded, so give the one that the story was begun with.
             **rendering: `rendering`, `render_batch` and `render_queue`, as in `stream`.
 
         Yields:
@@ -292,9 +314,55 @@ class StoryPipeline:
                     "load the model that began it"
                 )
         folder.sweep()
-        return self._go_on(folder, on_text, how)
+        return self._go_on(folder, on_text, logits_hook, how)
+
+    def write_many(self, stories: Sequence[dict[str, Any]]) -> Generator[tuple[int, Page], None, None]:
+        """Writes several stories together and leaves their pictures to `resume`.
+
+        The language model then reads its weights once for all of them, which is most of its work. Words and features
+        are those of the same story told alone, but for the rounding of the model's type.
+
+        Args:
+            stories: The arguments of `stream` for each, `out` included. They agree on words and policy.
+
+        Yields:
+            Number of a story and its next page, which has no picture yet.
+
+        Raises:
+            ValueError: As `stream`; or a story has no `out`, or they do not agree.
+        """
+        requests = [
+            self._request(**({"text": None, "image": None, "pages": 10, "seed": 0} | story)) for story in stories
+        ]
+        from seedstory.generation import SamplingConfig
+
+        if any(request.out is None for request in requests):
+            raise ValueError("stories that are written together need a folder each: give `out`")
+        ways = {(SamplingConfig.of(request.settings), request.settings.policy) for request in requests}
+        if len(ways) > 1:
+            raise ValueError(
+                "stories that are written together need the same settings of the words and the same policy"
+            )
+        return self._tell_together(requests)
 
     # ------------------------------------------------------------------------------------------------------ the inside
+
+    def _tell_together(self, requests: list[_Request]) -> Generator[tuple[int, Page], None, None]:
+        if not requests:
+            return
+        keepers = [_Keeper(request, self._model_record()) for request in requests]
+        given = [[self._opening(request)] for request in requests]
+        for number, pages in enumerate(given):
+            if pages[0].features is not None:
+                keepers[number](pages[0])
+                yield number, pages[0]
+        engine = self._engine(requests[0].settings)
+        engine.start_many([_start(request.settings, own) for request, own in zip(requests, given, strict=True)])
+        for draft in engine.pages():
+            page = _page(requests[draft.story].settings, given[draft.story], draft)
+            if page is not None:
+                keepers[draft.story](page)
+                yield draft.story, page
 
     def _request(
         self,
@@ -307,6 +375,7 @@ class StoryPipeline:
         generator: torch.Generator | None = None,
         output_type: str = "pil",
         on_text: OnText | None = None,
+        logits_hook: LogitsHook | None = None,
         out: str | Path | None = None,
         overwrite: bool = False,
         rendering: str = Rendering.rendering,
@@ -334,7 +403,7 @@ class StoryPipeline:
             layout.caption_ids(caption)  # refuses the names of special tokens
         if out is not None:
             check_free(out, overwrite=overwrite)
-        return _Request(settings, opening, title, output_type == "pil", on_text, out, overwrite, how)
+        return _Request(settings, opening, title, output_type == "pil", on_text, logits_hook, out, overwrite, how)
 
     def _rendering(self, *args: Any, **kwargs: Any) -> Rendering:
         rendering = Rendering(*args, **kwargs)
@@ -346,48 +415,24 @@ class StoryPipeline:
         return rendering
 
     def _tell(self, request: _Request) -> Generator[Page, None, None]:
-        """All pages of a new story. The folder is made when the first page is whole, so a failure leaves nothing."""
-        settings, folder, titled = request.settings, None, request.title is not None
-
-        def keep(page: Page) -> None:
-            nonlocal folder, titled
-            if request.out is None:
-                return
-            title = request.title or title_from(page.caption)
-            if folder is None:
-                folder = StoryFolder.create(
-                    request.out,
-                    title=title,
-                    settings=settings,
-                    model=self._model_record(),
-                    versions=versions(),
-                    overwrite=request.overwrite,
-                )
-            elif not titled:
-                folder.title = title
-            titled = titled or bool(page.caption)
-            folder.add_page(page)
-
-        opening = Page(
-            index=0,
-            caption=settings.text or "",
-            image=request.image,
-            features=None if request.image is None else self._encode(request.image),
-            seed=page_seed(settings.seed, 0),
-            state="opening",
-        )
+        """All pages of a new story."""
+        opening, keep = self._opening(request), _Keeper(request, self._model_record())
         if opening.features is not None:
             keep(opening)
             yield opening
-        written = self._write(settings, [opening], request.on_text)
+        written = self._write(request.settings, [opening], request.on_text, request.logits_hook)
         if request.draw:
-            yield from illustrate(written, self.detokenizer, settings, request.rendering, keep, self.free_story_model)
+            yield from illustrate(
+                written, self.detokenizer, request.settings, request.rendering, keep, self.free_story_model
+            )
         else:
             for page in written:
                 keep(page)
                 yield page
 
-    def _go_on(self, folder: StoryFolder, on_text: OnText | None, rendering: Rendering) -> Generator[Page, None, None]:
+    def _go_on(
+        self, folder: StoryFolder, on_text: OnText | None, logits_hook: LogitsHook | None, rendering: Rendering
+    ) -> Generator[Page, None, None]:
         def keep(page: Page) -> None:
             if folder.title == title_from("") and page.caption:  # a picture opened the story: its words come only now
                 folder.title = title_from(page.caption)
@@ -395,30 +440,43 @@ class StoryPipeline:
 
         done = [folder.page(i) for i in range(len(folder))]
         untold = (page for page in done if page.image is None)
-        pages = chain(untold, self._write(folder.settings, done, on_text))
+        pages = chain(untold, self._write(folder.settings, done, on_text, logits_hook))
         yield from illustrate(pages, self.detokenizer, folder.settings, rendering, keep, self.free_story_model)
 
-    def _write(self, settings: StorySettings, given: list[Page], on_text: OnText | None) -> Iterator[Page]:
+    def _opening(self, request: _Request) -> Page:
+        return Page(
+            index=0,
+            caption=request.settings.text or "",
+            image=request.image,
+            features=None if request.image is None else self._encode(request.image),
+            seed=page_seed(request.settings.seed, 0),
+            state="opening",
+        )
+
+    def _write(
+        self, settings: StorySettings, given: list[Page], on_text: OnText | None, logits_hook: LogitsHook | None
+    ) -> Iterator[Page]:
         """Writes the pages that `given` lacks, and the features of its last page if that has none."""
         if len(given) == settings.pages and given[-1].features is not None:
             return
-        from seedstory.cache import CachePolicy
-        from seedstory.generation import OpeningPage, SamplingConfig, StoryEngine
-
-        engine = StoryEngine(self.story_model, CachePolicy(name=settings.policy), SamplingConfig.of(settings))
-        script = (settings.captions or [])[len(given) - 1 :]
-        opening = [OpeningPage(page.caption, page.features) for page in given]
-        engine.start([*opening, *map(OpeningPage, script)], pages=settings.pages, seed=settings.seed)
+        engine = self._engine(settings, logits_hook)
+        engine.start_many([_start(settings, given)])
         for draft in engine.pages(on_text):
-            if draft.index >= len(given):
-                yield Page(
-                    index=draft.index,
-                    caption=draft.caption,
-                    features=draft.features.cpu(),
-                    seed=page_seed(settings.seed, draft.index),
-                )
-            elif given[draft.index].features is None:
-                yield replace(given[draft.index], features=draft.features.cpu())
+            page = _page(settings, given, draft)
+            if page is not None:
+                yield page
+
+    def _engine(self, settings: StorySettings, logits_hook: LogitsHook | None = None) -> StoryEngine:
+        from seedstory.cache import CachePolicy
+        from seedstory.generation import SamplingConfig, StoryEngine
+
+        return StoryEngine(
+            self.story_model,
+            CachePolicy(name=settings.policy),
+            SamplingConfig.of(settings),
+            decoding=self.decoding,
+            logits_hook=logits_hook,
+        )
 
     def _encode(self, image: Image.Image) -> torch.Tensor:
         """Features `[F, Df]` of a square picture."""
@@ -432,5 +490,51 @@ class StoryPipeline:
         return {
             "name": self.name,
             "fingerprint": self.fingerprint,
-            "dtype": str(self.story_model.dtype).removeprefix("torch."),
+            "dtype": str(self.story_model.dtype).removeprefix("torch.") + (", int8" if self.story_model.int8 else ""),
         }
+
+
+class _Keeper:
+    """Stores the pages of a new story. The folder is made when the first page is whole, so a failure leaves nothing."""
+
+    def __init__(self, request: _Request, model: dict[str, str]) -> None:
+        self.request, self.model = request, model
+        self.titled = request.title is not None
+        self.folder: StoryFolder | None = None
+
+    def __call__(self, page: Page) -> None:
+        request = self.request
+        if request.out is None:
+            return
+        title = request.title or title_from(page.caption)
+        if self.folder is None:
+            self.folder = StoryFolder.create(
+                request.out,
+                title=title,
+                settings=request.settings,
+                model=self.model,
+                versions=versions(),
+                overwrite=request.overwrite,
+            )
+        elif not self.titled:
+            self.folder.title = title
+        self.titled = self.titled or bool(page.caption)
+        self.folder.add_page(page)
+
+
+def _start(settings: StorySettings, given: list[Page]) -> StoryStart:
+    """What the engine is to write, given the first pages."""
+    from seedstory.generation import OpeningPage, StoryStart
+
+    script = (settings.captions or [])[len(given) - 1 :]
+    opening = [OpeningPage(page.caption, page.features) for page in given]
+    return StoryStart([*opening, *map(OpeningPage, script)], settings.pages, settings.seed)
+
+
+def _page(settings: StorySettings, given: list[Page], draft: PageDraft) -> Page | None:
+    """The page of a draft; None if it was given whole."""
+    if draft.index < len(given):
+        page = given[draft.index]
+        return replace(page, features=draft.features.cpu()) if page.features is None else None
+    seed = page_seed(settings.seed, draft.index)
+    return Page(index=draft.index, caption=draft.caption, features=draft.features.cpu(), seed=seed)

@@ -206,3 +206,56 @@ def test_the_front_door_opens_every_name():
     assert {name for name in seedstory.__all__ if getattr(seedstory, name) is not None} == set(dir(seedstory))
     with pytest.raises(AttributeError, match="nonsense"):
         _ = seedstory.nonsense
+
+
+def test_stories_written_together_are_those_told_alone(pipe, tmp_path):
+    asked = [
+        {"text": "The fox found a lantern.", "pages": 4, "seed": 3},
+        {"text": "Was it a star?", "pages": 2, "seed": 4},
+        {"image": Image.new("RGB", (60, 40), "teal"), "pages": 3, "seed": 5},
+    ]
+    seen = list(pipe.write_many([one | {"out": tmp_path / str(number)} for number, one in enumerate(asked)]))
+    order = [(2, 0), (0, 0), (1, 0), (0, 1), (1, 1), (2, 1), (0, 2), (2, 2), (0, 3)]
+    assert [(number, page.index) for number, page in seen] == order
+    for number, one in enumerate(asked):
+        folder = StoryFolder.open(tmp_path / str(number))
+        alone = pipe(**one)
+        assert [page.caption for page in folder.pages] == [page.caption for page in alone.pages]
+        for page in pipe.resume(folder):
+            assert np.abs(np.int16(page.image) - np.int16(alone.pages[page.index].image)).max() <= 1
+        assert all(page.image is not None for page in folder.pages)
+
+
+def test_stories_written_together_must_agree(pipe, tmp_path):
+    one = {"text": "A fox.", "out": tmp_path / "a"}
+    with pytest.raises(ValueError, match="need a folder each"):
+        pipe.write_many([one, {"text": "A fox."}])
+    with pytest.raises(ValueError, match="same settings of the words"):
+        pipe.write_many([one, {"text": "A fox.", "out": tmp_path / "b", "top_k": 5}])
+    assert not (tmp_path / "a").exists() and list(pipe.write_many([])) == []
+
+
+def test_int8_is_recorded_and_asked_for_again(tmp_path):
+    folder = tiny_model_folder(tmp_path)
+    small = StoryPipeline.from_pretrained(folder, dtype=torch.float32, device="cpu", int8=True)
+    told = list(small.stream("A fox.", pages=3, seed=1, out=tmp_path / "story"))
+    story = StoryFolder.open(tmp_path / "story")
+    assert story.model["dtype"] == "float32, int8" and len(told) == 3
+    with pytest.raises(ValueError, match="load the model that began it"):
+        StoryPipeline.from_pretrained(folder, dtype=torch.float32, device="cpu").resume(story)
+    with pytest.raises(ValueError, match="unknown decoding 'fast'"):
+        StoryPipeline.from_pretrained(folder, decoding="fast")
+    small.free_story_model()
+    assert [page.caption for page in small("A fox.", pages=3, seed=1).pages] == [page.caption for page in told]
+
+
+def test_a_logits_hook_chooses_the_words(pipe):
+    (letter,) = pipe.story_model.layout.tokenizer.encode("a", add_special_tokens=False)
+
+    def only_a(page, ids, scores):
+        scores[:] = -torch.inf
+        scores[letter if len(ids) < 3 + page else -1] = 0.0
+        return scores
+
+    pages = pipe("Was it a star?", pages=3, logits_hook=only_a).pages
+    assert [page.caption for page in pages[1:]] == ["aaaa", "aaaaa"]

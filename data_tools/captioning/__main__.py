@@ -136,8 +136,12 @@ def narrate(
     instructions: Annotated[str, typer.Option(help='Wishes, such as "Write for children of four."')] = "",
     language: Annotated[str, typer.Option(help="Language to write in, such as en, sw or pt-BR.")] = "en",
     words: Annotated[tuple[int, int], typer.Option(metavar="MIN MAX", help="Length of a page.")] = (5, 60),
-    memory: Annotated[int, typer.Option(help="Pages told before that the model sees; 0 is all.")] = 0,
-    ahead: Annotated[int, typer.Option(help="Coming descriptions that it sees.")] = 2,
+    memory: Annotated[
+        int | None, typer.Option(help="Pages told before that the model sees; 0 is all. [default: all; small model: 2]")
+    ] = None,
+    ahead: Annotated[
+        int | None, typer.Option(help="Coming descriptions that it sees. [default: 2; small model: 0]")
+    ] = None,
     temperature: Annotated[float, typer.Option(help="0 takes the likeliest words.")] = 0.7,
     top_p: Annotated[float, typer.Option(help="Probability mass that words come from.")] = 0.9,
     seed: Seed = 0,

@@ -76,7 +76,7 @@ class Answers:
                 if attempt == self.repairs:
                     raise NoAnswer("unusable-reply", f"{fault} (asked {attempt + 1} times)") from None
                 self.usage += Usage(repairs=1)
-                question = _again(question, answer.text, str(fault), attempt, self.model.corrects)
+                question = _again(question, answer.text, str(fault), attempt, self.model.small)
         raise AssertionError
 
     def _answer(self, question: Question) -> Answer:
@@ -91,10 +91,10 @@ class Answers:
         return answer
 
 
-def _again(question: Question, reply: str, fault: str, attempt: int, corrects: bool) -> Question:
+def _again(question: Question, reply: str, fault: str, attempt: int, small: bool) -> Question:
     """The question once more, after a reply that cannot be used."""
     seed = question.seed + 1
-    if not corrects:
+    if small:
         return replace(question, seed=seed, temperature=max(question.temperature, RETRY_TEMPERATURE))
     asked = question.messages if attempt == 0 else question.messages[:-2]  # only the last bad reply is shown
     again = f"That reply cannot be used: {fault}. Reply once more, with the JSON object and nothing else."

@@ -59,13 +59,13 @@ class ChatModel(Protocol):
         identity: Name of the model and of all else that its answers depend on, besides the question. Answers are kept
             on disk under it, so it must not hold a secret, a place or a time.
         name: Name of the model, as a data set gives it.
-        corrects: Whether it does better when it is told what was wrong with a reply. A small model does worse: it is
-            asked the same once more, with another seed.
+        small: Whether it is too small to do better when told what was wrong with a reply: it is asked the same once
+            more instead, with another seed, and is shown by example what is wanted.
     """
 
     identity: str
     name: str
-    corrects: bool
+    small: bool
 
     def answer(self, question: Question) -> Answer: ...
 

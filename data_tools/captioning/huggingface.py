@@ -31,7 +31,7 @@ from data_tools.captioning.backends import HuggingFaceSettings
 from data_tools.captioning.chat import Answer, Message, Question
 from seedstory.modeling.base_lm import base_lm_folder
 
-CORRECTS = 1_000_000_000  # parameters from which a model makes use of being told its fault
+SMALL = 1_000_000_000  # parameters
 STOPS = ('"}', '"\n}', '" }', '"]')
 
 
@@ -60,7 +60,7 @@ class HuggingFaceChat:
             raise ValueError(f"{settings.model} has no chat template: choose a model tuned to follow instructions")
         self.device = settings.device or ("cuda" if torch.cuda.is_available() else "cpu")
         self.model = kind.from_pretrained(folder, dtype="auto", use_safetensors=True, **local).to(self.device).eval()
-        self.corrects = self.model.num_parameters() >= CORRECTS
+        self.small = self.model.num_parameters() < SMALL
         self.penalty = settings.repetition_penalty
         self.name = Path(settings.model).name
         self.identity = json.dumps(["huggingface", _digest(folder), self.penalty])
@@ -77,7 +77,7 @@ class HuggingFaceChat:
         inputs = self._inputs(question.messages, pictures, opening).to(self.device)
         stops = StoppingCriteriaList([StopStringCriteria(self.tokenizer, STOPS)]) if self.chats else None
         read = inputs["input_ids"].shape[1] if "input_ids" in inputs else 0
-        sampling = {"do_sample": question.temperature > 0}
+        sampling: dict[str, float] = {"do_sample": question.temperature > 0}
         if question.temperature > 0:
             sampling |= {"temperature": question.temperature, "top_p": question.top_p, "top_k": 0}
         with torch.random.fork_rng(devices=[self.device] if "cuda" in self.device else []):
@@ -88,7 +88,7 @@ class HuggingFaceChat:
                 max_new_tokens=question.max_tokens,
                 logits_processor=LogitsProcessorList([self._penalty(read)]),
                 stopping_criteria=stops,
-                pad_token_id=self.tokenizer.pad_token_id or self.tokenizer.eos_token_id,
+                **self._padding(),
             )[0]
         written = out if self.model.config.is_encoder_decoder else out[read:]
         text = self.tokenizer.decode(written, skip_special_tokens=True)
@@ -113,6 +113,11 @@ class HuggingFaceChat:
         # The template has written the special tokens already.
         text = {"text": prompt + opening, "add_special_tokens": False, "return_tensors": "pt"}
         return self.processor(**text, images=pictures) if pictures else self.processor(**text)
+
+    def _padding(self) -> dict[str, int]:
+        """Chat models often name no padding token, which `generate` warns of; captioners bring their own."""
+        pad = self.tokenizer.pad_token_id
+        return {"pad_token_id": self.tokenizer.eos_token_id if pad is None else pad} if self.chats else {}
 
     def _penalty(self, read: int) -> RepetitionPenaltyLogitsProcessor:
         """Against loops in the reply; the names and things of the question may be said again."""

@@ -23,6 +23,18 @@ Tell what happens there as the next part of one continuous story, in the past te
 keep names and events as they are, link each page to the one before, repeat nothing, and never mention a picture.\
 {wishes} Reply with a JSON object and nothing else: {{"text": "..."}}"""
 
+# What a small model is shown before its story: descriptions, and how they are told.
+_EXAMPLE = (
+    (
+        "A frog with a red umbrella sits on a log.",
+        "Once upon a time there was a little frog who sat on a log. He held a red umbrella, for he did not like rain.",
+    ),
+    (
+        "The wind takes the umbrella. The frog jumps.",
+        "Suddenly the wind took the umbrella away! The frog jumped as high as he could to catch it.",
+    ),
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class NarrationStyle:
@@ -33,8 +45,9 @@ class NarrationStyle:
         language: Language to write in, as a BCP 47 tag.
         min_words: Shortest page.
         max_words: Longest page; a longer one is cut after its last whole sentence.
-        memory: How many of the pages told last the model sees; 0 is all.
-        ahead: How many of the coming descriptions it sees, so that it can lead up to them.
+        memory: How many of the pages told last the model sees; 0 is all. None: all, or two if the model is small.
+        ahead: How many of the coming descriptions it sees, so that it can lead up to them. None: two, or none if the
+            model is small, for it would tell them at once.
         temperature: Of the sampling; 0 takes the likeliest word.
         top_p: Probability mass that words are sampled from.
         seed: Seed of the sampling.
@@ -44,8 +57,8 @@ class NarrationStyle:
     language: str = "en"
     min_words: int = 5
     max_words: int = 60
-    memory: int = 0
-    ahead: int = 2
+    memory: int | None = None
+    ahead: int | None = None
     temperature: float = 0.7
     top_p: float = 0.9
     seed: int = 0
@@ -55,7 +68,7 @@ class NarrationStyle:
             raise ValueError(f"--words must be two numbers from 1 to 1000, not {self.min_words} {self.max_words}")
         if not re.fullmatch(r"[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*", self.language):
             raise ValueError(f"--language must be a tag like en, sw or pt-BR, not {self.language!r}")
-        if self.memory < 0 or self.ahead < 0:
+        if (self.memory or 0) < 0 or (self.ahead or 0) < 0:
             raise ValueError("--memory and --ahead count pages: give 0 or more")
         if not 0 <= self.temperature <= 2:
             raise ValueError(f"--temperature must be 0 to 2, not {self.temperature}")
@@ -95,7 +108,9 @@ class ChatNarrator:
         return self.answers.ask(question, judge)
 
     def _conversation(self, title: str, told: Sequence[str], descriptions: Sequence[str]) -> tuple[Message, ...]:
-        style, page, count = self.style, len(told), len(descriptions)
+        style, page, count, small = self.style, len(told), len(descriptions), self.answers.model.small
+        memory = (2 if small else 0) if style.memory is None else style.memory
+        ahead = (0 if small else 2) if style.ahead is None else style.ahead
         wishes = [style.instructions.strip()]
         if style.language != "en":
             wishes.append(f"Write in the language that has the tag “{style.language}”.")
@@ -105,11 +120,14 @@ class ChatNarrator:
             high=style.max_words,
             wishes="".join(f" {wish}" for wish in wishes if wish),
         )
+        example = _EXAMPLE if small else ()
+        pairs = [(_asked(place, len(example), shown), text) for place, (shown, text) in enumerate(example)]
+        earlier = range(max(0, page - memory) if memory else 0, page)
+        pairs += [(_asked(place, count, descriptions[place]), told[place]) for place in earlier]
         messages = [Message("system", task)]
-        for earlier in range(max(0, page - style.memory) if style.memory else 0, page):
-            messages.append(Message("user", _asked(earlier, count, descriptions[earlier])))
-            messages.append(Message("assistant", json.dumps({"text": told[earlier]}, ensure_ascii=False)))
-        coming = " ".join(descriptions[page + 1 : page + 1 + style.ahead])
+        for shown, text in pairs:
+            messages += [Message("user", shown), Message("assistant", json.dumps({"text": text}, ensure_ascii=False))]
+        coming = " ".join(descriptions[page + 1 : page + 1 + ahead])
         asked = _asked(page, count, descriptions[page])
         if coming:
             asked = f"Later in the story, not to be told yet: {coming}\n\n{asked}"

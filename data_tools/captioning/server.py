@@ -40,7 +40,7 @@ class ServerChat:
     def __init__(self, settings: ServerSettings, folder: Path) -> None:
         self.settings = settings
         self.name = settings.model
-        self.corrects = True
+        self.small = False  # who serves a model can serve a larger one
         # Without the URL: the same model on another port gives the same answers.
         self.identity = json.dumps(["openai", settings.model, json.loads(settings.body)], sort_keys=True)
         self._pace = folder / "pace.json"

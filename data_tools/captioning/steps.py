@@ -159,7 +159,7 @@ def _keep(record: StoryRecord, kept: dict[int, dict[str, Any]]) -> StoryRecord |
     if not kept:
         return None
     lists = {key: getattr(record, key) for key in ("images", "captions", "orders", "alts")}
-    chosen = {key: [value[page] for page in kept] for key, value in lists.items() if value is not None}
+    chosen: dict[str, Any] = {key: [value[page] for page in kept] for key, value in lists.items() if value is not None}
     pages = [truth or None for truth in kept.values()]
     return replace(record, **chosen, pages=pages if any(pages) else None)
 

@@ -113,6 +113,19 @@ def test_a_page_that_stays_bad_is_dropped_and_the_story_goes_on(
     assert "Here is your page!" not in json.dumps(server.requests[5]["messages"][:-2])
 
 
+def test_a_large_model_sees_all_that_was_told_and_what_comes(data: Path, tmp_path: Path, server: TalkingServer) -> None:
+    arguments = ("narrate", data, "--from", "caption", "--url", server.url, *SERVER)
+    call(*arguments, "--out", tmp_path / "all")
+    second, last = server.requests[1]["messages"], server.requests[3]["messages"]
+    assert [turn["role"] for turn in last] == ["system", *["user", "assistant"] * 3, "user"]
+    assert "mice row" in second[-1]["content"].partition("not to be told yet")[2]
+    assert "umbrella" not in json.dumps(last) and "the end. The picture shows: Two mice" in last[-1]["content"]
+    server.requests.clear()
+    call(*arguments, "--out", tmp_path / "few", "--memory", 1, "--ahead", 0)
+    assert [turn["role"] for turn in server.requests[3]["messages"]] == ["system", "user", "assistant", "user"]
+    assert "not to be told" not in json.dumps(server.requests)
+
+
 def test_hostile_folders_cost_their_pages_only(data: Path, tmp_path: Path, server: TalkingServer) -> None:
     secret = tmp_path / "secret.png"
     shutil.copy(data / "images/0/0.png", secret)

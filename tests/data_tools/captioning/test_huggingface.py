@@ -8,6 +8,10 @@ import torch
 from PIL import Image
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
+    BlipConfig,
+    BlipForConditionalGeneration,
+    BlipImageProcessorPil,
+    BlipProcessor,
     CLIPImageProcessorPil,
     CLIPVisionConfig,
     LlamaConfig,
@@ -17,9 +21,11 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from data_tools.captioning.answers import Answers
 from data_tools.captioning.backends import HuggingFaceSettings, load
-from data_tools.captioning.chat import Message, Picture, Question
+from data_tools.captioning.chat import Answer, Message, NoAnswer, Picture, Question
 from data_tools.captioning.huggingface import HuggingFaceChat
+from data_tools.captioning.narration import ChatNarrator, NarrationStyle
 from seedstory.storystream import read_jsonl
 from tests.data_tools.captioning.test_commands import call, contents
 from tests.seedstory.tiny_language import tiny_lm, tiny_tokenizer
@@ -178,3 +184,41 @@ def test_random_words_are_dropped_and_a_second_run_is_free(talking: Path, data: 
     assert " 0 of them new" in again.output
     assert contents(tmp_path / "told") == before
     assert json.loads(next((tmp_path / "told/.answers").rglob("*.json")).read_text())["text"].startswith('{"text": "')
+
+
+def test_a_plain_captioner_answers_in_json_too(data: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    tokenizer = byte_tokenizer()
+    half = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    text = {"vocab_size": len(tokenizer), "encoder_hidden_size": 16, "bos_token_id": 0, "eos_token_id": 1}
+    text |= {"pad_token_id": 1, "sep_token_id": 1, "max_position_embeddings": 64}
+    config = BlipConfig(text_config=half | text, vision_config=half | {"image_size": 16, "patch_size": 8})
+    BlipForConditionalGeneration(config).save_pretrained(tmp_path / "blip")
+    BlipProcessor(BlipImageProcessorPil(size={"height": 16, "width": 16}), tokenizer).save_pretrained(tmp_path / "blip")
+    model = HuggingFaceChat(HuggingFaceSettings(model=str(tmp_path / "blip")))
+    picture = Picture((data / "images/0/0.png").read_bytes(), "0.png")
+    answer = model.answer(question(messages=(Message("system", "Describe."), Message("user", "Look.", picture))))
+    assert json.loads(answer.text)["text"].endswith((".", "!", "?"))
+    with pytest.raises(ValueError, match="only captions pictures"):
+        model.answer(question())
+
+
+def test_a_small_model_is_shown_an_example_and_asked_anew(talking: Path, tmp_path: Path) -> None:
+    answers = Answers(load(HuggingFaceSettings(model=str(talking)), tmp_path), tmp_path)
+    asked = []
+
+    class Listening:
+        name, identity, small = "listening", "listening", answers.model.small
+
+        def answer(self, question: Question) -> Answer:
+            asked.append(question)
+            return Answer("nonsense")
+
+    narrator = ChatNarrator(Answers(Listening(), tmp_path), NarrationStyle(seed=5))
+    with pytest.raises(NoAnswer, match="asked 3 times"):
+        narrator.narrate("Mia", ["One.", "Two.", "Three."], ["a", "b", "c", "d", "e"])
+    assert [question.seed for question in asked] == [5, 6, 7]
+    assert len({question.messages for question in asked}) == 1  # a small model is not told its fault
+    said = " ".join(message.text for message in asked[0].messages)
+    assert "umbrella" in said and "Two." in said and "Three." in said
+    assert "One." not in said and "shows: e" not in said and "Later" not in said

@@ -30,6 +30,8 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
+from data_tools.clean.rules import Rules
+from data_tools.clean.steps import clean
 from data_tools.engine import run
 from data_tools.folder import story_files
 from data_tools.pack import pack
@@ -88,10 +90,17 @@ def step_systems(data: Path, scratch: Path) -> list[System]:
     actions = {
         "decode": lambda: _exhaust(run(step, records)),
         f"decode, {cores} processes": lambda: _exhaust(run(step, records, engine="processes", workers=cores)),
+        "clean (decodes)": lambda: _fresh(scratch, lambda out: clean(data, out, Rules())),
         "pack, webdataset": lambda: _fresh(scratch, partial(pack, data)),
         "pack, parquet": lambda: _fresh(scratch, partial(pack, data, layout="parquet")),
+        "clean and pack": lambda: _fresh(scratch, partial(_clean_and_pack, data)),
     }
     return [System("steps", name, "pages/s", pages, action) for name, action in actions.items()]
+
+
+def _clean_and_pack(data: Path, out: Path) -> None:
+    clean(data, out / "clean", Rules())
+    pack(out / "clean", out / "shards")
 
 
 def decode(folder: Path, record: StoryRecord) -> int:
@@ -155,7 +164,7 @@ def main(
     quick: Annotated[bool, typer.Option("--quick", help="A small data set and 2 rounds: does it run?")] = False,
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write the figures to this file.")] = None,
 ) -> None:
-    """Measure decoding, packing and shard reading on this machine.
+    """Measure decoding, cleaning, packing and shard reading on this machine.
 
     Example: python -m data_tools.benchmark --data data/books --json bench.json
     """

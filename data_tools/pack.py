@@ -21,7 +21,7 @@ import typer
 from rich.console import Console
 
 from data_tools.drops import Drop, Tally
-from data_tools.engine import Engine, run
+from data_tools.engine import Engine, StepError, run
 from data_tools.folder import inside, read_lines, story_files
 from seedstory.picture import MAX_BYTES, STORED, read_header
 from seedstory.shards import (
@@ -324,7 +324,7 @@ def main(
     try:
         size = byte_size(shard_size)
         index, tally = pack(folder, out, layout=format, shard_size=size, engine=engine, workers=workers)
-    except ValueError as error:
+    except (ValueError, StepError) as error:
         raise typer.BadParameter(str(error)) from None
     stories, pages = sum(len(shard.stories) for shard in index.shards), sum(shard.pages for shard in index.shards)
     total = sum(shard.bytes for shard in index.shards) / 1e6

@@ -262,6 +262,8 @@ def _run(
                 yield done.record
 
     try:
+        for half in job.out.glob(".*.jsonl.*.part"):  # of a run that was killed
+            half.unlink()
         for path in story_files(job.data):
             write_jsonl(job.out / path.name, results(path))
         tally = Tally.read(job.data) + Tally([*broken, *dropped])

@@ -83,7 +83,7 @@ def describe_story(
             drops.append(Drop(record.id, page, fault.reason, str(fault)))
             continue
         kept[page] = truth
-    return _done(_keep(record, kept), "description", answers, drops)
+    return _done(record, _keep(record, kept), "description", answers, drops)
 
 
 def narrate_story(record: StoryRecord, job: Job, style: NarrationStyle, source: Source = "description") -> Done:
@@ -118,10 +118,14 @@ def narrate_story(record: StoryRecord, job: Job, style: NarrationStyle, source: 
     if story is not None:
         language = style.language if answers else record.language if source == "caption" else None
         story = replace(story, captions=list(told.values()), language=language)
-    return _done(story, "caption", answers, drops)
+    return _done(record, story, "caption", answers, drops)
 
 
-def _done(story: StoryRecord | None, made: str, answers: Answers | None, drops: list[Drop]) -> Done:
+def _done(
+    record: StoryRecord, story: StoryRecord | None, made: str, answers: Answers | None, drops: list[Drop]
+) -> Done:
+    if story is None:
+        drops = [*drops, Drop(record.id, None, "no-pages", f"no page of it got a {made}")]
     if answers is None:
         return Done(story, drops)
     if story is not None:

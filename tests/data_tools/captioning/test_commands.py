@@ -144,7 +144,13 @@ def test_hostile_folders_cost_their_pages_only(data: Path, tmp_path: Path, serve
     result = call("describe", data, "--out", tmp_path / "out", "--url", server.url, *SERVER)
     assert result.exit_code == 0, result.output
     drops = Tally.read(tmp_path / "out")
-    assert drops.counts() == {"unsafe-path": 5, "broken-line": 2, "missing-file": 2, "unreadable-picture": 2}
+    assert drops.counts() == {
+        "unsafe-path": 5,
+        "broken-line": 2,
+        "missing-file": 2,
+        "unreadable-picture": 2,
+        "no-pages": 1,
+    }
     assert len(stories(tmp_path / "out")) == 3 and list(read_jsonl(tmp_path / "out/odd.jsonl")) == []
     assert not any("secret" in name or "link" in name for name in contents(tmp_path / "out"))
 
@@ -175,6 +181,7 @@ def test_a_killed_run_goes_on_for_free_to_the_same_bytes(data: Path, tmp_path: P
     assert call(*command("killed")).exit_code == 0
     assert len(server.requests) == 7 + 6  # the six answers before the kill are not asked for again
     assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
+    assert list((tmp_path / "killed").rglob("*.part")) == []
     assert "12 answers, 0 of them new" in call(*command("killed")).output
 
 

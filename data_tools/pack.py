@@ -14,6 +14,7 @@ import shutil
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -22,7 +23,7 @@ from rich.console import Console
 
 from data_tools.drops import Drop, Tally
 from data_tools.engine import Engine, StepError, run
-from data_tools.folder import inside, read_lines, story_files
+from data_tools.folder import inside, locate, read_lines, story_files
 from seedstory.picture import MAX_BYTES, STORED, read_header
 from seedstory.shards import (
     BLOCK,
@@ -185,7 +186,7 @@ def _weight(folder: Path, record: StoryRecord) -> int:
     sizes = [len(record.to_json().encode())]
     for page, path in _files(record):
         try:
-            status = os.stat(folder / inside(path))
+            status = _status(folder, path)
         except ValueError as error:
             raise _Unfit(page, "unsafe-path", str(error)) from None
         except OSError as error:
@@ -196,6 +197,19 @@ def _weight(folder: Path, record: StoryRecord) -> int:
             raise _Unfit(page, "unreadable-picture", f"{path} is larger than {MAX_BYTES // 2**20} MB")
         sizes.append(status.st_size)
     return sum(BLOCK + padded(size) for size in sizes)
+
+
+def _status(folder: Path, path: str) -> os.stat_result:
+    """As `os.stat` of what `locate` finds, but for a plain file in a folder that was seen before much faster."""
+    status = os.lstat(folder / inside(path))
+    if stat.S_ISLNK(status.st_mode) or not _is_within(folder, os.path.dirname(path)):
+        return os.stat(locate(folder, path))
+    return status
+
+
+@lru_cache(maxsize=100_000)
+def _is_within(folder: Path, part: str) -> bool:
+    return (folder / part).resolve().is_relative_to(folder.resolve())
 
 
 def _load(folder: Path, number: int, record: StoryRecord) -> LoadedStory:

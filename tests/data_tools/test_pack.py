@@ -243,7 +243,7 @@ def test_a_resumed_run_sees_that_a_picture_has_changed(tmp_path, data):
 
 
 def test_what_cannot_be_packed_is_left_out_and_counted(tmp_path):
-    data = make_data(tmp_path / "data", 9, 2)
+    data = make_data(tmp_path / "data", 11, 2)
     secret = tmp_path / "secret.png"
     secret.write_bytes(picture(1))
     good = [json.loads(line) for line in (data / "train.jsonl").read_text("utf-8").splitlines()]
@@ -256,6 +256,10 @@ def test_what_cannot_be_packed_is_left_out_and_counted(tmp_path):
     os.unlink(data / good[7]["images"][1])
     os.mkfifo(data / good[7]["images"][1])
     (data / good[7]["pages"][0]["characters"][0]["mask"]).write_bytes(b"GIF89a")
+    (data / "elsewhere").symlink_to(tmp_path)
+    good[9]["images"][0] = "elsewhere/secret.png"
+    (data / "link.png").symlink_to(secret)
+    good[10]["images"][0] = "link.png"
     lines = [json.dumps(story).encode() for story in good]
     lines[3:3] = [b'{"id": "\xff"}', b"[" * 10**5, b'{"id": "x", "images": ["a"], "captions": []}', b""]
     (data / "train.jsonl").write_bytes(b"\n".join(lines))
@@ -269,6 +273,8 @@ def test_what_cannot_be_packed_is_left_out_and_counted(tmp_path):
         ("train.jsonl, line 6", None, "broken-line"),
         ("train/story no. 3", 0, "missing-picture"),
         ("train/story no. 7", 1, "unreadable-picture"),
+        ("train/story no. 9", 0, "unsafe-path"),
+        ("train/story no. 10", 0, "unsafe-path"),
         ("train/story no. 4", 0, "unreadable-picture"),
         ("train/story no. 5", 1, "unreadable-picture"),
         ("train/story no. 6", 0, "unreadable-picture"),

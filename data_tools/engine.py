@@ -52,7 +52,8 @@ def run(
         items: What to apply it to; consumed as needed, except by Ray, which takes all of it first.
         engine: "inline" (this process), "processes" (local ones) or "ray" (Ray Data on the cluster that RAY_ADDRESS
             names, or on this machine; its nodes need this checkout and the data at the same paths).
-        workers: How many items are worked on at the same time; all CPU cores if None. "inline" has one.
+        workers: How many items are worked on at the same time; as many as there are CPU cores (with Ray, in the
+            cluster) if None. "inline" has one.
         label: What the step does, for the progress bar on a terminal and for errors.
         total: How many items there are, for the progress bar, where `items` has no length.
 
@@ -72,7 +73,7 @@ def run(
     call = _Call(function, label)
     start = {"inline": _inline, "processes": _processes, "ray": _ray}[engine]
     total = len(items) if total is None and isinstance(items, Sized) else total
-    return _shown(start(call, items, workers or len(os.sched_getaffinity(0))), label, total)
+    return _shown(start(call, items, workers), label, total)
 
 
 @dataclass(frozen=True)
@@ -108,11 +109,12 @@ def _shown(outcomes: Iterator[tuple[Result | None, str]], label: str, total: int
             bar.advance(task)
 
 
-def _inline(call: _Call, items: Iterable[Item], workers: int) -> Iterator[tuple[Any, str]]:
+def _inline(call: _Call, items: Iterable[Item], workers: int | None) -> Iterator[tuple[Any, str]]:
     return map(call, items)
 
 
-def _processes(call: _Call, items: Iterable[Item], workers: int) -> Iterator[tuple[Any, str]]:
+def _processes(call: _Call, items: Iterable[Item], workers: int | None) -> Iterator[tuple[Any, str]]:
+    workers = workers or len(os.sched_getaffinity(0))
     source = iter(items)
     pending: deque[tuple[Item, Future]] = deque()
     pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_start_worker)
@@ -148,7 +150,7 @@ def _start_worker() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _ray(call: _Call, items: Iterable[Item], workers: int) -> Iterator[tuple[Any, str]]:
+def _ray(call: _Call, items: Iterable[Item], workers: int | None) -> Iterator[tuple[Any, str]]:
     ray = _import_ray()
     if not ray.is_initialized():
         root = str(Path(__file__).resolve().parents[1])
@@ -159,6 +161,7 @@ def _ray(call: _Call, items: Iterable[Item], workers: int) -> Iterator[tuple[Any
     rows = [{"item": pickle.dumps(item)} for item in items]
     if not rows:
         return
+    workers = workers or int(ray.cluster_resources().get("CPU", 1))
     blocks = min(len(rows), _AHEAD * workers)
     data = ray.data.from_items(rows, override_num_blocks=blocks)
     for row in data.map(partial(_ray_row, call), compute=ray.data.TaskPoolStrategy(size=workers)).iter_rows():

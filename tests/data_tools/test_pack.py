@@ -13,6 +13,7 @@ from pathlib import Path
 import datasets
 import pyarrow.parquet as pq
 import pytest
+import typer
 import webdataset
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -298,8 +299,6 @@ def test_a_shard_of_which_nothing_is_left_does_not_appear(tmp_path):
 
 
 def invoke(*arguments):
-    import typer
-
     app = typer.Typer()
     app.command()(module.main)
     return CliRunner().invoke(app, [str(argument) for argument in arguments])

@@ -1,10 +1,13 @@
 """Unpacking gives back the data set folder, and writes nothing outside the one it is told to write."""
 
 import hashlib
+import io
 import json
 from pathlib import Path
 
 import pytest
+import typer
+from PIL import Image
 from typer.testing import CliRunner
 
 from data_tools import unpack as module
@@ -28,10 +31,6 @@ def make_data(folder: Path, png: bytes) -> Path:
 
 @pytest.fixture
 def png() -> bytes:
-    import io
-
-    from PIL import Image
-
     buffer = io.BytesIO()
     Image.new("RGB", (16, 16), "red").save(buffer, "PNG")
     return buffer.getvalue()
@@ -96,8 +95,6 @@ def test_a_changed_shard_leaves_no_folder(tmp_path, png):
 
 
 def test_the_command_says_what_is_wrong(tmp_path, png):
-    import typer
-
     app = typer.Typer()
     app.command()(module.main)
     pack(make_data(tmp_path / "data", png), tmp_path / "shards")

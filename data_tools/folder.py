@@ -7,8 +7,8 @@ on behind it.
 from __future__ import annotations
 
 import codecs
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from data_tools import drops
@@ -94,3 +94,10 @@ def locate(folder: Path, path: str) -> Path:
     if not found.is_relative_to(folder.resolve()):
         raise ValueError(f"{path!r} leads out of the data set folder through a link")
     return found
+
+
+def only_pages(record: StoryRecord, pages: Iterable[int]) -> StoryRecord:
+    """A record with some of its pages; `orders` still say where they stood."""
+    pages = list(pages)
+    lists = {key: getattr(record, key) for key in ("images", "captions", "orders", "alts", "pages")}
+    return replace(record, **{key: [value[n] for n in pages] for key, value in lists.items() if value is not None})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -14,7 +13,7 @@ import numpy as np
 from data_tools.clean.likeness import distances
 from data_tools.clean.pictures import BITS, Box, fingerprint, inner_box, is_blank, is_text_card
 from data_tools.drops import Drop
-from data_tools.folder import locate
+from data_tools.folder import locate, only_pages
 from seedstory.picture import read_picture
 from seedstory.storystream import StoryRecord
 
@@ -154,13 +153,6 @@ def inspect(record: StoryRecord, folder: Path, rules: Rules) -> Inspected:
     if len(kept) < rules.min_pages:
         return Inspected(None, [], [*drops, too_short(record.id, len(kept), rules)])
     return Inspected(only_pages(replace(record, captions=captions), kept), looks, drops)
-
-
-def only_pages(record: StoryRecord, pages: Iterable[int]) -> StoryRecord:
-    """A record with some of its pages; `orders` still say where they stood."""
-    pages = list(pages)
-    lists = {key: getattr(record, key) for key in ("images", "captions", "orders", "alts", "pages")}
-    return replace(record, **{key: [value[n] for n in pages] for key, value in lists.items() if value is not None})
 
 
 def too_short(story: str, pages: int, rules: Rules) -> Drop:

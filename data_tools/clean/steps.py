@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from data_tools.clean.decide import Plan, decide
-from data_tools.clean.rules import Inspected, Look, Rules, inspect, only_pages
+from data_tools.clean.rules import Inspected, Look, Rules, inspect
 from data_tools.clean.spool import Spool, to_line
 from data_tools.drops import Drop, Tally
 from data_tools.engine import Engine, run
-from data_tools.folder import inside, locate, read_lines, story_files
+from data_tools.folder import inside, locate, only_pages, read_lines, story_files
 from seedstory.picture import STORED, read_header, read_picture
 from seedstory.storystream import StoryRecord, write_jsonl
 

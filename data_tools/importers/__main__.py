@@ -15,6 +15,7 @@ from data_tools.importers import books as book_importer
 from data_tools.importers import comics as comic_importer
 from data_tools.importers import epub as epub_importer
 from data_tools.importers import pdf as pdf_importer
+from data_tools.importers import storystream as storystream_importer
 from data_tools.importers import video as video_importer
 from data_tools.importers import vistory as vistory_importer
 from data_tools.importers.harvest import Convert, Facts, PictureFormat, Source, Target, harvest
@@ -211,6 +212,26 @@ def vistory(
     target = _target(out, split, license, credit, "", source_repo)
     convert = partial(vistory_importer.convert, language=script, shots=pictures is not None)
     _run(convert, lambda: vistory_importer.find(sources, pictures), sources, target, engine, workers)
+
+
+@app.command()
+def storystream(
+    sources: Sources,
+    out: Out,
+    split: Split = "train",
+    license: License = "",
+    credit: Credit = "",
+    language: Language = "",
+    source_repo: Origin = "",
+    engine: Where = "inline",
+    workers: Workers = None,
+) -> None:
+    """Stories that have the layout already: other data set folders, and the released StoryStream files.
+
+    Example: python -m data_tools.importers storystream StoryStream/george/train.jsonl --split george --out data/films
+    """
+    target = _target(out, split, license, credit, language, source_repo)
+    _run(storystream_importer.convert, lambda: storystream_importer.find(sources), sources, target, engine, workers)
 
 
 def _target(

@@ -1,0 +1,124 @@
+"""Stories that have the layout already: data set folders and the released StoryStream files, several into one folder.
+
+Each story is read by itself, its pictures are decoded once and stored as they came, under names of their own, so that
+data sets whose pictures have the same names can be put together. All that a record says is kept.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from data_tools.drops import Drop
+from data_tools.folder import MAX_LINE, locate, only_pages, story_files
+from data_tools.importers.harvest import Facts, Imported, Source, Target, slug, write_atomically
+from seedstory.picture import STORED, read_header, read_picture
+from seedstory.storystream import StoryRecord
+
+
+@dataclass(frozen=True)
+class Line(Source):
+    """One line of a story file, which begins at a byte of it."""
+
+    offset: int = 0
+    number: int = 1
+
+
+def find(paths: list[Path]) -> list[Source]:
+    """The stories of some files or data set folders.
+
+    Raises:
+        ValueError: There is no such file, or no story file in a folder.
+    """
+    files = [file for path in paths for file in (story_files(path) if path.is_dir() else [path])]
+    for file in files:
+        if not file.is_file():
+            raise ValueError(f"there is no file {file}: name a data set folder, or a NAME.jsonl of one")
+    return [line for file in files for line in _lines(file)]
+
+
+def convert(source: Source, target: Target) -> Imported:
+    """Imports one story."""
+    assert isinstance(source, Line) and source.root is not None
+    with open(source.path, "rb") as file:
+        file.seek(source.offset)
+        raw = file.readline(MAX_LINE + 1)
+    try:
+        if len(raw) > MAX_LINE:
+            raise ValueError(f"longer than {MAX_LINE // 2**20} MiB")
+        record = StoryRecord.from_json(raw)
+    except ValueError as error:
+        where = f"{source.path.name}, line {source.number}"
+        return Imported([], [Drop(where, None, "broken-line", str(error))])
+    record = _filled(record, target.facts)
+    stem = f"images/{target.split}/{source.number:06d}-{slug(record.id)[:40]}"
+    images: list[str] = []
+    kept, drops = [], []
+    for page, path in enumerate(record.images):
+        try:
+            data, suffix = _picture(source.root, path)
+        except (OSError, ValueError) as error:
+            drops.append(Drop(record.id, page, "unreadable-picture", str(error)))
+            continue
+        kept.append(page)
+        images.append(f"{stem}/{len(images):03d}.{suffix}")
+        write_atomically(target.out / images[-1], data)
+    if not kept:
+        return Imported([], [*drops, Drop(record.id, None, "no-pages", "no picture of it can be read")])
+    record = replace(only_pages(record, kept), images=images)
+    masks: dict[str, str | None] = {}
+    for number, (page, path) in enumerate(record.masks()):
+        masks[path] = f"{stem}/{page:03d}.mask-{number}.png"
+        try:
+            found = locate(source.root, path)
+            read_header(found, path, ["PNG"])
+            write_atomically(target.out / f"{stem}/{page:03d}.mask-{number}.png", found.read_bytes())
+        except (OSError, ValueError) as error:
+            masks[path] = None
+            drops.append(Drop(record.id, kept[page], "unreadable-mask", str(error)))
+    if masks:
+        record = replace(record, pages=[page and _renamed(page, masks) for page in record.pages or ()])
+    return Imported([record], drops)
+
+
+def _lines(file: Path) -> Iterator[Line]:
+    with open(file, "rb") as opened:
+        offset = number = 0
+        if opened.read(3) != b"\xef\xbb\xbf":
+            opened.seek(0)
+        offset = opened.tell()
+        for raw in opened:
+            number += 1
+            if raw.strip():
+                yield Line(f"{file.stem}-{number}", file, file.parent, (), offset, number)
+            offset += len(raw)
+
+
+def _filled(record: StoryRecord, facts: Facts) -> StoryRecord:
+    """The record, with what the user says of all stories where it says nothing."""
+    return replace(record, **{key: value for key, value in asdict(facts).items() if getattr(record, key) is None})
+
+
+def _picture(root: Path, path: str) -> tuple[bytes, str]:
+    """The bytes of a picture that can be decoded, and its suffix; a PNG where the format is not kept as it is."""
+    data = locate(root, path).read_bytes()
+    pixels = read_picture(data, path)
+    suffix = STORED.get(read_header(data, path)[0])
+    if suffix:
+        return data, suffix
+    buffer = io.BytesIO()
+    pixels.save(buffer, "PNG")
+    return buffer.getvalue(), "png"
+
+
+def _renamed(holder: dict[str, Any], masks: dict[str, str | None]) -> dict[str, Any]:
+    """What is known of a page, with the new names of its masks."""
+    known = {key: value for key, value in holder.items() if key != "mask"}
+    if masks.get(holder.get("mask", "")):
+        known["mask"] = masks[holder["mask"]]
+    if "characters" in known:
+        known["characters"] = [_renamed(character, masks) for character in known["characters"]]
+    return known

@@ -1,0 +1,48 @@
+"""The command: `python -m data_tools.report --help`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from data_tools.engine import Engine, StepError
+from data_tools.report.facts import gather
+from data_tools.report.page import render
+
+
+def write_report(
+    folder: Path, out: Path, *, samples: int = 16, engine: Engine = "inline", workers: int | None = None
+) -> None:
+    """Writes the report on a data set folder as one HTML file; see `data_tools.report.facts.gather`."""
+    page = render(gather(folder, samples=samples, engine=engine, workers=workers))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    part = out.with_name(f".{out.name}.part")
+    part.write_text(page, encoding="utf-8", newline="\n")
+    os.replace(part, out)
+
+
+def main(
+    folder: Annotated[Path, typer.Argument(metavar="DATA", help="The data set folder: NAME.jsonl and pictures.")],
+    out: Annotated[Path | None, typer.Option(help="The HTML file. [default: DATA/report.html]")] = None,
+    samples: Annotated[int, typer.Option(min=0, help="Pages on the contact sheet of each source.")] = 16,
+    engine: Annotated[Engine, typer.Option(help="Where the work is done.")] = "inline",
+    workers: Annotated[int | None, typer.Option(min=1, help="Stories at a time; by default, one a core.")] = None,
+) -> None:
+    """Write one HTML page on a data set: counts, lengths, sizes, licences, contact sheets, and why pages were dropped.
+
+    Example: python -m data_tools.report data/clean --out report.html
+    """
+    out = out or folder / "report.html"
+    try:
+        write_report(folder, out, samples=samples, engine=engine, workers=workers)
+    except (ValueError, StepError) as error:
+        raise typer.BadParameter(str(error)) from None
+    Console(soft_wrap=True).print(f"Open it in a browser: {out.resolve()}", markup=False, highlight=False)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -177,7 +177,7 @@ def _locate(folder: Path, path: str) -> Path:
     if not found.is_relative_to(folder.resolve()):
         raise NoAnswer("unsafe-path", f"{path!r} leads out of the data set folder")
     if not found.is_file():
-        raise NoAnswer("missing-file", f"there is no file {path!r}")
+        raise NoAnswer("missing-picture", f"there is no file {path!r}")
     return found
 
 

@@ -147,7 +147,7 @@ def test_hostile_folders_cost_their_pages_only(data: Path, tmp_path: Path, serve
     assert drops.counts() == {
         "unsafe-path": 5,
         "broken-line": 2,
-        "missing-file": 2,
+        "missing-picture": 2,
         "unreadable-picture": 2,
         "no-pages": 1,
     }

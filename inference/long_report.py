@@ -135,8 +135,8 @@ def plot(report: dict[str, Any], stem: Path) -> None:
     shown = {
         "perplexity": "perplexity",
         "feature_error": "feature error (1 - cosine)",
-        "species_and_outfit": "species and outfit right",
-        "hero": "the same, hero of page 1",
+        "species_and_outfit": "species and outfit, all",
+        "hero": "species and outfit, hero of page 1",
         "distinct_2": "distinct-2 within a page",
         "repeated_4": "4-grams of earlier pages",
         "seconds": "seconds a page, language model",
@@ -188,7 +188,7 @@ def _plot_absence(axis: Any, absence: dict[str, Any], looks: dict[str, Any]) -> 
             axis.plot(*zip(*found), marker="o", markersize=4, linewidth=1.5, label=label, **looks[label])
     from matplotlib.ticker import PercentFormatter
 
-    axis.set(title="the same, after absence", xlabel="pages since last shown")
+    axis.set(title="species and outfit, after absence", xlabel="pages since last shown")
     axis.set_xticks(range(len(names)), names)
     axis.set(xlim=(-0.3, len(names) - 0.7), ylim=(0, 1.03))
     axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))

@@ -10,6 +10,11 @@ A story is a run of members with one key, so webdataset gives it as one sample:
 `index.json` holds each shard's size and SHA-256 and each story's place in it. The reader trusts neither: it reads story
 by story, unpacks nothing to disk, and takes only members whose every header byte is what the packer writes, so links,
 devices, sparse files and names with paths in them do not come through. Nothing in a shard is ever unpickled.
+
+    reader = ShardReader("data/shards", "train")
+    for number in StoryOrder(len(reader), seed=7):
+        story = reader[number]
+        first = story.record.captions[0], story.picture(0)
 """
 
 from __future__ import annotations

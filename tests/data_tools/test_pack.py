@@ -135,6 +135,26 @@ def test_parquet_gives_back_the_data_set_through_datasets(tmp_path, data):
                 assert [image["bytes"] for image in row[column]] == [(data / path).read_bytes() for path in paths]
 
 
+def test_the_released_layout_is_packed_as_it_is(tmp_path):
+    """A story of 30 frames, and its three chunks of ten as `chunk_data.py` writes them: one id, no orders."""
+    names = [f"000258/000258_keyframe_0-19-{page:02d}-688.jpg" for page in range(30)]
+    (tmp_path / "000258").mkdir()
+    for page, name in enumerate(names):
+        (tmp_path / name).write_bytes(picture(page, "JPEG"))
+    captions = [f"George looks at page {page}." for page in range(30)]
+    whole = {"id": 258, "images": names, "captions": captions, "orders": list(range(30))}
+    chunks = [{"id": 258, "images": names[at : at + 10], "captions": captions[at : at + 10]} for at in range(0, 30, 10)]
+    (tmp_path / "val.jsonl").write_text(json.dumps(whole) + "\n")
+    (tmp_path / "train_10.jsonl").write_text("".join(json.dumps(chunk) + "\n" for chunk in chunks))
+    _, tally = pack(tmp_path, tmp_path / "out")
+    assert len(tally) == 0
+    assert [len(story.pictures) for story in ShardReader(tmp_path / "out", "val")] == [30]
+    train = list(ShardReader(tmp_path / "out", "train_10"))
+    assert [story.key for story in train] == ["000000-258", "000001-258", "000002-258"]
+    assert [story.record.captions for story in train] == [chunk["captions"] for chunk in chunks]
+    assert [story.record.orders for story in train] == [list(range(10))] * 3
+
+
 text = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=12)
 leaf = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | text
 anything = st.recursive(leaf, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(text, inner, max_size=3))

@@ -13,7 +13,7 @@ from data_tools.captioning.chat import Answer, ChatModel, Message, NoAnswer, Que
 from data_tools.captioning.replies import BadReply, read_reply
 
 Value = TypeVar("Value")
-RETRY_TEMPERATURE = 0.5  # at least, where the same question is asked again
+HOTTER = 0.3  # added to the temperature each time the same question is asked again, or the same reply comes back
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def _again(question: Question, reply: str, fault: str, attempt: int, small: bool
     """The question once more, after a reply that cannot be used."""
     seed = question.seed + 1
     if small:
-        return replace(question, seed=seed, temperature=max(question.temperature, RETRY_TEMPERATURE))
+        return replace(question, seed=seed, temperature=min(2.0, question.temperature + HOTTER))
     asked = question.messages if attempt == 0 else question.messages[:-2]  # only the last bad reply is shown
     again = f"That reply cannot be used: {fault}. Reply once more, with the JSON object and nothing else."
     return replace(question, messages=(*asked, Message("assistant", reply), Message("user", again)), seed=seed)

@@ -218,6 +218,7 @@ def test_a_small_model_is_shown_an_example_and_asked_anew(talking: Path, tmp_pat
     with pytest.raises(NoAnswer, match="asked 3 times"):
         narrator.narrate("Mia", ["One.", "Two.", "Three."], ["a", "b", "c", "d", "e"])
     assert [question.seed for question in asked] == [5, 6, 7]
+    assert asked[0].temperature < asked[1].temperature < asked[2].temperature
     assert len({question.messages for question in asked}) == 1  # a small model is not told its fault
     said = " ".join(message.text for message in asked[0].messages)
     assert "umbrella" in said and "Two." in said and "Three." in said

@@ -87,9 +87,13 @@ def _bar(image: Image.Image, limit: int) -> tuple[int, float]:
     """Depth of the bar at the top in px, and which part of the rows below it the picture fills at once."""
     edge = np.asarray(image.crop((0, 0, image.width, 1)), np.uint8)[0]
     colour = tuple(int(level) for level in np.median(edge, axis=0))
-    away = _distance(image.crop((0, 0, image.width, min(limit + 3, image.height))), colour) > _NEAR  # [H, W]
-    busy = np.flatnonzero(away.mean(axis=1) > 0.005)
-    depth = int(busy[0]) if len(busy) else 0
+    away = _distance(image.crop((0, 0, image.width, min(limit + 5, image.height))), colour) > _NEAR  # [H, W]
+    share = away.mean(axis=1)
+    busy = np.flatnonzero(share > 0.005)
+    if not len(busy) or busy[0] == 0:
+        return 0, 0.0
+    near = share[busy[0] : busy[0] + 5]  # compression blurs the line: it is where the picture has half set in
+    depth = int(busy[0] + np.argmax(near >= near.max() / 2))
     return depth, float(away[depth : depth + 3].any(axis=0).mean())
 
 

@@ -219,6 +219,7 @@ def storystream(
     sources: Sources,
     out: Out,
     split: Split = "train",
+    prefix: Annotated[str, typer.Option(help="What to put before ids, where another data set has the same.")] = "",
     license: License = "",
     credit: Credit = "",
     language: Language = "",
@@ -228,10 +229,11 @@ def storystream(
 ) -> None:
     """Stories that have the layout already: other data set folders, and the released StoryStream files.
 
-    Example: python -m data_tools.importers storystream StoryStream/george/train.jsonl --split george --out data/films
+    Example: python -m data_tools.importers storystream george/train.jsonl --split george --prefix george- --out data
     """
     target = _target(out, split, license, credit, language, source_repo)
-    _run(storystream_importer.convert, lambda: storystream_importer.find(sources), sources, target, engine, workers)
+    convert = partial(storystream_importer.convert, prefix=prefix)
+    _run(convert, lambda: storystream_importer.find(sources), sources, target, engine, workers)
 
 
 def _target(

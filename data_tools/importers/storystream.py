@@ -40,8 +40,14 @@ def find(paths: list[Path]) -> list[Source]:
     return [line for file in files for line in _lines(file)]
 
 
-def convert(source: Source, target: Target) -> Imported:
-    """Imports one story."""
+def convert(source: Source, target: Target, prefix: str = "") -> Imported:
+    """Imports one story.
+
+    Args:
+        source: Its line.
+        target: Where to write.
+        prefix: What to put before its id, where another data set has the same ids.
+    """
     assert isinstance(source, Line) and source.root is not None
     with open(source.path, "rb") as file:
         file.seek(source.offset)
@@ -53,7 +59,7 @@ def convert(source: Source, target: Target) -> Imported:
     except ValueError as error:
         where = f"{source.path.name}, line {source.number}"
         return Imported([], [Drop(where, None, "broken-line", str(error))])
-    record = _filled(record, target.facts)
+    record = replace(_filled(record, target.facts), id=prefix + record.id)
     stem = f"images/{target.split}/{source.number:06d}-{slug(record.id)[:40]}"
     images: list[str] = []
     kept, drops = [], []

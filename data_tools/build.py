@@ -17,12 +17,7 @@ from rich.console import Console
 from rich.table import Table
 from typer.main import get_command
 
-from data_tools.captioning.__main__ import app as captioning
-from data_tools.clean.__main__ import main as clean
 from data_tools.engine import Engine
-from data_tools.importers.__main__ import app as importers
-from data_tools.pack import main as pack
-from data_tools.report.__main__ import main as report
 
 _UsageError: Any = typer.BadParameter.__base__  # of Click, which newer versions of typer carry inside
 _KEYS = ("out", "import", "clean", "caption", "pack", "report")
@@ -72,6 +67,13 @@ def steps(plan: dict[str, Any], engine: str, workers: int | None) -> list[Step]:
     Raises:
         ValueError: A key is unknown or missing, or an entry is not what its command takes.
     """
+    # Here, so that worker processes, which import this module again, load what their own step needs and no more.
+    from data_tools.captioning.__main__ import app as captioning
+    from data_tools.clean.__main__ import main as clean
+    from data_tools.importers.__main__ import app as importers
+    from data_tools.pack import main as pack
+    from data_tools.report.__main__ import main as report
+
     if not isinstance(plan, dict) or set(plan) - set(_KEYS):
         unknown = sorted(map(str, set(plan) - set(_KEYS))) if isinstance(plan, dict) else [repr(plan)[:40]]
         raise ValueError(f"unknown: {', '.join(unknown)}; a plan has {', '.join(_KEYS)}")

@@ -4,6 +4,10 @@ The language model never needs pixels: its visual context is the features it reg
 de-tokenizer draws, and pictures may be drawn in batches. Nothing of this changes words or features, and a page's noise
 comes from its own seed. What may change is the order in which the networks sum, and so the last bit of a picture: in a
 batch, and "ahead" on a CPU whose other cores write. About one colour value in 100,000 then differs, by 1/255.
+
+Peak memory of the whole process, the mini on a two-core CPU (VmHWM): 0.93 GB for ten pages, inline in batches of 1, 2
+and 4 and ahead one by one. "after" peaks as inline does (0.88 and 0.89 GB for three pages) and is down
+to 0.48 GB (VmRSS) when the language model is freed.
 """
 
 from __future__ import annotations

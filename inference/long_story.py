@@ -64,8 +64,8 @@ def make_variants(policies: str, pages: int, **lists: list[int]) -> list[Variant
     Args:
         policies: Names, each with a limit of pages where it has one of its own: "recompute:50,mm_sink".
         pages: Pages of the stories of the others.
-        lists: Values of `window_pages`, `first_tokens`, `picture_ends` (head and tail) and `sink_budget`. A setting
-            with several values is named in the label.
+        lists: Values of `window_pages`, `first_tokens`, `first_captions`, `picture_ends` (head and tail) and
+            `sink_budget`. A setting with several values is named in the label.
 
     Raises:
         ValueError: A policy is unknown, or a setting is out of range.
@@ -75,9 +75,9 @@ def make_variants(policies: str, pages: int, **lists: list[int]) -> list[Variant
         "dense": [],
         "window": ["window_pages"],
         "sink": ["window_pages", "first_tokens"],
-        "mm_sink": ["window_pages", "first_tokens", "picture_ends", "sink_budget"],
+        "mm_sink": ["window_pages", "first_tokens", "first_captions", "picture_ends", "sink_budget"],
     }
-    letters = {"window_pages": "w", "first_tokens": "f", "picture_ends": "e", "sink_budget": "b"}
+    letters = {"window_pages": "w", "first_tokens": "f", "first_captions": "c", "picture_ends": "e", "sink_budget": "b"}
     variants = []
     for item in policies.split(","):
         name, _, limit = item.strip().partition(":")
@@ -298,9 +298,18 @@ def main(
     lengths: Annotated[str, typer.Option(help="pages at which a range of the report ends")] = "10,25,50,100,200",
     stories: Annotated[int, typer.Option(help="how many stories", min=1)] = 4,
     window: Annotated[str, typer.Option(help="pages that stay whole; several are compared")] = "12,5",
-    first_tokens: Annotated[str, typer.Option(help="first tokens kept (sink, mm_sink)")] = "64",
-    picture_ends: Annotated[str, typer.Option(help="head and tail kept of a picture (mm_sink)")] = "4",
-    sink_budget: Annotated[str, typer.Option(help="most tokens kept of evicted pages (mm_sink)")] = "192",
+    first_tokens: Annotated[str, typer.Option(help="first tokens kept (sink, mm_sink)")] = str(
+        CachePolicy.first_tokens
+    ),
+    first_captions: Annotated[str, typer.Option(help="first pages whose words are kept (mm_sink)")] = str(
+        CachePolicy.first_captions
+    ),
+    picture_ends: Annotated[str, typer.Option(help="head and tail kept of a picture (mm_sink)")] = str(
+        CachePolicy.picture_head
+    ),
+    sink_budget: Annotated[str, typer.Option(help="most tokens kept of evicted pages (mm_sink)")] = str(
+        CachePolicy.sink_budget
+    ),
     pictures: Annotated[int, typer.Option(help="pages of each range that are drawn and judged", min=0)] = 50,
     steps: Annotated[int, typer.Option(help="de-tokenizer steps", min=1)] = 4,
     model: str = "mini",
@@ -316,6 +325,7 @@ def main(
     settings = {
         "window_pages": _numbers(window, "--window"),
         "first_tokens": _numbers(first_tokens, "--first-tokens"),
+        "first_captions": _numbers(first_captions, "--first-captions"),
         "picture_ends": _numbers(picture_ends, "--picture-ends"),
         "sink_budget": _numbers(sink_budget, "--sink-budget"),
     }

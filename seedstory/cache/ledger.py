@@ -77,9 +77,10 @@ class Ledger:
         if not policy.bounded or count <= 0:
             return None
         leaving, self.pages = self.pages[:count], self.pages[count:]
-        # Of the pages that left earlier, a policy only ever asks for the first and for recent ones.
+        # Of the pages that left earlier, a policy only ever asks for the first ones and for recent ones.
         self.evicted = [*self.evicted, *leaving]
-        self.evicted = [*self.evicted[:1], *self.evicted[1:][-max(1, policy.sink_budget) :]]
+        first = max(1, policy.first_captions)
+        self.evicted = [*self.evicted[:first], *self.evicted[first:][-max(1, policy.sink_budget) :]]
         held_sinks = len(self.sink_positions)
         window_start = self.position - (self.length - held_sinks)
         place = {position: index for index, position in enumerate(self.sink_positions)}

@@ -42,33 +42,35 @@ class CachePolicy:
             `window`, which keeps the last `window_pages` pages;
             `sink`, the window and the story's first tokens (StreamingLLM, arXiv 2309.17453);
             `mm_sink`, these and of every evicted picture its head and its tail, within `sink_budget`.
-        window_pages: Pages that stay whole, besides the one being written. The default is the longest chapter, so
-            that a story of the length seen in training is never cut.
-        first_tokens: Tokens of the story's start that stay for good (`sink`, `mm_sink`). The default keeps the first
-            page's words, which say what the hero looks like; StreamingLLM's four would lose that.
+        window_pages: Pages that stay whole, besides the one being written. With the defaults of what else is kept, a
+            long story holds about as many tokens as the stories of training did.
+        first_tokens: Tokens of the story's start that stay for good (`sink`, `mm_sink`); StreamingLLM keeps four.
+        first_captions: First pages whose words stay for good (`mm_sink`): they introduce who is in the story.
         picture_head: Visual tokens kept after an evicted picture's `<img>`, which is kept too (`mm_sink`).
         picture_tail: Visual tokens kept before an evicted picture's `</img>`, which is kept too (`mm_sink`).
-        sink_budget: Most tokens kept of evicted pages in all (`mm_sink`). The first tokens and page 1's picture stay
-            for good, then the most recently evicted pictures; memory and time per page are therefore constant.
+        sink_budget: Most tokens kept of evicted pages in all (`mm_sink`). The first tokens, page 1's picture and the
+            words of the first pages stay for good, as far as they fit, then the most recently evicted pictures; memory
+            and time per page are therefore constant.
 
     Raises:
         ValueError: If the name is unknown or a number is out of range.
     """
 
     name: str = "mm_sink"
-    window_pages: int = 12
-    first_tokens: int = 64
+    window_pages: int = 7
+    first_tokens: int = 4
+    first_captions: int = 12
     picture_head: int = 4
     picture_tail: int = 4
-    sink_budget: int = 192
+    sink_budget: int = 512
 
     def __post_init__(self) -> None:
         if self.name not in POLICIES:
             raise ValueError(f"Unknown cache policy {self.name!r}; choose one of {', '.join(POLICIES)}.")
         if self.window_pages < 1:
             raise ValueError(f"window_pages must be at least 1, got {self.window_pages}.")
-        if min(self.first_tokens, self.picture_head, self.picture_tail) < 0:
-            raise ValueError("first_tokens, picture_head and picture_tail must not be negative.")
+        if min(self.first_tokens, self.first_captions, self.picture_head, self.picture_tail) < 0:
+            raise ValueError("first_tokens, first_captions, picture_head and picture_tail must not be negative.")
         least = self.first_tokens + self.picture_head + self.picture_tail + 2
         if self.name == "mm_sink" and self.sink_budget < least:
             raise ValueError(
@@ -88,7 +90,8 @@ class CachePolicy:
         """Positions that stay of the pages evicted so far.
 
         Args:
-            evicted: Evicted pages in story order. Only the first and the last `sink_budget` ones matter.
+            evicted: Evicted pages in story order. Only the first `first_captions` (at least one) and the last
+                `sink_budget` ones matter.
 
         Returns:
             Sorted positions; at most `sink_budget` of them for `mm_sink`.
@@ -96,13 +99,15 @@ class CachePolicy:
         if not evicted or self.name not in ("sink", "mm_sink"):
             return []
         start = evicted[0].start
-        kept = set(range(start, min(start + self.first_tokens, evicted[0].end)))
+        kept = set(range(start, min(start + self.first_tokens, evicted[-1].end)))
         if self.name == "mm_sink":
-            for page in [evicted[0], *reversed(evicted[1:])]:
-                picture = self._picture_sinks(page)
-                if len(kept | picture) > self.sink_budget:
-                    break
-                kept |= picture
+            words = [set(range(page.start, page.image_start)) for page in evicted[: self.first_captions]]
+            pictures = [self._picture_sinks(page) for page in [evicted[0], *reversed(evicted[1:])]]
+            for group in (pictures[:1], words, pictures[1:]):
+                for tokens in group:
+                    if len(kept | tokens) > self.sink_budget:
+                        break
+                    kept |= tokens
         return sorted(kept)
 
     def _picture_sinks(self, page: PageSpan) -> set[int]:

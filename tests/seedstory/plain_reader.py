@@ -18,11 +18,15 @@ def rotate(x: torch.Tensor, positions: torch.Tensor, frequencies: torch.Tensor) 
 
 
 class PlainReader:
-    """Reads embeddings with a Llama-like model, keeping `(label, un-rotated key, value)` of every token."""
+    """Reads embeddings with a Llama-like model, keeping `(label, un-rotated key, value)` of every token.
+
+    The last part of a label is the token's place in the story, which the reader counts itself.
+    """
 
     def __init__(self, llm):
         self.decoder, self.config = llm.base_model, llm.config
         self.labels: list[tuple] = []
+        self.next = 0
         self.keys = [None] * self.config.num_hidden_layers
         self.values = [None] * self.config.num_hidden_layers
 
@@ -49,7 +53,8 @@ class PlainReader:
             )
             x = x + attention.o_proj(out.transpose(1, 2).flatten(2))
             x = x + layer.mlp(layer.post_attention_layernorm(x))
-        self.labels = [*self.labels, *labels]
+        self.labels = [*self.labels, *((*label, self.next + place) for place, label in enumerate(labels))]
+        self.next += len(labels)
         return self.decoder.norm(x)
 
     def keep(self, wanted) -> None:
@@ -60,7 +65,9 @@ class PlainReader:
 
 
 @torch.no_grad()
-def plain_mm_sink(model, captions: list[str], *, window: int, first: int, head: int, tail: int, pictures: int):
+def plain_mm_sink(
+    model, captions: list[str], *, window: int, first: int, words: int, head: int, tail: int, budget: int
+):
     """Features of every page, and how many tokens were held after it.
 
     Args:
@@ -68,9 +75,10 @@ def plain_mm_sink(model, captions: list[str], *, window: int, first: int, head: 
         captions: The whole story's captions.
         window: Pages that stay whole.
         first: Tokens of the story's start that stay.
+        words: First pages whose words stay.
         head: Visual tokens that stay at a picture's head.
         tail: The same at its tail.
-        pictures: Evicted pictures of which something stays.
+        budget: Most tokens that stay of pages that are not whole.
     """
     layout, reader = model.layout, PlainReader(model.llm)
     n, labels, results = layout.num_visual_tokens, countdown(len(captions)), []
@@ -78,36 +86,47 @@ def plain_mm_sink(model, captions: list[str], *, window: int, first: int, head: 
     def embed(ids):
         return model.embed_tokens(torch.tensor([ids]))
 
+    def stays(page, place):
+        return place in (-1, n) or place < head or place >= n - tail
+
     start = [*layout.opening_ids, *layout.page_label_ids(labels[0])]
-    reader.read(embed(start), [(0, "text", place) for place in range(len(start))])
+    reader.read(embed(start), [(0, "text", 0)] * len(start))
+    everything = []
     for page, caption in enumerate(captions):
-        ids = [*layout.caption_ids(caption), layout.image_start_id]
-        hidden = None
-        for place, token in enumerate(ids):
-            kind = "edge" if token == layout.image_start_id else "text"
-            hidden = reader.read(embed([token]), [(page, kind, len(start) + place)])
-        states = []
-        for query in layout.query_ids:
-            hidden = reader.read(embed([query]), [(page, "query", 0)])
-            states.append(hidden)
+        ids = layout.caption_ids(caption)
+        for token in ids:
+            reader.read(embed([token]), [(page, "text", 0)])
+        states = [reader.read(embed([layout.image_start_id]), [(page, "picture", -1)])]
+        states = [reader.read(embed([query]), [(page, "query", 0)]) for query in layout.query_ids]
         reader.keep(lambda label: label[1] != "query")
+        reader.next -= n
         features = model.decode_features(torch.cat(states, 1))
         results.append((features[0], len(reader.labels)))
         if page + 1 == len(captions):
             return results
         reader.read(model.embed_pictures(features), [(page, "picture", place) for place in range(n)])
+        reader.read(embed([layout.image_end_id]), [(page, "picture", n)])
         label = layout.page_label_ids(labels[page + 1])
-        reader.read(embed([layout.image_end_id]), [(page, "edge", n)])
-        reader.read(embed(label), [(page + 1, "text", 99) for _ in label])
-        left = page - window
-        favoured = {0, *range(max(1, left + 1 - (pictures - 1)), left + 1)} if left >= 0 and pictures else set()
+        reader.read(embed(label), [(page + 1, "text", 0)] * len(label))
+        everything = sorted({*everything, *reader.labels}, key=lambda label: label[3])
+        left = page - window  # the last page that is not whole
 
-        def wanted(label, left=left, favoured=favoured):
-            page, kind, place = label
-            if page > left or (page == 0 and kind == "text" and place < first):
-                return True
-            inside = kind == "picture" and (place < head or place >= n - tail)
-            return page in favoured and (kind == "edge" or inside)
+        def places(wanted, everything=everything, left=left):
+            return {label[3] for label in everything if label[0] <= left and wanted(*label)}
 
-        reader.keep(wanted)
+        kept = places(lambda page, kind, place, at: at < first)
+        groups = [[places(lambda page, kind, place, at: page == 0 and kind == "picture" and stays(page, place))]]
+        groups += [[places(lambda p, kind, place, at, one=one: p == one and kind == "text") for one in range(words)]]
+        groups += [
+            [
+                places(lambda p, kind, place, at, one=one: p == one and kind == "picture" and stays(p, place))
+                for one in range(left, 0, -1)
+            ]
+        ]
+        for group in groups if budget else []:
+            for tokens in group:
+                if len(kept | tokens) > budget:
+                    break
+                kept |= tokens
+        reader.keep(lambda label, kept=kept, left=left: label[0] > left or label[3] in kept)
     return results

@@ -12,7 +12,14 @@ from tests.seedstory.tiny_language import tiny_model, tiny_tokenizer
 
 _CHOOSE = "seedstory.generation.engine.CaptionSampler.__call__"
 SHORT = SamplingConfig(temperature=1.0, max_caption_tokens=8)
-SMALL_SINK = {"window_pages": 2, "first_tokens": 3, "picture_head": 1, "picture_tail": 1, "sink_budget": 15}
+SMALL_SINK = {
+    "window_pages": 2,
+    "first_tokens": 3,
+    "first_captions": 0,
+    "picture_head": 1,
+    "picture_tail": 1,
+    "sink_budget": 15,
+}
 NOTHING_LEAVES = {"window_pages": 99, "sink_budget": 9999}
 
 
@@ -69,13 +76,17 @@ def test_a_bounded_policy_differs_from_dense_once_pages_leave(model, captions, p
     assert (dense[5].features - bounded[5].features).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize(("first", "head", "tail", "pictures"), [(3, 1, 1, 3), (4, 2, 0, 1), (0, 4, 4, 2)])
-def test_mm_sink_equals_a_plain_reader_of_unrotated_keys(model, captions, first, head, tail, pictures):
+@pytest.mark.parametrize(
+    ("first", "words", "head", "tail", "pictures"), [(3, 0, 1, 1, 3), (4, 3, 2, 0, 1), (0, 9, 4, 4, 2)]
+)
+def test_mm_sink_equals_a_plain_reader_of_unrotated_keys(model, captions, first, words, head, tail, pictures):
     sizes = {"window_pages": 2, "first_tokens": first, "picture_head": head, "picture_tail": tail}
-    budget = max(first + head + tail + 2, first + pictures * (min(4, head + tail) + 2))
-    got = write(model, script(captions, 11), pages=11, policy="mm_sink", sink_budget=budget, **sizes)
+    budget = max(first + head + tail + 2, first + pictures * (min(4, head + tail) + 2)) + 20 * words
+    got = write(
+        model, script(captions, 11), pages=11, policy="mm_sink", first_captions=words, sink_budget=budget, **sizes
+    )
     texts = [captions[page % 4] for page in range(11)]
-    expected = plain_mm_sink(model, texts, window=2, first=first, head=head, tail=tail, pictures=pictures)
+    expected = plain_mm_sink(model, texts, window=2, first=first, words=words, head=head, tail=tail, budget=budget)
     for page, (_, held) in zip(got[:-1], expected[1:], strict=True):
         # The plain reader counts before the picture, the engine after the next label.
         caption = model.layout.caption_ids(captions[(page.index + 1) % 4])
@@ -84,17 +95,17 @@ def test_mm_sink_equals_a_plain_reader_of_unrotated_keys(model, captions, first,
         assert (page.features - features).abs().max() <= 1e-5, page.index
 
 
-@pytest.mark.parametrize(("policy", "first"), [("sink", 4), ("window", 0)])
+@pytest.mark.parametrize(("policy", "first"), [("sink", 4), ("sink", 40), ("window", 0)])
 def test_sink_and_window_equal_the_plain_reader_too(model, captions, policy, first):
     texts = [captions[page % 4] for page in range(8)]
-    got = write(model, script(captions, 8), pages=8, policy=policy, window_pages=2, first_tokens=4)
-    expected = plain_mm_sink(model, texts, window=2, first=first, head=0, tail=0, pictures=0)
+    got = write(model, script(captions, 8), pages=8, policy=policy, window_pages=2, first_tokens=first)
+    expected = plain_mm_sink(model, texts, window=2, first=first, words=0, head=0, tail=0, budget=0)
     for page, (features, _) in zip(got, expected, strict=True):
         assert (page.features - features).abs().max() <= 1e-5, page.index
 
 
 def test_which_sinks_stay_of_many_pages():
-    policy = CachePolicy(first_tokens=4, picture_head=1, picture_tail=2, sink_budget=16)
+    policy = CachePolicy(first_tokens=4, first_captions=0, picture_head=1, picture_tail=2, sink_budget=16)
     pages = [PageSpan(20 * page, 20 * page + 9, 20 * page + 19) for page in range(30)]
     first, own = [0, 1, 2, 3], [9, 10, 17, 18, 19]
     assert policy.sinks([]) == []
@@ -105,8 +116,13 @@ def test_which_sinks_stay_of_many_pages():
     assert (
         CachePolicy(name="sink", first_tokens=4).sinks(pages) == first and CachePolicy(name="window").sinks(pages) == []
     )
+    # The words of the first pages come before recent pictures, as far as they fit: page 0's five and page 1's nine.
+    words = CachePolicy(first_tokens=4, first_captions=9, picture_head=1, picture_tail=2, sink_budget=24).sinks(pages)
+    assert words == [*range(11), 17, 18, 19, *range(20, 29)]
     # A picture shorter than head and tail is kept whole, once.
-    whole = CachePolicy(first_tokens=0, picture_head=9, picture_tail=9, sink_budget=20).sinks(pages[:1])
+    whole = CachePolicy(first_tokens=0, first_captions=0, picture_head=9, picture_tail=9, sink_budget=20).sinks(
+        pages[:1]
+    )
     assert whole == list(range(9, 20))
 
 

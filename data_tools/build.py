@@ -92,7 +92,8 @@ def steps(plan: dict[str, Any], engine: str, workers: int | None) -> list[Step]:
         found.append(_of_group(f"caption {number}", captioning, "step", entry, [], target, shared, [data]))
         data = target
     found.append(_step("pack", get_command(_app(pack)), plan.get("pack"), [data], out / "shards", shared))
-    found.append(_step("report", get_command(_app(report)), plan.get("report"), [data], out / "report.html", shared))
+    page = {"title": out.name} | shared
+    found.append(_step("report", get_command(_app(report)), plan.get("report"), [data], out / "report.html", page))
     for step in found:
         step.check()
     return found

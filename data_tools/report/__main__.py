@@ -15,10 +15,16 @@ from data_tools.report.page import render
 
 
 def write_report(
-    folder: Path, out: Path, *, samples: int = 16, engine: Engine = "inline", workers: int | None = None
+    folder: Path,
+    out: Path,
+    *,
+    title: str = "",
+    samples: int = 16,
+    engine: Engine = "inline",
+    workers: int | None = None,
 ) -> None:
     """Writes the report on a data set folder as one HTML file; see `data_tools.report.facts.gather`."""
-    page = render(gather(folder, samples=samples, engine=engine, workers=workers))
+    page = render(gather(folder, title=title, samples=samples, engine=engine, workers=workers))
     out.parent.mkdir(parents=True, exist_ok=True)
     part = out.with_name(f".{out.name}.part")
     part.write_text(page, encoding="utf-8", newline="\n")
@@ -28,6 +34,7 @@ def write_report(
 def main(
     folder: Annotated[Path, typer.Argument(metavar="DATA", help="The data set folder: NAME.jsonl and pictures.")],
     out: Annotated[Path | None, typer.Option(help="The HTML file. [default: DATA/report.html]")] = None,
+    title: Annotated[str, typer.Option(help="What to call the data set. [default: the name of DATA]")] = "",
     samples: Annotated[int, typer.Option(min=0, help="Pages on the contact sheet of each source.")] = 16,
     engine: Annotated[Engine, typer.Option(help="Where the work is done.")] = "inline",
     workers: Annotated[int | None, typer.Option(min=1, help="Stories at a time; by default, one a core.")] = None,
@@ -38,7 +45,7 @@ def main(
     """
     out = out or folder / "report.html"
     try:
-        write_report(folder, out, samples=samples, engine=engine, workers=workers)
+        write_report(folder, out, title=title, samples=samples, engine=engine, workers=workers)
     except (ValueError, StepError) as error:
         raise typer.BadParameter(str(error)) from None
     Console(soft_wrap=True).print(f"Open it in a browser: {out.resolve()}", markup=False, highlight=False)

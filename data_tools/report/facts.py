@@ -83,11 +83,14 @@ class _Seen:
     pages: int
 
 
-def gather(folder: Path, *, samples: int = 16, engine: Engine = "inline", workers: int | None = None) -> Facts:
+def gather(
+    folder: Path, *, title: str = "", samples: int = 16, engine: Engine = "inline", workers: int | None = None
+) -> Facts:
     """Counts a data set folder.
 
     Args:
         folder: The data set folder.
+        title: What to call it; the name of the folder by default.
         samples: Pages on the contact sheet of each source.
         engine: See `data_tools.engine`.
         workers: See `data_tools.engine`.
@@ -96,7 +99,7 @@ def gather(folder: Path, *, samples: int = 16, engine: Engine = "inline", worker
         ValueError: There is no data set in the folder.
     """
     files = story_files(folder)
-    facts = Facts(folder.resolve().name, drops=Tally.read(folder))
+    facts = Facts(title or folder.resolve().name, drops=Tally.read(folder))
     facts.splits = {file.stem: Counter(stories=0, pages=0, words=0, bytes=0) for file in files}
     if (folder / CLEANED).is_file():
         facts.cleaning = json.loads((folder / CLEANED).read_bytes())

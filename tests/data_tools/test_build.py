@@ -58,6 +58,7 @@ def test_a_plan_from_sources_to_shards(plan, tmp_path):
     assert sorted(story.record.id for story in stories) == [f"{at}s{n}" for at in ("b-", "") for n in range(5)]
     assert all(page["description"] for story in stories for page in story.record.pages)
     first = content(out)
+    assert b"<h1>built</h1>" in first["report.html"]
     done = build(plan, tmp_path, "--engine", "processes", "--workers", "2")
     assert done.returncode == 0, done.stdout + done.stderr
     assert content(out) == first

@@ -26,7 +26,7 @@ from seedstory.cache.ledger import Eviction, Ledger
 from seedstory.cache.policy import CachePolicy
 from seedstory.cache.rotation import KeyRotation
 
-_BLOCK = 256
+_BLOCK = 64
 _REBASE_AT = 32_768  # float32 angles lose their sharpness in the hundred thousands
 
 

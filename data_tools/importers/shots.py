@@ -135,8 +135,11 @@ def _parts(film: Film, settings: ShotSettings) -> list[tuple[int, int]]:
 
 
 def _best_frame(film: Film, start: int, end: int, settings: ShotSettings) -> int | None:
-    """The sharpest frame that is not blank, away from both ends where transitions are; None where all are blank."""
+    """The sharpest frame that is not blank, if possible away from both ends where transitions are; None if all are."""
     margin = min(5, (end - start) // 5)
-    frames = np.arange(start + margin, end - margin)
-    frames = frames[film.spread[frames] >= settings.blank]
-    return int(frames[np.argmax(film.sharpness[frames])]) if len(frames) else None
+    for first, last in ((start + margin, end - margin), (start, end)):
+        frames = np.arange(first, last)
+        frames = frames[film.spread[frames] >= settings.blank]
+        if len(frames):
+            return int(frames[np.argmax(film.sharpness[frames])])
+    return None

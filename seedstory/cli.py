@@ -28,7 +28,7 @@ from rich.text import Text
 
 from seedstory import __version__
 from seedstory.illustrator import RENDERINGS, Rendering
-from seedstory.settings import DECODINGS, POLICIES, StorySettings, clean_text
+from seedstory.settings import DECODINGS, POLICIES, StorySettings, check_decoding, clean_text
 from seedstory.story import Page, StoryFolder, check_free, title_from
 
 if TYPE_CHECKING:
@@ -424,8 +424,7 @@ def _load(model: str, device: str | None, *, int8: bool, decoding: str) -> Story
     from seedstory.pipeline import StoryPipeline, find_model
 
     find_model(model)
-    if decoding not in DECODINGS:
-        raise ValueError(f"unknown decoding {decoding!r}: choose one of {', '.join(DECODINGS)}")
+    check_decoding(decoding)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")

@@ -23,7 +23,7 @@ from seedstory import __version__
 from seedstory.illustrator import Rendering, illustrate
 from seedstory.modelfolder import PARTS, find_model, fingerprint, versions
 from seedstory.picture import read_picture, square, to_tensor
-from seedstory.settings import DECODINGS, StorySettings, clean_text
+from seedstory.settings import StorySettings, check_decoding, clean_text
 from seedstory.story import Page, Story, StoryFolder, check_free, page_seed, title_from
 
 if TYPE_CHECKING:
@@ -114,8 +114,7 @@ class StoryPipeline:
             ValueError: There is no such model or decoding, or the model's folder is incomplete.
         """
         folder = find_model(name)
-        if decoding not in DECODINGS:
-            raise ValueError(f"unknown decoding {decoding!r}: choose one of {', '.join(DECODINGS)}")
+        check_decoding(decoding)
         import torch
 
         from seedstory.detokenizers.detokenizer import Detokenizer
@@ -331,9 +330,7 @@ class StoryPipeline:
         Raises:
             ValueError: As `stream`; or a story has no `out`, or they do not agree.
         """
-        requests = [
-            self._request(**({"text": None, "image": None, "pages": 10, "seed": 0} | story)) for story in stories
-        ]
+        requests = [self._request(**story) for story in stories]
         from seedstory.generation import SamplingConfig
 
         if any(request.out is None for request in requests):
@@ -366,10 +363,10 @@ class StoryPipeline:
 
     def _request(
         self,
-        text: str | None,
-        image: Image.Image | str | Path | None,
-        pages: int,
-        seed: int,
+        text: str | None = None,
+        image: Image.Image | str | Path | None = None,
+        pages: int = 10,
+        seed: int = 0,
         *,
         title: str | None = None,
         generator: torch.Generator | None = None,

@@ -146,6 +146,12 @@ def clean_text(text: str, what: str) -> str:
     return text
 
 
+def check_decoding(name: str) -> None:
+    """Raises ValueError unless there is a decoding of this name."""
+    if name not in DECODINGS:
+        raise ValueError(f"unknown decoding {name!r}: choose one of {', '.join(DECODINGS)}")
+
+
 def check_whole(name: str, value: Any, low: int, high: int) -> None:
     """Raises ValueError unless a value is a whole number in range, both ends included."""
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:

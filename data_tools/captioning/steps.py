@@ -17,7 +17,7 @@ from data_tools.captioning.chat import Describer, Narrator, NoAnswer, Picture
 from data_tools.captioning.describing import ChatDescriber, DescribingStyle, SourceDescriber
 from data_tools.captioning.narration import ChatNarrator, NarrationStyle, PlainNarrator
 from data_tools.drops import Drop
-from data_tools.folder import inside
+from data_tools.folder import inside, locate, only_pages
 from seedstory.storystream import StoryRecord
 
 Source = Literal["description", "alt", "caption"]
@@ -162,20 +162,16 @@ def _keep(record: StoryRecord, kept: dict[int, dict[str, Any]]) -> StoryRecord |
     """The record with these pages only, and what is known of them now."""
     if not kept:
         return None
-    lists = {key: getattr(record, key) for key in ("images", "captions", "orders", "alts")}
-    chosen: dict[str, Any] = {key: [value[page] for page in kept] for key, value in lists.items() if value is not None}
     pages = [truth or None for truth in kept.values()]
-    return replace(record, **chosen, pages=pages if any(pages) else None)
+    return replace(only_pages(record, kept), pages=pages if any(pages) else None)
 
 
 def _locate(folder: Path, path: str) -> Path:
     """A file of the data set folder; nothing outside it, through links neither."""
     try:
-        found = (folder / inside(path)).resolve()
-    except (ValueError, OSError, RuntimeError) as error:
+        found = locate(folder, path)
+    except ValueError as error:
         raise NoAnswer("unsafe-path", str(error)) from None
-    if not found.is_relative_to(folder.resolve()):
-        raise NoAnswer("unsafe-path", f"{path!r} leads out of the data set folder")
     if not found.is_file():
         raise NoAnswer("missing-picture", f"there is no file {path!r}")
     return found
@@ -188,11 +184,7 @@ def _copy_files(job: Job, image: str, truth: dict[str, Any]) -> None:
     masks = [holder.get("mask") for holder in holders if isinstance(holder, dict)]
     for path in [image, *(mask for mask in masks if isinstance(mask, str))]:
         source, target = _locate(job.data, path), job.out / inside(path)
-        known = source.stat()
-        if target.is_file() and (target.stat().st_size, target.stat().st_mtime_ns) == (
-            known.st_size,
-            known.st_mtime_ns,
-        ):
+        if target.is_file() and _stamp(target) == _stamp(source):
             continue
         target.parent.mkdir(parents=True, exist_ok=True)
         part = target.with_name(f".{target.name}.{os.getpid()}.part")

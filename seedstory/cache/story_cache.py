@@ -121,9 +121,6 @@ class StoryCacheLayer(CacheLayerMixin):
     def get_max_length(self) -> int:
         return -1
 
-    def reset(self) -> None:
-        self.pristine = [None] * len(self.pristine)
-
 
 def _grown(buffer: torch.Tensor, needed: int) -> torch.Tensor:
     capacity = -(-needed // _BLOCK) * _BLOCK

@@ -17,7 +17,7 @@ import torch
 from seedstory.cache import StoryCache
 from seedstory.generation.native import NativeStep, why_not_native
 from seedstory.modeling import StoryModel
-from seedstory.settings import DECODINGS
+from seedstory.settings import check_decoding
 
 Cast = Callable[..., torch.Tensor]
 
@@ -111,8 +111,7 @@ def make_step(name: str, model: StoryModel, cast: Cast) -> tuple[str, Step]:
     Raises:
         ValueError: If there is no such step, or it does not fit the model or the machine.
     """
-    if name not in DECODINGS:
-        raise ValueError(f"unknown decoding {name!r}: choose one of {', '.join(DECODINGS)}")
+    check_decoding(name)
     if name == "auto":
         if model.device.type == "cuda":
             name = "compiled"
@@ -122,7 +121,7 @@ def make_step(name: str, model: StoryModel, cast: Cast) -> tuple[str, Step]:
         reason = why_not_native(model)
         if reason:
             raise ValueError(f"decoding 'native' cannot be used here: {reason}. Use 'eager' or 'auto'.")
-        return name, NativeStep.of(model)
+        return name, NativeStep(model)  # the question above has tried it out
     if name == "eager":
         return name, EagerStep(model, cast)
     return name, StaticStep(model, cast, compile=name == "compiled")

@@ -340,7 +340,7 @@ class StoryModel(PreTrainedModel):
         Raises:
             ValueError: If LoRA has been merged, since it cannot be told from the base weights any more.
         """
-        if self.config.lora_rank and not any(True for _ in self._lora_layers()):
+        if self.config.lora_rank and not self.has_lora:
             raise ValueError("LoRA is merged into this model. Load it with merge=False to save it.")
         folder = Path(save_directory)
         folder.mkdir(parents=True, exist_ok=True)
@@ -426,10 +426,15 @@ class StoryModel(PreTrainedModel):
         Raises:
             ValueError: If LoRA is not merged.
         """
-        if any(True for _ in self._lora_layers()):
+        if self.has_lora:
             raise ValueError("Merge LoRA before storing the weights in eight bits: call merge_lora() first.")
         quantize_int8(self.llm)
         return self
+
+    @property
+    def has_lora(self) -> bool:
+        """Whether LoRA stands apart from the base weights."""
+        return any(True for _ in self._lora_layers())
 
     @property
     def int8(self) -> bool:

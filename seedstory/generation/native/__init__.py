@@ -9,7 +9,6 @@ from typing import Any, cast
 from weakref import WeakKeyDictionary
 
 import torch
-from peft.tuners.lora import LoraLayer
 from torch import nn
 from transformers import DynamicCache, PreTrainedModel
 
@@ -72,7 +71,7 @@ class NativeStep:
             raise Unfit("the model is not on the CPU")
         llm, config = model.llm, model.llm.config
         decoder = llm.base_model
-        if any(isinstance(module, LoraLayer) for module in llm.modules()):
+        if model.has_lora:
             raise Unfit("LoRA is not merged")
         if llm.dtype not in (torch.float32, torch.bfloat16):
             raise Unfit(f"its weights are {llm.dtype}")
@@ -216,7 +215,7 @@ def _epsilon(norm: nn.Module) -> float:
 
 def why_not_native(model: StoryModel) -> str:
     """Why captions of this model cannot be decoded in C here; empty if they can."""
-    state = (model.device, model.llm.dtype, any(isinstance(module, LoraLayer) for module in model.llm.modules()))
+    state = (model.device, model.llm.dtype, model.has_lora, model.int8)
     known = _KNOWN.get(model)
     if known is None or known[0] != state:
         try:

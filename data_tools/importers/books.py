@@ -21,9 +21,9 @@ from urllib.parse import unquote
 import yaml
 
 from data_tools.drops import Drop
+from data_tools.folder import PICTURES
 from data_tools.importers.harvest import (
     MAX_CAPTION,
-    PICTURES,
     Facts,
     Imported,
     Source,

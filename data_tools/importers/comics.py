@@ -7,10 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from data_tools.drops import Drop
+from data_tools.folder import PICTURES
 from data_tools.importers.archive import Archive
 from data_tools.importers.epub import parse_xml
 from data_tools.importers.harvest import (
-    PICTURES,
     Facts,
     Imported,
     Source,

@@ -23,7 +23,6 @@ from seedstory.picture import STORED, read_header, read_picture
 from seedstory.storystream import StoryRecord, write_jsonl
 
 PictureFormat = Literal["jpg", "png", "webp"]
-PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 MAX_TEXT = 2 * 2**20  # bytes of a text file
 MAX_CAPTION = 20_000  # characters of a page
 

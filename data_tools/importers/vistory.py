@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from data_tools.drops import Drop
+from data_tools.folder import PICTURES
 from data_tools.importers.harvest import (
-    PICTURES,
     Facts,
     Imported,
     Source,

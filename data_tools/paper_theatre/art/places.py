@@ -9,22 +9,33 @@ from data_tools.paper_theatre.art.shapes import circle, ellipse, line, path, rec
 from data_tools.paper_theatre.art.sky import ground_band, lamp_glow, pebble, sky, window
 
 Paint = Callable[[str], str]
+INDOORS = ("kitchen", "bedroom")
 
 
 @cache
 def place(name: str, time: str) -> str:
     """The background of a place at a time of day."""
+    ground = land(name, time)
+    return ("" if name in INDOORS else sky(time)) + ground
+
+
+@cache
+def land(name: str, time: str) -> str:
+    """A place without its sky."""
     if name not in _DRAW:
         raise ValueError(f"unknown place {name!r}")
     if time not in ("day", "dusk", "night"):
         raise ValueError(f"unknown time {time!r}")
+    return _DRAW[name](paint_of(name, time), time)
 
-    indoors = name in ("kitchen", "bedroom")
+
+def paint_of(name: str, time: str) -> Paint:
+    """The light of a place at a time of day: a colour to a colour."""
 
     def paint(colour: str) -> str:
-        return tint(colour, time, indoors)
+        return tint(colour, time, name in INDOORS)
 
-    return ("" if indoors else sky(time)) + _DRAW[name](paint, time)
+    return paint
 
 
 def _flower(x: float, y: float, colour: str, p: Paint) -> str:

@@ -227,7 +227,8 @@ class Script:
             cue = self.rng.choice(options.split(","))
             phrases = [p for p in FORMS[form][cue] if "HIS" not in p or self._clear(letters)]
             fresh = [p for p in phrases if not set(p.split()) & set(CUES) & set(re.findall(r"\w+", self._text))]
-            self._verb(letters, self.rng.choice(fresh or phrases))
+            phrase = self.rng.choice(fresh or phrases)
+            self._verb(letters, re.sub("^was ", "were ", phrase) if len(letters) > 1 else phrase)
         elif kind == "~":
             self._verb(letters, what)
         elif what in ("is", "there", "new"):

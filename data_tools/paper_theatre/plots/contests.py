@@ -32,7 +32,7 @@ RACE = Plot(
         page(
             (
                 '"Then let us race," said {a}. {b} {b:surprised}, and then {b.he} {b~laughed}.',
-                '{b} {b~laughed} so hard that {b.he} {b~sat down}. "A race? With you?" {b.he} asked. "With me," said {a}.',
+                '{b} {b~laughed} so hard that {b.he} {b~sat down}. "A race? With you?" {b.he} asked.',
             ),
             (
                 "The goal was far away, and there was only one {map} of the road. {a} put it in {a.his} pocket.",
@@ -75,13 +75,13 @@ RACE = Plot(
                 "Then the cart rolled again, and {a} {a~sat} up at the front beside {c}.",
             ),
             (
-                "{meanwhile:pond} the road of {b} ended in the water. {b} {b:surprised,angry}.",
+                "{meanwhile:pond} the road that {b} had taken ended in the water. {b.He} {b:surprised,angry}.",
                 '{meanwhile:pond} {b} {b~stopped} with a splash. "Where is the road?" {b.he} shouted, {b:angry.ing}.',
             ),
         ),
         page(
             (
-                "All the way back {b} had to go. {at:pond} {b.he} had lost a shoe, and {b.he} {b:sad}.",
+                "{b} had to turn back. {At:pond} {b.he} had lost a shoe, and {b.he} {b:sad}.",
                 "{b} was lost {at:pond}. {b.He} {b~ran} left and {b.he} {b~ran} right, wet to the knees.",
             ),
             (
@@ -129,7 +129,7 @@ CASTLE = Plot(
     cast="abc",
     held_out=True,
     values={
-        "PRIZE": ("a golden spade", "a box of toffees", "a silver cup", "a trip in a hot-air balloon"),
+        "PRIZE": ("golden spade", "box of toffees", "silver cup", "big brass bell"),
         "ROOF": ("sea glass", "mussel shells", "white feathers", "dry seaweed"),
     },
     beats=(
@@ -156,8 +156,8 @@ CASTLE = Plot(
                 "To judge the castles came {c.new}.",
             ),
             (
-                '"The prize is {PRIZE}," said {c}. {a} {a:surprised}, and {b} {b:cheering}. They both wanted that!',
-                '{c.He} {c~yawned}. "Wake me when you are done. You win {PRIZE}." {a} {a:cheering}, and {b} {b:cheering}.',
+                '"The prize is a {PRIZE}," said {c}. {a} {a:surprised}, and {b} {b:cheering}. {ab.They} both wanted that!',
+                '{c.He} {c~yawned}. "Wake me when you are done. The prize is a {PRIZE}." {a} {a:cheering}, and {b} {b:cheering}.',
             ),
         ),
         page(
@@ -172,8 +172,8 @@ CASTLE = Plot(
         ),
         page(
             (
-                "In the end there was no {basket} of {ROOF} left, and both of {ab} wanted the last piece.",
-                "One last piece of {ROOF} lay in the {basket}. {ab} put out their hands at the same time.",
+                "Soon there was only one {basket} of {ROOF} left, and {ab} reached for it at once.",
+                "One last handful of {ROOF} lay in the {basket}. {ab} reached for it at the same time.",
             ),
             (
                 "[{ab}|{ab.They}] {ab~scowled}, {near:nose to nose}. Nobody let go.",
@@ -187,7 +187,7 @@ CASTLE = Plot(
             ),
             (
                 "{b} piled up a wall of sand, and the next wave washed it away. {b.He} {b:sad}.",
-                '"My moat!" {b} {b~stared}. It had become a part of the sea.',
+                '"My moat!" {b} {b~stared}. Now it was a part of the sea.',
             ),
         ),
         page(
@@ -247,7 +247,7 @@ VOICE = Plot(
             opening("oneday", "HOME"),
             (
                 "{a.He} had the finest voice of all, and {a.he} sang from breakfast to supper. {a.He} {a~danced} as {a.he} sang.",
-                '"La, la, la!" {a.he} sang at the top of {a.his} voice, and {a.he} {a~skipped}. Tonight was the big concert.',
+                '"La, la, la!" {a.he} sang at the top of {a.his} voice, and {a.he} {a~skipped}. Tomorrow was the big concert.',
             ),
         ),
         page(
@@ -296,8 +296,8 @@ VOICE = Plot(
                 "Not one voice lay in the {basket}, only pine cones. {a} {a~sat} on a stone.",
             ),
             (
-                'Who was {a.he} without a song? {a} {a:sad}. "You are still you," said {b}.',
-                '{a} {a~wept} without a sound. {b} gave {a.him} {b.his} hanky. "It has cherries on it," {b.he} said.',
+                'Who was {a.he} without a song? {a.He} {a:sad}. "You are still you," said {b}.',
+                '{a.He} {a~wept} without a sound. {b} gave {a.him} {b.his} hanky. "It has cherries on it," {b.he} said.',
             ),
         ),
         page(

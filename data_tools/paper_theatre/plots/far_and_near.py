@@ -62,7 +62,7 @@ PROMISE = Plot(
             ),
             (
                 '{c} {c:cheering}. But {a} looked at the low red sun. "I shall be late," {a.he} said, {a:sad.ing}.',
-                '"Hurrah!" {c} {c~cheered}. {a} {a:sad}. "I have kept nobody\'s promise but yours," {a.he} said.',
+                '"Hurrah!" {c} {c~cheered}. {a} {a:sad}. "I promised to be back by tonight," {a.he} said.',
             ),
         ),
         page(
@@ -77,8 +77,8 @@ PROMISE = Plot(
         ),
         page(
             (
-                "{t:night} {a} {a~hurried} {to:WAY} with a {lantern} that {c} had lent {a.him}.",
-                "{t:night} {a} {a~ran} {to:WAY}, and a borrowed {lantern} swung at {a.his} side.",
+                "{t:night} {a} {a~hurried} home {to:WAY} with a borrowed {lantern}.",
+                "{t:night} {a} {a~ran} {to:WAY} on the long way home, and a borrowed {lantern} swung at {a.his} side.",
             ),
             (
                 '{meanwhile:bedroom} {b} {b~sat} at the window. "Perhaps the sea was too heavy," {b.he} said {b:sad,sleepy.ly}.',
@@ -87,8 +87,8 @@ PROMISE = Plot(
         ),
         page(
             (
-                "Somebody knocked {at:bedroom}. It was {a}, with wet shoes and a {basket}.",
-                "The door {at:bedroom} flew open, and {a} put the {basket} on the bed.",
+                "{To:bedroom} came {a}, with wet shoes and a {basket}.",
+                "{At:bedroom} the door flew open, and {a} put the {basket} on the bed.",
             ),
             (
                 '"Am I late?" asked {a}, {a:sleepy.ing}. {b} held the shell to {b.his} ear and {b:surprised,happy}.',
@@ -115,7 +115,7 @@ LETTER = Plot(
     values={
         "HOME": ("beach", "pond"),
         "FAR": ("mountain", "snowfield", "forest"),
-        "GIFT": ("a blue feather", "a pressed flower", "a round white pebble", "a snail shell"),
+        "GIFT": ("blue feather", "pressed flower", "round white pebble", "snail shell"),
     },
     beats=(
         page(
@@ -147,8 +147,8 @@ LETTER = Plot(
         ),
         page(
             (
-                "{a} put {GIFT} into the bottle, too, and {ab} {ab~ran} {to:HOME}.",
-                "Into the bottle went {GIFT} and the letter. {ab} {ab~walked} {to:HOME}.",
+                "{a} put a {GIFT} into the bottle, too, and {ab} {ab~ran} {to:HOME}.",
+                "Into the bottle went a {GIFT} and the letter. {ab} {ab~walked} {to:HOME}.",
             ),
             (
                 '"Swim well!" called {a}, {a:waving.ing}, and threw it as far as {a.he} could. {b} {b~waved} too.',
@@ -183,13 +183,13 @@ LETTER = Plot(
             ),
             (
                 "{meanwhile:FAR} something red fell into the porridge of {c.new}. {c.He} {c:surprised}.",
-                "{meanwhile:FAR} a red thing landed beside {c.new}. {c.He} {c:surprised,cheering}.",
+                "{meanwhile:FAR} a red {balloon} came down beside {c.new}. {c.He} {c:surprised,cheering}.",
             ),
         ),
         page(
             (
-                "{c} {at:FAR} read the letter seven times. Then {c.he} put {GIFT} on the windowsill.",
-                "{At:FAR}, {c} put {GIFT} where {c.he} could see it, and read the letter once more.",
+                "{c} {at:FAR} read the letter seven times. Then {c.he} put the {GIFT} on the windowsill.",
+                "{At:FAR}, {c} put the {GIFT} where {c.he} could see it, and read the letter once more.",
             ),
             (
                 '"Somebody!" {c.he} said. "I have a Somebody!" {c.He} {c~danced} round the stove and took {c.his} {map}.',
@@ -198,8 +198,8 @@ LETTER = Plot(
         ),
         page(
             (
-                "{c} followed the {map} and {c~marched} for two whole days. {to:HOME} it was a long way.",
-                "With a {map} in one hand and a pan in the other {c} {c~walked} and {c~walked}, down {to:HOME}.",
+                "{c} followed the {map} and {c~marched} for two whole days, all the way {to:HOME}.",
+                "With a {map} in one hand and a pan in the other {c} {c~walked} all the way {to:HOME}.",
             ),
             (
                 '{t:dusk} there were {ab}, {ab:surprised.ing}. "Dear Somebody?" asked {c}.',
@@ -226,7 +226,7 @@ MOVING = Plot(
     values={
         "HOME": ("village", "garden", "meadow"),
         "FAR": ("mountain", "beach", "forest"),
-        "SWAP": ("a marble", "a blue button", "a striped sock", "a tin whistle"),
+        "SWAP": ("marble", "blue button", "striped sock", "tin whistle"),
     },
     beats=(
         page(
@@ -248,8 +248,8 @@ MOVING = Plot(
         ),
         page(
             (
-                '"Take this," said {a}, and gave {b} {SWAP}. {b} gave {a.him} the other {lantern}.',
-                "{b} had a {lantern} for {a}, the twin of {b.his} own. {a} gave {b.him} {SWAP}.",
+                '"Take this," said {a}, and gave {b} a {SWAP}. {b} gave {a.him} the other {lantern}.',
+                "{b} had a {lantern} for {a}, the twin of {b.his} own. {a} gave {b.him} a {SWAP}.",
             ),
             (
                 "[{ab}|{ab.They}|{ab.friends}] hugged, {near:cheek to cheek}, and {ab~wept} on each other's collars.",
@@ -278,7 +278,7 @@ MOVING = Plot(
         ),
         page(
             (
-                "{t:night} {a} could not sleep {at:HOME}. {a.He} held up the {lantern} and looked out at the hills.",
+                "{t:night} {a} was {at:HOME}, wide awake. {a.He} held up the {lantern} and looked out at the hills.",
                 "{t:night} {a} carried the {lantern} out {to:HOME} and held it up high.",
             ),
             (
@@ -319,7 +319,7 @@ MOVING = Plot(
         ),
         page(
             (
-                "On the way back {ab} met in the middle, and there {ab.they} hung {SWAP} on a post.",
+                "On the way back {ab} met in the middle, and there {ab.they} put the {SWAP} on a post.",
                 "Half way between the houses {ab} found a flat stone, and {ab.they} {ab~sat down}.",
             ),
             (

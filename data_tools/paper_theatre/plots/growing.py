@@ -192,8 +192,8 @@ GARDEN = Plot(
         ),
         page(
             (
-                "And {t:dusk} it opened. It was a sunflower, as big as an {umbrella}.",
-                "Then, {t:dusk}, it opened one yellow petal after the other, like an {umbrella}.",
+                "And {t:dusk} it opened. It was a sunflower, as big as a cartwheel.",
+                "Then, {t:dusk}, it opened one yellow petal after the other, like a parasol.",
             ),
             (
                 "{a} {a~danced} round it, and {b} {b~sat} under it until it grew dark.",
@@ -202,7 +202,7 @@ GARDEN = Plot(
         ),
         page(
             (
-                "{t:night} in autumn, the wind came. {a} tied the flower to a stick and {a~sat down} beside it.",
+                "Autumn came, and {t:night} the wind blew. {a} tied the flower to a stick and {a~sat down} beside it.",
                 "Autumn came, and {t:night} there was a storm. {a} {a~ran} out with a {lantern}.",
             ),
             (
@@ -251,7 +251,7 @@ FLOOD = Plot(
     values={
         "HOME": ("village", "garden", "meadow"),
         "DRY": ("mountain", "forest"),
-        "SAVED": ("a cuckoo clock", "a pot of jam", "a goldfish bowl", "a feather pillow"),
+        "SAVED": ("cuckoo clock", "pot of jam", "goldfish bowl", "feather pillow"),
     },
     beats=(
         page(
@@ -287,8 +287,8 @@ FLOOD = Plot(
                 "Somebody called. Up on a roof was {c.new}.",
             ),
             (
-                '{c} {c~waved}. "I have saved {SAVED}," {c.he} called, "but who saves me?" {a} {a~jumped} up.',
-                '{c.He} {c~sat} on the chimney with {SAVED} in {c.his} arms, {c:sad.ing}. "Hold on!" shouted {b}.',
+                '{c} {c~waved}. "I have saved my {SAVED}," {c.he} called, "but who saves me?" {a} {a~jumped} up.',
+                '{c.He} {c~sat} on the chimney with a {SAVED} in {c.his} arms, {c:sad.ing}. "Hold on!" shouted {b}.',
             ),
         ),
         page(
@@ -324,11 +324,11 @@ FLOOD = Plot(
         ),
         page(
             (
-                '"First {SAVED}," said {c}. "First you!" said {b}. And {c} {c~jumped}. Plop!',
+                '"First the {SAVED}," said {c}. "First you!" said {b}. And {c} {c~jumped}. Plop!',
                 "One, two, three! {c} let go and landed in the middle of the tub. {c.He} {c:surprised}.",
             ),
             (
-                "And {SAVED} came down on {a}. {a.He} {a~grumbled}, but nothing was broken.",
+                "And the {SAVED} came down on {a}. {a.He} {a~grumbled}, but nothing was broken.",
                 "It rocked and it dipped, and it held. {a} {a:cheering}, and {b} {b:cheering}.",
             ),
         ),
@@ -359,7 +359,7 @@ FLOOD = Plot(
                 "{t:nextday} {abc} were back {at:HOME}. There was mud up to the windows, and a blue sky.",
             ),
             (
-                "{c} put {SAVED} on the fence to dry. {a} closed the {umbrella} and {a:cheering}.",
+                "{c} put the {SAVED} on the fence to dry. {a} closed the {umbrella} and {a:cheering}.",
                 '"Where does the bathtub go?" asked {b}, {b:happy.ing}. "Nowhere," said {a}. "You never know." {c} {c~laughed}.',
             ),
         ),

@@ -67,7 +67,7 @@ STRANGER = Plot(
             ),
             (
                 "There was {c} with the {drum}, and {c.he} {c:sad}. {a} {a~sat down} and listened.",
-                "{a} {a~stood still}. {c} played the {drum} with closed eyes, {c:sad,sleepy.ing}.",
+                "{a.He} {a~stood still}. {c} played the {drum} with closed eyes, {c:sad,sleepy.ing}.",
             ),
         ),
         page(
@@ -82,7 +82,7 @@ STRANGER = Plot(
         ),
         page(
             (
-                "{a} led {c} back {to:HOME} and put {a.his} own chair in front of {c.him}.",
+                "Back {at:HOME}, {a} pulled out {a.his} own chair and bowed to {c}.",
                 "[{ac}|{ac.They}] {ac~walked} back {to:HOME}. {a} pushed {a.his} own chair across to {c}.",
             ),
             (
@@ -185,7 +185,7 @@ HIDE = Plot(
         page(
             (
                 "{t:dusk} {a} {a~ran} {to:HOME} and asked everyone. Nobody had seen {b}.",
-                "{t:dusk} {a} {a~climbed} on the roof {at:HOME}. Nobody there, {wide:as far as the eye could see}!",
+                "{t:dusk} {a} {a~climbed} on a fence {at:HOME}. Nobody there, {wide:as far as the eye could see}!",
             ),
             (
                 '"What if the game has eaten my friend?" {a.he} said {a:sad.ly}.',
@@ -194,8 +194,8 @@ HIDE = Plot(
         ),
         page(
             (
-                "{t:night} {a} took a {lantern} and searched on {at:LOOK}.",
-                "{t:night} {a} {a~walked} through {the:LOOK} with a {lantern} and called.",
+                "{a} took a {lantern} and searched on {at:LOOK}.",
+                "{a} {a~walked} up and down {at:LOOK} with a {lantern} and called.",
             ),
             (
                 '{a.He} {a:sleepy}. "I won\'t go to bed without you," {a.he} said into the dark.',
@@ -288,7 +288,7 @@ PARCELS = Plot(
         ),
         page(
             (
-                "{a} {a~walked} {to:SECOND}, right down to the water. There lived {c.new}.",
+                "Then {a} {a~walked} {to:SECOND}. In a house by the water lived {c.new}.",
                 "The road went on {wide:as far as the eye could see}. {to:SECOND} {a} {a~walked}. There lived {c.new}.",
             ),
             (
@@ -359,7 +359,7 @@ PARCELS = Plot(
         ),
         page(
             (
-                "{t:nextday} {a} {a~marched} off {at:HOME} with the {basket}, under a blue sky.",
+                "{t:nextday} the sky {at:HOME} was blue, and {a} {a~marched} off with the {basket}.",
                 "{t:nextday} there was a full {basket} {at:HOME} again. {a} {a:happy} and took it on {a.his} arm.",
             ),
             (

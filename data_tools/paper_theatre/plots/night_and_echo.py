@@ -36,7 +36,7 @@ MONSTER = Plot(
             ),
             (
                 '"A monster?" {b} {b~yawned}. "I am not afraid of monsters."',
-                '{b} {b:sleepy}. "Monsters come on Fridays," {b.he} said, "and today is Tuesday."',
+                '{b} {b:sleepy}. "I eat monsters for breakfast," {b.he} said.',
             ),
         ),
         page(
@@ -45,7 +45,7 @@ MONSTER = Plot(
                 "Back {at:bedroom}, {b} looked at the wall. Three heads!",
             ),
             (
-                '"You are right," whispered {b}, {b:surprised.ing}. "It is Friday."',
+                '"I am not afraid of small monsters," whispered {b}, {b:surprised.ing}. "This is a big one."',
                 "[{ab}|{ab.They}|{ab.friends}] held on to each other, {near:cheek to cheek}. {SOUND}!",
             ),
         ),
@@ -96,7 +96,7 @@ MONSTER = Plot(
                 "It was no monster. It was {c.new}.",
             ),
             (
-                '"Please do not eat me," said {c}, {c:sad.ing}. {a} {a:surprised}. "We thought that you eat us!"',
+                '"Please do not eat me," said {c}, {c:sad.ing}. {a} {a:surprised}. "We thought you would eat us!"',
                 '{c.He} had {TREAT} in {c.his} hand, and {c.he} {c:surprised}. "Are you monsters?" {c.he} asked.',
             ),
         ),
@@ -107,7 +107,7 @@ MONSTER = Plot(
             ),
             (
                 "So {abc} {abc~sat} round the table {at:kitchen} and ate {TREAT} until {b} {b~dozed}.",
-                "{a} shared {TREAT} in three. {b} {b:cheering}, {c} {c~sat down}, and nobody was afraid.",
+                "{a.He} shared {TREAT} in three. {b} {b:cheering}, {c} {c~sat down}, and nobody was afraid.",
             ),
         ),
         page(
@@ -243,7 +243,7 @@ SWAP = Plot(
         "FIRST": ("meadow", "forest"),
         "SECOND": ("pond", "beach"),
         "PARTY": ("kitchen", "bedroom"),
-        "LAST": ("a daisy", "a button", "a feather", "a round pebble"),
+        "LAST": ("daisy", "button", "feather", "pebble"),
     },
     beats=(
         page(
@@ -286,17 +286,17 @@ SWAP = Plot(
         page(
             (
                 "Then it rained on a nest with three naked chicks. {a} {a:sad}.",
-                "A hen with seven chicks was out in the rain. {a} {a~stopped}.",
+                "Seven chicks were out in the rain. {a} {a~stopped}.",
             ),
             (
-                "Such tiny feet, {near:so close}!. Then {a.he} put the {umbrella} over the chicks.",
-                "{a.He} put the {umbrella} over the chicks, and for that {a.he} got {LAST}.",
+                "{a} bent {near:so close} that a beak touched {a.his} nose, and put up the {umbrella}. The mother gave {a.him} a {LAST}.",
+                "{a.He} put the {umbrella} over the chicks, and for that the mother gave {a.him} a {LAST}.",
             ),
         ),
         page(
             (
-                "{t:dusk} all that {a} had was {LAST}. {a.He} {a~sat down} by the road.",
-                "{t:dusk} {a} looked into {a.his} hand. From a fine big present to {LAST}!",
+                "{t:dusk} all that {a} had was a {LAST}. {a.He} {a~sat down} by the road.",
+                "{t:dusk} {a} looked into {a.his} hand. From a fine big present to a {LAST}!",
             ),
             (
                 '"I cannot give that to anyone," {a.he} said {a:sad.ly}.',
@@ -315,8 +315,8 @@ SWAP = Plot(
         ),
         page(
             (
-                "{a} held out {LAST}. \"It was bigger this morning,\" {a.he} said.",
-                '"First it was a ball," said {a}, {a:sad.ing}. "And now it is {LAST}."',
+                "{a} held out the {LAST}. \"It was bigger this morning,\" {a.he} said.",
+                '"First it was a ball," said {a}, {a:sad.ing}. "And now it is a {LAST}."',
             ),
             (
                 '{c} {c~sat down}. "And in between?" {c.he} asked. "Tell me!"',
@@ -329,7 +329,7 @@ SWAP = Plot(
                 "{a} {a~sat down} and told the whole long story, with every swap. {c} {c:surprised}.",
             ),
             (
-                '"That is the best present," said {c}, {c:happy,cheering.ing}. "A story, and {LAST} to remember it by!"',
+                '"That is the best present," said {c}, {c:happy,cheering.ing}. "A story, and a {LAST} to remember it by!"',
                 '"You gave four presents today," said {c}, {c:happy.ing}, "and I get the last one." {a} {a:surprised}.',
             ),
         ),
@@ -346,12 +346,12 @@ SWAP = Plot(
         ),
         page(
             (
-                "{t:nextday} {ac} were {at:HOME}. {c} wore {LAST} on a ribbon.",
-                "{t:nextday} {c} {c~walked} {to:HOME} to see {a}, with {LAST} on a ribbon.",
+                "{t:nextday} {ac} were {at:HOME}. {c} wore the {LAST} on a ribbon.",
+                "{t:nextday} {c} {c~walked} {to:HOME} to see {a}, with the {LAST} on a ribbon.",
             ),
             (
                 'On the way somebody threw {c.him} a {ball}. "Catch!" It was {b}, {b:waving.ing}.',
-                "There was {b} with the {ball}. And now it had come where {a} had wanted it all along. {a} {a~laughed}.",
+                "There was {b} with the {ball}. So it had come to {c} after all, and {a} {a~laughed}.",
             ),
         ),
     ),

@@ -61,11 +61,11 @@ SECRET = Plot(
         ),
         page(
             (
-                '"A secret is safe with me," said {a}. {a.He} wrote five letters into the sand with a stick.',
-                "{a} did not laugh. {a.He} took a stick and drew an M as big as a bed in the sand.",
+                '"A secret is safe with me," said {a}. {a.He} drew a big round letter in the sand with a stick.',
+                "{a} did not laugh. {a.He} took a stick and drew the letter M in the sand, as big as a bed.",
             ),
             (
-                '"Letters do not dance if you walk on them," {a.he} said. {b} {b~walked} along each one, {b:surprised.ing}.',
+                '"It cannot dance if you walk on it," {a.he} said. {b} {b~walked} along the line, {b:surprised.ing}.',
                 '"Walk along it, and say what it says," said {a}. {b} {b~marched} up and down. "Mmm!" {b.he} said.',
             ),
         ),
@@ -130,14 +130,14 @@ MISTAKE = Plot(
     values={
         "HOME": ("meadow", "garden", "village"),
         "HIDE": ("forest", "mountain"),
-        "PATCH": ("an old curtain", "a flowered tablecloth", "a spotted hanky", "a sleeve of a nightshirt"),
+        "PATCH": ("curtain", "flowered tablecloth", "spotted hanky", "nightshirt"),
     },
     beats=(
         page(
             opening("oneday", "HOME"),
             (
-                "Against the fence leaned a fine new {kite}. It was not {a.his}. {a.He} {a~walked} round it twice.",
-                "{a.He} {a~stared} at a {kite} as blue as plums. It was not {a.his}, and it said DO NOT TOUCH.",
+                "Against the fence leaned a fine new {kite}. It belonged to somebody else. {a.He} {a~walked} round it twice.",
+                "{a.He} {a~stared} at a {kite} as blue as plums. A label said DO NOT TOUCH.",
             ),
         ),
         page(
@@ -156,7 +156,7 @@ MISTAKE = Plot(
                 "{a} only wanted to look {near:closely}. But the {kite} was so light, and {a.he} {a~ran} with it, just a little.",
             ),
             (
-                "Only with one finger. Crack! {a.He} {a:surprised}.",
+                "Only for a moment. Crack! {a.He} {a:surprised}.",
                 'Crack! Something was broken. "Oh dear," {a.he} whispered, {a:surprised.ing}.',
             ),
         ),
@@ -182,7 +182,7 @@ MISTAKE = Plot(
         ),
         page(
             (
-                "On the path {at:HIDE}, {a} met {c.new}.",
+                "{At:HIDE}, {a} met {c.new}.",
                 "Somebody came up the path {at:HIDE}. It was {c.new}.",
             ),
             (
@@ -222,8 +222,8 @@ MISTAKE = Plot(
         ),
         page(
             (
-                "{t:night} {ab} glued the {kite} and patched it with {PATCH}.",
-                "{t:night} {a} held the stick, and {b} sewed {PATCH} over the hole in the {kite}.",
+                "{t:night} {ab} glued the {kite} and patched it with an old {PATCH}.",
+                "{t:night} {a} held the stick, and {b} sewed a piece of an old {PATCH} over the hole in the {kite}.",
             ),
             (
                 '{a} {a~yawned}. "Now it has a scar," {a.he} said. "Pirates have scars," said {b}. {b.He} {b:happy}.',
@@ -234,7 +234,7 @@ MISTAKE = Plot(
         page(
             (
                 "{t:nextday} the {kite} flew {at:HOME}. It rose until it was {wide:no bigger than a dot}.",
-                "{t:nextday}, {at:HOME}, the {kite} flew {wide:under the wide sky}, with {PATCH} shining in the middle.",
+                "{t:nextday}, {at:HOME}, the {kite} flew {wide:under the wide sky}, with the old {PATCH} shining in the middle.",
             ),
             (
                 '"Your turn," said {b}, and gave {a} the string. "You may touch it." {a} {a:cheering}.',
@@ -251,8 +251,8 @@ SHARING = Plot(
     values={
         "FIRST": ("garden", "meadow"),
         "SECOND": ("forest", "pond"),
-        "PEAK": ("mountain", "snowfield"),
-        "TASTE": ("plum", "honey", "nut", "lemon", "poppy seed"),
+        "PEAK": ("mountain",),
+        "TASTE": ("plum", "honey", "walnut", "lemon", "cherry"),
     },
     beats=(
         page(

@@ -48,6 +48,14 @@ class TruthPictures:
                 boxes[actor["slot"]] = [*map(min, old[:2], new[:2]), *map(max, old[2:], new[2:])]
         return boxes
 
+    def showing(self, slot: str) -> Tensor:
+        """Rows of the pictures in whose view a slot is; a record without a view is of the middle one."""
+        views = [truth.get("view", "middle") for truth in self.truths]
+        seen = {
+            view for view, truth in zip(views, self.truths, strict=True) if any(a["slot"] == slot for a in truth["actors"])
+        }
+        return torch.tensor([row for row, view in enumerate(views) if view in seen])
+
     def labels(self, attributes: tuple[str, ...], nobody: str) -> dict[str, list[str]]:
         """Class names of each attribute; the first attribute also gets the class `nobody`."""
         actors = [actor for truth in self.truths for actor in truth["actors"]]

@@ -53,6 +53,12 @@ def _meadow(p: Paint, time: str) -> str:
     return out
 
 
+@cache
+def forest_moon() -> str:
+    """The moon among the leaves, where the sky does not show."""
+    return circle(36, 26, 12, "#ffeaa0") + circle(42, 22, 10.5, paint_of("forest", "night")("#4b8556"))
+
+
 def _forest(p: Paint, time: str) -> str:
     out = rect(0, 30, 256, 170, {"day": "#b5dab4", "dusk": "#f7b57e", "night": "#2b4668"}[time])
     for x in (16, 62, 112, 160, 206, 246):
@@ -70,7 +76,7 @@ def _forest(p: Paint, time: str) -> str:
     for x in (20, 238):
         out += rect(x - 3, 236, 6, 10, p("#f5e6cc")) + path(f"M{x - 10},238 Q{x},222 {x + 10},238Z", p("#d9705c"))
     if time == "night":
-        out += circle(36, 26, 12, "#ffeaa0") + circle(42, 22, 10.5, p("#4b8556"))
+        out += forest_moon()
         out += "".join(
             circle(x, y, 2.4, "#ffe98a") for x, y in ((64, 96), (128, 76), (194, 104), (244, 130), (12, 140))
         )

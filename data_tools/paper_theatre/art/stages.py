@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 
-from data_tools.paper_theatre.art.places import INDOORS, land, paint_of, place
+from data_tools.paper_theatre.art.places import INDOORS, forest_moon, land, paint_of, place
 from data_tools.paper_theatre.art.shapes import circle, ellipse, group, line, path, rect
 from data_tools.paper_theatre.art.sky import ground_band, sky
 
@@ -69,6 +69,7 @@ def _landscape(name: str, time: str) -> str:
     left = 128 - side / 2
     out = sky(time)
     if name == "forest":
+        ground = ground.replace(forest_moon(), "")
         out += _crowns(paint("#5f9c68"), 22, 17) + _crowns(paint("#4b8556"), 30, 9)
     tile = window(left, WIDE_TOP, side, side, ground, "0 0 256 256")
     shown = left / WIDE_SCALE  # of the land beyond each edge

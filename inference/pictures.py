@@ -51,9 +51,8 @@ class TruthPictures:
     def showing(self, slot: str) -> Tensor:
         """Rows of the pictures in whose view a slot is; a record without a view is of the middle one."""
         views = [truth.get("view", "middle") for truth in self.truths]
-        seen = {
-            view for view, truth in zip(views, self.truths, strict=True) if any(a["slot"] == slot for a in truth["actors"])
-        }
+        here = [any(actor["slot"] == slot for actor in truth["actors"]) for truth in self.truths]
+        seen = {view for view, stands in zip(views, here, strict=True) if stands}
         return torch.tensor([row for row, view in enumerate(views) if view in seen])
 
     def labels(self, attributes: tuple[str, ...], nobody: str) -> dict[str, list[str]]:

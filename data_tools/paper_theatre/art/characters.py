@@ -89,7 +89,9 @@ def figure(look: Look, pose: str, expression: str) -> str:
     if pose == "sitting":
         return tail(look.species) + group(upper, f"translate(0 {SIT_DROP})") + legs_
     if pose == "walking":
-        upper = group(upper, "translate(-4 0) rotate(4 0 196)")
+        wide = look.species in NEWCOMERS  # manes and large ears stay inside the slot
+        lean = "translate(-4.6 0) rotate(3 0 196) scale(.94 1)" if wide else "translate(-4 0) rotate(4 0 196)"
+        upper = group(upper, lean)
     return tail(look.species) + legs_ + upper
 
 

@@ -33,7 +33,7 @@ def near(name: str, time: str) -> str:
 
 @cache
 def wide(name: str, time: str) -> str:
-    """The place from far away: outdoors more land and sky on all sides, indoors a house cut open like a doll's house."""
+    """The place from far away: outdoors more land and sky, indoors a house cut open like a doll's house."""
     return _doll_house(name, time) if name in INDOORS else _landscape(name, time)
 
 

@@ -83,9 +83,7 @@ def tell_long(seed: int, split: str, lengths: Sequence[int]) -> LongStory:
     return LongStory(title, tuple(told), heroes, tuple(pages))
 
 
-def _next_plot(
-    plots: Sequence[Plot], length: int, told: Sequence[str], rng: random.Random, all_heroes: bool
-) -> Plot:
+def _next_plot(plots: Sequence[Plot], length: int, told: Sequence[str], rng: random.Random, all_heroes: bool) -> Plot:
     """One of the plots told least often that fit into a chapter."""
     fitting = [plot for plot in plots if _needed(plot) <= length <= len(plot.beats) + 1]
     if all_heroes:

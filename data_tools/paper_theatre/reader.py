@@ -17,10 +17,10 @@ This is the contract of the paper theatre: what a page shows is a function of th
    before "who". Mentions joined by "and" or a comma are one subject. Possessives and object pronouns are none.
    A cue in a sentence without a subject says nothing.
 7. The props of a page are the prop words of its narration in order of mention, at most two.
-8. "Meanwhile" opens the second half of a page, which shows two places then: each half is read as a page would be, but both
-   have the time of day that the page ends with.
-9. Words of `language.VIEW_CUES` say from where a page is seen, near or wide; the last one wins. Nothing is said on a page of
-   two places, and nothing carries over.
+8. "Meanwhile" opens the second half of a page, which shows two places then: each half is read as a page would be,
+   but both have the time of day that the page ends with.
+9. Words of `language.VIEW_CUES` say from where a page is seen, near or wide; the last one wins. They say nothing on a
+   page of two places, and no view carries over.
 """
 
 from __future__ import annotations

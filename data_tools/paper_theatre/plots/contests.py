@@ -42,7 +42,7 @@ RACE = Plot(
         page(
             (
                 '"Ready, steady, go!" {b} {b~ran} {to:forest} like the wind and was gone.',
-                'One, two, three! {To:forest} {b} {b~raced}, and {b.his} feet hardly touched the ground.',
+                "One, two, three! {To:forest} {b} {b~raced}, and {b.his} feet hardly touched the ground.",
             ),
             (
                 '{a} {a~strolled} in and said good morning to a snail. "Good morning," {a.he} said. "I am in a race."',
@@ -97,7 +97,7 @@ RACE = Plot(
             ),
             (
                 "{c} {c:cheering}. {a} {a:surprised}.",
-                '"The winner!" called {c}, {c:cheering.ing}. {a} {a~blinked}. "Who? Me?"',
+                '"The winner!" called {c}, {c:cheering,waving.ing}. {a} {a~blinked}. "Who? Me?"',
             ),
         ),
         page(
@@ -167,7 +167,7 @@ CASTLE = Plot(
             ),
             (
                 "{b} dug a deep moat round the walls, and {b.he} {b:happy}. Neither looked up.",
-                '"Mine is taller," said {b}, {b:happy.ing}. "Mine is wider," said {a}, {a:angry.ing}.',
+                '"Mine is taller," said {b}, {b:happy,waving.ing}. "Mine is wider," said {a}, {a:angry.ing}.',
             ),
         ),
         page(
@@ -286,7 +286,7 @@ VOICE = Plot(
                 '"What is lost can be found," said {b}. [{ab}|{ab.They}|{ab.friends}] {ab~tiptoed} {to:forest} with a {basket}.',
             ),
             (
-                'Something sang in a tree. "There it is!" called {b}, {b:cheering.ing}. But it was only a robin.',
+                'Something sang in a tree. "There it is!" called {b}, {b:cheering,waving.ing}. But it was only a robin.',
                 '"Is it here?" {b} asked a hollow log. "Here, here," said the log. {b} {b:surprised}.',
             ),
         ),
@@ -336,7 +336,7 @@ VOICE = Plot(
                 'Then there was a tiny "la". {b} {b:surprised}. It came from {a}!',
             ),
             (
-                '"It was hiding from the noise," said {b}, {b:happy.ing}.',
+                '"It was hiding from the noise," said {b}, {b:happy,waving.ing}.',
                 '"There you are," said {a} to {a.his} voice, and {a.he} {a~laughed}. {b} {b:cheering}.',
             ),
             optional=True,

@@ -52,7 +52,7 @@ PROMISE = Plot(
             ),
             (
                 '"My boat is stuck in the sand!" called {c}, {c:waving,angry.ing}. "Will you push with me?" {a} {a:surprised}.',
-                '{c.He} pushed at a {boat} that would not move, {c:angry.ing}. {a} put down {a.his} things and {a~ran} to help.',
+                "{c.He} pushed at a {boat} that would not move, {c:angry.ing}. {a} put down {a.his} things and {a~ran} to help.",
             ),
         ),
         page(
@@ -68,7 +68,7 @@ PROMISE = Plot(
         page(
             (
                 "{c} listened to the whole story. Then {c.he} dug a pink shell out of the sand and {c:happy}.",
-                '"You want to carry the sea?" said {c}, {c:happy.ing}. {c.He} put a big white shell into the {basket}.',
+                '"You want to carry the sea?" said {c}, {c:happy,waving.ing}. {c.He} put a big white shell into the {basket}.',
             ),
             (
                 "{a} held it {near:so close} that it kissed {a.his} ear. Hush, hush, it went. {a.He} {a:surprised}.",
@@ -212,7 +212,7 @@ LETTER = Plot(
                 "{t:night} {abc} {abc~sat} round a fire {at:HOME}, and {c} baked pancakes as thin as paper.",
             ),
             (
-                '{b} {b~yawned}. "And who is all alone now?" {b.he} asked. "Nobody," said {c}, {c:happy.ing}.',
+                '{b} {b~yawned}. "And who is all alone now?" {b.he} asked. "Nobody," said {c}, {c:happy,waving.ing}.',
                 '"Tomorrow we send another bottle," said {a}, {a:sleepy.ing}. "Dear Nobody, there is room for you, too."',
             ),
         ),
@@ -221,7 +221,12 @@ LETTER = Plot(
 
 MOVING = Plot(
     name="two lights at night",
-    titles=("Two Lights at Night", "{b} Moves Away", "Good Night, {a}! Good Night, {b}!", "Three Times Short, Once Long"),
+    titles=(
+        "Two Lights at Night",
+        "{b} Moves Away",
+        "Good Night, {a}! Good Night, {b}!",
+        "Three Times Short, Once Long",
+    ),
     cast="ab",
     values={
         "HOME": ("village", "garden", "meadow"),

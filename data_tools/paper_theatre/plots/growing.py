@@ -45,7 +45,7 @@ INVENTION = Plot(
                 "{a} turned the crank. It hissed, it hopped, and it fell over.",
             ),
             (
-                '{a.He} {a:sad}. "Maybe it is shy," said {b}, {b:happy.ing}.',
+                '{a.He} {a:sad}. "Maybe it is shy," said {b}, {b:happy,waving.ing}.',
                 "{a.He} {a~stamped HIS foot}. {b} picked up the screw and {b:surprised}. It was still hot.",
             ),
         ),
@@ -56,7 +56,7 @@ INVENTION = Plot(
             ),
             (
                 '"Why are you helping?" asked {a}, {a:surprised.ing}. "I like {FRUIT} jam," said {b}.',
-                '"There it is!" called {b}, {b:happy.ing}. "A wheel with no job." {a} {a:surprised}.',
+                '"There it is!" called {b}, {b:happy,waving.ing}. "A wheel with no job." {a} {a:surprised}.',
             ),
         ),
         page(
@@ -116,7 +116,7 @@ INVENTION = Plot(
                 "{t:dusk} only the ripest {FRUIT} still hung {at:HOME}. {b} {b~sat down}, and {a} stepped on {b.his} shoulders.",
             ),
             (
-                'No machine at all! {a} broke it in two and gave {b} the bigger half. {b} {b:happy}.',
+                "No machine at all! {a} broke it in two and gave {b} the bigger half. {b} {b:happy}.",
                 '"Why did we not do that at once?" asked {b}. {a} {a~laughed}. "It would not have gone clank!"',
             ),
         ),
@@ -128,7 +128,6 @@ GARDEN = Plot(
     titles=("A Seed through the Seasons", "{a} Waits", "Nothing, Nothing, Something", "The Tallest Flower"),
     cast="ab",
     values={
-        "FROM": ("village", "meadow", "forest"),
         "SEED": ("striped", "round", "pointed", "speckled"),
         "NICK": ("Bartholomew", "Mister Green", "Lady Leaf", "Little Nothing"),
     },
@@ -167,7 +166,7 @@ GARDEN = Plot(
             ),
             (
                 '"{b}! It is here!" {a} {a:cheering}. "I call it {NICK}."',
-                "{a} {a:surprised}. {a.He} did not dare to breathe. \"Good morning, {NICK},\" {a.he} whispered.",
+                '{a} {a:surprised}. {a.He} did not dare to breathe. "Good morning, {NICK}," {a.he} whispered.',
             ),
         ),
         page(
@@ -226,8 +225,8 @@ GARDEN = Plot(
                 "{At:kitchen} {ab} {ab~sat} by the stove all winter and counted seeds into paper bags.",
             ),
             (
-                '"Ninety-nine," said {b}, {b:sleepy.ing}. "A hundred," said {a}, {a:happy.ing}.',
-                '{b} {b~dozed} at seventy, and {a} {a~giggled} and began again.',
+                '"Ninety-nine," said {b}, {b:sleepy.ing}. "A hundred," said {a}, {a:happy,waving.ing}.',
+                "{b} {b~dozed} at seventy, and {a} {a~giggled} and began again.",
             ),
             optional=True,
         ),
@@ -237,7 +236,7 @@ GARDEN = Plot(
                 "In spring {ab} sowed them {at:garden} and on both sides of the fence.",
             ),
             (
-                '"What will it be?" asked {b}, {b:happy.ing}. "Big," said {a}. [{ab}|{ab.They}] {ab~sat down} to wait.',
+                '"What will it be?" asked {b}, {b:happy,waving.ing}. "Big," said {a}. [{ab}|{ab.They}] {ab~sat down} to wait.',
                 '"Nothing yet," said {b}, and {b:happy}. "Nothing is how it begins," said {a}, {a:waving,happy.ing}.',
             ),
         ),
@@ -297,7 +296,7 @@ FLOOD = Plot(
                 "{b} looked for a raft, and there was none. {b.He} {b:sad}.",
             ),
             (
-                'Then a bathtub came floating by. "There it is!" said {a}, {a:cheering.ing}.',
+                'Then a bathtub came floating by. "There it is!" said {a}, {a:cheering,waving.ing}.',
                 '"What about that?" asked {a}, {a:surprised.ing}. It was a bathtub with a yellow sponge in it.',
             ),
         ),
@@ -348,7 +347,7 @@ FLOOD = Plot(
                 "{t:night} a little fire burned, and {abc} {abc~sat} round it with wet socks on sticks.",
             ),
             (
-                '"I was afraid," said {c}. "So was I," said {a}, {a:sleepy.ing}. "Me too," said {b}, {b:happy.ing}.',
+                '"I was afraid," said {c}. "So was I," said {a}, {a:sleepy.ing}. "Me too," said {b}, {b:happy,waving.ing}.',
                 "The rain grew thin. {c} {c~yawned}, and {b} {b~yawned}, and then it was still.",
             ),
             optional=True,
@@ -360,7 +359,7 @@ FLOOD = Plot(
             ),
             (
                 "{c} put the {SAVED} on the fence to dry. {a} closed the {umbrella} and {a:cheering}.",
-                '"Where does the bathtub go?" asked {b}, {b:happy.ing}. "Nowhere," said {a}. "You never know." {c} {c~laughed}.',
+                '"Where does the bathtub go?" asked {b}, {b:happy,waving.ing}. "Nowhere," said {a}. "You never know." {c} {c~laughed}.',
             ),
         ),
     ),

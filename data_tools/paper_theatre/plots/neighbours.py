@@ -73,7 +73,7 @@ STRANGER = Plot(
         page(
             (
                 '"{HELLO}," said {a}, very slowly. {c} {c:surprised}.',
-                "{a} did not know what to say. So {a.he} said \"{HELLO}\". {c} {c:surprised}.",
+                '{a} did not know what to say. So {a.he} said "{HELLO}". {c} {c:surprised}.',
             ),
             (
                 "Then {c.he} {c~smiled} all over {c.his} face, {near:so close} that {a} had to smile, too.",
@@ -102,7 +102,7 @@ STRANGER = Plot(
         ),
         page(
             (
-                "{b} {b~sat down} beside {c}, out of breath. \"I was not nice to you,\" {b.he} said.",
+                '{b} {b~sat down} beside {c}, out of breath. "I was not nice to you," {b.he} said.',
                 '"I am sorry," said {b} {b:sad.ly}. {c} did not know that word either. But {c.he} knew that face.',
             ),
             (
@@ -149,7 +149,7 @@ HIDE = Plot(
             ),
             (
                 '"You will never find me!" said {b}, {b:happy,waving.ing}. {a} {a~laughed}. "I always find you!"',
-                '"Count to a hundred," said {b}, {b:happy.ing}. "And no peeping!" {a} {a~sat down} and shut {a.his} eyes.',
+                '"Count to a hundred," said {b}, {b:happy,waving.ing}. "And no peeping!" {a} {a~sat down} and shut {a.his} eyes.',
             ),
         ),
         page(
@@ -263,7 +263,7 @@ PARCELS = Plot(
             opening("oneday", "HOME"),
             (
                 "It was {a.his} first day with the post. {a.He} put two parcels into a {basket} and {a~marched} off.",
-                "{a.He} had a new job. With a {basket} of parcels on {a.his} arm {a.he} {a:cheering}. \"The post! The post!\"",
+                '{a.He} had a new job. With a {basket} of parcels on {a.his} arm {a.he} {a:cheering}. "The post! The post!"',
             ),
         ),
         page(
@@ -283,7 +283,7 @@ PARCELS = Plot(
             ),
             (
                 '{b} {b:sleepy}. "I have ordered a {TWO}," {b.he} said. "Something quiet." {a} {a~waved}. "Here it is!"',
-                '"That will be my {TWO}!" said {b}, {b:happy.ing}. {a} gave {b.him} the parcel and {a~ran} on.',
+                '"That will be my {TWO}!" said {b}, {b:happy,waving.ing}. {a} gave {b.him} the parcel and {a~ran} on.',
             ),
         ),
         page(
@@ -292,7 +292,7 @@ PARCELS = Plot(
                 "The road went on {wide:as far as the eye could see}. {to:SECOND} {a} {a~walked}. There lived {c.new}.",
             ),
             (
-                '"At last! My {ONE}!" called {c}, {c:cheering.ing}. {a} {a:happy}.',
+                '"At last! My {ONE}!" called {c}, {c:cheering,waving.ing}. {a} {a:happy}.',
                 '{c} {c~danced} on the step. "I have wished for a {ONE} all year!" {a} gave {c.him} the parcel.',
             ),
         ),
@@ -323,7 +323,7 @@ PARCELS = Plot(
             ),
             (
                 '{b} {b~danced} up and down with the {ONE}. "I never knew that I like noise!" {b.he} called.',
-                '"You cannot have it back!" said {b}, {b:cheering.ing}, and held the {ONE} tight. {a} {a:surprised}.',
+                '"You cannot have it back!" said {b}, {b:cheering,waving.ing}, and held the {ONE} tight. {a} {a:surprised}.',
             ),
         ),
         page(
@@ -364,7 +364,7 @@ PARCELS = Plot(
             ),
             (
                 '{a.He} had written every label twice, in wax. "The post!" {a.he} called, {a:waving.ing}. "The right post!"',
-                '"What if it rains?" asked {b}, {b:happy.ing}. "Then it will be a surprise," said {a}.',
+                '"What if it rains?" asked {b}, {b:happy,waving.ing}. "Then it will be a surprise," said {a}.',
             ),
         ),
     ),

@@ -125,7 +125,7 @@ MONSTER = Plot(
 
 ECHO = Plot(
     name="the voice in the rocks",
-    titles=("The Voice in the Rocks", "{a} Meets an Echo", "Hello, Hello!", "Who Shouts Back?"),
+    titles=("The Voice in the Rocks", "{a} and the Echo", "Hello, Hello!", "Who Shouts Back?"),
     cast="abc",
     held_out=True,
     values={
@@ -198,7 +198,7 @@ ECHO = Plot(
             ),
             (
                 '"It gives back what you give it," {c.he} whispered. "Try something kind." {a} {a:surprised}.',
-                '"Say to it what you would like to hear," said {c}, {c:happy.ing}. {a} {a:surprised}.',
+                '"Say to it what you would like to hear," said {c}, {c:happy,waving.ing}. {a} {a:surprised}.',
             ),
         ),
         page(
@@ -269,7 +269,7 @@ SWAP = Plot(
                 "{a} thought for a moment. Then {a.he} gave {b.him} the {ball} and took the {kite}. {b} {b:cheering}.",
             ),
             (
-                '"A kite is a fine present, too," said {a}, {a:happy.ing}.',
+                '"A kite is a fine present, too," said {a}, {a:happy,waving.ing}.',
                 "So now it was a {kite}, and {a} {a~hurried} on.",
             ),
         ),
@@ -309,18 +309,18 @@ SWAP = Plot(
                 "The birthday child {at:PARTY} was {c.new}. {a} {a~tiptoed} in.",
             ),
             (
-                '"At last!" called {c}, {c:cheering.ing}. {a} hid {a.his} hands, {a:sad.ing}.',
+                '"At last!" called {c}, {c:cheering,waving.ing}. {a} hid {a.his} hands, {a:sad.ing}.',
                 "{c} {c~waved} from behind a {cake}. {a} {a:sad}.",
             ),
         ),
         page(
             (
-                "{a} held out the {LAST}. \"It was bigger this morning,\" {a.he} said.",
+                '{a} held out the {LAST}. "It was bigger this morning," {a.he} said.',
                 '"First it was a ball," said {a}, {a:sad.ing}. "And now it is a {LAST}."',
             ),
             (
                 '{c} {c~sat down}. "And in between?" {c.he} asked. "Tell me!"',
-                "{c} looked at it {near:closely}. {c.He} {c:surprised}. \"How did that happen?\"",
+                '{c} looked at it {near:closely}. {c.He} {c:surprised}. "How did that happen?"',
             ),
         ),
         page(
@@ -330,7 +330,7 @@ SWAP = Plot(
             ),
             (
                 '"That is the best present," said {c}, {c:happy,cheering.ing}. "A story, and a {LAST} to remember it by!"',
-                '"You gave four presents today," said {c}, {c:happy.ing}, "and I get the last one." {a} {a:surprised}.',
+                '"You gave four presents today," said {c}, {c:happy,waving.ing}, "and I get the last one." {a} {a:surprised}.',
             ),
         ),
         page(

@@ -81,12 +81,12 @@ SECRET = Plot(
         ),
         page(
             (
-                "{c} saw them go. {c.He} {c~tiptoed} up. \"What are you two doing?\" {c.he} asked.",
+                '{c} saw them go. {c.He} {c~tiptoed} up. "What are you two doing?" {c.he} asked.',
                 'Once {c} {c~crept} up behind them. "What is the secret?" {c.he} asked.',
             ),
             (
                 '"We are, well, walking," said {a}. {c} {c:surprised}. {b} {b:happy} and held {a.his} hand.',
-                '{a} said not a word. {c} {c:angry}, but a promise is a promise. {b} {b:happy}.',
+                "{a} said not a word. {c} {c:angry}, but a promise is a promise. {b} {b:happy}.",
             ),
             optional=True,
         ),
@@ -117,7 +117,7 @@ SECRET = Plot(
             ),
             (
                 '"How did you do that?" asked {c}, {c:surprised.ing}. {b} {b~waved} to {a}. "That is a secret."',
-                'Nobody coughed. {c} {c:cheering}. {a} {a~sat} there and said nothing, {a:happy.ing}.',
+                "Nobody coughed. {c} {c:cheering}. {a} {a~sat} there and said nothing, {a:happy.ing}.",
             ),
         ),
     ),
@@ -176,7 +176,7 @@ MISTAKE = Plot(
                 "All afternoon {a} {a~sat} {at:HIDE} and ate no cherries, although there were cherries.",
             ),
             (
-                '{meanwhile:HOME} {b} found the {kite}. {b.He} {b~wept}.',
+                "{meanwhile:HOME} {b} found the {kite}. {b.He} {b~wept}.",
                 '{meanwhile:HOME} {b} bent over the {kite}. "Who did this?" {b.he} asked, {b:angry,sad.ing}.',
             ),
         ),
@@ -258,7 +258,7 @@ SHARING = Plot(
         page(
             opening("oneday", "kitchen"),
             (
-                "Out of the oven came a {TASTE} {cake}. \"All for me,\" {a.he} said, and {a.he} {a~danced}.",
+                'Out of the oven came a {TASTE} {cake}. "All for me," {a.he} said, and {a.he} {a~danced}.',
                 '{a.He} had baked a {TASTE} {cake}, and it smelled so good that {a.he} {a~jumped}. "Not one crumb for anyone else!"',
             ),
         ),
@@ -358,7 +358,7 @@ SHARING = Plot(
                 "{t:nextday} {abc} {abc~danced} round the oven {at:kitchen} with flour on their noses.",
             ),
             (
-                '"Another {cake}?" asked {b}. "Three," said {a}, {a:happy.ing}. "One for you, and one for you, and one for the neighbours."',
+                '"Another {cake}?" asked {b}. "Three," said {a}, {a:happy,waving.ing}. "One for you, and one for you, and one for the neighbours."',
                 '"Who gets the last crumb?" asked {c}, {c:sleepy,happy.ing}. "The beetle," said {a}. {b} {b:cheering}.',
             ),
         ),

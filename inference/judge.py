@@ -118,9 +118,10 @@ def train(
     judge = judge.to(memory_format=torch.channels_last).train()
     optimizer = torch.optim.AdamW(judge.parameters(), lr=2e-3, weight_decay=0.02)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=4e-3, total_steps=steps)
+    showing = {slot: pictures.showing(slot) for slot in judge.config.slots}
     for _ in track(range(steps), "training the judge"):
         slot = list(judge.config.slots)[torch.randint(len(judge.config.slots), ()).item()]
-        rows = torch.randint(len(pictures), (batch_size,))
+        rows = showing[slot][torch.randint(len(showing[slot]), (batch_size,))]
         targets = pictures.targets(rows, slot, judge.config.labels, NOBODY)
         shift = torch.randint(-2, 3, (2,)).tolist()
         pixels = torch.roll(pictures.pixels(rows), shift, (2, 3))

@@ -48,6 +48,13 @@ class TruthPictures:
                 boxes[actor["slot"]] = [*map(min, old[:2], new[:2]), *map(max, old[2:], new[2:])]
         return boxes
 
+    def showing(self, slot: str) -> Tensor:
+        """Rows of the pictures in whose view a slot is; a record without a view is of the middle one."""
+        views = [truth.get("view", "middle") for truth in self.truths]
+        here = [any(actor["slot"] == slot for actor in truth["actors"]) for truth in self.truths]
+        seen = {view for view, stands in zip(views, here, strict=True) if stands}
+        return torch.tensor([row for row, view in enumerate(views) if view in seen])
+
     def labels(self, attributes: tuple[str, ...], nobody: str) -> dict[str, list[str]]:
         """Class names of each attribute; the first attribute also gets the class `nobody`."""
         actors = [actor for truth in self.truths for actor in truth["actors"]]

@@ -6,7 +6,7 @@ import random
 
 from data_tools.paper_theatre.names import names_of
 from data_tools.paper_theatre.script import Member
-from data_tools.paper_theatre.world import HATS, HELD_OUT_LOOKS, OUTFITS, SPECIES, Look
+from data_tools.paper_theatre.world import HATS, HELD_OUT_LOOKS, OUTFITS, PRONOUN_OF_SPECIES, SPECIES, Look
 
 SPLITS = ("train", "heldout")
 
@@ -33,7 +33,7 @@ def cast(letters: str, split: str, rng: random.Random) -> dict[str, Member]:
     while True:
         looks = [draw_look(split, rng, held_out=i == special) for i in range(len(letters))]
         distinct = all(len({getattr(look, key) for look in looks}) == len(looks) for key in ("species", "outfit"))
-        fitting = all(p == "she" for look, p in zip(looks, pronouns, strict=False) if look.outfit == "purple dress")
+        fitting = all(fits(look, pronoun) for look, pronoun in zip(looks, pronouns, strict=False))
         if distinct and fitting:
             break
     members: dict[str, Member] = {}
@@ -43,6 +43,13 @@ def cast(letters: str, split: str, rng: random.Random) -> dict[str, Member]:
         free = [n for n in names_of(split, pronoun) if n[0] not in {t[0] for t in taken}]
         members[letter] = Member(rng.choice(free), pronoun, look)
     return members
+
+
+def fits(look: Look, pronoun: str) -> bool:
+    """Whether a character of that look can be a "she" or a "he"; who wears the purple dress is a she."""
+    return PRONOUN_OF_SPECIES.get(look.species, pronoun) == pronoun and (
+        look.outfit != "purple dress" or pronoun == "she"
+    )
 
 
 def draw_look(split: str, rng: random.Random, held_out: bool = False) -> Look:

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from itertools import permutations
 
 from data_tools.paper_theatre.casting import cast
-from data_tools.paper_theatre.plots import PLOTS, Beat, Plot
+from data_tools.paper_theatre.plots import Beat, Plot
 from data_tools.paper_theatre.plots.plot import page as beat
 from data_tools.paper_theatre.script import Member, Page, Script
-from data_tools.paper_theatre.stories import WORDS, write_beat
+from data_tools.paper_theatre.stories import WORDS, plots_of, write_beat
 
 # Without descriptions some wordings are shorter than any in a training story.
 LONG_WORDS = range(14, WORDS.stop)
@@ -56,19 +56,20 @@ def tell_long(seed: int, split: str, lengths: Sequence[int]) -> LongStory:
 
     Args:
         seed: Number of the story.
-        split: "train" or "heldout", as for `stories.tell`.
+        split: One of `stories.SPLITS`, as for `stories.tell`.
         lengths: Pages of each chapter, such as `seedstory.layout.chapters` gives.
 
     Raises:
         ValueError: The split is unknown, or no plot can be told in a chapter's number of pages.
     """
     rng = random.Random(f"long-{split}-{seed}")
-    members = cast("abc", split, rng)
+    plots, cast_split = plots_of(split)
+    members = cast("abc", cast_split, rng)
     told: list[str] = []
     pages: list[Page] = []
     script = Script(members, {}, rng)
     for number, length in enumerate(lengths):
-        plot = _next_plot(length, told, rng, all_heroes=number == 0)
+        plot = _next_plot(plots, length, told, rng, all_heroes=number == 0)
         told.append(plot.name)
         values = {key: rng.choice(choices) for key, choices in plot.values.items()}
         script = script.next_chapter(_roles(members, rng) if number else members, values)
@@ -82,9 +83,9 @@ def tell_long(seed: int, split: str, lengths: Sequence[int]) -> LongStory:
     return LongStory(title, tuple(told), heroes, tuple(pages))
 
 
-def _next_plot(length: int, told: Sequence[str], rng: random.Random, all_heroes: bool) -> Plot:
+def _next_plot(plots: Sequence[Plot], length: int, told: Sequence[str], rng: random.Random, all_heroes: bool) -> Plot:
     """One of the plots told least often that fit into a chapter."""
-    fitting = [plot for plot in PLOTS if _needed(plot) <= length <= len(plot.beats) + 1]
+    fitting = [plot for plot in plots if _needed(plot) <= length <= len(plot.beats) + 1]
     if all_heroes:
         fitting = [plot for plot in fitting if plot.cast == "abc"]
     if not fitting:

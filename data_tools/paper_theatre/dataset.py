@@ -70,7 +70,11 @@ def write_all(write: Callable[[Job], StoryRecord], jobs: list[Job], workers: int
 
 
 def scene_truth(scene: Scene) -> dict[str, Any]:
-    """What a scene shows, as it stands in a record's `pages`."""
+    """What a scene shows, as it stands in a record's `pages`.
+
+    `view` is that of the world, or "split" for a page of two places. Then `place` and `props` are those of the left
+    half, `meanwhile` holds those of the right half, and each actor has the `place` where it is.
+    """
     actors = [
         {
             "name": actor.name,
@@ -81,9 +85,15 @@ def scene_truth(scene: Scene) -> dict[str, Any]:
             "expression": actor.expression,
             "slot": slot,
         }
-        for actor, slot in zip(scene.actors, scene.slots, strict=True)
+        for actor, slot in zip(scene.everyone, scene.slots, strict=True)
     ]
-    return {"place": scene.place, "time": scene.time, "actors": actors, "props": list(scene.props)}
+    truth = {"place": scene.place, "time": scene.time, "actors": actors, "props": list(scene.props)}
+    truth["view"] = scene.layout
+    if scene.meanwhile:
+        places = [half.place for half in scene.halves for _ in half.actors]
+        truth["actors"] = [actor | {"place": place} for actor, place in zip(actors, places, strict=True)]
+        truth["meanwhile"] = {"place": scene.meanwhile.place, "props": list(scene.meanwhile.props)}
+    return truth
 
 
 def page_truth(page: Page, boxes: list[Box]) -> dict[str, Any]:

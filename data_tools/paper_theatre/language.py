@@ -36,6 +36,24 @@ TIME_CUES: dict[str, str] = (
     | dict.fromkeys(("night", "midnight", "moon", "moonlight", "stars", "starlight"), "night")
 )
 
+# Words that say from where the page is seen; a page has the last view it names, and no view lasts longer than its page.
+VIEW_CUES: dict[str, str] = dict.fromkeys(
+    ("so close", "closely", "nose to nose", "cheek to cheek", "face to face"), "near"
+) | dict.fromkeys(
+    (
+        "as far as the eye could see",
+        "no bigger than a dot",
+        "no bigger than ants",
+        "far, far below",
+        "under the wide sky",
+        "all across the land",
+    ),
+    "wide",
+)
+VIEW = re.compile("|".join(rf"\b{cue}\b" for cue in VIEW_CUES), re.IGNORECASE)
+# Opens the second half of a page that shows two places.
+MEANWHILE = "Meanwhile"
+
 # Verb phrases that follow a subject; HIS becomes the subject's possessive pronoun.
 PHRASES: dict[str, tuple[str, ...]] = {
     "happy": (
@@ -152,10 +170,13 @@ TIMES_SAID: dict[str, tuple[str, tuple[str, ...]]] = {
     "night": ("night", ("that night", "late that night", "when night came", "when the moon came up")),
 }
 
-ADJECTIVES = (
+ADJECTIVES = tuple(
     "small little young kind curious brave clever gentle jolly shy bold friendly busy lively careful dreamy cheerful "
-    "polite quick merry"
-).split()
+    "polite quick merry".split()
+)
+# Nobody says "a little grandfather".
+GROWN_UP = frozenset(("grandmother", "grandfather"))
+ADJECTIVES_OF_GROWN_UPS = tuple(word for word in ADJECTIVES if word not in ("small", "little", "young"))
 # A whole clause that opens a story or a page: NAME first.
 INTRODUCE = (
     "NAME was a ADJ SPECIES in WEAR",
@@ -209,6 +230,11 @@ def wear(look: Look) -> str:
     """What a character wears, as a noun phrase: `a red coat and a straw hat`."""
     hat = "" if look.hat == "none" else " and " + with_article(look.hat)
     return with_article(look.outfit) + hat
+
+
+def adjectives(species: str) -> tuple[str, ...]:
+    """The adjectives that may introduce a character."""
+    return ADJECTIVES_OF_GROWN_UPS if species in GROWN_UP else ADJECTIVES
 
 
 def fix_articles(text: str) -> str:

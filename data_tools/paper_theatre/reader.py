@@ -17,19 +17,26 @@ This is the contract of the paper theatre: what a page shows is a function of th
    before "who". Mentions joined by "and" or a comma are one subject. Possessives and object pronouns are none.
    A cue in a sentence without a subject says nothing.
 7. The props of a page are the prop words of its narration in order of mention, at most two.
+8. "Meanwhile" opens the second half of a page, which shows two places then: each half is read as a page would be,
+   but both have the time of day that the page ends with.
+9. Words of `language.VIEW_CUES` say from where a page is seen, near or wide; the last one wins. They say nothing on a
+   page of two places, and no view carries over.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from data_tools.paper_theatre.language import (
     BASE_PRONOUN,
     CUES,
+    MEANWHILE,
     PLACE_CUES,
     SUBJECT,
     TIME_CUES,
+    VIEW,
+    VIEW_CUES,
     Discourse,
     is_expression,
 )
@@ -42,6 +49,7 @@ _CONJUNCTIONS = set("and but while when as because until so before that then if 
 _SAYING = set("said asked called whispered shouted answered replied added told begged".split())
 # Words that may stand between a clause's beginning and its subject.
 _THROUGH = _CONJUNCTIONS | set("soon suddenly now even finally at last little poor dear still both once yes".split())
+_MEANWHILE = re.compile(rf"\b{MEANWHILE}\b,?")
 _DUSK = re.compile(r"\bsun (went down|was setting|sank)\b")
 
 
@@ -83,6 +91,19 @@ class Reader:
         narration = re.sub(r'"[^"]*"', f" {_QUOTE} ", caption)
         if '"' in narration:
             raise ValueError("a quotation is not closed")
+        halves = _MEANWHILE.split(narration)
+        if len(halves) > 2:
+            raise ValueError("a page shows two places at most")
+        told = [self._half(half) for half in halves]
+        if self.time is None:
+            raise ValueError("no place or no time of day is named yet")
+        scenes = [Scene(place, self.time, actors, props) for place, actors, props in told]
+        scene = replace(scenes[0], meanwhile=scenes[1]) if len(scenes) > 1 else scenes[0]
+        views = VIEW.findall(narration)
+        return replace(scene, view=VIEW_CUES[views[-1].lower()]) if views and len(scenes) == 1 else scene
+
+    def _half(self, narration: str) -> tuple[str, tuple[Actor, ...], tuple[str, ...]]:
+        """The place, actors and props of a page, or of one half of a page of two places."""
         self._discourse.turn_page()
         said: dict[int, dict[str, str]] = {}
         props: list[str] = []
@@ -98,14 +119,14 @@ class Reader:
                     props.append(word)
             if _DUSK.search(sentence):
                 self.time = "dusk"
-        if self.place is None or self.time is None:
+        if self.place is None:
             raise ValueError("no place or no time of day is named yet")
         actors = tuple(
             Actor(self.looks[i], said.get(i, {}).get("pose", "standing"), said.get(i, {}).get("mood", "happy"), name)
             for i, name in enumerate(self.names)
             if i in self._discourse.page
         )
-        return Scene(self.place, self.time, actors, tuple(props))
+        return self.place, actors, tuple(props)
 
     def _introduce(self, sentence: str, tokens: list[str]) -> None:
         """Takes in a name that is new in this sentence, with its look."""

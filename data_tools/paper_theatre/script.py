@@ -12,6 +12,8 @@ A template is English with slots. Characters are the letters a, b and c:
                             several after the colon are a choice: {a:sitting,waving}
     {a~ran home}            these very words, which must hold a cue; HIS is the character's possessive
     {at:pond} {to:pond} {the:pond}  a place: "by the pond", "down to the pond", "the pond"
+    {near:so close that}    these very words, which must hold a cue of the view (`language.VIEW_CUES`); also {wide:...}
+    {meanwhile:pond}        "Meanwhile, by the pond,": the rest of the page happens there (two places on one page)
     {t:night}               a time of day (`language.TIMES_SAID`); {At:pond}, {To:pond}, {T:night} begin with a capital
     {kite}                  a prop
     {WORD}                  a value of the plot, as in {at:HOME} or {PROP}
@@ -24,10 +26,9 @@ from __future__ import annotations
 import random
 import re
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from data_tools.paper_theatre.language import (
-    ADJECTIVES,
     AT,
     CUES,
     FORMS,
@@ -35,11 +36,15 @@ from data_tools.paper_theatre.language import (
     FRIENDS,
     INTRODUCE,
     KNOWN,
+    MEANWHILE,
     NEWCOMER,
     THERE,
     TIMES_SAID,
     TO,
+    VIEW,
+    VIEW_CUES,
     Discourse,
+    adjectives,
     fix_articles,
     is_expression,
     wear,
@@ -105,9 +110,9 @@ class Script:
         """
         self._text, self._quoted = "", False
         self._spans: list[tuple[int, int, int]] = []
-        self._said: dict[int, dict[str, str]] = {}
-        self._props: list[str] = []
-        self.discourse.turn_page()
+        self._view = ""
+        self._first: tuple[str, tuple[Actor, ...], tuple[str, ...]] | None = None
+        self._begin()
         template = choose(template, self.rng)
         end = 0
         for slot in _SLOT.finditer(template):
@@ -117,14 +122,27 @@ class Script:
         self._emit(template[end:])
         if self.place is None or self.time is None:
             raise ValueError(f"the first page must name place and time: {template}")
-        actors = tuple(
+        scene = Scene(self.place, self.time, self._actors(), tuple(self._props))
+        if self._first:
+            place, actors, props = self._first
+            scene = Scene(place, self.time, actors, props, meanwhile=scene)
+        if self._view:
+            scene = replace(scene, view=self._view)
+        return Page(_capitals(self._text), scene, tuple(self._spans))
+
+    def _begin(self) -> None:
+        """Begins a page, or its second half."""
+        self._said: dict[int, dict[str, str]] = {}
+        self._props: list[str] = []
+        self.discourse.turn_page()
+
+    def _actors(self) -> tuple[Actor, ...]:
+        return tuple(
             Actor(member.look, said.get("pose", "standing"), said.get("mood", "happy"), member.name)
             for i, member in enumerate(self.cast[letter] for letter in self.order)
             if i in self.discourse.page
             for said in [self._said.get(i, {})]
         )
-        scene = Scene(self.place, self.time, actors, tuple(self._props))
-        return Page(_capitals(self._text), scene, tuple(self._spans))
 
     def snapshot(self) -> Script:
         """A copy to go back to; the random numbers go on."""
@@ -159,6 +177,10 @@ class Script:
             self._person(who[1], who[2] or "", who[3] or "")
         elif kind in ("at", "to", "the"):
             self._go(kind, self.values.get(value, value))
+        elif kind == "meanwhile":
+            self._meanwhile(self.values.get(value, value))
+        elif kind in ("near", "wide"):
+            self._see(kind, value)
         elif kind == "t":
             time, phrases = TIMES_SAID[value]
             self._emit(self._cased(self.rng.choice(phrases)))
@@ -180,6 +202,22 @@ class Script:
         if not self._quoted:
             self.place = place
 
+    def _meanwhile(self, place: str) -> None:
+        if self._first or self._view or self._quoted or self.place is None:
+            raise ValueError("a page has at most two places and no view then, and names its first place first")
+        self._first = (self.place, self._actors(), tuple(self._props))
+        self._begin()
+        self._emit(f"{MEANWHILE}, ")
+        self._go("at", place)
+        self._emit(",")
+
+    def _see(self, view: str, words: str) -> None:
+        cue = VIEW.search(words)
+        if not cue or VIEW_CUES[cue[0].lower()] != view or self._quoted or self._first:
+            raise ValueError(f"no cue of a {view} view, inside quotes, or on a page of two places: {words!r}")
+        self._view = view
+        self._emit(words)
+
     def _cased(self, text: str) -> str:
         return text[0].upper() + text[1:] if self._capital else text
 
@@ -189,7 +227,8 @@ class Script:
             cue = self.rng.choice(options.split(","))
             phrases = [p for p in FORMS[form][cue] if "HIS" not in p or self._clear(letters)]
             fresh = [p for p in phrases if not set(p.split()) & set(CUES) & set(re.findall(r"\w+", self._text))]
-            self._verb(letters, self.rng.choice(fresh or phrases))
+            phrase = self.rng.choice(fresh or phrases)
+            self._verb(letters, re.sub("^was ", "were ", phrase) if len(letters) > 1 else phrase)
         elif kind == "~":
             self._verb(letters, what)
         elif what in ("is", "there", "new"):
@@ -227,7 +266,7 @@ class Script:
         member = self.cast[letter]
         pattern = self.rng.choice({"is": INTRODUCE, "there": THERE, "new": NEWCOMER}[what])
         pattern = pattern.replace("SPECIES", member.look.species).replace("WEAR", wear(member.look))
-        pattern = pattern.replace("ADJ", self.rng.choice(ADJECTIVES))
+        pattern = pattern.replace("ADJ", self.rng.choice(adjectives(member.look.species)))
         before, after = fix_articles(pattern).split("NAME")
         self.order.append(letter)
         self.discourse.pronouns.append(member.pronoun)

@@ -9,6 +9,14 @@ from data_tools.paper_theatre.casting import cast
 from data_tools.paper_theatre.plots import PLOTS, Beat, Plot
 from data_tools.paper_theatre.script import Member, Page, Script
 
+# The plots, and whose names and looks, of each split.
+TRAIN_PLOTS = tuple(plot for plot in PLOTS if not plot.held_out)
+HELD_OUT_PLOTS = tuple(plot for plot in PLOTS if plot.held_out)
+SPLITS: dict[str, tuple[tuple[Plot, ...], str]] = {
+    "train": (TRAIN_PLOTS, "train"),
+    "heldout": (TRAIN_PLOTS, "heldout"),
+    "heldout-plots": (HELD_OUT_PLOTS, "heldout"),
+}
 PAGES = range(8, 13)
 WORDS = range(18, 41)
 _TRIES = 60
@@ -36,18 +44,20 @@ def tell(seed: int, split: str, plot: str | None = None) -> Story:
 
     Args:
         seed: Number of the story.
-        split: "train" or "heldout"; the two share neither names nor held-out looks.
-        plot: Name of a plot, or None for the seed's own choice.
+        split: One of `SPLITS`. "heldout" shares neither names nor held-out looks with "train", "heldout-plots" no plot
+            either.
+        plot: Name of a plot of the split, or None for the seed's own choice.
 
     Returns:
         The story, 8 to 12 pages of 18 to 40 words.
 
     Raises:
-        ValueError: The split or the plot is unknown.
+        ValueError: The split is unknown, or the plot is none of its plots.
     """
+    plots, cast_split = plots_of(split)
     rng = random.Random(f"{split}-{seed}")
-    chosen = PLOTS[rng.randrange(len(PLOTS))] if plot is None else _plot(plot)
-    members = cast(chosen.cast, split, rng)
+    chosen = plots[rng.randrange(len(plots))] if plot is None else _plot(plot, plots)
+    members = cast(chosen.cast, cast_split, rng)
     values = {key: rng.choice(choices) for key, choices in chosen.values.items()}
     script = Script(members, values, rng)
     pages = []
@@ -62,11 +72,18 @@ def tell(seed: int, split: str, plot: str | None = None) -> Story:
     return Story(title, chosen.name, tuple(members[letter] for letter in script.order), tuple(pages))
 
 
-def _plot(name: str) -> Plot:
-    for plot in PLOTS:
+def plots_of(split: str) -> tuple[tuple[Plot, ...], str]:
+    """The plots of a split, and the split whose names and looks its casts have."""
+    if split not in SPLITS:
+        raise ValueError(f"unknown split {split!r}: choose one of {', '.join(SPLITS)}")
+    return SPLITS[split]
+
+
+def _plot(name: str, plots: tuple[Plot, ...]) -> Plot:
+    for plot in plots:
         if plot.name == name:
             return plot
-    raise ValueError(f"unknown plot {name!r}: choose one of {', '.join(plot.name for plot in PLOTS)}")
+    raise ValueError(f"unknown plot {name!r} in this split: choose one of {', '.join(plot.name for plot in plots)}")
 
 
 def _beats(plot: Plot, rng: random.Random) -> list[Beat]:

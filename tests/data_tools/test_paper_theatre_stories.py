@@ -13,7 +13,7 @@ from data_tools.paper_theatre.names import HE, HELD_OUT_HE, HELD_OUT_SHE, PRONOU
 from data_tools.paper_theatre.plots import PLOTS
 from data_tools.paper_theatre.reader import Reader
 from data_tools.paper_theatre.script import Member, Script
-from data_tools.paper_theatre.stories import PAGES, WORDS, tell
+from data_tools.paper_theatre.stories import PAGES, WORDS, plots_of, tell
 from data_tools.paper_theatre.world import (
     EXPRESSIONS,
     HATS,
@@ -27,14 +27,15 @@ from data_tools.paper_theatre.world import (
 )
 from seedstory.storystream import read_jsonl
 
-SPLITS = ("train", "heldout")
+SPLITS = ("train", "heldout", "heldout-plots")
 
 
 @pytest.fixture(scope="module")
 def stories():
-    """300 stories, 10 of each plot and split."""
+    """Five stories of each plot and split, no two with the same seed."""
     return {
-        split: [tell(seed, split, plot.name) for plot in PLOTS for seed in range(150 // len(PLOTS))] for split in SPLITS
+        split: [tell(5 * at + n, split, plot.name) for at, plot in enumerate(plots_of(split)[0]) for n in range(5)]
+        for split in SPLITS
     }
 
 
@@ -52,14 +53,14 @@ def test_the_captions_alone_give_every_scene(stories):
 
 def test_loose_pages_are_read_too():
     seen = Counter()
-    for split in SPLITS:
+    for split in ("train", "heldout"):
         for seed in range(400):
             page = loose_page(seed, split)
             assert Reader().read(page.caption) == page.scene, page.caption
             assert page == loose_page(seed, split)
-            seen.update(len(page.scene.actors) * [split])
-            seen.update((actor.pose, actor.expression) for actor in page.scene.actors)
-            held_out = [actor.look.held_out for actor in page.scene.actors]
+            seen.update(len(page.scene.everyone) * [split])
+            seen.update((actor.pose, actor.expression) for actor in page.scene.everyone)
+            held_out = [actor.look.held_out for actor in page.scene.everyone]
             assert any(held_out) == (split == "heldout")
     assert sum((pose, mood) in seen for pose in POSES for mood in EXPRESSIONS) == len(POSES) * len(EXPRESSIONS)
 
@@ -75,7 +76,7 @@ def test_the_splits_share_no_name_and_no_held_out_look(stories):
     for split in SPLITS:
         for story in stories[split]:
             held_out = [member.look.held_out for member in story.cast]
-            assert any(held_out) == (split == "heldout")
+            assert any(held_out) == (split != "train")
     used = {split: {member.name for story in stories[split] for member in story.cast} for split in SPLITS}
     assert used["train"] <= {*SHE, *HE}
     assert used["heldout"] <= {*HELD_OUT_SHE, *HELD_OUT_HE}
@@ -90,11 +91,11 @@ def test_names():
 def test_every_attribute_is_common_enough(stories):
     actors = Counter()
     for page in pages(stories):
-        for actor in page.scene.actors:
+        for actor in page.scene.everyone:
             actors.update((actor.pose, actor.expression))
     total = sum(actors[pose] for pose in POSES)
     for what in (*POSES, *EXPRESSIONS):
-        assert actors[what] / total > 0.07, (what, actors[what] / total)
+        assert actors[what] / total > 0.06, (what, actors[what] / total)
     scenes = [page.scene for page in pages(stories)]
     assert {s.place for s in scenes} == set(PLACES)
     assert {s.time for s in scenes} == set(TIMES)
@@ -112,7 +113,7 @@ def test_length(stories):
             assert len(story.pages) in PAGES
     lengths = [len(page.caption.split()) for page in pages(stories)]
     assert set(lengths) <= set(WORDS)
-    assert 25 <= sum(lengths) / len(lengths) <= 31
+    assert 25 <= sum(lengths) / len(lengths) <= 32
 
 
 def test_text_is_clean(stories):
@@ -135,7 +136,7 @@ def test_spans_cover_names_and_pronouns(stories):
                     group = [*"they them their".split(), "the two friends", "the three friends"]
                     assert said == member.name or said.lower() in [*forms, *group], (said, page.caption)
                 assert {who for *_, who in page.spans} == {
-                    i for i, m in enumerate(story.cast) if m.name in [a.name for a in page.scene.actors]
+                    i for i, m in enumerate(story.cast) if m.name in [a.name for a in page.scene.everyone]
                 }
 
 
@@ -153,7 +154,8 @@ def test_every_plot_is_rich():
 
 def test_tellings_differ():
     for plot in PLOTS:
-        texts = {tell(seed, "train", plot.name).pages[1].caption for seed in range(30)}
+        split = "heldout-plots" if plot.held_out else "train"
+        texts = {tell(seed, split, plot.name).pages[1].caption for seed in range(30)}
         assert len(texts) > 20, plot.name
 
 
@@ -209,7 +211,7 @@ def test_data_set_with_ground_truth_and_resume(tmp_path):
             for number, actor in enumerate(truth["actors"], start=1):
                 box = tuple(actor["box"])
                 assert mask.point(lambda value, wanted=number: 255 * (value == wanted)).getbbox() == box
-        assert [actor["name"] for actor in truth["actors"]] == [actor.name for actor in page.scene.actors]
+        assert [actor["name"] for actor in truth["actors"]] == [actor.name for actor in page.scene.everyone]
         assert truth["coreference"] == [list(span) for span in page.spans]
     assert len(list(read_jsonl(tmp_path / "loose-train.jsonl"))) == 2
 
@@ -237,6 +239,9 @@ def test_script_faults_are_named():
         ("{t:day} {at:moon}, {a.there}.", "no place"),
         ("{t:day} {at:pond}, {a.there}. {a~looked}", "no cue"),
         ("{a.there}.", "place and time"),
+        ("{t:day} {at:pond}, {a.there}. {near:He looked}", "near view"),
+        ("{t:day} {at:pond}, {a.there}. {wide:so close}", "wide view"),
+        ("{t:day} {at:pond}, {a.there}. {near:so close} {meanwhile:forest} {a} was there.", "two places"),
     ):
         with pytest.raises(ValueError, match=message):
             Script(cast, {}, Random(0)).page(template)

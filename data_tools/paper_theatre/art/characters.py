@@ -1,15 +1,17 @@
-"""The eight animals: heads, tails, limbs, and the whole figure in a pose.
+"""The first eight animals, everybody's limbs, and the whole figure in a pose.
 
 A figure is drawn around x = 0 with its feet on the ground line; the renderer moves it to its slot.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cache, lru_cache
 
 from data_tools.paper_theatre.art import clothes
+from data_tools.paper_theatre.art.animals import ANIMALS
 from data_tools.paper_theatre.art.faces import FaceAnchors, cheeks, eyes, mouth
+from data_tools.paper_theatre.art.parts import Fur
+from data_tools.paper_theatre.art.people import PEOPLE
 from data_tools.paper_theatre.art.shapes import (
     GROUND_Y,
     INK,
@@ -26,19 +28,9 @@ from data_tools.paper_theatre.world import Look
 SIT_DROP = 19  # how much lower the upper body is when sitting
 
 
-@dataclass(frozen=True)
-class Fur:
-    """Colours of a species: coat, light parts, inside of the ears, hands and feet."""
-
-    coat: str
-    light: str
-    ear: str
-    paw: str
-
-    @property
-    def edge(self) -> str:
-        return darker(self.coat, 0.42)
-
+# Everybody but the first eight, who are drawn below.
+NEWCOMERS = PEOPLE | ANIMALS
+BIRDS = ("owl", "duck")
 
 FURS = {
     "bear": Fur("#98602f", "#e8c796", "#d9a06b", "#bd8448"),
@@ -49,7 +41,7 @@ FURS = {
     "pig": Fur("#f4a3b2", "#f9c3cc", "#dd7287", "#dd7287"),
     "frog": Fur("#74bd3f", "#d8efa0", "#74bd3f", "#4c9128"),
     "owl": Fur("#b88646", "#fbe9c6", "#8a5f2c", "#efa02b"),
-}
+} | {species: parts.fur for species, parts in NEWCOMERS.items()}
 
 FACES = {
     "bear": FaceAnchors(),
@@ -60,7 +52,7 @@ FACES = {
     "pig": FaceAnchors(eye_dx=15, eye_y=101, mouth_y=128, mouth_scale=0.9, cheek="#e0637c", cheek_dx=24),
     "frog": FaceAnchors(eye_dx=16, eye_y=88, mouth_y=119, mouth_scale=1.6, cheek_dx=25, cheek_y=112, brow_lift=1),
     "owl": FaceAnchors(eye_dx=14.5, eye_y=104, mouth_y=128, mouth_scale=0.75, cheek_dx=25, cheek_y=124, brow_lift=1),
-}
+} | {species: parts.face for species, parts in NEWCOMERS.items()}
 
 _ARM_DOWN = ("M15,149 Q26,158 27,174", (27.5, 180))
 _ARM_UP = ("M15,150 Q37,144 33,83", (33.5, 72))
@@ -97,7 +89,9 @@ def figure(look: Look, pose: str, expression: str) -> str:
     if pose == "sitting":
         return tail(look.species) + group(upper, f"translate(0 {SIT_DROP})") + legs_
     if pose == "walking":
-        upper = group(upper, "translate(-4 0) rotate(4 0 196)")
+        wide = look.species in NEWCOMERS  # manes and large ears stay inside the slot
+        lean = "translate(-4.6 0) rotate(3 0 196) scale(.94 1)" if wide else "translate(-4 0) rotate(4 0 196)"
+        upper = group(upper, lean)
     return tail(look.species) + legs_ + upper
 
 
@@ -112,6 +106,8 @@ def shadow(pose: str) -> str:
 def tail(species: str) -> str:
     """Tails that show beside the body, always on the right."""
     fur = FURS[species]
+    if species in NEWCOMERS:
+        return NEWCOMERS[species].tail
     if species == "fox":
         bush = path("M12,196 C22,210 40,204 39,182 C38,172 33,168 31,162 C26,174 20,182 12,184Z", fur.coat, fur.edge)
         return bush + path("M39,180 C38,171 33,168 31,162 C28,169 26,173 24,176 Q32,174 39,180Z", "#fff3e0")
@@ -130,15 +126,15 @@ def legs(species: str, outfit: str, pose: str) -> str:
     """Legs and feet in a pose, in trousers or boots where the outfit has them."""
     fur = FURS[species]
     trousers, boots = clothes.LEGWEAR.get(outfit, ("", ""))
-    leg = trousers or (fur.paw if species == "owl" else fur.coat)
-    foot = boots or fur.paw
+    leg = trousers or fur.leg or (fur.paw if species == "owl" else fur.coat)
+    foot = boots or fur.shoe or fur.paw
     edge, foot_edge = darker(leg, 0.4), darker(foot, 0.4)
     if pose == "sitting":
         sole = "#fff3e0" if foot in ("#4f2d25", "#5b3a2a", "#bd8448") else darker(foot, 0.22)
         half = line("M8,206 L17,211", edge, 17) + line("M8,206 L17,211", leg, 13)
         half += ellipse(19, 212, 10.5, 10, foot, foot_edge) + ellipse(19, 214, 5.5, 4.5, sole)
         return both_sides(half)
-    thick = 7 if species == "owl" and not trousers else 11
+    thick = 7 if species in BIRDS and not trousers else 11
     if pose == "walking":
         back, front = "M-8,192 L-19,211", "M8,192 L17,209"
         parts = line(back, edge, thick + 3.5) + line(back, leg, thick) + line(front, edge, thick + 3.5)
@@ -158,15 +154,22 @@ def arms(species: str, outfit: str, pose: str) -> str:
 
 def _arm(species: str, outfit: str, d: str, hand: tuple[float, float]) -> str:
     fur = FURS[species]
-    paw = "#dba95c" if species == "owl" else fur.paw
+    paw = {"owl": "#dba95c", "duck": "#f2c93c"}.get(species, fur.paw)
     x, y = hand
-    arm = circle(x, y, 7 if species != "owl" else 7.8, paw, darker(paw, 0.4))
+    arm = circle(x, y, 7 if species not in BIRDS else 7.8, paw, darker(paw, 0.4))
     return arm + clothes.sleeve(outfit, d, fur.coat)
 
 
 @cache
 def _head_with_hat(species: str, expression: str, hat: str) -> str:
     at, fur = FACES[species], FURS[species]
+    if species in NEWCOMERS:
+        parts = NEWCOMERS[species]
+        said = mouth(expression, at)
+        said = group(said, f"translate({parts.mouth_dx:g} 0)") if parts.mouth_dx else said
+        top = clothes.hat(hat) if hat != "none" else ""
+        head = parts.ears + (parts.bare if hat == "none" else "") + parts.skull + cheeks(expression, at)
+        return head + parts.muzzle + said + parts.nose + top + eyes(expression, at) + parts.over
     skull = ears(species) + _skull(species)
     worn = clothes.hat(hat)
     features = cheeks(expression, at)

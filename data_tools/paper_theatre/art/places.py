@@ -9,22 +9,33 @@ from data_tools.paper_theatre.art.shapes import circle, ellipse, line, path, rec
 from data_tools.paper_theatre.art.sky import ground_band, lamp_glow, pebble, sky, window
 
 Paint = Callable[[str], str]
+INDOORS = ("kitchen", "bedroom")
 
 
 @cache
 def place(name: str, time: str) -> str:
     """The background of a place at a time of day."""
+    ground = land(name, time)
+    return ("" if name in INDOORS else sky(time)) + ground
+
+
+@cache
+def land(name: str, time: str) -> str:
+    """A place without its sky."""
     if name not in _DRAW:
         raise ValueError(f"unknown place {name!r}")
     if time not in ("day", "dusk", "night"):
         raise ValueError(f"unknown time {time!r}")
+    return _DRAW[name](paint_of(name, time), time)
 
-    indoors = name in ("kitchen", "bedroom")
+
+def paint_of(name: str, time: str) -> Paint:
+    """The light of a place at a time of day: a colour to a colour."""
 
     def paint(colour: str) -> str:
-        return tint(colour, time, indoors)
+        return tint(colour, time, name in INDOORS)
 
-    return ("" if indoors else sky(time)) + _DRAW[name](paint, time)
+    return paint
 
 
 def _flower(x: float, y: float, colour: str, p: Paint) -> str:
@@ -40,6 +51,12 @@ def _meadow(p: Paint, time: str) -> str:
                          (196, 244, "#ffffff"), (240, 238, "#f29ab0"), (128, 242, "#f29ab0")):  # fmt: skip
         out += _flower(x, y, colour, p)
     return out
+
+
+@cache
+def forest_moon() -> str:
+    """The moon among the leaves, where the sky does not show."""
+    return circle(36, 26, 12, "#ffeaa0") + circle(42, 22, 10.5, paint_of("forest", "night")("#4b8556"))
 
 
 def _forest(p: Paint, time: str) -> str:
@@ -59,7 +76,7 @@ def _forest(p: Paint, time: str) -> str:
     for x in (20, 238):
         out += rect(x - 3, 236, 6, 10, p("#f5e6cc")) + path(f"M{x - 10},238 Q{x},222 {x + 10},238Z", p("#d9705c"))
     if time == "night":
-        out += circle(36, 26, 12, "#ffeaa0") + circle(42, 22, 10.5, p("#4b8556"))
+        out += forest_moon()
         out += "".join(
             circle(x, y, 2.4, "#ffe98a") for x, y in ((64, 96), (128, 76), (194, 104), (244, 130), (12, 140))
         )

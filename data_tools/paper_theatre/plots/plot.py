@@ -29,6 +29,7 @@ class Plot:
         cast: One letter per character.
         beats: The pages in order.
         values: Words that stay the same in one story; each name in capitals, with its choices.
+        held_out: Whether no training story may tell it.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Plot:
     cast: str
     beats: tuple[Beat, ...]
     values: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    held_out: bool = False
 
 
 def page(*parts: str | tuple[str, ...], optional: bool = False) -> Beat:

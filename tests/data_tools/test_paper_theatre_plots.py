@@ -1,0 +1,127 @@
+"""The plots of the paper theatre: readable, clean, whole, unlike each other, and some of them held out."""
+
+import hashlib
+import re
+from itertools import combinations
+
+import pytest
+
+from data_tools.paper_theatre.chapters import tell_long
+from data_tools.paper_theatre.language import VIEW
+from data_tools.paper_theatre.plots import FIRST_PLOTS, PLOTS
+from data_tools.paper_theatre.reader import Reader
+from data_tools.paper_theatre.stories import HELD_OUT_PLOTS, PAGES, SPLITS, TRAIN_PLOTS, WORDS, tell
+
+NEW_PLOTS = PLOTS[len(FIRST_PLOTS) :]
+
+
+def split_of(plot, seed):
+    return "heldout-plots" if plot.held_out else ("train", "heldout")[seed % 2]
+
+
+@pytest.fixture(scope="module")
+def told():
+    """50 stories of each new plot."""
+    return {plot.name: [tell(seed, split_of(plot, seed), plot.name) for seed in range(50)] for plot in NEW_PLOTS}
+
+
+def test_there_are_enough_plots():
+    assert len(PLOTS) >= 33 and len(NEW_PLOTS) >= 18
+    assert len(TRAIN_PLOTS) >= 30 and len(HELD_OUT_PLOTS) >= 2
+
+
+def test_not_a_word_of_the_first_plots_changes():
+    said = [(p.name, p.titles, p.cast, [(b.parts, b.optional) for b in p.beats], p.values) for p in FIRST_PLOTS]
+    assert hashlib.sha256(repr(said).encode()).hexdigest() == (
+        "f175a6ebc8f3339b0c4cdaf895cdf945cb08968210d94913c9aa18e7f8f88823"
+    )
+    assert not any(VIEW.search(repr(plot.beats)) for plot in FIRST_PLOTS), "a first plot would be seen from elsewhere"
+
+
+def test_the_captions_alone_give_every_scene(told):
+    for stories in told.values():
+        for story in stories:
+            reader = Reader()
+            for page in story.pages:
+                assert reader.read(page.caption) == page.scene, (story.plot, page.caption)
+
+
+def test_every_story_is_clean_and_of_the_right_length(told):
+    for stories in told.values():
+        for story in stories:
+            assert len(story.pages) in PAGES
+            for page in story.pages:
+                text = page.caption
+                assert len(text.split()) in WORDS, text
+                assert not re.search(r"[{}\[\]|]|  |\bHIS\b|NAME|WEAR| [,.!?]|[.!?,][.,]|^\s|\s$", text), text
+                assert not re.search(r"\b[Aa] [aeiou]|\b[Aa]n [^aeiou]", text), text
+                assert not re.search(r"\b(down down|up up|the the|a the|a a|the a)\b", text), text
+
+
+def test_the_last_page_answers_the_first(told):
+    for stories in told.values():
+        for story in stories:
+            first, last = story.pages[0].scene, story.pages[-1].scene
+            assert first.place == last.place or set(first.props) & set(last.props), (story.plot, last)
+            assert first.actors[0].name in {actor.name for actor in last.everyone}, story.plot
+
+
+def test_every_value_of_a_plot_is_used():
+    for plot in NEW_PLOTS:
+        text = repr(plot.beats)
+        for value in plot.values:
+            assert re.search(rf"\b{value}\b", text), (plot.name, value)
+
+
+def test_no_two_plots_say_the_same():
+    said = {
+        plot.name: {text for at, beat in enumerate(plot.beats) for part in beat.parts[at == 0 :] for text in part}
+        for plot in PLOTS
+    }
+    for (one, texts), (other, others) in combinations(said.items(), 2):
+        assert len(texts & others) <= 0.03 * min(len(texts), len(others)), (one, other, texts & others)
+
+
+def test_views_and_two_places_are_told(told):
+    scenes = [page.scene for stories in told.values() for story in stories for page in story.pages]
+    for share in (
+        sum(scene.view == "near" for scene in scenes),
+        sum(scene.view == "wide" for scene in scenes),
+        sum(scene.meanwhile is not None for scene in scenes),
+    ):
+        assert share > 0.015 * len(scenes)
+    for plot in NEW_PLOTS:
+        assert any(slot in repr(plot.beats) for slot in ("{near:", "{wide:", "{meanwhile:")), plot.name
+
+
+def test_two_places_on_a_page_are_read_back():
+    reader = Reader()
+    reader.read("One day by the pond there was Pip, a fox in a red coat. He met Lily, a girl in blue overalls.")
+    scene = reader.read(
+        "Pip sat down in the meadow with a kite. Meanwhile, in the kitchen, Lily had a cake, and she cheered."
+    )
+    assert (scene.place, scene.props, [a.name for a in scene.actors]) == ("meadow", ("kite",), ["Pip"])
+    other = scene.meanwhile
+    assert (other.place, other.props, [a.pose for a in other.actors]) == ("kitchen", ("cake",), ["cheering"])
+    assert reader.read("Pip bent down so close that he sneezed.").view == "near"
+    assert reader.read("Pip walked on.").view == "middle"
+
+
+def test_held_out_plots_are_told_in_their_split_only():
+    held_out = {plot.name for plot in HELD_OUT_PLOTS}
+    assert {tell(seed, "heldout-plots").plot for seed in range(20)} == held_out
+    for split in ("train", "heldout"):
+        assert held_out.isdisjoint(plot.name for plot in SPLITS[split][0])
+        assert held_out.isdisjoint(tell_long(0, split, [10] * 40).plots)
+        with pytest.raises(ValueError, match="in this split"):
+            tell(0, split, HELD_OUT_PLOTS[0].name)
+
+
+def test_people_are_introduced_as_people_are(told):
+    texts = [page.caption for stories in told.values() for story in stories for page in story.pages]
+    people = [text for text in texts if re.search(r"\b(girl|boy|grandmother|grandfather)\b", text)]
+    assert people and not any(re.search(r"(small|little|young) grand", text) for text in people)
+    for stories in told.values():
+        for member in (member for story in stories for member in story.cast):
+            assert member.look.species not in ("girl", "grandmother") or member.pronoun == "she"
+            assert member.look.species not in ("boy", "grandfather") or member.pronoun == "he"

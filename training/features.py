@@ -12,11 +12,10 @@ from torch import Tensor
 from seedstory.modeling.vision_tower import VisionTower
 from seedstory.storystream import read_jsonl
 from training.pages import PagePictures
-from training.run import Run
 
 
 @torch.no_grad()
-def page_features(data: str | Path, split: str, tower_folder: str | Path, run: Run) -> Tensor:
+def page_features(data: str | Path, split: str, tower_folder: str | Path, device: torch.device | str) -> Tensor:
     """Features [N, F, D] (bf16) of all pages of a split, in the order of its JSONL.
 
     They are kept beside the data set in `features/`, under a name that holds the hashes of the
@@ -32,12 +31,12 @@ def page_features(data: str | Path, split: str, tower_folder: str | Path, run: R
     cache = data / "features" / f"{split}-{digest.hexdigest()[:16]}.safetensors"
     if cache.is_file():
         return load_file(cache)["features"]
-    tower = VisionTower.from_pretrained(tower_folder).to(run.device, memory_format=torch.channels_last).eval()
+    tower = VisionTower.from_pretrained(tower_folder).to(device, memory_format=torch.channels_last).eval()
     pictures = PagePictures(data, split, size=tower.config.image_size)
     parts = []
     for rows in torch.arange(len(pictures)).split(128):
-        with run.autocast():
-            parts.append(tower(pictures.batch(rows)[0].to(run.device)).to(torch.bfloat16).cpu())
+        with torch.autocast(torch.device(device).type, torch.bfloat16):
+            parts.append(tower(pictures.batch(rows)[0].to(device)).to(torch.bfloat16).cpu())
     features = torch.cat(parts)
     cache.parent.mkdir(exist_ok=True)
     temporary = cache.with_suffix(".tmp")

@@ -93,7 +93,7 @@ class StoryBatches:
         if config.scenes:
             self.codes = SceneCodes.load(Path(config.scenes) / "scene_codes.safetensors").to(run.device)
         records = list(read_jsonl(Path(config.data) / f"{split}.jsonl"))
-        features = page_features(config.data, split, Path(config.stage1) / "vision_tower", run)
+        features = page_features(config.data, split, Path(config.stage1) / "vision_tower", run.device)
         starts = [0, *itertools.accumulate(len(record.images) for record in records)]
         self.stories: list[tuple[StoryRecord, Tensor]] = [
             (record, features[start : start + len(record.images)])

@@ -197,8 +197,8 @@ def train(config: ScenesConfig) -> None:
     run = Run(config, "scenes")
     tower = Path(config.stage1) / "vision_tower"
     splits = config.split.split("+")
-    features = torch.cat([page_features(config.data, name, tower, run) for name in splits])
-    heldout = page_features(config.data, config.heldout, tower, run).float().to(run.device)
+    features = torch.cat([page_features(config.data, name, tower, run.device)[:] for name in splits])
+    heldout = page_features(config.data, config.heldout, tower, run.device)[:].float().to(run.device)
     truths = page_truths(config.data, config.split)
     sizes = StoryConfig()
     width = sizes.output_resampler_width

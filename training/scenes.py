@@ -1,9 +1,10 @@
 """Stage 2a: teach the output resampler to draw from scene codes, before a language model has to speak them.
 
-Where a data set says who stands where (`pages` of its records), a picture is a function of sixteen words:
-four for each of three slots, place, time and two props. Here every word gets a code of its own, one for each query
-token, and the output resampler learns the features of a picture from the codes alone, at a thirtieth of the cost of a
-step through the language model. Stage 2 then shows the language model which code each query token should carry.
+Where a data set says who stands where (`pages` of its records), a picture is a function of a few words: four for each
+of up to three actors, place, time, two props, and what joins one of these now and then (`TABLES`). Here every word gets
+a row of its own, the rows of one query token add up to its code, and the output resampler learns the features of a
+picture from the codes alone, at a thirtieth of the cost of a step through the language model. Stage 2 then shows the
+language model which code each query token should carry.
 
     python -m training.scenes --config configs/mini/scenes.yaml
 """
@@ -11,8 +12,10 @@ step through the language model. Stage 2 then shows the language model which cod
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -25,19 +28,62 @@ from seedstory.modeling.configuration import StoryConfig
 from seedstory.modeling.resampler import OutputResampler
 from seedstory.modeling.story_model import StoryModel
 from seedstory.storystream import read_jsonl
+from training.backend import Backend
 from training.config import RunConfig
+from training.detokenizer import draw_pictures
 from training.features import page_features
-from training.optimizers import AveragedWeights, MuonAdamW
-from training.pages import shuffled_rows
-from training.run import Run, parse_arguments
+from training.loop import Draw, Stage, run_stage
+from training.pages import ShuffledRows, noise_of
+from training.recorder import Recorder
 
-SLOTS = ("left", "centre", "right")
+ACTORS = ("first", "second", "third")  # in the order of the record's `actors`, from left to right
+PROPS = ("first prop", "second prop")
+# What each query token is for: of whom or what, and which word.
 ROLES = (
-    *((slot, attribute) for slot in SLOTS for attribute in ("species", "outfit", "pose", "expression")),
-    *(("page", word) for word in ("place", "time", "first prop", "second prop")),
+    *((actor, word) for actor in ACTORS for word in ("species", "outfit", "pose", "expression")),
+    *(("page", word) for word in ("place", "time", *PROPS)),
 )
 NOTHING = "nothing"
-WORDS_FOR = {"none": "bare"}  # how a hat that is not there is said
+# A page of two places is cut after its first actor or after the second: with the actors, that says who is where.
+SPLIT = {1: "split one", 2: "split two"}
+# How a word is said that no caption holds: a hat that is not there, a page of two places.
+WORDS_FOR = {"none": "bare", "split one": "Meanwhile one", "split two": "Meanwhile two"}
+
+
+class Table(NamedTuple):
+    """One word of a scene, and the query token that carries it.
+
+    Attributes:
+        owner: one of `ACTORS`, "page", or "meanwhile", the second half of a page of two places.
+        word: what is said of the owner.
+        role: the query token, one of `ROLES`; it carries the words of all its tables at once.
+    """
+
+    owner: str
+    word: str
+    role: tuple[str, str]
+
+    @property
+    def name(self) -> str:
+        return f"{self.owner} {self.word}"
+
+    @property
+    def kind(self) -> str:
+        """Whose vocabulary the word is of: all props have one, and both places."""
+        return "prop" if self.word in PROPS else self.word
+
+    @property
+    def query(self) -> int:
+        return ROLES.index(self.role)
+
+
+TABLES = (
+    *(Table(*role, role) for role in ROLES),
+    *(Table(actor, "hat", (actor, "outfit")) for actor in ACTORS),
+    Table("page", "view", ("page", "place")),
+    Table("meanwhile", "place", ("page", "time")),
+    *(Table("meanwhile", prop, ("page", prop)) for prop in PROPS),
+)
 
 
 @dataclass(kw_only=True)
@@ -55,51 +101,69 @@ class ScenesConfig(RunConfig):
     split: str = "loose-train+train"
     heldout: str = "loose-heldout"
     code_noise: float = 0.4
+    average: float = 0.998
 
 
-def scene_words(truth: dict) -> dict[tuple[str, str], str]:
-    """The sixteen words of a page's ground truth by role; a hat goes with the outfit."""
-    props = truth["props"]
-    words = {("page", "place"): truth["place"], ("page", "time"): truth["time"]}
-    words |= {("page", f"{name} prop"): prop for name, prop in zip(("first", "second"), props, strict=False)}
-    for actor in truth["actors"]:
-        for attribute in ("species", "outfit", "pose", "expression"):
-            words[actor["slot"], attribute] = actor[attribute]
-        words[actor["slot"], "hat"] = actor["hat"]
+def scene_words(truth: dict) -> dict[str, str]:
+    """The words of a page's ground truth by the name of their table; a table that is missing says `NOTHING`.
+
+    Raises:
+        ValueError: more actors or props than there are query tokens for.
+    """
+    elsewhere = truth.get("meanwhile", {"props": []})
+    for kind, most, found in (
+        ("actors", len(ACTORS), truth["actors"]),
+        *(("props in one place", len(PROPS), half["props"]) for half in (truth, elsewhere)),
+    ):
+        if len(found) > most:
+            raise ValueError(f"scene codes have room for {most} {kind} on a page, this one has {len(found)}: {truth}")
+    view = truth.get("view", "middle")
+    if view == "split":
+        view = SPLIT[sum(actor["place"] == truth["place"] for actor in truth["actors"])]
+    words = {"page place": truth["place"], "page time": truth["time"], "page view": view}
+    if "place" in elsewhere:
+        words["meanwhile place"] = elsewhere["place"]
+    for owner, half in (("page", truth), ("meanwhile", elsewhere)):
+        words |= {f"{owner} {name}": prop for name, prop in zip(PROPS, half["props"])}
+    for owner, actor in zip(ACTORS, truth["actors"]):
+        words |= {table.name: actor[table.word] for table in TABLES if table.owner == owner}
     return words
 
 
 class SceneCodes(nn.Module):
-    """A code [N, W] for every scene: one row for each role, looked up by its word.
+    """A code [N, W] for every scene: one row for each role, the sum of what its tables hold for their words.
 
     Args:
-        vocabulary: words of each kind of role, in order; the first is `NOTHING`.
+        vocabulary: words of each kind of table, in order; the first is `NOTHING`.
         width: W, the width of the output resampler.
     """
 
     def __init__(self, vocabulary: dict[str, list[str]], width: int) -> None:
         super().__init__()
         self.vocabulary = vocabulary
-        self.tables = nn.ModuleDict(
-            {f"{place} {kind}": nn.Embedding(len(vocabulary[kind]), width) for place, kind in self.keys()}
-        )
-
-    @staticmethod
-    def keys() -> list[tuple[str, str]]:
-        """Roles that have a table: the sixteen, and the hat of each slot."""
-        return [*ROLES, *((slot, "hat") for slot in SLOTS)]
+        self.tables = nn.ModuleDict({table.name: nn.Embedding(len(vocabulary[table.kind]), width) for table in TABLES})
 
     def indices(self, truth: dict) -> list[int]:
-        """Row of every table for a page's ground truth."""
+        """Row of every table for a page's ground truth, in the order of `TABLES`.
+
+        Raises:
+            ValueError: a word that the vocabulary does not have, or too many actors or props.
+        """
         words = scene_words(truth)
-        return [self.vocabulary[kind].index(words.get((place, kind), NOTHING)) for place, kind in self.keys()]
+        rows = []
+        for table in TABLES:
+            word = words.get(table.name, NOTHING)
+            if word not in self.vocabulary[table.kind]:
+                raise ValueError(f"{table.name}: no training page says {word!r}, the vocabulary does not have it")
+            rows.append(self.vocabulary[table.kind].index(word))
+        return rows
 
     def forward(self, indices: Tensor) -> Tensor:
-        """Indices [B, 19] to codes [B, 16, W] of unit RMS."""
-        parts = {key: self.tables[f"{key[0]} {key[1]}"](indices[:, column]) for column, key in enumerate(self.keys())}
-        for slot in SLOTS:
-            parts[slot, "outfit"] = parts[slot, "outfit"] + parts[slot, "hat"]
-        codes = torch.stack([parts[role] for role in ROLES], 1)
+        """Indices [B, T] of the T tables to codes [B, 16, W] of unit RMS."""
+        rows: list[list[Tensor]] = [[] for _ in ROLES]
+        for column, table in enumerate(TABLES):
+            rows[table.query].append(self.tables[table.name](indices[:, column]))
+        codes = torch.stack([torch.stack(parts).sum(0) for parts in rows], 1)
         return F.layer_norm(codes, codes.shape[-1:])
 
     def save(self, path: Path) -> None:
@@ -112,6 +176,8 @@ class SceneCodes(nn.Module):
         with safe_open(path, "pt") as file:
             vocabulary = json.loads(file.metadata()["vocabulary"])
             tables = {name: file.get_tensor(name) for name in file.keys()}
+        if tables.keys() != {f"tables.{table.name}.weight" for table in TABLES}:
+            raise ValueError(f"{path} has codes of other tables than this version knows: run stage 2a again")
         codes = cls(vocabulary, next(iter(tables.values())).shape[1])
         codes.load_state_dict(tables)
         return codes.requires_grad_(False)
@@ -130,24 +196,24 @@ class SceneWords:
 
     def __init__(self, codes: SceneCodes, model: StoryModel) -> None:
         embed, head = (m.weight.detach().float() for m in (model.llm.get_input_embeddings(), model.llm.lm_head))
+
+        def mean_rows(weight: Tensor, text: str) -> Tensor:
+            return weight[model.layout.tokenizer.encode(f" {text}", add_special_tokens=False)].mean(0)
+
         spoken = {kind: [WORDS_FOR.get(word, word) for word in words] for kind, words in codes.vocabulary.items()}
-        ids = {
-            kind: [model.layout.tokenizer.encode(f" {word}", add_special_tokens=False) for word in words]
+        self.rows = {kind: torch.stack([mean_rows(head, word) for word in words]) for kind, words in spoken.items()}
+        kinds = {
+            kind: torch.stack([mean_rows(embed, word) for word in words[1:] or words]).mean(0)
             for kind, words in spoken.items()
         }
-        self.rows = {kind: torch.stack([head[word].mean(0) for word in words]) for kind, words in ids.items()}
-        self.questions = torch.stack(
-            [
-                torch.stack([embed[word].mean(0) for word in ids[kind][1:]]).mean(0)
-                + embed[model.layout.tokenizer.encode(f" {place}", add_special_tokens=False)].mean(0)
-                for place, kind in ROLES
-            ]
-        )
+        self.questions = torch.zeros(len(ROLES), embed.shape[1])
+        for table in TABLES:
+            self.questions[table.query] += kinds[table.kind] + mean_rows(embed, table.owner)
         self.questions *= embed.norm(dim=1).mean() / self.questions.norm(dim=1, keepdim=True)
 
     @torch.no_grad()
     def ask(self, model: StoryModel) -> None:
-        """Start each query token near the words of its role; what is left of the noise tells equal roles apart."""
+        """Start each query token near the words of its tables; what is left of the noise tells equal roles apart."""
         model.token_rows[2:].mul_(0.3).add_(self.questions)
 
     def loss(self, hidden: Tensor, indices: Tensor) -> Tensor:
@@ -155,12 +221,11 @@ class SceneWords:
 
         Args:
             hidden: states at the query tokens, [P, N, D].
-            indices: of the words, [P, 19], as from `SceneCodes.indices`.
+            indices: of the words, [P, T], as from `SceneCodes.indices`.
         """
         losses = []
-        for column, (place, kind) in enumerate(SceneCodes.keys()):
-            query = ROLES.index((place, "outfit" if kind == "hat" else kind))
-            logits = hidden[:, query].float() @ self.rows[kind].to(hidden.device).T
+        for column, table in enumerate(TABLES):
+            logits = hidden[:, table.query].float() @ self.rows[table.kind].to(hidden.device).T
             losses.append(F.cross_entropy(logits, indices[:, column]))
         return torch.stack(losses).mean()
 
@@ -183,79 +248,94 @@ def page_truths(data: str | Path, split: str) -> list[dict]:
 
 
 def scene_vocabulary(truths: list[dict]) -> dict[str, list[str]]:
-    """Words of every kind of role that occur in the data."""
-    found: dict[str, set[str]] = {kind: set() for _, kind in SceneCodes.keys()}
-    for truth in truths:
-        for (_, kind), word in scene_words(truth).items():
-            found[kind].add(word)
-    found["first prop"] = found["second prop"] = found["first prop"] | found["second prop"]
+    """Words of every kind of table that occur in the data."""
+    found: dict[str, set[str]] = {table.kind: set() for table in TABLES}
+    for words in map(scene_words, truths):
+        for table in TABLES:
+            found[table.kind] |= {words.get(table.name, NOTHING)}
     return {kind: [NOTHING, *sorted(words - {NOTHING})] for kind, words in found.items()}
 
 
-def train(config: ScenesConfig) -> None:
-    """Run stage 2a; write `OUT/output_resampler.safetensors` and `OUT/scene_codes.safetensors`."""
-    run = Run(config, "scenes")
-    tower = Path(config.stage1) / "vision_tower"
-    splits = config.split.split("+")
-    features = torch.cat([page_features(config.data, name, tower, run.device)[:] for name in splits])
-    heldout = page_features(config.data, config.heldout, tower, run.device)[:].float().to(run.device)
-    truths = page_truths(config.data, config.split)
-    sizes = StoryConfig()
-    width = sizes.output_resampler_width
-    codes = SceneCodes(scene_vocabulary(truths), width)
-    resampler = OutputResampler(
-        sizes.feature_tokens,
-        features.shape[-1],
-        width,
-        width=width,
-        depth=sizes.output_resampler_depth,
-        heads=sizes.output_resampler_heads,
-    )
-    networks = nn.ModuleDict({"codes": codes, "resampler": resampler}).to(run.device).train()
-    indices = torch.tensor([codes.indices(truth) for truth in truths])
-    heldout_indices = torch.tensor([codes.indices(truth) for truth in page_truths(config.data, config.heldout)])
-    optimizer = MuonAdamW(
-        networks.named_parameters(),
-        config.muon_lr,
-        config.adam_lr,
-        config.weight_decay,
-        adam_names=("tables", "queries"),
-    )
-    average = AveragedWeights(networks)
-    rows = shuffled_rows(len(truths), config.batch_size, config.seed)
-    detokenizer = Detokenizer.from_pretrained(Path(config.stage1) / "detokenizer").to(run.device)
+class ScenesStage(Stage):
+    """Scene codes to features of pictures."""
 
-    def save(step: int) -> None:
-        average.swap()
-        with torch.no_grad(), run.autocast():
-            drawn = resampler.draw(codes(heldout_indices.to(run.device))).float()
-            cosine = F.cosine_similarity(drawn, heldout, dim=-1).mean().item()
-            generator = torch.Generator(run.device)
-            pictures = [detokenizer(f[:8], generator.manual_seed(0), output_type="pt") for f in (heldout, drawn)]
-        run.write(step, heldout_cosine=cosine)
-        run.sheet(step, "scenes", pictures)
-        save_file(drawing_weights(resampler), run.folder / "output_resampler.safetensors")
-        codes.save(run.folder / "scene_codes.safetensors")
-        average.swap()
+    name = "scenes"
+    adam_names = ("tables", "queries")
 
-    for step, progress in run.steps():
-        chosen = next(rows)
-        target = features[chosen].float().to(run.device)
-        with run.autocast():
-            code = codes(indices[chosen].to(run.device))
-            level = config.code_noise * torch.rand(len(code), 1, 1, device=run.device)
-            drawn = resampler.draw(code + level * torch.randn_like(code)).float()
-        cosine = F.cosine_similarity(drawn, target, dim=-1).mean()
-        loss = 1 - cosine + F.mse_loss(drawn, target)
-        optimizer.set_progress(progress)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        average.update(step)
-        run.log(step, loss=loss.item(), cosine=cosine.item())
-        if run.saves(step):
-            save(step)
+    def __init__(self, config: ScenesConfig, backend: Backend) -> None:
+        super().__init__()
+        self.config = config
+        tower = Path(config.stage1) / "vision_tower"
+        splits = config.split.split("+")
+        self.features = torch.cat([page_features(config.data, name, tower, backend.device)[:] for name in splits])
+        self.heldout = page_features(config.data, config.heldout, tower, backend.device)[:].float()
+        truths = page_truths(config.data, config.split)
+        sizes = StoryConfig()
+        width = sizes.output_resampler_width
+        self.codes = SceneCodes(scene_vocabulary(truths), width)
+        self.resampler = OutputResampler(
+            sizes.feature_tokens,
+            self.features.shape[-1],
+            width,
+            width=width,
+            depth=sizes.output_resampler_depth,
+            heads=sizes.output_resampler_heads,
+        )
+        for part in (self.resampler.to_width, self.resampler.source_norm):  # they read a language model
+            part.requires_grad_(False)
+        self.indices = torch.tensor([self.codes.indices(truth) for truth in truths])
+        self.heldout_indices = torch.tensor(
+            [self.codes.indices(truth) for truth in page_truths(config.data, config.heldout)]
+        )
+        self.rows = ShuffledRows(len(truths), config.seed)
+
+    def draw(self, step: int, progress: float) -> Draw:
+        size = self.config.batch_size
+        return Draw(list(enumerate(self.rows.take(step * size, size), start=step * size)))
+
+    def batch(self, samples: Sequence[tuple[int, int]], kind: str) -> dict[str, Any]:
+        rows = torch.tensor([row for _, row in samples])
+        noise = []
+        for number, _ in samples:
+            generator = noise_of(self.config.seed, number)
+            level = self.config.code_noise * torch.rand((), generator=generator)
+            noise.append(level * torch.randn(len(ROLES), self.resampler.queries.shape[1], generator=generator))
+        return {"indices": self.indices[rows], "features": self.features[rows].float(), "noise": torch.stack(noise)}
+
+    def counts(self, batch: dict[str, Any]) -> dict[str, float]:
+        return dict.fromkeys(("cosine", "mse"), len(batch["indices"]))
+
+    def forward(self, batch: dict[str, Any], progress: float) -> dict[str, Tensor]:
+        drawn = self.resampler.draw(self.codes(batch["indices"]) + batch["noise"]).float()
+        pictures = len(drawn)
+        distance = 1 - F.cosine_similarity(drawn, batch["features"], dim=-1)
+        return {
+            "cosine": pictures * distance.mean(),
+            "mse": pictures * F.mse_loss(drawn, batch["features"]),
+        }
+
+    def weights(self, kind: str, progress: float) -> dict[str, float]:
+        return {"cosine": 1.0, "mse": 1.0}
+
+    def evaluate(self, step: int, recorder: Recorder, backend: Backend) -> None:
+        parts = []
+        for indices in self.heldout_indices.split(256):
+            with backend.autocast():
+                parts.append(self.resampler.draw(self.codes(indices.to(backend.device))).float().cpu())
+        drawn = torch.cat(parts)
+        cosine = F.cosine_similarity(drawn, self.heldout, dim=-1).mean().item()
+        recorder.write(step, heldout_cosine=cosine)
+        detokenizer = Detokenizer.from_pretrained(Path(self.config.stage1) / "detokenizer").to(backend.device)
+        with backend.autocast():
+            rows = [draw_pictures(detokenizer, f[:8].to(backend.device)) for f in (self.heldout, drawn)]
+        recorder.sheet(step, rows)
+
+    def export(self, folder: Path) -> None:
+        """Write `output_resampler.safetensors` and `scene_codes.safetensors`."""
+        weights = {name: weight.detach().cpu() for name, weight in drawing_weights(self.resampler).items()}
+        save_file(weights, folder / "output_resampler.safetensors")
+        self.codes.save(folder / "scene_codes.safetensors")
 
 
 if __name__ == "__main__":
-    train(parse_arguments(ScenesConfig, __doc__))
+    run_stage(ScenesConfig, ScenesStage, __doc__)

@@ -1,45 +1,298 @@
-"""Visual features of a data set's pictures, computed once with the frozen vision tower."""
+"""Visual features of a data set's pictures, computed once with the frozen vision tower and read from disk ever after.
+
+They lie in shards of a fixed number of pages beside the data set:
+
+    data/theatre/features/train-1f2e3d4c5b6a7988/
+        features-00000.safetensors   "features", bf16 [8192, F, D], pages in the order of the data set
+        features-00001.safetensors   ...
+        index.json                   rows, bytes and SHA-256 of each shard; written last
+
+The folder's name holds a digest of the tower's weights and of the data set, so a change of either computes anew. A
+shard is written in one atomic step: a run that was killed goes on with the first shard that is missing, and two
+processes may compute at once. A shard that has changed is never used and never overwritten: the error names it, and
+once it is deleted it alone is computed anew. Training computes what is missing by itself; this command does it
+beforehand, on several machines if need be (Ray; its nodes need this checkout, the data and the tower at equal paths):
+
+    python -m training.features --data data/theatre --split train --tower runs/mini/stage1/vision_tower
+    python -m training.features --data data/shards --split train --tower runs/mini/stage1/vision_tower --engine ray
+"""
 
 from __future__ import annotations
 
+import argparse
+import contextlib
+import dataclasses
 import hashlib
+import json
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from rich.console import Console
+from rich.progress import Progress
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from seedstory.modeling.vision_tower import VisionTower
-from seedstory.storystream import read_jsonl
-from training.pages import PagePictures
+from training.feature_shards import ENGINES, FeatureWorker, shard_name, written_at_once
+from training.stories import fingerprint, open_stories
+
+FORMAT = "seedstory features 1"
+INDEX = "index.json"
+CHECKED = "checked.json"
+SHARD_PAGES = 8192
+BATCH = 128
 
 
-@torch.no_grad()
-def page_features(data: str | Path, split: str, tower_folder: str | Path, device: torch.device | str) -> Tensor:
-    """Features [N, F, D] (bf16) of all pages of a split, in the order of its JSONL.
+@dataclass(frozen=True)
+class Shard:
+    """A line of the index: file name, the pages it holds (`start` up to `stop`), size in bytes, SHA-256."""
 
-    They are kept beside the data set in `features/`, under a name that holds the hashes of the
-    tower's weights, the JSONL and the pictures' sizes, so that a change of any computes them anew.
+    name: str
+    start: int
+    stop: int
+    bytes: int
+    sha256: str
+
+
+class PageFeatures:
+    """Features of all pages of a split, bf16 [N, F, D], in the order of the data set.
+
+    `features[3:7]`, `features[5]` and `features[rows]` with a LongTensor give tensors. The shards are mapped into
+    memory, so a data set may be larger than that; `features[:]` reads everything. It can be sent to other processes,
+    which map the files anew.
+
+    Args:
+        folder: With `index.json` and all shards, as `page_features` leaves it.
+
+    Raises:
+        ValueError: There is no index, or a shard is missing or has another size than it says.
     """
-    data, tower_folder = Path(data), Path(tower_folder)
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self.shape, self.shards = read_index(self.folder)
+        for shard in self.shards:
+            path = self.folder / shard.name
+            if not path.is_file() or path.stat().st_size != shard.bytes:
+                raise ValueError(changed(path, f"it is missing or has not {shard.bytes} bytes any more"))
+        self._starts = torch.tensor([shard.start for shard in self.shards])
+        self._mapped: list[Tensor | None] = [None] * len(self.shards)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: int | slice | Tensor) -> Tensor:
+        if isinstance(rows, int):
+            return self[torch.tensor([rows])][0]
+        if isinstance(rows, slice):
+            start, stop, step = rows.indices(len(self))
+            if step != 1:
+                return self[torch.arange(start, stop, step)]
+            inside = [(n, shard) for n, shard in enumerate(self.shards) if shard.start < stop and start < shard.stop]
+            parts = [self._map(n)[max(start - shard.start, 0) : stop - shard.start] for n, shard in inside]
+            if start >= stop or not parts:
+                return torch.empty(0, *self.shape[1:], dtype=torch.bfloat16)
+            return parts[0] if len(parts) == 1 else torch.cat(parts)
+        rows = torch.where(rows < 0, rows + len(self), rows)
+        if len(rows) and not 0 <= int(rows.min()) <= int(rows.max()) < len(self):
+            raise IndexError(f"there are {len(self)} pages, not {int(rows.max()) + 1}")
+        found = torch.empty(len(rows), *self.shape[1:], dtype=torch.bfloat16)
+        of_shard = torch.searchsorted(self._starts, rows, right=True) - 1
+        for n in of_shard.unique().tolist():
+            here = of_shard == n
+            found[here] = self._map(n)[rows[here] - self.shards[n].start]
+        return found
+
+    def _map(self, number: int) -> Tensor:
+        mapped = self._mapped[number]
+        if mapped is None:
+            with safe_open(self.folder / self.shards[number].name, "pt") as file:
+                mapped = self._mapped[number] = file.get_slice("features")[:]  # a view of the mapped file, no copy
+        return mapped
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"_mapped": [None] * len(self.shards)}
+
+
+def page_features(
+    data: str | Path,
+    split: str,
+    tower_folder: str | Path,
+    device: torch.device | str,
+    *,
+    engine: str = "local",
+    batch_size: int = BATCH,
+    shard_pages: int = SHARD_PAGES,
+    verify: bool = False,
+) -> PageFeatures:
+    """Features of all pages of a split; what is not on disk yet is computed first.
+
+    Args:
+        data: folder of a data set, with `SPLIT.jsonl` or with packed shards.
+        split: such as "train".
+        tower_folder: of the frozen vision tower.
+        device: where the tower runs.
+        engine: "local" (this process) or "ray"; both give the same bytes on devices of one kind.
+        batch_size: pictures the tower sees at once.
+        shard_pages: pages of a shard.
+        verify: read every shard and compare its checksum. Otherwise this is done for shards whose size or time of
+            change is not the one it was when this machine last did so; hashing reads about 1.3 GB/s.
+
+    Raises:
+        ValueError: no such data or tower, a damaged picture, or a shard that has changed since it was written.
+    """
+    for name, value in (("batch_size", batch_size), ("shard_pages", shard_pages)):
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, not {value}")
+    if engine not in ENGINES:
+        raise ValueError(f"engine must be one of {', '.join(ENGINES)}, not {engine!r}")
+    stories = open_stories(data, split)
+    told = {
+        "format": FORMAT,
+        "tower": digest_tower(tower_folder),
+        **fingerprint(stories),
+        "shard_pages": shard_pages,
+    }
+    pages = int(stories.pages.sum())
+    if not pages:
+        raise ValueError(f"split {split!r} of {data} has no pages")
+    folder = Path(data) / "features" / f"{split}-{hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]}"
+    folder.mkdir(parents=True, exist_ok=True)
+    spans = [(start, min(start + shard_pages, pages)) for start in range(0, pages, shard_pages)]
+    missing = [(number, *span) for number, span in enumerate(spans) if not (folder / shard_name(number)).exists()]
+    if missing:
+        worker = FeatureWorker(str(data), split, str(tower_folder), str(folder), str(device), batch_size)
+        console = Console(stderr=True)
+        with Progress(console=console, disable=not console.is_terminal) as bar:
+            task = bar.add_task(f"features of {split}", total=sum(stop - start for _, start, stop in missing))
+            ENGINES[engine](worker, missing, partial(bar.advance, task))
+    indexed = (folder / INDEX).is_file()
+    if missing or not indexed:
+        new = {shard_name(number) for number, _, _ in missing}
+        known = {shard.name: shard for shard in read_index(folder)[1] if shard.name not in new} if indexed else {}
+        write_index(folder, told, spans, known)
+    check_shards(folder, verify)
+    return PageFeatures(folder)
+
+
+def digest_tower(folder: str | Path) -> str:
+    """SHA-256 of the vision tower's configuration and weights."""
+    paths = [path for path in sorted(Path(folder).glob("*")) if path.suffix in (".json", ".safetensors")]
+    if not any(path.suffix == ".safetensors" for path in paths):
+        raise ValueError(
+            f"there is no vision tower at {folder}: give the folder that python -m training.detokenizer wrote"
+        )
     digest = hashlib.sha256()
-    for path in (tower_folder / "diffusion_pytorch_model.safetensors", data / f"{split}.jsonl"):
-        digest.update(path.read_bytes())
-    for record in read_jsonl(data / f"{split}.jsonl"):
-        for image in record.images:
-            digest.update(f"{image} {(data / image).stat().st_size}\n".encode())
-    cache = data / "features" / f"{split}-{digest.hexdigest()[:16]}.safetensors"
-    if cache.is_file():
-        return load_file(cache)["features"]
-    tower = VisionTower.from_pretrained(tower_folder).to(device, memory_format=torch.channels_last).eval()
-    pictures = PagePictures(data, split, size=tower.config.image_size)
-    parts = []
-    for rows in torch.arange(len(pictures)).split(128):
-        with torch.autocast(torch.device(device).type, torch.bfloat16):
-            parts.append(tower(pictures.batch(rows)[0].to(device)).to(torch.bfloat16).cpu())
-    features = torch.cat(parts)
-    cache.parent.mkdir(exist_ok=True)
-    temporary = cache.with_suffix(".tmp")
-    save_file({"features": features}, temporary)
-    temporary.replace(cache)
-    return features
+    for path in paths:
+        digest.update(f"{path.name} {file_digest(path)}\n".encode())
+    return digest.hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_json(path: Path, value: Any) -> None:
+    with written_at_once(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=1) + "\n", "utf-8")
+
+
+def write_index(folder: Path, told: dict[str, Any], spans: list[tuple[int, int]], known: dict[str, Shard]) -> None:
+    """Write `index.json` of shards that are all there; checksums that are `known` stay what they were."""
+    shards = []
+    for number, (start, stop) in enumerate(spans):
+        path = folder / shard_name(number)
+        try:
+            with safe_open(path, "pt") as file:
+                shape, pages = file.get_slice("features").get_shape(), file.metadata().get("pages")
+        except SafetensorError as error:
+            raise ValueError(changed(path, str(error))) from None
+        if shape[0] != stop - start or pages != f"{start}:{stop}":
+            raise ValueError(changed(path, f"it holds {shape[0]} pages, {pages}, instead of {start}:{stop}"))
+        shards.append(known.get(path.name) or Shard(path.name, start, stop, path.stat().st_size, file_digest(path)))
+    head = {**told, "shape": [spans[-1][1], *shape[1:]], "dtype": "bfloat16"}
+    write_json(folder / INDEX, head | {"shards": [dataclasses.asdict(shard) for shard in shards]})
+
+
+def read_index(folder: Path) -> tuple[torch.Size, list[Shard]]:
+    """Shape of all features, and the shards."""
+    path = folder / INDEX
+    try:
+        index = json.loads(path.read_bytes())
+        if index["format"] != FORMAT:
+            raise ValueError(f"its format is {index['format']!r:.80}, not {FORMAT!r}")
+        return torch.Size(index["shape"]), [Shard(**line) for line in index["shards"]]
+    except FileNotFoundError:
+        raise ValueError(f"there is no {path}: compute the features with python -m training.features") from None
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"{path} is damaged ({error}): delete the folder and compute the features again") from error
+
+
+def check_shards(folder: Path, every: bool) -> None:
+    """Compare the shards' checksums with the index: of all, or of those that were not checked as they are now.
+
+    Raises:
+        ValueError: A shard is not what it was when it was written; it is left as it is.
+    """
+    try:
+        checked = json.loads((folder / CHECKED).read_bytes())
+    except (OSError, ValueError):
+        checked = {}
+    now = {}
+    for shard in read_index(folder)[1]:
+        path = folder / shard.name
+        status = path.stat()
+        now[shard.name] = [status.st_size, status.st_mtime_ns]
+        if (every or checked.get(shard.name) != now[shard.name]) and file_digest(path) != shard.sha256:
+            raise ValueError(changed(path, "its SHA-256 is another one"))
+    if now != checked:
+        with contextlib.suppress(OSError):  # a folder that cannot be written is checked each time
+            write_json(folder / CHECKED, now)
+
+
+def changed(path: Path, how: str) -> str:
+    return f"{path} is not what it was when it was written ({how}): delete this file, and it alone is computed again"
+
+
+def main() -> None:
+    """Command line; a fault ends with one line and exit code 2."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--data", required=True, help="folder of a data set: SPLIT.jsonl with pictures, or packed shards"
+    )
+    parser.add_argument("--split", required=True, help="such as train; several joined by +")
+    parser.add_argument("--tower", required=True, help="folder of the vision tower")
+    parser.add_argument("--engine", choices=ENGINES, default="local", help="this process, or Ray (default: local)")
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda (default: a GPU if there is one)")
+    parser.add_argument("--batch-size", type=int, default=BATCH, help=f"pictures at once (default: {BATCH})")
+    parser.add_argument("--shard-pages", type=int, default=SHARD_PAGES, help=f"pages a shard (default: {SHARD_PAGES})")
+    parser.add_argument("--verify", action="store_true", help="read all shards and compare their checksums")
+    options = parser.parse_args()
+    device = options.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    for split in options.split.split("+"):
+        try:
+            features = page_features(
+                options.data,
+                split,
+                options.tower,
+                device,
+                engine=options.engine,
+                batch_size=options.batch_size,
+                shard_pages=options.shard_pages,
+                verify=options.verify,
+            )
+        except ValueError as error:
+            parser.error(str(error))
+        size = sum(shard.bytes for shard in features.shards)
+        print(
+            f"{split}: {list(features.shape)} in {len(features.shards)} shards, {size / 1e6:.1f} MB, {features.folder}"
+        )
+
+
+if __name__ == "__main__":
+    main()

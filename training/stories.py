@@ -1,0 +1,79 @@
+"""The stories of a data set folder, whichever form it has: `SPLIT.jsonl` beside its pictures, or packed shards."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from seedstory.picture import STORED, read_picture
+from seedstory.shards import INDEX, ShardReader
+from seedstory.storystream import StoryRecord, read_jsonl
+
+
+@dataclass(frozen=True)
+class FolderStory:
+    """A story whose pictures lie in a folder; `seedstory.shards.PackedStory` is the same from a shard."""
+
+    record: StoryRecord
+    folder: Path
+
+    def picture(self, page: int) -> Image.Image:
+        """The picture of a page, upright and RGB; ValueError if it is missing or damaged."""
+        return read_picture(self.folder / self.record.images[page], formats=STORED)
+
+
+class FolderReader:
+    """The stories of `SPLIT.jsonl`, by number, with the face of `seedstory.shards.ShardReader`.
+
+    Attributes:
+        pages: The number of pages of each story, int64 [N].
+    """
+
+    def __init__(self, folder: str | Path, split: str) -> None:
+        self.folder, self.path = Path(folder), Path(folder) / f"{split}.jsonl"
+        self.records = list(read_jsonl(self.path))
+        self.pages = np.array([len(record) for record in self.records], np.int64)
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, number: int) -> FolderStory:
+        return FolderStory(self.records[number], self.folder)
+
+    def __iter__(self) -> Iterator[FolderStory]:
+        return (self[number] for number in range(len(self)))
+
+
+def open_stories(data: str | Path, split: str) -> FolderReader | ShardReader:
+    """The stories of a split: `len(stories)`, `stories[17].record`, `stories[17].picture(0)`, `stories.pages`.
+
+    Raises:
+        ValueError: The folder has no such split, in neither form, or its index or a record is damaged.
+    """
+    if (Path(data) / f"{split}.jsonl").is_file():
+        return FolderReader(data, split)
+    if (Path(data) / INDEX).is_file():
+        return ShardReader(data, split)
+    raise ValueError(f"{data} holds neither {split}.jsonl nor packed shards ({INDEX}): give the folder of a data set")
+
+
+def fingerprint(stories: FolderReader | ShardReader) -> dict[str, str]:
+    """SHA-256 of what tells these stories from others, without reading a picture.
+
+    A folder is told by its JSONL and the size of each picture, shards by the checksums in their index.
+    """
+    if isinstance(stories, ShardReader):
+        return {"shards": hashlib.sha256("\n".join(shard.sha256 for shard in stories.shards).encode()).hexdigest()}
+    sizes = hashlib.sha256()
+    for record in stories.records:
+        for image in record.images:
+            try:
+                sizes.update(f"{image} {(stories.folder / image).stat().st_size}\n".encode())
+            except OSError as error:
+                raise ValueError(f"cannot read {stories.folder / image}: {error.strerror}") from None
+    return {"jsonl": hashlib.sha256(stories.path.read_bytes()).hexdigest(), "pictures": sizes.hexdigest()}

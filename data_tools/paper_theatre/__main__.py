@@ -7,9 +7,9 @@ from pathlib import Path
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from data_tools.paper_theatre.casting import SPLITS
+from data_tools.paper_theatre import casting
 from data_tools.paper_theatre.dataset import Job, write_all, write_long_story, write_loose_page, write_story
-from data_tools.paper_theatre.stories import PAGES
+from data_tools.paper_theatre.stories import PAGES, SPLITS
 from seedstory.storystream import write_jsonl
 
 EXAMPLES = """\
@@ -18,6 +18,8 @@ examples:
   python -m data_tools.paper_theatre --out out --stories 1000 --split train --workers 2
   # stories with names and looks that training never uses: out/heldout.jsonl
   python -m data_tools.paper_theatre --out out --stories 100 --split heldout
+  # stories of plots that training never tells, either: out/heldout-plots.jsonl
+  python -m data_tools.paper_theatre --out out --stories 100 --split heldout-plots
   # 6 held-out stories of 200 pages: the same heroes in chapter after chapter: out/long-heldout.jsonl
   python -m data_tools.paper_theatre --out out --stories 6 --pages 200 --split heldout
   # 20000 single pages with every combination of attributes: out/loose-train.jsonl
@@ -48,6 +50,8 @@ def main(arguments: list[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     if args.stories < 0 or args.loose_pages < 0 or args.stories + args.loose_pages == 0:
         parser.error("say what to make: --stories N, --loose-pages N, or both")
+    if args.loose_pages and args.split not in casting.SPLITS:
+        parser.error(f"--loose-pages tell no plot: use --split {' or '.join(casting.SPLITS)}")
     if args.size < 16:
         parser.error(f"--size {args.size} is too small to draw on: use 16 or more")
 

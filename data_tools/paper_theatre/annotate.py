@@ -18,8 +18,15 @@ from typing import Any
 from data_tools.paper_theatre.dataset import scene_truth
 from data_tools.paper_theatre.names import PRONOUNS
 from data_tools.paper_theatre.reader import Reader
+from data_tools.paper_theatre.world import SPECIES
 
-_INTRODUCED = re.compile(r"\b(?:named|called|by the name of) ([A-Z][a-z]+)")
+# Whom a sentence introduces, in the wordings of `language`: "a fox called Pip", "Pip was a shy fox", "Pip, a shy fox".
+_INTRODUCED = re.compile(
+    r"\b(?:named|called|by the name of|whose name was) ([A-Z][a-z]+)"
+    rf"|\b([A-Z][a-z]+)(?: was|,) an? [a-z]+ (?:{'|'.join(SPECIES)})\b"
+)
+# What may stand there and is no name: "There was a shy fox".
+_NO_NAMES = frozenset("He Here It Meanwhile She Soon Suddenly That Then There This".split())
 _TOGETHER = re.compile(r"\b(?:they|them|their|friends|both|together)\b", re.IGNORECASE)
 
 
@@ -34,7 +41,8 @@ def annotate(captions: list[str]) -> list[dict[str, Any] | None]:
     truths: list[dict[str, Any] | None] = []
     for caption in captions:
         narration = re.sub(r'"[^"]*"', "", caption)
-        strangers |= {name for name in _INTRODUCED.findall(narration) if name not in PRONOUNS}
+        introduced = {found[1] or found[2] for found in _INTRODUCED.finditer(narration)}
+        strangers |= introduced - PRONOUNS.keys() - _NO_NAMES
         strange = bool(strangers) and (
             any(re.search(rf"\b{name}\b", narration) for name in strangers) or bool(_TOGETHER.search(narration))
         )

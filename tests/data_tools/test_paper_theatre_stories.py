@@ -229,6 +229,16 @@ def test_command_line_faults(capsys):
     with pytest.raises(SystemExit):
         main(["--out", "nowhere"])
     assert "say what to make" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["--out", "nowhere", "--loose-pages", "1", "--split", "heldout-plots"])
+    assert "--loose-pages tell no plot: use --split train or heldout" in capsys.readouterr().err
+
+
+def test_held_out_plots_are_written_to_a_file_of_their_own(tmp_path):
+    main(["--out", str(tmp_path), "--stories", "2", "--split", "heldout-plots", "--size", "32"])
+    records = list(read_jsonl(tmp_path / "heldout-plots.jsonl"))
+    held_out = {plot.name for plot in PLOTS if plot.held_out}
+    assert len(records) == 2 and {record.extra["plot"] for record in records} <= held_out
 
 
 def test_script_faults_are_named():

@@ -5,41 +5,40 @@ python -m training.adapt --config configs/mini/adapt.yaml
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from seedstory.detokenizers.detokenizer import Detokenizer
 from seedstory.modeling.story_model import StoryModel
-from training.detokenizer import encode_latents, flow_loss
-from training.mllm import MllmConfig, StoryBatches, blur_context
-from training.optimizers import AveragedWeights, MuonAdamW
-from training.pages import PagePictures, shuffled_rows
-from training.run import Run, parse_arguments
+from training.autoencoder import psnr
+from training.backend import Backend
+from training.detokenizer import DrawingConfig, DrawingStage, draw_pictures, encode_latents
+from training.loop import Draw, run_stage
+from training.mllm import Drops, Stories, StoryConfigOfRun, show_own, story_batch
+from training.pages import PagePictures, ShuffledRows
+from training.recorder import Recorder
 
 
 @dataclass(kw_only=True)
-class AdaptConfig(MllmConfig):
+class AdaptConfig(DrawingConfig, StoryConfigOfRun):
     """Stage 3.
 
     Attributes:
         story_model: folder of the trained story model.
         regressed_share: share of pictures trained on regressed features; the rest keep the tower's, with noise.
-        token_noise, condition_dropout: as in stage 1b.
-        head_weight: weight of heads in the loss.
     """
 
     story_model: str
     regressed_share: float = 0.6
-    token_noise: float = 0.4
-    condition_dropout: float = 0.05
-    head_weight: float = 3.0
 
 
 @torch.no_grad()
-def regress_features(model: StoryModel, stories: StoryBatches, run: Run) -> tuple[Tensor, Tensor]:
+def regress_features(model: StoryModel, stories: Stories, backend: Backend) -> tuple[Tensor, Tensor]:
     """Features that the model regresses for the stories' pages when it sees its own earlier pages.
 
     Returns:
@@ -47,62 +46,65 @@ def regress_features(model: StoryModel, stories: StoryBatches, run: Run) -> tupl
     """
     model.eval()
     tower, own = [], []
-    for row in range(len(stories.stories)):
-        batch = stories.batch([row])
-        blur_context(model, batch, level=0.0, own=True, run=run)
-        with run.autocast():
+    for row in range(len(stories)):
+        batch = story_batch(model.layout, stories, [row], [Drops(list(range(len(stories.records[row].captions))))])
+        batch = {name: tensor.to(backend.device) for name, tensor in batch.items()}
+        with backend.autocast():
+            batch = show_own(model, batch)
             features = model(**{**batch, "labels": None}).features
         tower.append(batch["target_features"].to(torch.bfloat16).cpu())
         own.append(features.to(torch.bfloat16).cpu())
     return torch.cat(tower), torch.cat(own)
 
 
-def train(config: AdaptConfig) -> None:
-    """Run stage 3 and write `OUT/detokenizer`."""
-    run = Run(config, "adapt")
-    model = StoryModel.from_pretrained(config.story_model, dtype=torch.bfloat16).to(run.device)
-    stories = StoryBatches(config, config.split, model, run, 1, config.stories)
-    tower_features, own_features = regress_features(model, stories, run)
-    del model
-    detokenizer = Detokenizer.from_pretrained(Path(config.stage1) / "detokenizer").to(run.device)
-    pictures = PagePictures(config.data, config.split, head_weight=config.head_weight, limit=len(own_features))
-    latents = encode_latents(detokenizer.autoencoder, pictures, run)
-    scale = detokenizer.autoencoder.config.scaling_factor
-    networks = torch.nn.ModuleDict({"adapter": detokenizer.adapter, "unet": detokenizer.unet})
-    networks.to(memory_format=torch.channels_last).train()
-    optimizer = MuonAdamW(networks.named_parameters(), config.muon_lr, config.adam_lr, config.weight_decay)
-    average = AveragedWeights(networks)
-    rows = shuffled_rows(len(pictures), config.batch_size, config.seed)
+class AdaptStage(DrawingStage):
+    """The de-tokenizer on features as the story model regresses them."""
 
-    def save(step: int) -> None:
-        average.swap()
-        with torch.no_grad(), run.autocast():
-            generator = torch.Generator(run.device).manual_seed(0)
-            drawn = detokenizer(own_features[:8].float(), generator, output_type="pt")
-        run.sheet(step, "adapt", [pictures.batch(torch.arange(8))[0] / 2 + 0.5, drawn])
-        detokenizer.save_pretrained(run.folder / "detokenizer")
-        average.swap()
+    name = "adapt"
 
-    for step, progress in run.steps():
-        chosen = next(rows)
-        regressed = (torch.rand(len(chosen)) < config.regressed_share)[:, None, None]
-        noisy = tower_features[chosen].float()
-        noisy = noisy + config.token_noise * torch.rand(len(chosen), 1, 1) * torch.randn_like(noisy)
-        features = torch.where(regressed, own_features[chosen].float(), noisy)
-        features = (features * (torch.rand(len(chosen), 1, 1) >= config.condition_dropout)).to(run.device)
-        batch = latents[chosen].to(run.device, torch.float32) * scale
-        with run.autocast():
-            loss = flow_loss(detokenizer, batch, features, pictures.weights[chosen].to(run.device))
-        optimizer.set_progress(progress)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(networks.parameters(), 1.0)
-        optimizer.step()
-        average.update(step)
-        run.log(step, loss=loss.item())
-        if run.saves(step):
-            save(step)
+    def __init__(self, config: AdaptConfig, backend: Backend) -> None:
+        model = StoryModel.from_pretrained(config.story_model, base_model=config.base_lm).to(backend.device)
+        stories = Stories(config, config.split, backend, limit=config.stories)
+        heldout = Stories(config, config.heldout, backend, limit=8)
+        tower, own = regress_features(model, stories, backend)
+        _, heldout_own = regress_features(model, heldout, backend)
+        del model
+        super().__init__(config, Detokenizer.from_pretrained(Path(config.stage1) / "detokenizer").to(backend.device))
+        self.to(memory_format=torch.channels_last)
+        self.tower_features, self.own_features, self.heldout_features = tower, own, heldout_own
+        self.pictures = PagePictures(config.data, config.split, head_weight=config.head_weight, limit=len(own))
+        self.heldout = PagePictures(config.data, config.heldout, limit=len(heldout_own))
+        self.latents = encode_latents(self.detokenizer.autoencoder, self.pictures, backend)
+        self.rows = ShuffledRows(len(self.pictures), config.seed)
+
+    def draw(self, step: int, progress: float) -> Draw:
+        size = self.config.batch_size
+        return Draw(list(enumerate(self.rows.take(step * size, size), start=step * size)))
+
+    def batch(self, samples: Sequence[tuple[int, int]], kind: str) -> dict[str, Any]:
+        rows = torch.tensor([row for _, row in samples])
+        latents, shape = self.latents[rows], tuple(self.own_features.shape[1:])
+        noise = [self.drawing_noise(number, latents[0], shape) for number, _ in samples]
+        stacked = {name: torch.stack([one[name] for one in noise]) for name in noise[0]}
+        coin = stacked["coin"][:, None, None]
+        noisy = self.tower_features[rows].float() + stacked.pop("token_noise")
+        features = torch.where(coin < self.config.regressed_share, self.own_features[rows].float(), noisy)
+        return {"latents": latents, "weights": self.pictures.weights[rows], "features": features, **stacked}
+
+    def forward(self, batch: dict[str, Any], progress: float) -> dict[str, Tensor]:
+        return {"loss": self.flow_loss(batch, batch["features"])}
+
+    def evaluate(self, step: int, recorder: Recorder, backend: Backend) -> None:
+        pixels, _ = self.heldout.batch(torch.arange(len(self.heldout)))
+        with backend.autocast():
+            drawn = draw_pictures(self.detokenizer, self.heldout_features.float().to(backend.device))
+        recorder.write(step, heldout_psnr=psnr(2 * drawn - 1, pixels).mean().item())
+        recorder.sheet(step, [pixels[:8] / 2 + 0.5, drawn[:8]])
+
+    def export(self, folder: Path) -> None:
+        """Write `detokenizer/`."""
+        self.export_detokenizer(folder)
 
 
 if __name__ == "__main__":
-    train(parse_arguments(AdaptConfig, __doc__))
+    run_stage(AdaptConfig, AdaptStage, __doc__)

@@ -5,17 +5,21 @@ python -m training.autoencoder --config configs/mini/autoencoder.yaml
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from seedstory.detokenizers.autoencoder import PictureAutoencoder
+from training.backend import Backend
 from training.config import RunConfig
-from training.optimizers import AveragedWeights, MuonAdamW
-from training.pages import WEIGHT_SCALE, PagePictures, shuffled_rows
-from training.run import Run, parse_arguments
+from training.loop import Draw, Stage, run_stage
+from training.pages import WEIGHT_SCALE, PagePictures, ShuffledRows, noise_of
+from training.recorder import Recorder
 
 
 @dataclass(kw_only=True)
@@ -23,12 +27,14 @@ class AutoencoderConfig(RunConfig):
     """Stage 1a.
 
     Attributes:
+        split: JSONL to train on; several are joined by "+".
         heldout: JSONL split for the reported PSNR.
         latent_channels: Z.
         latent_noise: standard deviation of Gaussian noise on the latents while training.
         head_weight: weight of heads in the loss.
         limit: at most so many training pictures.
         init: folder of an autoencoder to go on from.
+        decoder_only: leave the encoder, and so the latents, as they are.
     """
 
     split: str = "train"
@@ -38,10 +44,12 @@ class AutoencoderConfig(RunConfig):
     head_weight: float = 4.0
     limit: int | None = None
     init: str | None = None
+    decoder_only: bool = False
+    average: float = 0.998
 
 
 def reconstruction_loss(output: Tensor, target: Tensor, weights: Tensor) -> Tensor:
-    """Weighted L1 of pixels, of their edges and of 4x4 means.
+    """Weighted L1 of pixels, of their edges and of 4x4 means, summed over pictures.
 
     Args:
         output, target: [B, 3, H, W].
@@ -54,65 +62,73 @@ def reconstruction_loss(output: Tensor, target: Tensor, weights: Tensor) -> Tens
     across = ((error[..., 1:] - error[..., :-1]).abs() * fine[..., 1:]).mean()
     down = ((error[..., 1:, :] - error[..., :-1, :]).abs() * fine[..., 1:, :]).mean()
     pooled = (F.avg_pool2d(error, WEIGHT_SCALE).abs() * weights).mean()
-    return pixels + 0.5 * (across + down) + 0.5 * pooled
+    return len(target) * (pixels + 0.5 * (across + down) + 0.5 * pooled)
 
 
-@torch.no_grad()
-def psnr(autoencoder: PictureAutoencoder, pictures: PagePictures, run: Run, count: int = 256) -> tuple[float, Tensor]:
-    """Mean PSNR in dB over the first `count` pictures, and the first eight with their reconstructions."""
-    values, rows = [], []
-    for start in range(0, min(count, len(pictures)), 64):
-        pixels, _ = pictures.batch(torch.arange(start, min(start + 64, count, len(pictures))))
-        with run.autocast():
-            output = autoencoder(pixels.to(run.device)).float().cpu().clamp(-1, 1)
-        values.append(-10 * torch.log10(((output - pixels) / 2).square().mean((1, 2, 3))))
-        rows.append((pixels, output))
-    return torch.cat(values).mean().item(), torch.stack([rows[0][0][:8], rows[0][1][:8]]) / 2 + 0.5
+class AutoencoderStage(Stage):
+    """Pictures through latents and back."""
+
+    name = "autoencoder"
+
+    def __init__(self, config: AutoencoderConfig, backend: Backend) -> None:
+        super().__init__()
+        self.config = config
+        if config.init:
+            self.autoencoder = PictureAutoencoder.from_pretrained(config.init)
+        else:
+            self.autoencoder = PictureAutoencoder(latent_channels=config.latent_channels)
+        self.autoencoder.to(memory_format=torch.channels_last)
+        self.autoencoder.encoder.requires_grad_(not config.decoder_only)
+        self.pictures = PagePictures(config.data, config.split, head_weight=config.head_weight, limit=config.limit)
+        self.heldout = PagePictures(config.data, config.heldout, limit=256)
+        self.rows = ShuffledRows(len(self.pictures), config.seed)
+
+    def draw(self, step: int, progress: float) -> Draw:
+        size = self.config.batch_size
+        return Draw(list(enumerate(self.rows.take(step * size, size), start=step * size)))
+
+    def batch(self, samples: Sequence[tuple[int, int]], kind: str) -> dict[str, Any]:
+        pixels, weights = self.pictures.batch(torch.tensor([row for _, row in samples]))
+        side = pixels.shape[-1] // 8
+        shape = (self.autoencoder.config.latent_channels, side, side)
+        noise = [torch.randn(shape, generator=noise_of(self.config.seed, number)) for number, _ in samples]
+        return {"pixels": pixels, "weights": weights, "noise": torch.stack(noise)}
+
+    def counts(self, batch: dict[str, Any]) -> dict[str, float]:
+        return {"loss": len(batch["pixels"])}
+
+    def forward(self, batch: dict[str, Any], progress: float) -> dict[str, Tensor]:
+        latents = self.autoencoder.encoder(batch["pixels"].contiguous(memory_format=torch.channels_last))
+        output = self.autoencoder.decoder(latents + self.config.latent_noise * batch["noise"])
+        return {"loss": reconstruction_loss(output.float(), batch["pixels"], batch["weights"])}
+
+    def weights(self, kind: str, progress: float) -> dict[str, float]:
+        return {"loss": 1.0}
+
+    def evaluate(self, step: int, recorder: Recorder, backend: Backend) -> None:
+        values, shown = [], []
+        for rows in torch.arange(len(self.heldout)).split(64):
+            pixels, _ = self.heldout.batch(rows)
+            with backend.autocast():
+                output = self.autoencoder(pixels.to(backend.device)).float().cpu().clamp(-1, 1)
+            values.append(psnr(output, pixels))
+            shown = shown or [pixels[:8] / 2 + 0.5, output[:8] / 2 + 0.5]
+        recorder.write(step, heldout_psnr=torch.cat(values).mean().item())
+        recorder.sheet(step, shown)
+
+    @torch.no_grad()
+    def export(self, folder: Path) -> None:
+        """Write `autoencoder/`, with the factor that scales its latents to unit variance."""
+        pixels, _ = self.heldout.batch(torch.arange(len(self.heldout)))
+        latents = self.autoencoder.encoder(pixels.to(self.autoencoder.device)).float()
+        self.autoencoder.register_to_config(scaling_factor=round(1 / latents.std().item(), 4))
+        self.autoencoder.save_pretrained(folder / "autoencoder")
 
 
-def train(config: AutoencoderConfig) -> PictureAutoencoder:
-    """Run stage 1a and write `OUT/autoencoder`, its latents scaled to unit variance."""
-    run = Run(config, "autoencoder")
-    pictures = PagePictures(config.data, config.split, head_weight=config.head_weight, limit=config.limit)
-    heldout = PagePictures(config.data, config.heldout, limit=256)
-    if config.init:
-        model = PictureAutoencoder.from_pretrained(config.init)
-    else:
-        model = PictureAutoencoder(latent_channels=config.latent_channels)
-    model.register_to_config(scaling_factor=1.0)
-    model = model.to(run.device, memory_format=torch.channels_last)
-    optimizer = MuonAdamW(model.named_parameters(), config.muon_lr, config.adam_lr, config.weight_decay)
-    average = AveragedWeights(model)
-    rows = shuffled_rows(len(pictures), config.batch_size, config.seed)
-
-    def save(step: int) -> None:
-        average.swap()
-        quality, sheet = psnr(model, heldout, run)
-        run.write(step, heldout_psnr=quality)
-        run.sheet(step, "autoencoder", list(sheet))
-        with torch.no_grad(), run.autocast():
-            latents = model.encoder(heldout.batch(torch.arange(len(heldout)))[0].to(run.device)).float()
-        model.register_to_config(scaling_factor=round(1 / latents.std().item(), 4))
-        model.save_pretrained(run.folder / "autoencoder")
-        model.register_to_config(scaling_factor=1.0)
-        average.swap()
-
-    for step, progress in run.steps():
-        pixels, weights = (tensor.to(run.device) for tensor in pictures.batch(next(rows)))
-        with run.autocast():
-            latents = model.encoder(pixels.contiguous(memory_format=torch.channels_last))
-            output = model.decoder(latents + config.latent_noise * torch.randn_like(latents))
-        loss = reconstruction_loss(output.float(), pixels, weights)
-        optimizer.set_progress(progress)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        average.update(step)
-        run.log(step, loss=loss.item())
-        if run.saves(step):
-            save(step)
-    return model
+def psnr(output: Tensor, target: Tensor) -> Tensor:
+    """PSNR in dB of each picture [B, 3, H, W] in [-1, 1]: [B]."""
+    return -10 * torch.log10(((output - target) / 2).square().mean((1, 2, 3)))
 
 
 if __name__ == "__main__":
-    train(parse_arguments(AutoencoderConfig, __doc__))
+    run_stage(AutoencoderConfig, AutoencoderStage, __doc__)

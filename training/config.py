@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar, get_args
 
 import yaml
 
 T = TypeVar("T")
+
+Precision = Literal["bf16", "fp32"]
+Optimizer = Literal["muon", "adamw"]
+Offload = Literal["none", "cpu"]
+
+# What may change between the first and the second half of a run: where and how it runs, not what it computes.
+_OF_THE_MACHINE = frozenset(
+    "out max_minutes micro_batch_size zero_stage offload gradient_checkpointing log_every save_every eval_every "
+    "keep_checkpoints resume device threads max_bad_steps wandb_project".split()
+)
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -17,15 +27,27 @@ class RunConfig:
 
     Attributes:
         data: folder of a StoryStream data set (`train.jsonl`, optionally `heldout.jsonl`).
-        out: folder for weights, logs and samples.
+        out: folder for weights, logs, samples and checkpoints.
         steps: optimiser steps; the learning rate reaches its floor there.
-        max_minutes: wall minutes after which the run closes its schedule early (0: no limit).
-        batch_size: samples a step.
-        muon_lr, adam_lr, weight_decay: of `training.optimizers.MuonAdamW`.
-        log_every, save_every: in steps.
+        max_minutes: wall minutes after which the run stops with a checkpoint, to be gone on with (0: no limit).
+        batch_size: samples of one optimiser step, over all processes and accumulated micro-batches.
+        micro_batch_size: samples of one forward pass in one process (0: all of the process's share at once).
+        optimizer: "muon" (Muon for matrices, AdamW for the rest) or "adamw" (needed for `zero_stage` above 0).
+        muon_lr, adam_lr, weight_decay: of the optimiser.
+        max_grad_norm: the gradient is scaled down to this norm (0: left as it is).
+        average: decay of the average of the weights that is evaluated and written (0: the weights themselves).
+        precision: "bf16" (mixed) or "fp32".
+        zero_stage: DeepSpeed ZeRO stage 1, 2 or 3; 0 trains without DeepSpeed, in one process or several.
+        offload: "cpu" keeps the optimiser's state, and with ZeRO-3 the weights, in main memory.
+        gradient_checkpointing: compute the language model's activations twice rather than store them.
+        log_every, save_every, eval_every: in steps (`eval_every` 0: whenever a checkpoint is written).
+        keep_checkpoints: so many last checkpoints stay.
+        resume: "auto" (the last whole checkpoint in `out`, if there is one), "never", or a checkpoint's folder.
+        max_bad_steps: so many steps with a non-finite loss or gradient are skipped before the run is given up.
         seed: of weights, data order and noise.
         device: "auto", "cpu" or "cuda".
         threads: CPU threads (0: as torch chooses).
+        wandb_project: also log to this Weights & Biases project (needs `wandb`).
     """
 
     data: str
@@ -33,19 +55,47 @@ class RunConfig:
     steps: int
     max_minutes: float = 0.0
     batch_size: int = 32
+    micro_batch_size: int = 0
+    optimizer: Optimizer = "muon"
     muon_lr: float = 1e-2
     adam_lr: float = 1e-3
     weight_decay: float = 1e-3
+    max_grad_norm: float = 1.0
+    average: float = 0.0
+    precision: Precision = "bf16"
+    zero_stage: int = 0
+    offload: Offload = "none"
+    gradient_checkpointing: bool = False
     log_every: int = 20
     save_every: int = 500
+    eval_every: int = 0
+    keep_checkpoints: int = 2
+    resume: str = "auto"
+    max_bad_steps: int = 10
     seed: int = 0
     device: str = "auto"
     threads: int = 0
+    wandb_project: str | None = None
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "log_every", "save_every"):
+        for name in ("steps", "batch_size", "log_every", "save_every", "keep_checkpoints"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        for name, allowed in (("precision", Precision), ("optimizer", Optimizer), ("offload", Offload)):
+            if getattr(self, name) not in get_args(allowed):
+                raise ValueError(f"{name} must be one of {', '.join(get_args(allowed))}, not {getattr(self, name)!r}")
+        if self.zero_stage not in range(4):
+            raise ValueError(f"zero_stage must be 0, 1, 2 or 3, not {self.zero_stage}")
+        if self.zero_stage and self.optimizer == "muon":
+            raise ValueError("ZeRO cuts matrices into pieces, which Muon cannot work on: set optimizer: adamw")
+        if self.offload != "none" and not self.zero_stage:
+            raise ValueError("offload needs DeepSpeed: set zero_stage to 1, 2 or 3")
+        if self.average and self.zero_stage == 3:
+            raise ValueError("averaged weights need whole weights in every process: set average: 0, or zero_stage: 2")
+
+    def fingerprint(self) -> dict[str, object]:
+        """What a run computes: two runs of equal fingerprint and code give the same weights."""
+        return {name: value for name, value in dataclasses.asdict(self).items() if name not in _OF_THE_MACHINE}
 
 
 def load_config(path: str | Path, kind: type[T], overrides: list[str] = ()) -> T:
@@ -62,7 +112,9 @@ def load_config(path: str | Path, kind: type[T], overrides: list[str] = ()) -> T
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"no configuration at {path}")
-    values = yaml.safe_load(path.read_text()) or {}
+    values = yaml.safe_load(path.read_text("utf-8")) or {}
+    if not isinstance(values, dict):
+        raise ValueError(f"{path}: a configuration is a list of `key: value` lines")
     for override in overrides:
         key, found, value = override.partition("=")
         if not found:
@@ -82,4 +134,6 @@ def load_config(path: str | Path, kind: type[T], overrides: list[str] = ()) -> T
     try:
         return kind(**values)
     except TypeError as error:
+        raise ValueError(f"{path}: {error}") from None
+    except ValueError as error:
         raise ValueError(f"{path}: {error}") from None

@@ -1,14 +1,18 @@
 """Stage 2: train the story model to write the next caption and to regress the next picture's features.
 
-python -m training.mllm --config configs/mini/mllm.yaml
+A sample is a whole story in one packed pass: every page is supervised (`seedstory.layout.pack_story`).
+
+    python -m training.mllm --config configs/mini/mllm.yaml
 """
 
 from __future__ import annotations
 
 import itertools
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,52 +20,70 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from seedstory.detokenizers.detokenizer import Detokenizer
-from seedstory.layout import collate
+from seedstory.layout import IGNORE, StoryLayout, collate, countdown
 from seedstory.modeling.story_model import StoryModel
-from seedstory.storystream import StoryRecord, read_jsonl
+from training.backend import Backend
 from training.config import RunConfig
-from training.features import page_features
-from training.optimizers import MuonAdamW
-from training.pages import shuffled_rows
-from training.run import Run, parse_arguments
+from training.detokenizer import draw_pictures
+from training.features import PageFeatures, page_features
+from training.loop import Draw, Stage, run_stage
+from training.pages import ShuffledRows, noise_of
+from training.recorder import Recorder
 from training.scenes import SceneCodes, SceneWords, drawing_weights
+from training.stories import open_stories
+
+LOOSE_PER_STORY = 10
 
 
 @dataclass(kw_only=True)
-class MllmConfig(RunConfig):
-    """Stage 2.
+class StoryConfigOfRun(RunConfig):
+    """What the stages that read stories with a story model share.
 
     Attributes:
         stage1: folder with `vision_tower/` and `detokenizer/`.
-        split: JSONL of stories; `loose_split`: JSONL of single pages for the first part (none: leave it out).
-        heldout: JSONL for held-out losses and sample pages.
+        split: JSONL of stories; `heldout`: for held-out figures and sample pages.
         base_lm: as for `StoryModel.from_base`.
-        init: folder of a story model to go on from.
-        batch_size: stories a step; loose pages come ten to a story.
+        stories: at most so many training stories.
+    """
+
+    stage1: str
+    split: str = "train"
+    heldout: str = "heldout"
+    base_lm: str = "smollm2-135m-instruct"
+    stories: int | None = None
+
+
+@dataclass(kw_only=True)
+class MllmConfig(StoryConfigOfRun):
+    """Stage 2.
+
+    Attributes:
+        loose_split: JSONL of single pages for the first part (none: leave it out); ten stand for a story.
         loose_until: share of the run after which loose pages are no longer trained.
+        init: folder of a story model to go on from; the `lora_` settings are then its own.
         picture_only: share of stories whose first caption is dropped, to learn openings of a picture alone.
+        skipped: share of stories from whose middle pages are left out, as in the memory of a long story: the first
+            pages, a gap, and the last pages.
         context_noise: context features get Gaussian noise of a level drawn from U(0, context_noise).
         own_context_from: share of the run after which half of the steps show the model its own regressed
-            features as context (Bengio et al. 2015, in one parallel pass).
+            features as context (Bengio et al. 2015, arXiv 1506.03099, in one parallel pass); 1: never.
+        last_page_only: supervise the last page alone, as published (for comparison).
         scenes: folder that stage 2a wrote (none: learn to draw from nothing, without scene codes).
         code_loss_weight: weight of the regression of scene codes, where the data set has ground truth.
         word_loss_weight: weight of naming the scene's words at the query tokens.
         draw_from: share of the run before which pages with scene codes are trained on these alone: a drawing from
             codes that are still wrong would teach neither side anything.
         lora_rank, lora_alpha, lora_targets, visual_loss_weight: as in `StoryConfig`.
-        stories: at most so many training stories.
     """
 
-    stage1: str
-    split: str = "train"
-    loose_split: str | None = "loose-train"
-    heldout: str = "heldout"
-    base_lm: str = "smollm2-135m-instruct"
-    init: str | None = None
+    loose_split: str | None = None
     loose_until: float = 0.3
+    init: str | None = None
     picture_only: float = 0.1
+    skipped: float = 0.0
     context_noise: float = 0.5
     own_context_from: float = 0.6
+    last_page_only: bool = False
     scenes: str | None = None
     code_loss_weight: float = 5.0
     word_loss_weight: float = 2.0
@@ -70,188 +92,262 @@ class MllmConfig(RunConfig):
     lora_alpha: float = 32.0
     lora_targets: str | list[str] = "all-linear"
     visual_loss_weight: float = 2.0
-    stories: int | None = None
 
 
-class StoryBatches:
-    """Batches of packed stories with their features.
+class Stories:
+    """The stories of a split with their features and scenes.
 
     Args:
-        config: stage 2's configuration.
-        split: JSONL to read.
-        model: its layout packs the stories.
-        run: where the vision tower runs.
-        per_batch: stories a batch.
+        config: names data set and vision tower.
+        split: which stories.
+        backend: where the vision tower runs.
+        codes: scene codes of stage 2a, if any.
         limit: at most so many stories.
     """
 
     def __init__(
-        self, config: MllmConfig, split: str, model: StoryModel, run: Run, per_batch: int, limit: int | None = None
+        self,
+        config: StoryConfigOfRun,
+        split: str,
+        backend: Backend,
+        codes: SceneCodes | None = None,
+        limit: int | None = None,
     ) -> None:
-        self.config, self.layout, self.device = config, model.layout, run.device
+        self.records = [story.record for story in itertools.islice(open_stories(config.data, split), limit)]
+        if not self.records:
+            raise ValueError(f"{config.data} has no story in the split {split!r}")
+        tower = Path(config.stage1) / "vision_tower"
+        self.features: PageFeatures = page_features(config.data, split, tower, backend.device)
+        self.starts = [0, *itertools.accumulate(len(record.images) for record in self.records)]
+        self.codes = codes
+        if codes and any(record.pages is None or None in record.pages for record in self.records):
+            raise ValueError(
+                f"{split}: a story has no ground truth (`pages`), which scene codes need: set scenes: null"
+            )
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def pictures(self, row: int) -> Tensor:
+        """Features of a story's pictures [P, F, D], float32."""
+        return self.features[self.starts[row] : self.starts[row + 1]].float()
+
+    def scenes(self, row: int) -> Tensor:
+        """Indices of the words of a story's pages [P, tables]."""
+        return torch.tensor([self.codes.indices(page) for page in self.records[row].pages])
+
+
+@dataclass
+class Drops:
+    """What one sample does not show, or does not ask for.
+
+    Attributes:
+        pages: numbers of the pages that are shown.
+        first_caption: whether the first page's caption is.
+        after_gap: place in `pages` of the page behind the gap, whose caption nobody could foresee; 0 without a gap.
+    """
+
+    pages: list[int]
+    first_caption: bool = True
+    after_gap: int = 0
+
+
+def draw_drops(pages: int, config: MllmConfig, choice: random.Random) -> Drops:
+    """Choose at random what a sample of a story of `pages` pages leaves out."""
+    drops = Drops(list(range(pages)))
+    drops.first_caption = pages == 1 or choice.random() >= config.picture_only
+    if pages >= 5 and choice.random() < config.skipped:
+        kept, gap = choice.randint(1, 2), choice.randint(1, pages - 4)
+        drops.pages = drops.pages[:kept] + drops.pages[kept + gap :]
+        drops.after_gap = kept
+        drops.first_caption = True
+    return drops
+
+
+def story_batch(
+    layout: StoryLayout, stories: Stories, rows: Sequence[int], drops: Sequence[Drops], last_page_only: bool = False
+) -> dict[str, Any]:
+    """Stories as keyword arguments of `StoryModel.forward`, and their `scenes` where there are codes."""
+    packed, features, scenes = [], [], []
+    for row, drop in zip(rows, drops, strict=True):
+        record = stories.records[row]
+        captions = [record.captions[page] for page in drop.pages]
+        shown = [True] * len(captions)
+        # A lone picture is given, never asked for: without a caption nothing says what it should show.
+        shown[0] = drop.first_caption
+        asked = [page == len(captions) - 1 or not last_page_only for page in range(len(captions))]
+        labels = countdown(len(record.captions))
+        packed.append(
+            layout.pack_story(
+                captions,
+                pages_left=[labels[page] for page in drop.pages],
+                keep_caption=shown,
+                supervise_caption=[ask and (page != drop.after_gap or page == 0) for page, ask in enumerate(asked)],
+                supervise_picture=[show and ask for show, ask in zip(shown, asked, strict=True)],
+            )
+        )
+        features.append(stories.pictures(row)[drop.pages])
+        if stories.codes:
+            scenes.append(stories.scenes(row)[drop.pages])
+    batch: dict[str, Any] = collate(packed)
+    batch["target_features"] = torch.cat(features)
+    batch["context_features"] = batch["target_features"]
+    if scenes:
+        batch["scenes"] = torch.cat(scenes)[batch["target_mask"]]
+    return batch
+
+
+def show_own(model: StoryModel, batch: dict[str, Any]) -> dict[str, Any]:
+    """The batch with the model's own regression as the context features of supervised pages."""
+    with torch.no_grad():
+        predicted = model(**{**batch, "labels": None, "target_features": None}).features
+    context = batch["context_features"].clone()
+    context[batch["target_mask"]] = predicted.float()
+    return {**batch, "context_features": context}
+
+
+class MllmStage(Stage):
+    """The story model on whole stories, and on loose pages in the beginning."""
+
+    name = "mllm"
+    adam_names = ("lora_", "token_rows", "queries", "output_resampler.to_width")
+
+    def __init__(self, config: MllmConfig, backend: Backend) -> None:
+        super().__init__()
+        self.config = config
+        dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
+        if config.init:
+            self.model = StoryModel.from_pretrained(config.init, base_model=config.base_lm, dtype=dtype, merge=False)
+        else:
+            self.model = StoryModel.from_base(
+                config.base_lm,
+                dtype=dtype,
+                lora_rank=config.lora_rank,
+                lora_alpha=config.lora_alpha,
+                lora_targets=config.lora_targets,
+                visual_loss_weight=config.visual_loss_weight,
+            )
+        if config.gradient_checkpointing:
+            self.model.llm.gradient_checkpointing_enable({"use_reentrant": False})
         self.codes: SceneCodes | None = None
         if config.scenes:
-            self.codes = SceneCodes.load(Path(config.scenes) / "scene_codes.safetensors").to(run.device)
-        records = list(read_jsonl(Path(config.data) / f"{split}.jsonl"))
-        features = page_features(config.data, split, Path(config.stage1) / "vision_tower", run.device)
-        starts = [0, *itertools.accumulate(len(record.images) for record in records)]
-        self.stories: list[tuple[StoryRecord, Tensor]] = [
-            (record, features[start : start + len(record.images)])
-            for record, start in zip(records[:limit], starts, strict=False)
-        ]
-        self.rows = shuffled_rows(len(self.stories), per_batch, config.seed)
-        self.random = random.Random(config.seed)
+            self._start_from_scenes(Path(config.scenes))
+        self.stories = Stories(config, config.split, backend, self.codes, config.stories)
+        self.loose = Stories(config, config.loose_split, backend, self.codes) if config.loose_split else None
+        self.heldout = Stories(config, config.heldout, backend, self.codes, limit=16)
+        self.rows = ShuffledRows(len(self.stories), config.seed)
+        self.loose_rows = ShuffledRows(len(self.loose), config.seed + 1) if self.loose else None
 
-    def next(self) -> tuple[dict[str, Tensor], Tensor | None]:
-        """The next training batch, with random drops of first captions, and the scenes of its pages."""
-        rows = next(self.rows).tolist()
-        return self.batch(rows, self.config.picture_only), self.scenes(rows)
+    def _start_from_scenes(self, folder: Path) -> None:
+        self.codes = SceneCodes.load(folder / "scene_codes.safetensors")
+        self.words = SceneWords(self.codes, self.model)
+        if self.config.init:
+            return
+        self.words.ask(self.model)
+        weights = load_file(folder / "output_resampler.safetensors")
+        unexpected = self.model.output_resampler.load_state_dict(weights, strict=False).unexpected_keys
+        if unexpected or weights.keys() != drawing_weights(self.model.output_resampler).keys():
+            raise ValueError(f"{folder}: stage 2a trained another output resampler")
 
-    def batch(self, rows: list[int], picture_only: float = 0.0) -> dict[str, Tensor]:
-        """The stories of the given rows as keyword arguments of `StoryModel.forward`."""
-        packed, features = [], []
-        for record, pictures in (self.stories[row] for row in rows):
-            keep = [True] * len(record.captions)
-            if len(keep) > 1:
-                keep[0] = self.random.random() >= picture_only
-            # A lone picture is given, never asked for: without a caption nothing says what it should show.
-            packed.append(self.layout.pack_story(record.captions, keep_caption=keep, supervise_picture=keep))
-            features.append(pictures)
-        batch = collate(packed)
-        batch["target_features"] = torch.cat(features).float()
-        batch["context_features"] = batch["target_features"]
-        return {name: tensor.to(self.device) for name, tensor in batch.items()}
+    def draw(self, step: int, progress: float) -> Draw:
+        config, choice = self.config, random.Random(f"{self.config.seed}-{step}")
+        size = config.batch_size
+        if self.loose_rows and progress < config.loose_until and choice.random() < 1 - progress / config.loose_until:
+            size *= LOOSE_PER_STORY
+            return Draw(list(enumerate(self.loose_rows.take(step * size, size), start=step * size)), "loose")
+        own = progress >= config.own_context_from and choice.random() < 0.5
+        rows = self.rows.take(step * size, size)
+        return Draw(list(enumerate(rows, start=step * size)), "own" if own else "story")
 
-    def scenes(self, rows: list[int]) -> Tensor | None:
-        """Indices [P, 19] of the words of the stories' pages; None without stage 2a or ground truth."""
-        truths = [self.stories[row][0].pages for row in rows]
-        if self.codes is None or any(pages is None or None in pages for pages in truths):
-            return None
-        return torch.tensor([self.codes.indices(page) for pages in truths for page in pages]).to(self.device)
+    def batch(self, samples: Sequence[tuple[int, int]], kind: str) -> dict[str, Any]:
+        config, stories = self.config, self.loose if kind == "loose" else self.stories
+        rows = [row for _, row in samples]
+        drops, noise = [], []
+        for number, row in samples:
+            generator = noise_of(config.seed, number)
+            choice = random.Random(int(torch.randint(2**62, (), generator=generator)))
+            drops.append(draw_drops(len(stories.records[row].captions), config, choice))
+            shape = (len(drops[-1].pages), *stories.features.shape[1:])
+            level = config.context_noise * torch.rand(shape[0], 1, 1, generator=generator)
+            noise.append(level * torch.randn(shape, generator=generator))
+        batch = story_batch(self.model.layout, stories, rows, drops, config.last_page_only)
+        batch["context_features"] = batch["target_features"] + torch.cat(noise)
+        return batch | {"kind": kind}
 
+    def counts(self, batch: dict[str, Any]) -> dict[str, float]:
+        pictures = int(batch["target_mask"].sum())
+        tokens = int((batch["labels"] != IGNORE).sum())
+        counts = {"lm": tokens, "visual": pictures, "cosine": pictures, "mse": pictures}
+        return counts | ({"code": pictures, "words": pictures} if self.codes else {})
 
-def blur_context(model: StoryModel, batch: dict[str, Tensor], level: float, own: bool, run: Run) -> None:
-    """Make context features what they are in generation: imprecise, or the model's own.
+    def forward(self, batch: dict[str, Any], progress: float) -> dict[str, Tensor]:
+        counts = self.counts(batch)
+        scenes = batch.pop("scenes", None)
+        kind = batch.pop("kind", "story")
+        if kind == "own":
+            batch = show_own(self.model, batch)
+        output = self.model(**batch)
+        means = {
+            "lm": output.lm_loss,
+            "visual": output.visual_loss,
+            "cosine": output.cosine_loss,
+            "mse": output.mse_loss,
+        }
+        if scenes is not None and counts["visual"]:
+            means["code"] = F.mse_loss(output.codes.float(), self.codes(scenes))
+            hidden = output.last_hidden_state[batch["query_mask"]].unflatten(0, (len(scenes), -1))
+            means["words"] = self.words.loss(hidden, scenes)
+        nothing = output.lm_loss.new_zeros(())
+        return {name: nothing if means.get(name) is None else counts[name] * means[name] for name in counts}
 
-    Args:
-        model: the story model.
-        batch: arguments of its forward; `context_features` is replaced.
-        level: largest noise level.
-        own: replace the features of supervised pages with the model's own regression.
-        run: for its autocast.
-    """
-    clean = batch["target_features"]
-    noise = level * torch.rand(len(clean), 1, 1, device=clean.device) * torch.randn_like(clean)
-    batch["context_features"] = clean + noise
-    if own:
-        with torch.no_grad(), run.autocast():
-            predicted = model(**{**batch, "labels": None, "target_features": None}).features
-        context = batch["context_features"].clone()
-        context[batch["target_mask"]] = predicted.float()
-        batch["context_features"] = context
+    def weights(self, kind: str, progress: float) -> dict[str, float]:
+        config, sizes = self.config, self.model.config
+        weights = {"lm": sizes.lm_loss_weight, "visual": sizes.visual_loss_weight}
+        if self.codes:
+            weights |= {"code": config.code_loss_weight, "words": config.word_loss_weight}
+            if progress < config.draw_from:
+                weights.pop("visual")
+        return weights
+
+    def evaluate(self, step: int, recorder: Recorder, backend: Backend) -> None:
+        report(self.model, self.heldout, step, recorder, backend, self.config.stage1)
+
+    def export(self, folder: Path) -> None:
+        """Write `story_model/`."""
+        self.model.save_pretrained(folder / "story_model", dtype=torch.bfloat16)
 
 
 @torch.no_grad()
-def report(model: StoryModel, heldout: StoryBatches, run: Run, step: int, detokenizer: Detokenizer) -> None:
-    """Log held-out losses and save sample pages: renders above, what the model regresses below."""
-    model.eval()
-    totals = {"heldout_lm": 0.0, "heldout_cosine": 0.0, "heldout_mse": 0.0}
-    count = min(16, len(heldout.stories))
-    for row in range(count):
-        with run.autocast():
-            batch = heldout.batch([row])
-            output = model(**batch)
-        totals["heldout_lm"] += output.lm_loss.item() / count
-        totals["heldout_cosine"] += (1 - output.cosine_loss.item()) / count
-        totals["heldout_mse"] += output.mse_loss.item() / count
-        if row == 0:
-            rows = [batch["target_features"][:8], output.features[:8]]
-            with run.autocast():
-                pictures = [
-                    detokenizer(f.float(), torch.Generator(run.device).manual_seed(0), output_type="pt") for f in rows
-                ]
-            run.sheet(step, "mllm", pictures)
-    run.write(step, **totals)
-    model.train()
-
-
-def train(config: MllmConfig) -> StoryModel:
-    """Run stage 2 and write `OUT/story_model`."""
-    run = Run(config, "mllm")
-    if config.init:
-        model = StoryModel.from_pretrained(config.init, base_model=config.base_lm, merge=False).train()
-    else:
-        model = StoryModel.from_base(
-            config.base_lm,
-            lora_rank=config.lora_rank,
-            lora_alpha=config.lora_alpha,
-            lora_targets=config.lora_targets,
-            visual_loss_weight=config.visual_loss_weight,
-        )
-    words = None
-    if config.scenes:
-        words = SceneWords(SceneCodes.load(Path(config.scenes) / "scene_codes.safetensors"), model)
-        if not config.init:
-            words.ask(model)
-    model.to(run.device)
-    drawing = drawing_weights(model.output_resampler)
-    if config.scenes and not config.init:
-        weights = load_file(Path(config.scenes) / "output_resampler.safetensors")
-        unexpected = model.output_resampler.load_state_dict(weights, strict=False).unexpected_keys
-        assert not unexpected and weights.keys() == drawing.keys(), "stage 2a trained another output resampler"
-    detokenizer = Detokenizer.from_pretrained(Path(config.stage1) / "detokenizer").to(run.device)
-    stories = StoryBatches(config, config.split, model, run, config.batch_size, config.stories)
-    loose = config.loose_split and StoryBatches(config, config.loose_split, model, run, 10 * config.batch_size)
-    heldout = StoryBatches(config, config.heldout, model, run, 1, limit=16)
-    trainable = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    optimizer = MuonAdamW(
-        trainable,
-        config.muon_lr,
-        config.adam_lr,
-        config.weight_decay,
-        adam_names=("lora_", "token_rows", "queries", "output_resampler.to_width"),
-    )
-    choice = random.Random(config.seed)
-
-    def save(step: int) -> None:
-        report(model, heldout, run, step, detokenizer)
-        model.save_pretrained(run.folder / "story_model", dtype=torch.bfloat16)
-
-    for step, progress in run.steps():
-        on_loose = bool(loose) and progress < config.loose_until and choice.random() < 1 - progress / config.loose_until
-        batch, scenes = (loose if on_loose else stories).next()
-        own = not on_loose and progress >= config.own_context_from and choice.random() < 0.5
-        blur_context(model, batch, config.context_noise, own, run)
-        with run.autocast():
-            output = model(**batch)
-        drawing_rests = scenes is not None and progress < config.draw_from
-        loss = output.lm_loss if drawing_rests else output.loss
-        kind = "loose" if on_loose else "own" if own else "story"
-        if scenes is not None:
-            scenes = scenes[batch["target_mask"]]
-            code_loss = F.mse_loss(output.codes.float(), stories.codes(scenes))
-            hidden = output.last_hidden_state[batch["query_mask"]].unflatten(0, (len(scenes), -1))
-            word_loss = words.loss(hidden, scenes)
-            loss = loss + config.code_loss_weight * code_loss + config.word_loss_weight * word_loss
-            run.log_value(f"{kind}_code", code_loss.item())
-            run.log_value(f"{kind}_words", word_loss.item())
-        optimizer.set_progress(progress)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_([p for _, p in trainable], 1.0)
-        optimizer.step()
-        run.log(
-            step,
-            **{
-                f"{kind}_lm": output.lm_loss.item(),
-                f"{kind}_cosine": 1 - output.cosine_loss.item(),
-                f"{kind}_mse": output.mse_loss.item(),
-            },
-        )
-        if run.saves(step):
-            save(step)
-    return model
+def report(
+    model: StoryModel, heldout: Stories, step: int, recorder: Recorder, backend: Backend, stage1: str | Path
+) -> None:
+    """Log held-out perplexity, features and PSNR; save sample pages: from true features above, from regressed below."""
+    sums = dict.fromkeys(("lm", "cosine", "mse"), 0.0)
+    tokens = pictures = 0
+    shown: list[Tensor] = []
+    for row in range(len(heldout)):
+        drops = Drops(list(range(len(heldout.records[row].captions))))
+        batch = story_batch(model.layout, heldout, [row], [drops])
+        batch.pop("scenes", None)
+        supervised, pages = int((batch["labels"] != IGNORE).sum()), int(batch["target_mask"].sum())
+        with backend.autocast():
+            output = model(**{name: tensor.to(backend.device) for name, tensor in batch.items()})
+        sums["lm"] += supervised * output.lm_loss.item()
+        sums["cosine"] += pages * (1 - output.cosine_loss.item())
+        sums["mse"] += pages * output.mse_loss.item()
+        tokens, pictures = tokens + supervised, pictures + pages
+        if len(shown) < 2:
+            shown = [batch["target_features"][batch["target_mask"]][:8], output.features[:8].float().cpu()]
+    lm = sums["lm"] / tokens
+    values = {"heldout_lm": lm, "heldout_perplexity": torch.tensor(lm).exp().item()}
+    values |= {f"heldout_{name}": sums[name] / pictures for name in ("cosine", "mse")}
+    detokenizer = Detokenizer.from_pretrained(Path(stage1) / "detokenizer").to(backend.device)
+    with backend.autocast():
+        rows = [draw_pictures(detokenizer, features.to(backend.device)) for features in shown]
+    error = (rows[0] - rows[1]).square().mean((1, 2, 3))
+    recorder.write(step, **values, heldout_psnr=(-10 * torch.log10(error)).mean().item())
+    recorder.sheet(step, rows)
 
 
 if __name__ == "__main__":
-    train(parse_arguments(MllmConfig, __doc__))
+    run_stage(MllmConfig, MllmStage, __doc__)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from training.config import RunConfig
 
 
 class MuonAdamW(torch.optim.Optimizer):
@@ -41,15 +44,6 @@ class MuonAdamW(torch.optim.Optimizer):
             {"params": adam, "kind": "adam", "lr": adam_lr, "weight_decay": 0.0},
         ]
         super().__init__([group for group in groups if group["params"]], {})
-        for group in self.param_groups:
-            group["initial_lr"] = group["lr"]
-
-    def set_progress(self, progress: float, warmup: float = 0.02, floor: float = 0.02) -> None:
-        """Set the learning rates for `progress` in [0, 1]: linear warm-up, then cosine down to `floor`."""
-        factor = floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
-        factor *= min(1.0, (progress + 1e-3) / warmup)
-        for group in self.param_groups:
-            group["lr"] = group["initial_lr"] * factor
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:
@@ -72,11 +66,39 @@ class MuonAdamW(torch.optim.Optimizer):
     def _adam_step(self, parameter: Tensor, state: dict, group: dict) -> None:
         if "step" not in state:
             state.update(step=0, mean=torch.zeros_like(parameter), square=torch.zeros_like(parameter))
-        state["step"] += 1
+        state["step"] = int(state["step"]) + 1  # a checkpoint gives it back as a tensor
         mean = state["mean"].lerp_(parameter.grad, 0.1)
         square = state["square"].lerp_(parameter.grad.square(), 0.01)
         corrected = (square / (1 - 0.99 ** state["step"])).sqrt_().add_(1e-8)
         parameter.addcdiv_(mean / (1 - 0.9 ** state["step"]), corrected, value=-group["lr"])
+
+
+def build_optimizer(
+    named_parameters: Iterable[tuple[str, Tensor]], config: RunConfig, adam_names: tuple[str, ...] = ()
+) -> torch.optim.Optimizer:
+    """The configured optimiser; each group remembers its learning rate as `initial_lr`."""
+    named = list(named_parameters)
+    if config.optimizer == "muon":
+        optimizer: torch.optim.Optimizer = MuonAdamW(
+            named, config.muon_lr, config.adam_lr, config.weight_decay, adam_names
+        )
+    else:
+        decayed = [weight for _, weight in named if weight.ndim > 1]
+        plain = [weight for _, weight in named if weight.ndim <= 1]
+        groups = [
+            {"params": decayed, "weight_decay": config.weight_decay},
+            {"params": plain, "weight_decay": 0.0},
+        ]
+        optimizer = torch.optim.AdamW([group for group in groups if group["params"]], config.adam_lr, (0.9, 0.99))
+    for group in optimizer.param_groups:
+        group["initial_lr"] = group["lr"]
+    return optimizer
+
+
+def learning_rate(progress: float, warmup: float = 0.02, floor: float = 0.02) -> float:
+    """Factor of all learning rates at `progress` in [0, 1]: linear warm-up, then cosine down to `floor`."""
+    factor = floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+    return factor * min(1.0, (progress + 1e-3) / warmup)
 
 
 def orthogonalise(matrix: Tensor, steps: int = 5) -> Tensor:
@@ -92,25 +114,36 @@ def orthogonalise(matrix: Tensor, steps: int = 5) -> Tensor:
 
 
 class AveragedWeights:
-    """Exponential moving average of a module's trainable weights."""
+    """Exponential moving average of trained weights, in float32.
 
-    def __init__(self, module: nn.Module, decay: float = 0.998) -> None:
-        self.module, self.decay = module, decay
-        self.average = {n: p.detach().clone() for n, p in module.named_parameters() if p.requires_grad}
+    Args:
+        weights: by name; changed in place by training and by `swap`.
+        decay: share of the average that stays at each update.
+    """
+
+    def __init__(self, weights: dict[str, Tensor], decay: float = 0.998) -> None:
+        self.weights, self.decay = weights, decay
+        self.average = {name: weight.detach().float().clone() for name, weight in weights.items()}
 
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Blend in the current weights; the first steps are averaged over a shorter span."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        for name, parameter in self.module.named_parameters():
-            if name in self.average:
-                self.average[name].lerp_(parameter, 1 - decay)
+        for name, weight in self.weights.items():
+            self.average[name].lerp_(weight.float(), 1 - decay)
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """Inside, the weights are the averaged ones."""
+        self._swap()
+        try:
+            yield
+        finally:
+            self._swap()
 
     @torch.no_grad()
-    def swap(self) -> None:
-        """Exchange the module's weights with the averaged ones; call again to undo."""
-        for name, parameter in self.module.named_parameters():
-            if name in self.average:
-                current = parameter.detach().clone()
-                parameter.copy_(self.average[name])
-                self.average[name].copy_(current)
+    def _swap(self) -> None:
+        for name, weight in self.weights.items():
+            current = weight.detach().float().clone()
+            weight.copy_(self.average[name])
+            self.average[name].copy_(current)

@@ -68,11 +68,34 @@ class PagePictures:
         return self.pixels[rows].float() / 127.5 - 1, self.weights[rows]
 
 
-def shuffled_rows(count: int, batch_size: int, seed: int):
-    """Yield batches of row numbers for ever, each epoch in a new seeded order; short last batches are dropped."""
-    epoch = 0
-    while True:
-        order = torch.randperm(count, generator=torch.Generator().manual_seed(seed * 100_003 + epoch))
-        for start in range(0, max(count - batch_size, 0) + 1, batch_size):
-            yield order[start : start + batch_size]
-        epoch += 1
+class ShuffledRows:
+    """An endless stream of row numbers: every epoch holds each row once, in a seeded order of its own.
+
+    Args:
+        count: rows.
+        seed: of the orders.
+    """
+
+    def __init__(self, count: int, seed: int) -> None:
+        self.count, self.seed = count, seed
+        self._orders: dict[int, Tensor] = {}
+
+    def take(self, start: int, length: int) -> list[int]:
+        """The stream's rows from `start` on; any part, in any order of asking."""
+        rows: list[int] = []
+        while len(rows) < length:
+            epoch, offset = divmod(start + len(rows), self.count)
+            rows += self._order(epoch)[offset : offset + length - len(rows)].tolist()
+        return rows
+
+    def _order(self, epoch: int) -> Tensor:
+        if epoch not in self._orders:
+            self._orders = {
+                epoch: torch.randperm(self.count, generator=torch.Generator().manual_seed(self.seed * 100_003 + epoch))
+            }
+        return self._orders[epoch]
+
+
+def noise_of(seed: int, number: int) -> torch.Generator:
+    """The random numbers of one sample of a run, whatever batch or process it falls into."""
+    return torch.Generator().manual_seed((seed + 1) * 0x9E3779B1 + number)

@@ -22,6 +22,7 @@ from seedstory.modeling.base_lm import base_lm_folder
 from seedstory.modeling.checkpoint import read_trained, resolve_checkpoint, write_trained
 from seedstory.modeling.configuration import StoryConfig, check_base_lm
 from seedstory.modeling.int8 import Int8Linear, quantize_int8
+from seedstory.modeling.lora import merge_lora
 from seedstory.modeling.packed_attention import NAME as PACKED_ATTENTION
 from seedstory.modeling.resampler import InputResampler, OutputResampler
 
@@ -410,14 +411,7 @@ class StoryModel(PreTrainedModel):
 
     def merge_lora(self) -> "StoryModel":
         """Add LoRA to the base weights (in float32, rounded once) and drop it, for inference."""
-        for parent in list(self.llm.modules()):
-            for name, layer in list(parent.named_children()):
-                if isinstance(layer, LoraLayer):
-                    base = layer.get_base_layer()
-                    down, up = (part["default"].weight.detach().float() for part in (layer.lora_A, layer.lora_B))
-                    merged = base.weight.data.float() + layer.scaling["default"] * (up @ down)
-                    base.weight.data = merged.to(base.weight.dtype)
-                    setattr(parent, name, base)
+        merge_lora(self.llm)
         return self
 
     def quantize_int8(self) -> "StoryModel":

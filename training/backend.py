@@ -1,0 +1,305 @@
+"""Where a stage runs: one process or many, plain or with DeepSpeed ZeRO, behind one set of verbs.
+
+Trained weights are float32 masters on every back end and products run in bf16 under autocast, so a checkpoint of one
+back end goes on in any other, with any number of processes: weights and moments are stored whole, by name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from training.config import RunConfig
+from training.optimizers import build_optimizer
+
+_OPTIMIZER = "optimizer"
+_WEIGHTS = "weights"
+
+
+class Backend:
+    """One process of a run.
+
+    Args:
+        config: the run's configuration.
+    """
+
+    def __init__(self, config: RunConfig) -> None:
+        from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs  # loads slowly
+        from accelerate.state import AcceleratorState
+
+        AcceleratorState._reset_state(reset_partial_state=True)  # an earlier run of this process may have left its own
+        self.config = config
+        if config.threads:
+            torch.set_num_threads(config.threads)
+        on_cpu = config.device == "cpu" or not torch.cuda.is_available()
+        if config.zero_stage and on_cpu and torch.cuda.is_available():
+            raise ValueError("DeepSpeed takes the GPU it sees: hide it with CUDA_VISIBLE_DEVICES= to train on CPUs")
+        self.plugin = _deepspeed_plugin(config) if config.zero_stage else None
+        os.environ["ACCELERATE_USE_DEEPSPEED"] = str(bool(config.zero_stage)).lower()
+        handlers = [DistributedDataParallelKwargs(find_unused_parameters=True)]
+        if config.zero_stage and on_cpu:
+            handlers.append(InitProcessGroupKwargs(backend="gloo"))
+        self.accelerator = Accelerator(
+            cpu=on_cpu and not config.zero_stage,  # with `cpu` accelerate would leave DeepSpeed out
+            deepspeed_plugin=self.plugin,
+            kwargs_handlers=handlers,
+        )
+        self.device = self.accelerator.device
+        self.rank, self.processes = self.accelerator.process_index, self.accelerator.num_processes
+        if config.batch_size % self.processes:
+            raise ValueError(f"batch_size {config.batch_size} does not divide among {self.processes} processes")
+        share = config.batch_size // self.processes
+        if config.micro_batch_size and share % config.micro_batch_size:
+            raise ValueError(f"micro_batch_size {config.micro_batch_size} does not divide a process's share of {share}")
+        self.accumulation = share // (config.micro_batch_size or share)
+        torch.manual_seed(config.seed)
+        self.stage: nn.Module | None = None
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes logs, samples and checkpoints."""
+        return self.rank == 0
+
+    def autocast(self) -> torch.autocast:
+        """Mixed precision as configured."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16")
+
+    def prepare(self, stage: nn.Module, adam_names: tuple[str, ...] = ()) -> None:
+        """Put a stage on the device and make its optimiser; `trained` names what learns from here on."""
+        self.stage = stage.to(self.device)
+        self.trained = {name: weight for name, weight in stage.named_parameters() if weight.requires_grad}
+        if not self.trained:
+            raise ValueError("nothing to train: no weight of the stage requires a gradient")
+        self.optimizer = build_optimizer(self.trained.items(), self.config, adam_names)
+        self.zero = self.config.zero_stage > 0
+        if self.zero:
+            micro = self.config.batch_size // (self.processes * self.accumulation)
+            self.plugin.deepspeed_config["train_micro_batch_size_per_gpu"] = micro
+            self.plugin.deepspeed_config["gradient_accumulation_steps"] = self.accumulation
+            self.wrapped, self.optimizer = self.accelerator.prepare(stage, self.optimizer)
+            self._begin_moments()
+        else:
+            self.wrapped = self.accelerator.prepare(stage) if self.processes > 1 else stage
+
+    def backward(self, loss: Tensor, last: bool) -> None:
+        """Add the gradient of a micro-batch's part of the step's loss, summed over micro-batches and processes.
+
+        A loss that is not finite makes every gradient NaN, which `step` notices on every process alike.
+        """
+        # Both DDP and DeepSpeed average over processes, and DeepSpeed over micro-batches too.
+        loss = loss * self.processes * ((loss - loss).detach() + 1)
+        if self.zero:
+            self.wrapped.set_gradient_accumulation_boundary(last)
+            self.wrapped.backward(loss * self.accumulation)
+            return
+        between = isinstance(self.wrapped, DistributedDataParallel) and not last
+        with self.wrapped.no_sync() if between else contextlib.nullcontext():
+            loss.backward()
+
+    def forward(self, batch: dict, progress: float, last: bool) -> dict[str, Tensor]:
+        """The stage's sums of losses for one micro-batch."""
+        between = isinstance(self.wrapped, DistributedDataParallel) and not last
+        with self.wrapped.no_sync() if between else contextlib.nullcontext(), self.autocast():
+            return self.wrapped(batch, progress)
+
+    def step(self, factor: float) -> float | None:
+        """Take an optimiser step with learning rates times `factor`.
+
+        Returns:
+            The gradient's norm before it was clipped; None if it was not finite and nothing was changed.
+        """
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * factor
+        if self.zero:
+            self.wrapped.step()
+            overflow = self.wrapped.optimizer.overflow
+            return None if overflow else float(self.wrapped.get_global_grad_norm() or 0.0)
+        weights = list(self.trained.values())
+        largest = self.config.max_grad_norm or float("inf")
+        norm = float(nn.utils.clip_grad_norm_(weights, largest, error_if_nonfinite=False))
+        finite = np.isfinite(norm)
+        if finite:
+            self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return norm if finite else None
+
+    def total(self, values: list[float]) -> list[float]:
+        """Each value summed over all processes."""
+        if self.processes == 1:
+            return values
+        return self.accelerator.reduce(torch.tensor(values, dtype=torch.float64, device=self.device)).tolist()
+
+    @contextlib.contextmanager
+    def whole_weights(self) -> Iterator[None]:
+        """Inside, every process sees whole weights, also under ZeRO-3."""
+        if self.config.zero_stage < 3:
+            yield
+            return
+        from deepspeed.runtime.zero import GatheredParameters
+
+        with GatheredParameters(list(self.stage.parameters()), modifier_rank=None):
+            yield
+
+    # ------------------------------------------------------------------------------------------------------ checkpoints
+
+    def tensors(self) -> dict[str, dict[str, Tensor]]:
+        """Weights, moments and counters by name, and this process's random number generators."""
+        moments = {f"{name}/{key}": value for name, key, value in self._moments()}
+        return {
+            _WEIGHTS: {name: self._weight(weight).detach().cpu() for name, weight in self.trained.items()},
+            _OPTIMIZER: {name: torch.as_tensor(value).detach().cpu().clone() for name, value in moments.items()},
+            **self._all_random_states(),
+        }
+
+    def load_tensors(self, tensors: dict[str, dict[str, Tensor]]) -> None:
+        """Go on from what `tensors` returned, on this back end or another.
+
+        Raises:
+            ValueError: if the weights or moments are not this stage's.
+        """
+        weights, moments = tensors[_WEIGHTS], tensors[_OPTIMIZER]
+        wrong = [name for name, weight in self.trained.items() if weights.get(name, ()) == ()] or [
+            name for name in weights if name not in self.trained
+        ]
+        if wrong:
+            raise ValueError(f"the checkpoint is of another model: {len(wrong)} weights differ, {wrong[0]} is one")
+        for name, weight in self.trained.items():
+            self._set_weight(weight, weights[name].to(self.device))
+        self._set_moments(moments)
+        own = tensors.get(f"random-{self.rank}")
+        if own:
+            _set_random_state(own)
+
+    def _weight(self, weight: Tensor) -> Tensor:
+        if not self.zero:
+            return weight
+        from deepspeed.utils import safe_get_full_fp32_param
+
+        return safe_get_full_fp32_param(weight)
+
+    def _set_weight(self, weight: Tensor, value: Tensor) -> None:
+        with self.whole_weights_of(weight), torch.no_grad():
+            weight.copy_(value)
+        if self.zero:
+            from deepspeed.utils import safe_set_full_fp32_param
+
+            safe_set_full_fp32_param(weight, value)
+
+    def whole_weights_of(self, weight: Tensor) -> contextlib.AbstractContextManager:
+        """Inside, this weight is whole and may be changed."""
+        if self.config.zero_stage < 3:
+            return contextlib.nullcontext()
+        from deepspeed.runtime.zero import GatheredParameters
+
+        return GatheredParameters([weight], modifier_rank=0)
+
+    def _begin_moments(self) -> None:
+        """Moments of zero from the start, so that a checkpoint can be loaded before the first step.
+
+        DeepSpeed 0.19 also links a weight to its moments after the first group's first step only.
+        """
+        sharded = self.wrapped.optimizer
+        stage3 = self.config.zero_stage == 3
+        flat = sharded.fp32_partitioned_groups_flat if stage3 else sharded.single_partition_of_fp32_groups
+        for part in flat:
+            moments = {key: torch.zeros_like(part) for key in ("exp_avg", "exp_avg_sq")}
+            sharded.optimizer.state[part] = {"step": torch.tensor(0.0), **moments}
+        if not stage3:
+            sharded._lazy_init_hp_params_optimizer_state()
+
+    def _moments(self) -> Iterator[tuple[str, str, Tensor | float]]:
+        if not self.zero:
+            for name, weight in self.trained.items():
+                for key, value in self.optimizer.state.get(weight, {}).items():
+                    yield name, key, value
+            return
+        from deepspeed.utils import safe_get_full_optimizer_state
+
+        step = next(iter(self.wrapped.optimizer.optimizer.state.values()))["step"]
+        for name, weight in self.trained.items():
+            for key in ("exp_avg", "exp_avg_sq"):
+                yield name, key, safe_get_full_optimizer_state(weight, key)
+            yield name, "step", step
+
+    def _set_moments(self, moments: dict[str, Tensor]) -> None:
+        by_name: dict[str, dict[str, Tensor]] = {}
+        for path, value in moments.items():
+            name, _, key = path.rpartition("/")
+            by_name.setdefault(name, {})[key] = value
+        if not self.zero:
+            for name, state in by_name.items():
+                held = {key: value.to(self.device) if value.ndim else value for key, value in state.items()}
+                self.optimizer.state[self.trained[name]] = held
+            return
+        from deepspeed.utils import safe_set_full_optimizer_state
+
+        for name, state in by_name.items():
+            for key in ("exp_avg", "exp_avg_sq"):
+                safe_set_full_optimizer_state(self.trained[name], state[key].to(self.device), key)
+        if by_name:
+            step = next(iter(by_name.values()))["step"]
+            for state in self.wrapped.optimizer.optimizer.state.values():
+                state["step"] = step.clone()
+
+    def _all_random_states(self) -> dict[str, dict[str, Tensor]]:
+        states = [_random_state()]
+        if self.processes > 1:
+            states = [None] * self.processes
+            torch.distributed.all_gather_object(states, _random_state())
+        return {f"random-{rank}": state for rank, state in enumerate(states)}
+
+    def close(self) -> None:
+        """Leave the group of processes."""
+        if self.processes > 1:
+            self.accelerator.wait_for_everyone()
+        self.accelerator.free_memory()
+
+
+def _random_state() -> dict[str, Tensor]:
+    state = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state()
+    return state
+
+
+def _set_random_state(state: dict[str, Tensor]) -> None:
+    torch.set_rng_state(state["cpu"])
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])
+
+
+def _deepspeed_plugin(config: RunConfig):
+    try:
+        import deepspeed  # noqa: F401
+    except ImportError:
+        raise ValueError(
+            f"zero_stage {config.zero_stage} needs DeepSpeed: pip install 'seedstory[deepspeed]'"
+        ) from None
+    from accelerate import DeepSpeedPlugin
+
+    # DeepSpeed asks for these even for one process.
+    for name, value in (("RANK", 0), ("LOCAL_RANK", 0), ("WORLD_SIZE", 1), ("MASTER_ADDR", "127.0.0.1")):
+        os.environ.setdefault(name, str(value))
+    os.environ.setdefault("MASTER_PORT", "29531")
+    zero: dict[str, object] = {"stage": config.zero_stage}
+    if config.offload == "cpu":
+        zero["offload_optimizer"] = {"device": "cpu"}
+        if config.zero_stage == 3:
+            zero["offload_param"] = {"device": "cpu"}
+    return DeepSpeedPlugin(
+        hf_ds_config={
+            "train_micro_batch_size_per_gpu": 1,
+            "gradient_accumulation_steps": 1,
+            "gradient_clipping": config.max_grad_norm,
+            "zero_optimization": zero,
+            "zero_allow_untested_optimizer": True,
+            "zero_force_ds_cpu_optimizer": False,
+            "steps_per_print": 2**31,
+        }
+    )

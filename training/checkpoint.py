@@ -1,0 +1,150 @@
+"""Checkpoints that are whole or absent: written aside, checked by their sums, renamed when all is on disk.
+
+    OUT/checkpoints/mllm/step-000500/
+        state.json             step, counters and the configuration's fingerprint
+        *.safetensors          tensors by group: weights, optimiser, average, random number generators
+        manifest.json          size and sha256 of every other file, written last
+
+A process killed at any moment, or a full disk, leaves the checkpoints before it as they were.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+_MANIFEST, _STATE = "manifest.json", "state.json"
+
+
+@dataclass
+class Checkpoint:
+    """All that a run needs to go on.
+
+    Attributes:
+        state: plain values; `state["step"]` counts finished steps.
+        tensors: by group and name.
+    """
+
+    state: dict
+    tensors: dict[str, dict[str, Tensor]]
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be read or written, with what to do."""
+
+
+class Checkpoints:
+    """The checkpoints of one run.
+
+    Args:
+        folder: holds one sub-folder for each checkpoint.
+        keep: so many last ones stay.
+    """
+
+    def __init__(self, folder: str | Path, keep: int = 2) -> None:
+        self.folder, self.keep = Path(folder), keep
+
+    def steps(self) -> list[int]:
+        """Steps of the checkpoints that were finished, in order."""
+        found = (path.parent.name.partition("step-")[2] for path in self.folder.glob(f"step-*/{_MANIFEST}"))
+        return sorted(int(step) for step in found if step.isdigit())
+
+    def path(self, step: int) -> Path:
+        """Folder of the checkpoint after `step` steps."""
+        return self.folder / f"step-{step:06d}"
+
+    def save(self, checkpoint: Checkpoint) -> Path:
+        """Write a checkpoint, then remove the oldest ones.
+
+        Raises:
+            CheckpointError: if it could not be written (a full disk); those before it stay.
+        """
+        final = self.path(checkpoint.state["step"])
+        temporary = final.with_name(f".{final.name}.{os.getpid()}")
+        try:
+            temporary.mkdir(parents=True)
+            (temporary / _STATE).write_text(json.dumps(checkpoint.state, indent=1), "utf-8")
+            for group, tensors in checkpoint.tensors.items():
+                save_file({name: t.contiguous() for name, t in tensors.items()}, temporary / f"{group}.safetensors")
+            files = {path.name: _seal(path) for path in sorted(temporary.iterdir())}
+            (temporary / _MANIFEST).write_text(json.dumps({"files": files}, indent=1), "utf-8")
+            _seal(temporary / _MANIFEST)
+            _sync_folder(temporary)
+            if final.exists():
+                shutil.rmtree(final)
+            temporary.rename(final)
+            _sync_folder(self.folder)
+        except (OSError, SafetensorError) as error:
+            kept = ", ".join(str(step) for step in self.steps()) or "none"
+            raise CheckpointError(
+                f"could not write the checkpoint {final}: {error}. Checkpoints kept: {kept}. "
+                "Make room, then start the same command again: it goes on from the last one."
+            ) from error
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        for step in self.steps()[: -self.keep]:
+            shutil.rmtree(self.path(step), ignore_errors=True)
+        return final
+
+    def latest(self) -> tuple[Checkpoint | None, list[str]]:
+        """The last checkpoint that is whole, and what was wrong with any after it."""
+        faults = []
+        for step in reversed(self.steps()):
+            try:
+                return read_checkpoint(self.path(step)), faults
+            except CheckpointError as error:
+                faults.append(str(error))
+        return None, faults
+
+    def sweep(self) -> None:
+        """Remove what a killed process left half-written."""
+        for rest in self.folder.glob(".step-*"):
+            shutil.rmtree(rest, ignore_errors=True)
+
+
+def read_checkpoint(folder: str | Path) -> Checkpoint:
+    """Read a checkpoint and check every file against its manifest.
+
+    Raises:
+        CheckpointError: if it is not there, not whole, or not what was written.
+    """
+    folder = Path(folder)
+    try:
+        files = json.loads((folder / _MANIFEST).read_text("utf-8"))["files"]
+        for name, sealed in files.items():
+            if _digest(folder / name) != sealed:
+                raise CheckpointError(f"{folder / name} is damaged: its checksum is not the manifest's")
+        state = json.loads((folder / _STATE).read_text("utf-8"))
+        tensors = {Path(name).stem: load_file(folder / name) for name in files if name.endswith(".safetensors")}
+    except (OSError, KeyError, json.JSONDecodeError, SafetensorError) as error:
+        raise CheckpointError(f"{folder} is no whole checkpoint: {error}") from error
+    return Checkpoint(state, tensors)
+
+
+def _digest(path: Path) -> dict[str, object]:
+    with path.open("rb") as file:
+        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+
+
+def _seal(path: Path) -> dict[str, object]:
+    """Bring a file to disk; its size and checksum."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+    return _digest(path)
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name == "posix":
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

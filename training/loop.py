@@ -1,0 +1,315 @@
+"""The one training loop: every stage says what a sample is and what it costs, and the loop does the rest.
+
+A step's samples and their noise are pure functions of the seed and the step's number, and every loss is a sum divided
+by what the whole step holds. So a step is the same however it is cut into micro-batches and processes, and a run that
+goes on from a checkpoint repeats the uninterrupted one to the bit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from training.backend import Backend
+from training.checkpoint import Checkpoint, CheckpointError, Checkpoints, read_checkpoint
+from training.config import RunConfig, load_config
+from training.optimizers import AveragedWeights, learning_rate
+from training.recorder import Recorder
+
+T = TypeVar("T", bound=RunConfig)
+
+
+@dataclass
+class Draw:
+    """The samples of one optimiser step.
+
+    Attributes:
+        samples: anything that the stage's `batch` understands.
+        kind: which sort of step this is; losses are logged under its name ("" for stages with one sort).
+    """
+
+    samples: Sequence[Any]
+    kind: str = ""
+
+
+class Stage(nn.Module):
+    """What a stage of training is to the loop. Weights that require a gradient are trained.
+
+    Attributes:
+        name: of its logs and checkpoints.
+        adam_names: parts of names of matrices that AdamW trains although Muon is chosen.
+    """
+
+    name = "stage"
+    adam_names: tuple[str, ...] = ()
+
+    def draw(self, step: int, progress: float) -> Draw:
+        """The samples of a step, over all processes; a pure function of the seed and its arguments."""
+        raise NotImplementedError
+
+    def batch(self, samples: Sequence[Any], kind: str) -> dict[str, Any]:
+        """Samples as tensors on the CPU, noise included; a pure function."""
+        raise NotImplementedError
+
+    def counts(self, batch: dict[str, Any]) -> dict[str, float]:
+        """What each loss of `forward` is a sum over, by the same names."""
+        raise NotImplementedError
+
+    def forward(self, batch: dict[str, Any], progress: float) -> dict[str, Tensor]:
+        """Sums of losses by name, each a float32 scalar."""
+        raise NotImplementedError
+
+    def weights(self, kind: str, progress: float) -> dict[str, float]:
+        """Weights of the mean losses in what is minimised; a loss without one is only logged."""
+        raise NotImplementedError
+
+    def evaluate(self, step: int, recorder: Recorder, backend: Backend) -> None:
+        """Write held-out figures and sample pages."""
+
+    def export(self, folder: Path) -> None:
+        """Write what the next stage, or the user, needs."""
+        raise NotImplementedError
+
+
+class Interrupted(Exception):
+    """The run was asked to stop; a checkpoint holds all it did."""
+
+
+def fit(stage: Stage, config: RunConfig, backend: Backend) -> Stage:
+    """Train a stage, or go on with it, to its last step.
+
+    Raises:
+        ValueError: if the checkpoint to go on from is of another run, or too many steps were not finite.
+        Interrupted: after a signal, or when the configured minutes are over.
+    """
+    return _Run(stage, config, backend).go()
+
+
+class _Run:
+    def __init__(self, stage: Stage, config: RunConfig, backend: Backend) -> None:
+        self.stage, self.config, self.backend = stage, config, backend
+        Path(config.out).mkdir(parents=True, exist_ok=True)
+        backend.prepare(stage, stage.adam_names)
+        self.average = AveragedWeights(backend.trained, config.average) if config.average else None
+        self.recorder = Recorder(config, stage.name, backend.is_main)
+        self.checkpoints = Checkpoints(Path(config.out) / "checkpoints" / stage.name, config.keep_checkpoints)
+        self.step, self.bad_steps = 0, 0
+        self.asked = self.stopping = ""  # by whom to stop; all processes agree on the second one
+
+    def go(self) -> Stage:
+        self._resume()
+        if self.backend.is_main:
+            text = json.dumps(vars(self.config), indent=1)
+            (self.recorder.folder / f"{self.stage.name}.config.json").write_text(text, "utf-8")
+        handlers = self._listen()
+        try:
+            self.stage.train()
+            last_step, last_time = self.step, self.recorder.seconds
+            while self.step < self.config.steps and not self.stopping:
+                self._one_step()
+                done = self.step == self.config.steps
+                if self.step % self.config.log_every == 0 or done:
+                    now = self.recorder.seconds
+                    self.recorder.flush(self.step - 1, steps_per_s=(self.step - last_step) / max(now - last_time, 1e-9))
+                    last_step, last_time = self.step, now
+                saves = self.step % self.config.save_every == 0 or done or bool(self.stopping)
+                evaluates = self.step % self.config.eval_every == 0 if self.config.eval_every else saves
+                if saves:
+                    self._save()
+                if evaluates or done:
+                    self._evaluate()
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+            self.recorder.close()
+        if self.stopping and self.step < self.config.steps:
+            raise Interrupted(
+                f"stopped {self.stopping} after {self.step} of {self.config.steps} steps; "
+                "the same command goes on from there"
+            )
+        return self.stage
+
+    def _one_step(self) -> None:
+        """One optimiser step over all micro-batches and processes."""
+        backend, progress = self.backend, self.step / self.config.steps
+        draw = self.stage.draw(self.step, progress)
+        parts = _parts(draw.samples, backend.processes * backend.accumulation)
+        own = parts[backend.rank :: backend.processes]
+        batches = [self.stage.batch(part, draw.kind) for part in own]
+        local: dict[str, float] = defaultdict(float)
+        for batch in batches:
+            for name, count in self.stage.counts(batch).items():
+                local[name] += float(count)
+        names = sorted(local)
+        minutes = self.config.max_minutes and self.recorder.seconds > 60 * self.config.max_minutes
+        *totals, stop = backend.total([*(local[name] for name in names), float(bool(self.asked or minutes))])
+        counts = dict(zip(names, totals, strict=True))
+        if stop:
+            self.stopping = self.asked or ("by max_minutes" if minutes else "by another process")
+        weights = self.stage.weights(draw.kind, progress)
+        sums: dict[str, Tensor] = {}
+        for number, batch in enumerate(batches):
+            last = number == len(batches) - 1
+            losses = backend.forward(_to(batch, backend.device), progress, last)
+            for name, loss in losses.items():
+                sums[name] = sums.get(name, 0) + loss.detach().float()
+            backend.backward(
+                sum(weight * losses[name].float() / max(counts[name], 1) for name, weight in weights.items()), last
+            )
+        norm = backend.step(learning_rate(progress))
+        self._judge(norm)
+        if norm is not None:
+            if self.average:
+                self.average.update(self.step)
+            reduced = backend.total([*(float(sums[name]) for name in names)])
+            prefix = f"{draw.kind}_" if draw.kind else ""
+            self.recorder.add(
+                {f"{prefix}{name}": value for name, value in zip(names, reduced, strict=True)} | {"grad_norm": norm},
+                {f"{prefix}{name}": counts[name] for name in names} | {"grad_norm": 1.0},
+            )
+        self.step += 1
+
+    def _judge(self, norm: float | None) -> None:
+        """Count a step that was not finite; give up after too many."""
+        if norm is not None:
+            return
+        self.bad_steps += 1
+        where = f"step {self.step}, process {self.backend.rank} of {self.backend.processes}"
+        self.recorder.say(f"the loss or its gradient is not finite at {where}: skipped ({self.bad_steps} so far)")
+        if self.bad_steps > self.config.max_bad_steps:
+            raise ValueError(
+                f"{self.bad_steps} steps were not finite, the last at {where}: lower the learning rates, or go on from "
+                f"an earlier checkpoint in {self.checkpoints.folder}"
+            )
+
+    def _evaluate(self) -> None:
+        self.stage.eval()
+        with torch.no_grad(), self.backend.whole_weights(), self._averaged():
+            self.stage.evaluate(self.step - 1, self.recorder, self.backend)
+        self.stage.train()
+
+    def _averaged(self) -> AbstractContextManager:
+        return self.average.applied() if self.average else nullcontext()
+
+    # ------------------------------------------------------------------------------------------------------ checkpoints
+
+    def _save(self) -> None:
+        tensors = self.backend.tensors()
+        if self.average:
+            tensors["average"] = self.average.average
+        with self.backend.whole_weights(), self._averaged():
+            if self.backend.is_main:
+                state = {
+                    "step": self.step,
+                    "bad_steps": self.bad_steps,
+                    "seconds": round(self.recorder.seconds, 1),
+                    "config": self.config.fingerprint(),
+                }
+                self.checkpoints.save(Checkpoint(state, tensors))
+                self.stage.export(self.recorder.folder)
+
+    def _resume(self) -> None:
+        checkpoint = self._find()
+        if checkpoint is None:
+            self.recorder.resume(0, 0.0)
+            return
+        was, now = checkpoint.state["config"], json.loads(json.dumps(self.config.fingerprint()))
+        differing = sorted(key for key in was.keys() | now.keys() if was.get(key) != now.get(key))
+        if differing:
+            key = differing[0]
+            raise ValueError(
+                f"{self.checkpoints.folder} holds a run with other settings ({', '.join(differing)}; {key} was "
+                f"{was.get(key)!r}, is {now.get(key)!r}): choose another `out`, or resume=never to begin anew"
+            )
+        try:
+            self.backend.load_tensors(checkpoint.tensors)
+            if self.average:
+                for name, value in checkpoint.tensors["average"].items():
+                    self.average.average[name].copy_(value)
+        except KeyError as error:
+            raise ValueError(f"the checkpoint lacks {error}") from None
+        self.step, self.bad_steps = checkpoint.state["step"], checkpoint.state["bad_steps"]
+        self.recorder.resume(self.step, checkpoint.state["seconds"])
+        self.recorder.say(f"going on after {self.step} of {self.config.steps} steps")
+
+    def _find(self) -> Checkpoint | None:
+        if self.config.resume == "never":
+            return None
+        if self.config.resume != "auto":
+            return read_checkpoint(self.config.resume)
+        if self.backend.is_main:
+            self.checkpoints.sweep()
+        checkpoint, faults = self.checkpoints.latest()
+        for fault in faults:
+            self.recorder.say(f"left out: {fault}")
+        return checkpoint
+
+    def _listen(self) -> dict[int, Any]:
+        """Let Ctrl-C and SIGTERM end the run after the step under way, with a checkpoint."""
+
+        def stop(number: int, frame: object) -> None:
+            if self.asked:
+                raise KeyboardInterrupt
+            self.asked = f"by {signal.Signals(number).name}"
+            self.recorder.say("finishing this step and saving; once more to stop at once")
+
+        try:
+            return {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+        except ValueError:  # not the main thread
+            return {}
+
+
+def _parts(samples: Sequence[Any], count: int) -> list[Sequence[Any]]:
+    """Cut samples into `count` runs of nearly equal length."""
+    if len(samples) < count:
+        raise ValueError(f"a step of {len(samples)} samples cannot be cut into {count} micro-batches")
+    edges = [len(samples) * number // count for number in range(count + 1)]
+    return [samples[start:stop] for start, stop in zip(edges, edges[1:], strict=False)]
+
+
+def _to(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
+    return {
+        name: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
+        for name, value in batch.items()
+    }
+
+
+def run_stage(kind: type[T], make: Callable[[T, Backend], Stage], description: str) -> None:
+    """Command line of every stage: `--config FILE key=value ...`.
+
+    A fault ends with one line and exit code 2, a run that was stopped with 130.
+    """
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", required=True, help="YAML file of configs/")
+    parser.add_argument("overrides", nargs="*", help="key=value, wins over the file")
+    arguments = parser.parse_args()
+    try:
+        config = load_config(arguments.config, kind, arguments.overrides)
+        train(config, make)
+    except (ValueError, CheckpointError) as error:
+        parser.error(str(error))
+    except Interrupted as stopped:
+        print(stopped, file=sys.stderr)
+        sys.exit(0 if "max_minutes" in str(stopped) else 130)
+
+
+def train(config: T, make: Callable[[T, Backend], Stage]) -> Stage:
+    """Build a stage and train it."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    backend = Backend(config)
+    try:
+        return fit(make(config, backend), config, backend)
+    finally:
+        backend.close()

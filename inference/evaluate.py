@@ -1,125 +1,294 @@
-"""Judge pictures: of told stories, or of a data set rebuilt from its own visual tokens.
+"""Score a checkpoint, or a folder of stories: characters, places, pictures, words, consistency and speed.
 
-python -m inference.evaluate told stories/heldout
-python -m inference.evaluate rebuilt --data data/theatre --split loose-heldout
+A checkpoint (mini, or a model folder) tells stories of a data set that it was not trained on. By default all captions
+are given and it draws: then what each page should show is known exactly. With --free it tells on from the first
+caption alone, and what needs ground truth is left out. Stories that are there already are scored as they are. Where
+data_tools.paper_theatre.annotate has written truth.json beside story.json, characters and places are judged too.
+
+\b
+examples:
+  # a checkpoint, on the captions of 20 held-out stories
+  python -m inference.evaluate mini --data data/theatre --stories 20 --pages 10 --json scores.json
+  # far beyond the pages of training, with another cache policy: data/theatre/long-heldout.jsonl
+  python -m inference.evaluate mini --stories 4 --pages 50 --policy sink
+  # told freely and kept; then read, and scored once more with what the words say
+  python -m inference.evaluate mini --free --out stories/heldout
+  python -m data_tools.paper_theatre.annotate stories/heldout/*/
+  python -m inference.evaluate mini --free --out stories/heldout
+  # your own stories, or one of them
+  python -m inference.evaluate stories
+
+Page 1 is given and not scored. What the figures mean, and what --json writes: inference/scorecard.py.
 """
 
 from __future__ import annotations
 
 import json
-from collections import defaultdict
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-import numpy as np
 import torch
 import typer
-from PIL import Image
 from rich.console import Console
-from rich.table import Table
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
+from transformers.utils import logging
 
-from inference.judge import WEIGHTS, Judge, score
-from inference.pictures import TruthPictures
+from inference.judge import WEIGHTS, Judge
+from inference.judged import judge_renders, judge_stories
+from inference.picture_quality import (
+    CONSISTENCY_FEATURES,
+    FRECHET_FEATURES,
+    RETRIEVAL_FEATURES,
+    character_looks,
+    consistency,
+    frechet_distance,
+    picture_looks,
+    retrieval,
+    tower_features,
+)
+from inference.scorecard import print_scores
+from inference.tales import Tale, find_stories, read_record, read_told
+from inference.telling import Telling, ToldStories, choose_records, tell
+from inference.text_quality import base_scores, perplexity, story_scores, variety
 from seedstory import StoryPipeline
+from seedstory.generation import OpeningPage
+from seedstory.modelfolder import find_model, fingerprint
+from seedstory.settings import POLICIES
 
-app = typer.Typer(help=__doc__, add_completion=False, no_args_is_help=True)
-JudgeFolder = Annotated[Path, typer.Option(help="folder of the judge's weights")]
-JsonFile = Annotated[Path | None, typer.Option("--json", help="also write the figures to this file")]
-
-
-def show(title: str, columns: dict[str, dict[str, float]], json_file: Path | None) -> None:
-    """Print one column of figures per key; write them as JSON if asked."""
-    table = Table(title=title)
-    table.add_column("right")
-    for name in columns:
-        table.add_column(name, justify="right")
-    rows = dict.fromkeys(row for column in columns.values() for row in column)
-    for row in rows:
-        cells = [column.get(row) for column in columns.values()]
-        table.add_row(row, *("" if value is None else f"{value:.4g}" for value in cells))
-    Console().print(table)
-    if json_file:
-        json_file.write_text(json.dumps(columns, indent=1) + "\n")
+DATA = Path("data/theatre")
 
 
-@app.command()
-def told(
-    folder: Annotated[Path, typer.Argument(help="folder of story folders, each with truth.json")],
-    judge: JudgeFolder = WEIGHTS,
-    json_file: JsonFile = None,
-) -> None:
-    """Judge told stories against their own words (see data_tools.paper_theatre.annotate), by page range."""
-    classifier = Judge.load(judge)
-    by_range: dict[str, tuple[list[Tensor], list[dict]]] = defaultdict(lambda: ([], []))
-    unread = 0
-    for story in sorted(folder.glob("*/truth.json")):
-        pages = json.loads((story.parent / "story.json").read_text("utf-8"))["pages"]
-        read = json.loads(story.read_text("utf-8"))
-        if [page["caption"] for page in pages] != [page["caption"] for page in read]:
-            raise typer.BadParameter(f"{story} is of another telling: run data_tools.paper_theatre.annotate again")
-        for number, (page, truth) in enumerate(zip(pages, (page["scene"] for page in read), strict=True), 1):
-            if truth is None or page["picture"] is None:
-                unread += 1
-                continue
-            picture = np.array(Image.open(story.parent / page["picture"]).convert("RGB"))
-            pixels = torch.from_numpy(picture).permute(2, 0, 1).float() / 127.5 - 1
-            spans = {
-                "1": number == 1,
-                "2-10": 2 <= number <= 10,
-                "11-25": 11 <= number <= 25,
-                "26-50": 26 <= number <= 50,
-            }
-            for span in ("all", *(name for name, inside in spans.items() if inside)):
-                by_range[span][0].append(pixels)
-                by_range[span][1].append(truth)
-    if not by_range:
-        raise typer.BadParameter(
-            f"{folder} holds no page to judge: run data_tools.paper_theatre.annotate on its stories"
-        )
-    columns = {
-        span: score(classifier, torch.stack(pixels), truths) | {"pages": len(truths)}
-        for span, (pixels, truths) in by_range.items()
-    }
-    columns["all"]["pages not judged"] = unread
-    show(f"pages of {folder}", columns, json_file)
-
-
-@app.command()
-@torch.inference_mode()
-def rebuilt(
-    data: Annotated[Path, typer.Option(help="folder of a StoryStream data set with ground truth")],
+def evaluate(
+    what: str,
+    telling: Telling,
+    *,
+    data: Path | None = None,
     split: str = "heldout",
-    limit: Annotated[int, typer.Option(help="at most so many pictures")] = 256,
-    steps: Annotated[int, typer.Option(help="de-tokenizer steps")] = 4,
+    stories: int | None = None,
+    pages: int | None = None,
+    out: Path | None = None,
     model: str = "mini",
-    judge: JudgeFolder = WEIGHTS,
-    json_file: JsonFile = None,
+    judge: Path = WEIGHTS,
+) -> dict[str, Any]:
+    """The scores of a model or of stories, as `inference/scorecard.py` describes them.
+
+    Args:
+        what: "mini", a model folder, a story folder or a folder of these.
+        telling: How a model tells, and by which policy words are scored.
+        data: The data set; of stories that are there, true pictures to compare with.
+        split: Name of its JSONL without the ending.
+        stories: How many; by default 20 of a model, all that are there.
+        pages: Pages of each story that is there; by default all.
+        out: Where told stories are kept.
+        model: By whose features and probabilities stories that are there are scored.
+        judge: Folder of the judge's weights.
+
+    Raises:
+        ValueError: There is no such model, data set, split or story, or a setting is out of range.
+    """
+    if telling.policy not in POLICIES:
+        raise ValueError(f"unknown policy {telling.policy!r}: choose one of {', '.join(POLICIES)}")
+    if min(telling.pages, pages or 2) < 2:
+        raise ValueError("--pages must be 2 or more: the first page is given and not scored")
+    if not (judge / "config.json").is_file():
+        raise ValueError(f"{judge} holds no judge: train one with python -m inference.judge train --out {judge}")
+    is_model = what == "mini" or (Path(what) / "model_index.json").is_file()
+    if is_model:
+        model, data, stories = what, data or DATA, stories or 20
+    folders = [] if is_model else find_stories(Path(what), stories)
+    records = []
+    if data is not None:
+        split, records = choose_records(data, split, stories or len(folders), telling.pages)
+    folder = find_model(model)
+    if is_model and out is not None:
+        ToldStories(out, telling, fingerprint(folder))  # refuses a folder of something else before anything is loaded
+    logging.disable_progress_bar()
+    pipeline, looker = StoryPipeline.from_pretrained(model), Judge.load(judge)
+    true = [read_record(data, record, telling.pages, pipeline.image_size) for record in records]
+
+    seconds = None
+    if is_model:
+        with tempfile.TemporaryDirectory() as temporary, _progress("telling", 2 * len(true) * telling.pages) as step:
+            home = out or Path(temporary)
+            seconds = tell(pipeline, records, ToldStories(home, telling, pipeline.fingerprint), step)
+            truths = [None if telling.free else tale.truths for tale in true]
+            tales = [
+                read_told(home / record.id, telling.pages, pipeline.image_size, known)
+                for record, known in zip(records, truths, strict=True)
+            ]
+    else:
+        tales = [read_told(folder, pages, pipeline.image_size) for folder in folders]
+    drawn = [tale for tale in tales if tale is not None]
+    if not any(len(tale.captions) > 1 for tale in drawn):
+        raise ValueError(f"the stories in {what} have no drawn page after the first: draw them with seedstory resume")
+    figures = score_tales(pipeline, looker, drawn, true, telling, retold=is_model)
+    return {
+        "scored": "checkpoint" if is_model else "stories",
+        "protocol": ("told freely" if telling.free else "captions given") if is_model else "as they are",
+        "model": model,
+        "fingerprint": pipeline.fingerprint,
+        "policy": telling.policy,
+        "split": split if data is not None else None,
+        "seed": telling.seed if is_model else None,
+        "stories": len(drawn),
+        "pages": sum(len(tale.captions) - 1 for tale in drawn),
+        **figures,
+        "seconds_per_page": seconds,
+        "settings": {
+            "data": None if data is None else str(data),
+            "pages": telling.pages if is_model else pages,
+            "steps": telling.steps if is_model else None,
+            "together": telling.together,
+            "judge": "shipped" if judge == WEIGHTS else str(judge),
+        },
+    }
+
+
+def score_tales(
+    pipeline: StoryPipeline, judge: Judge, tales: list[Tale], true: list[Tale], telling: Telling, *, retold: bool
+) -> dict[str, Any]:
+    """All figures of stories, but for what they took.
+
+    Args:
+        pipeline: Its language model finds words more or less probable, its vision tower gives features.
+        judge: Looks at the pictures.
+        tales: The stories.
+        true: Those of the data set; empty if there is nothing to compare with.
+        telling: Whether their words are the model's own, and the policy by which words are scored.
+        retold: Whether `tales` are `true`, told by this model.
+    """
+    seen = [tower_features(pipeline.vision_tower, tale.pixels) for tale in tales]
+    real = [tower_features(pipeline.vision_tower, tale.pixels) for tale in true]
+    words, regressed = _score_words(pipeline, tales, true, real, telling, retold)
+    figures, errors = judge_stories(judge, [(tale.pixels, tale.truths) for tale in tales])
+    after = [features[1:] for features in seen]
+    figures["text_image_agreement"]["retrieval"] = {
+        "features": RETRIEVAL_FEATURES,
+        **retrieval([features[1:] for features in regressed], after),
+    }
+    figures |= judge_renders(judge, [(tale.pixels, tale.truths) for tale in true])
+    figures |= words | _consistency(tales, true, seen, real, dict(judge.config.slots))
+    figures["frechet_distance"] = {
+        "features": FRECHET_FEATURES,
+        "value": frechet_distance(_pooled(seen), _pooled(real)) if true else None,
+        "pictures": len(_pooled(seen)),
+        "true_pictures": len(_pooled(real)) if true else 0,
+    }
+    figures["feature_cosine"] = None
+    if retold and not telling.free:
+        pairs = zip(regressed, real, strict=True)
+        alike = [torch.cosine_similarity(own[1:], other[1:], dim=-1).flatten() for own, other in pairs]
+        figures["feature_cosine"] = torch.cat(alike).mean().item()
+    return figures | {"errors": errors | words["errors"]}
+
+
+def _score_words(
+    pipeline: StoryPipeline, tales: list[Tale], true: list[Tale], real: list[Tensor], telling: Telling, retold: bool
+) -> tuple[dict[str, Any], list[Tensor]]:
+    """Figures of the words, and the features that the model regresses from the captions of each tale."""
+    read, own = (true, tales if telling.free else []) if retold else (tales, [])
+    pictures = real if retold else [[None] * len(tale.captions) for tale in tales]
+    stories = [
+        [OpeningPage(*page) for page in zip(tale.captions, given, strict=True)]
+        for tale, given in zip(read, pictures, strict=True)
+    ]
+    plain = [tale.captions for tale in (*read, *own)]
+    with _progress("reading", sum(map(len, stories)) + len(plain)) as step:
+        lengths = [tale.length for tale in read]
+        scores, regressed = story_scores(pipeline.story_model, stories, lengths, telling.policy, telling.together, step)
+        base = base_scores(pipeline.story_model, plain, step)
+    measured = {
+        "perplexity": perplexity(scores),
+        "base_perplexity": perplexity(base[: len(read)]),
+        "told_base_perplexity": perplexity(base[len(read) :]),
+    }
+    figures: dict[str, Any] = {name: value for name, (value, _) in measured.items()}
+    figures["caption_tokens"] = sum(tokens for story in scores for _, tokens in story[1:])
+    figures |= variety([tale.captions for tale in tales])
+    figures["data_text"] = variety([tale.captions for tale in true]) if own else None
+    figures["errors"] = {name: error for name, (_, error) in measured.items()}
+    if retold:
+        regressed = [tale.regressed for tale in tales if tale.regressed is not None]
+    return figures, regressed
+
+
+def _consistency(
+    tales: list[Tale], true: list[Tale], seen: list[Tensor], real: list[Tensor], slots: dict[str, list[float]]
+) -> dict[str, Any]:
+    """Of characters where it is known who stands where, else of whole pictures."""
+    kind = "characters"
+    looks = character_looks(seen, [tale.truths for tale in tales], slots)
+    real_looks = character_looks(real, [tale.truths for tale in true], slots)
+    if not looks:
+        kind, looks, real_looks = "pictures", picture_looks(seen), picture_looks(real)
+    figures = {"of": kind, "features": CONSISTENCY_FEATURES[kind], **consistency(looks)}
+    return {"consistency": figures | {"true_pictures": consistency(real_looks) if true else None}}
+
+
+def _pooled(features: list[Tensor]) -> Tensor:
+    """Mean token of every picture after the first, `[N, D]`."""
+    return torch.cat([pages[1:].mean(1) for pages in features])
+
+
+@contextmanager
+def _progress(name: str, total: int) -> Iterator[Callable[[], None]]:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+        bar = bars.add_task(name, total=total)
+        yield lambda: bars.advance(bar)
+
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
+
+
+@app.command(help=__doc__, no_args_is_help=True)
+def main(
+    what: Annotated[str, typer.Argument(help="mini, a model folder, a story folder, or a folder of story folders")],
+    data: Annotated[
+        Path | None,
+        typer.Option(help=f"StoryStream data set; for a model {DATA}; with stories, true pictures to compare with"),
+    ] = None,
+    split: Annotated[str, typer.Option(help="name of its JSONL without the ending")] = "heldout",
+    stories: Annotated[int | None, typer.Option(help="how many; by default 20 of a model, all others", min=1)] = None,
+    pages: Annotated[
+        int | None,
+        typer.Option(help="pages of each, the first included; by default 10 of a model, all others; many: long-SPLIT"),
+    ] = None,
+    policy: Annotated[str, typer.Option(help=f"cache policy: {', '.join(POLICIES)}")] = Telling.policy,
+    free: Annotated[bool, typer.Option("--free", help="tell on from the first caption; no caption is given")] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="keep what a model tells in this folder; a stopped run goes on there")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="of words and pictures", min=0)] = Telling.seed,
+    steps: Annotated[int, typer.Option(help="de-tokenizer steps", min=1)] = Telling.steps,
+    together: Annotated[int, typer.Option(help="stories written together", min=1)] = Telling.together,
+    model: Annotated[str, typer.Option(help="by whose features and probabilities stories are scored")] = "mini",
+    judge: Annotated[Path, typer.Option(help="folder of the judge's weights")] = WEIGHTS,
+    json_file: Annotated[Path | None, typer.Option("--json", help="also write the figures to this file")] = None,
 ) -> None:
-    """Judge renders, their autoencoder reconstructions, and pictures rebuilt from their visual tokens."""
-    classifier = Judge.load(judge)
-    pipeline = StoryPipeline.from_pretrained(model)
-    tower, detokenizer = pipeline.vision_tower, pipeline.detokenizer
-    pictures = TruthPictures(data, split, limit=limit)
-    renders, coded, drawn = [], [], []
-    for rows in torch.arange(len(pictures)).split(32):
-        pixels = pictures.pixels(rows)
-        inputs = pixels.to(detokenizer.device, detokenizer.dtype)
-        renders.append(pixels)
-        coded.append(detokenizer.autoencoder(inputs).float().clamp(-1, 1).cpu())
-        generator = torch.Generator().manual_seed(0)
-        drawn.append(
-            detokenizer(tower(inputs), generator, num_inference_steps=steps, output_type="pt").float().cpu() * 2 - 1
+    try:
+        told = Telling(
+            pages=Telling.pages if pages is None else pages,
+            free=free,
+            policy=policy,
+            seed=seed,
+            steps=steps,
+            together=together,
         )
-    target = torch.cat(renders)
-    columns = {}
-    for name, parts in (("renders", renders), ("autoencoder", coded), ("visual tokens", drawn)):
-        output = torch.cat(parts)
-        columns[name] = score(classifier, output, pictures.truths)
-        if parts is not renders:
-            error = ((output - target) / 2).square().mean((1, 2, 3))
-            columns[name]["PSNR (dB)"] = (-10 * torch.log10(error)).mean().item()
-    show(f"{split} of {data}", columns, json_file)
+        scores = evaluate(
+            what, told, data=data, split=split, stories=stories, pages=pages, out=out, model=model, judge=judge
+        )
+        if json_file:
+            json_file.parent.mkdir(parents=True, exist_ok=True)
+            json_file.write_text(json.dumps(scores, indent=1) + "\n", "utf-8")
+    except (ValueError, OSError) as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(2) from None
+    print_scores(scores, Console())
 
 
 if __name__ == "__main__":

@@ -3,11 +3,14 @@
 import json
 
 import pytest
-import typer
 
 from data_tools.paper_theatre.__main__ import main as make_theatre
 from data_tools.paper_theatre.annotate import main as annotate
-from inference import evaluate, generate
+from inference import generate
+from inference.evaluate import evaluate
+from inference.judge import Judge
+from inference.judged import can_judge
+from inference.telling import Telling
 from seedstory.pipeline import StoryPipeline
 from tests.tiny import tiny_model_folder
 
@@ -28,12 +31,14 @@ def test_scripted_stories_are_judged_on_every_character(theatre, model, tmp_path
     generate.main(theatre, tmp_path / "told", stories=2, scripted=True, steps=1, model=str(model))
     stories = sorted((tmp_path / "told").iterdir())
     annotate([str(story) for story in stories])
-    evaluate.told(tmp_path / "told", json_file=tmp_path / "figures.json")
-    figures = json.loads((tmp_path / "figures.json").read_text())
+    scores = evaluate(str(tmp_path / "told"), Telling(), model=str(model))
+    judge = Judge.load()
     records = [json.loads(line) for line in (theatre / "heldout.jsonl").read_text().splitlines()]
-    assert figures["all"]["characters"] == sum(len(page["actors"]) for record in records for page in record["pages"])
-    assert figures["all"]["pages not judged"] == 0
-    assert figures["all"]["species_and_outfit"] < 0.3, "random pictures cannot be right"
+    pages = [page for record in records for page in record["pages"][1:]]
+    known = [page for page in pages if can_judge(judge, page)]
+    assert sum(scores["characters_judged"].values()) == sum(len(page["actors"]) for page in known) > 0
+    assert scores["pages_not_judged"] == len(pages) - len(known)
+    assert scores["character_accuracy"]["2-10"] < 0.3, "random pictures cannot be right"
 
 
 @pytest.mark.parametrize("opening", ["text", "image", "both"])
@@ -47,8 +52,8 @@ def test_finished_stories_are_kept_and_a_new_telling_needs_a_new_reading(theatre
     record = json.loads(before)
     record["pages"][1]["caption"] = "Another telling."
     (story / "story.json").write_text(json.dumps(record))
-    with pytest.raises(typer.BadParameter, match="annotate again"):
-        evaluate.told(tmp_path)
+    with pytest.raises(ValueError, match="of another telling: run python -m data_tools.paper_theatre.annotate"):
+        evaluate(str(tmp_path), Telling(), model=str(model))
 
 
 def test_a_loaded_model_can_be_saved_again(model, tmp_path):

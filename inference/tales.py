@@ -1,0 +1,109 @@
+"""Stories as `inference.evaluate` reads them: told ones from story folders, true ones from a data set."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from seedstory.picture import read_picture, square, to_tensor
+from seedstory.story import StoryFolder
+from seedstory.storystream import StoryRecord
+
+
+@dataclass(frozen=True)
+class Tale:
+    """The first `P` pages of a story.
+
+    Attributes:
+        captions: Their texts.
+        pixels: Their pictures, `[P, 3, S, S]` in [-1, 1].
+        truths: What each page should show, as the paper theatre says it, or None where that is not known.
+        length: Pages of the whole story, to its end.
+        regressed: Features that the pictures were drawn from, `[P, F, Df]`, if all are known.
+    """
+
+    captions: list[str]
+    pixels: Tensor
+    truths: list[dict | None]
+    length: int
+    regressed: Tensor | None = None
+
+
+def read_record(data: Path, record: StoryRecord, pages: int, size: int) -> Tale:
+    """A story of a data set, with its true pictures, brought to `size` px.
+
+    Raises:
+        ValueError: A picture is missing or cannot be read.
+    """
+    pictures = [to_tensor(square(read_picture(data / path), size)) for path in record.images[:pages]]
+    truths = [_truth(page) for page in (record.pages or [None] * len(record))[:pages]]
+    return Tale(record.captions[:pages], torch.stack(pictures), truths, len(record))
+
+
+def _truth(page: dict | None) -> dict | None:
+    return page if page is not None and "actors" in page and "place" in page else None
+
+
+def read_told(path: Path, pages: int | None, size: int, truths: list[dict | None] | None = None) -> Tale | None:
+    """A story folder, up to its first page without a picture; None if that is the first page.
+
+    Args:
+        path: The folder.
+        pages: At most so many; None for all.
+        size: Side of the pictures in px.
+        truths: What each page should show; by default as `truth.json` says, if it is there.
+
+    Raises:
+        ValueError: The story is damaged, or `truth.json` is of another telling.
+    """
+    folder = StoryFolder.open(path)
+    captions, pictures, features = [], [], []
+    for index in range(min(len(folder), pages or len(folder))):
+        page = folder.page(index)
+        if page.image is None:
+            break
+        captions.append(page.caption)
+        pictures.append(to_tensor(square(page.image, size)))
+        features += [] if page.features is None else [page.features]
+    if not pictures:
+        return None
+    if truths is None:
+        truths = _read_truths(path / "truth.json", captions)
+    regressed = torch.stack(features) if len(features) == len(pictures) else None
+    return Tale(captions, torch.stack(pictures), truths[: len(pictures)], len(pictures), regressed)
+
+
+def _read_truths(file: Path, captions: list[str]) -> list[dict | None]:
+    """What `data_tools.paper_theatre.annotate` read out of the captions."""
+    if not file.is_file():
+        return [None] * len(captions)
+    try:
+        read = [(page["caption"], page["scene"]) for page in json.loads(file.read_text("utf-8"))[: len(captions)]]
+    except (ValueError, KeyError, TypeError):
+        raise ValueError(f"{file} cannot be read: {_AGAIN} {file.parent}") from None
+    if [caption for caption, _ in read] != captions:
+        raise ValueError(f"{file} is of another telling: {_AGAIN} {file.parent}")
+    return [scene for _, scene in read]
+
+
+_AGAIN = "run python -m data_tools.paper_theatre.annotate"
+
+
+def find_stories(folder: Path, stories: int | None) -> list[Path]:
+    """The story folders that a path means, itself or those in it; the first `stories` of them.
+
+    Raises:
+        ValueError: There is none.
+    """
+    if (folder / "story.json").is_file():
+        return [folder]
+    if not folder.is_dir():
+        raise ValueError(f"there is no model and no folder {folder}: give mini, a model folder or a folder of stories")
+    found = sorted(file.parent for file in folder.glob("*/story.json"))
+    if not found:
+        raise ValueError(f"{folder} holds no story (no story.json) and is no model folder (no model_index.json)")
+    return found[:stories]

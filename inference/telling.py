@@ -1,0 +1,198 @@
+"""Tells the stories that a checkpoint is scored on: captions given, or freely from the first page on.
+
+A folder of told stories holds `telling.json`, which says what they were asked to be and what they took, so that a
+stopped run goes on, and one that asks for something else is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import time
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from seedstory import StoryPipeline
+from seedstory.export.html import write_html
+from seedstory.illustrator import draw_pages
+from seedstory.story import StoryFolder, write_atomic
+from seedstory.storystream import StoryRecord, read_jsonl
+
+_BATCH = 8  # pictures drawn together
+
+
+@dataclass(frozen=True, kw_only=True)
+class Telling:
+    """How stories are told; with the model, it decides every word and every picture.
+
+    Args:
+        pages: Pages of each story.
+        free: Tell on from the first caption, in so many pages. Otherwise all captions are given, and the labels of
+            the pages count down to the end of the whole record, however few of its pages are told.
+        policy: Cache policy.
+        seed: Of the first story; the next has the next number.
+        steps: De-tokenizer steps.
+        together: Stories whose words are written together.
+    """
+
+    pages: int = 10
+    free: bool = False
+    policy: str = "mm_sink"
+    seed: int = 0
+    steps: int = 4
+    together: int = 4
+
+
+def choose_records(data: Path, split: str, stories: int, pages: int) -> tuple[str, list[StoryRecord]]:
+    """The first stories of a split that are long enough; of `long-<split>` if the split holds none.
+
+    Returns:
+        The split that was taken, and its stories.
+
+    Raises:
+        ValueError: There is no such data set or split, or it holds too few stories of that length.
+    """
+    if not data.is_dir():
+        raise ValueError(
+            f"there is no data set {data}: write it with python -m data_tools.paper_theatre --out {data} "
+            f"--split heldout --stories 60, or name another with --data"
+        )
+    longest, most = 0, 0
+    names = [name for name in (split, f"long-{split}") if (data / f"{name}.jsonl").is_file()]
+    for name in names:
+        records = list(read_jsonl(data / f"{name}.jsonl"))
+        longest = max([longest, *map(len, records)])
+        records = [record for record in records if len(record) >= pages]
+        if len(records) >= stories:
+            return name, records[:stories]
+        most = max(most, len(records))
+    if split not in names:
+        there = ", ".join(sorted(file.stem for file in data.glob("*.jsonl"))) or "no split at all"
+        raise ValueError(f"{data} has no split {split!r}: it holds {there}")
+    searched = " and ".join(f"{name}.jsonl" for name in names)
+    if most:
+        raise ValueError(f"{searched} in {data} hold {most} stories of {pages} or more pages, not {stories}")
+    raise ValueError(
+        f"{searched} in {data} hold no story of {pages} pages, the longest has {longest}; longer ones come from "
+        f"python -m data_tools.paper_theatre --out {data} --split {split} --stories {stories} --pages 200"
+    )
+
+
+class ToldStories:
+    """The folder of told stories, and `telling.json` in it: what was asked, and the seconds of each finished story.
+
+    Args:
+        folder: Where they are, or will be.
+        telling: How they are told.
+        fingerprint: Of the model that tells.
+
+    Raises:
+        ValueError: The folder holds stories of another telling, or other files.
+    """
+
+    def __init__(self, folder: Path, telling: Telling, fingerprint: str) -> None:
+        self.folder, self.telling = folder, telling
+        self._file, self._request = folder / "telling.json", {"model": fingerprint} | asdict(telling)
+        self._seconds: dict[str, float] = {}
+        if self._file.is_file():
+            found = json.loads(self._file.read_text("utf-8"))
+            other = [key for key, value in self._request.items() if found["request"].get(key) != value]
+            if other:
+                raise ValueError(
+                    f"the stories in {folder} were told with another {', '.join(other)}: give another --out"
+                )
+            self._seconds = found["seconds"]
+        elif folder.is_dir() and any(folder.iterdir()):
+            raise ValueError(f"{folder} holds other files: give a new or an empty folder as --out")
+
+    def hold(self, records: Sequence[StoryRecord]) -> bool:
+        """Whether all of these are told."""
+        return all(_key(record) in self._seconds for record in records)
+
+    def seconds(self, records: Sequence[StoryRecord]) -> float:
+        """What these took."""
+        return sum(self._seconds[_key(record)] for record in records)
+
+    def note(self, records: Sequence[StoryRecord], seconds: float) -> None:
+        """These are told, and took so long together."""
+        self._seconds |= dict.fromkeys(map(_key, records), seconds / len(records))
+        text = json.dumps({"request": self._request, "seconds": self._seconds}, indent=1)
+        write_atomic(self._file, text.encode() + b"\n")
+
+
+def _key(record: StoryRecord) -> str:
+    """Name of a story and of its words, which another data set may have under the same name."""
+    return f"{record.id} {hashlib.sha256(json.dumps(record.captions).encode()).hexdigest()[:16]}"
+
+
+def tell(
+    pipeline: StoryPipeline, records: Sequence[StoryRecord], told: ToldStories, on_page: Callable[[], Any]
+) -> float:
+    """Tells a story for each record into a folder of its own, named by its id; those that are told already stay.
+
+    Args:
+        pipeline: The model.
+        records: Give the captions, or the first one.
+        told: Where the stories go, and how they are told.
+        on_page: Called for each page that is written and for each one that is drawn.
+
+    Returns:
+        Seconds a page, words and picture.
+    """
+    out, telling = told.folder, told.telling
+    out.mkdir(parents=True, exist_ok=True)
+    for first in range(0, len(records), telling.together):
+        group = records[first : first + telling.together]
+        if told.hold(group):
+            for _ in range(2 * len(group) * telling.pages):
+                on_page()
+            continue
+        start = time.perf_counter()
+        _write(pipeline, group, out, telling, first, on_page)
+        for record in group:
+            _draw(pipeline, StoryFolder.open(out / record.id), on_page)
+        seconds = time.perf_counter() - start
+        for record in group:
+            write_html(StoryFolder.open(out / record.id), out / record.id / "index.html")
+        told.note(group, seconds)
+    return told.seconds(records) / (len(records) * telling.pages)
+
+
+def _write(
+    pipeline: StoryPipeline,
+    group: Sequence[StoryRecord],
+    out: Path,
+    telling: Telling,
+    first: int,
+    on_page: Callable[[], Any],
+) -> None:
+    """Words and features of a group of stories, always the same ones together, so that rounding is the same."""
+    asked = [
+        {
+            "text": record.captions[0],
+            "captions": None if telling.free else record.captions[1:],
+            "pages": telling.pages if telling.free else len(record),
+            "title": record.title or None,
+            "seed": telling.seed + first + place,
+            "policy": telling.policy,
+            "num_inference_steps": telling.steps,
+            "out": out / record.id,
+            "overwrite": True,
+        }
+        for place, record in enumerate(group)
+    ]
+    with closing(pipeline.write_many(asked)) as written:
+        for _ in itertools.islice(written, len(group) * telling.pages):
+            on_page()
+
+
+def _draw(pipeline: StoryPipeline, folder: StoryFolder, on_page: Callable[[], Any]) -> None:
+    for start in range(0, len(folder), _BATCH):
+        pages = [folder.page(index) for index in range(start, min(start + _BATCH, len(folder)))]
+        for page in draw_pages(pipeline.detokenizer, folder.settings, pages):
+            folder.add_page(page)
+            on_page()

@@ -234,7 +234,7 @@ class Backend:
             by_name.setdefault(name, {})[key] = value
         if not self.zero:
             for name, state in by_name.items():
-                held = {key: value.to(self.device) if value.ndim else value for key, value in state.items()}
+                held = {key: value.to(self.device, copy=True) if value.ndim else value for key, value in state.items()}
                 self.optimizer.state[self.trained[name]] = held
             return
         from deepspeed.utils import safe_set_full_optimizer_state

@@ -8,6 +8,7 @@ goes on from a checkpoint repeats the uninterrupted one to the bit.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import os
 import signal
@@ -209,15 +210,16 @@ class _Run:
         tensors = self.backend.tensors()
         if self.average:
             tensors["average"] = self.average.average
+        if self.backend.is_main:
+            state = {
+                "step": self.step,
+                "bad_steps": self.bad_steps,
+                "seconds": round(self.recorder.seconds, 1),
+                "config": self.config.fingerprint(),
+            }
+            self.checkpoints.save(Checkpoint(state, tensors))
         with self.backend.whole_weights(), self._averaged():
             if self.backend.is_main:
-                state = {
-                    "step": self.step,
-                    "bad_steps": self.bad_steps,
-                    "seconds": round(self.recorder.seconds, 1),
-                    "config": self.config.fingerprint(),
-                }
-                self.checkpoints.save(Checkpoint(state, tensors))
                 self.stage.export(self.recorder.folder)
 
     def _resume(self) -> None:
@@ -225,13 +227,15 @@ class _Run:
         if checkpoint is None:
             self.recorder.resume(0, 0.0)
             return
-        was, now = checkpoint.state["config"], json.loads(json.dumps(self.config.fingerprint()))
-        differing = sorted(key for key in was.keys() | now.keys() if was.get(key) != now.get(key))
+        now = json.loads(json.dumps(self.config.fingerprint()))
+        # A setting that came to be after the checkpoint had its default then.
+        was = {field.name: field.default for field in dataclasses.fields(self.config)} | checkpoint.state["config"]
+        differing = sorted(key for key in now if was[key] != now[key])
         if differing:
             key = differing[0]
             raise ValueError(
                 f"{self.checkpoints.folder} holds a run with other settings ({', '.join(differing)}; {key} was "
-                f"{was.get(key)!r}, is {now.get(key)!r}): choose another `out`, or resume=never to begin anew"
+                f"{was[key]!r}, is {now[key]!r}): choose another `out`, or resume=never to begin anew"
             )
         try:
             self.backend.load_tensors(checkpoint.tensors)

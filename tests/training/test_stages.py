@@ -11,8 +11,14 @@ from seedstory.modeling.story_model import StoryModel
 from seedstory.modeling.vision_tower import VisionTower
 from seedstory.pipeline import StoryPipeline
 from tests.seedstory.tiny_language import tiny_lm, tiny_tokenizer
-from training import adapt, autoencoder, detokenizer, mllm, scenes
-from training.pages import PagePictures, shuffled_rows
+from training import scenes
+from training.adapt import AdaptConfig, AdaptStage
+from training.autoencoder import AutoencoderConfig, AutoencoderStage
+from training.detokenizer import DetokenizerConfig, DetokenizerStage
+from training.loop import train
+from training.mllm import MllmConfig, MllmStage
+from training.pages import PagePictures, ShuffledRows
+from training.scenes import ScenesConfig, ScenesStage
 
 
 @pytest.fixture(scope="module")
@@ -31,20 +37,36 @@ def trained(theatre, tmp_path_factory):
     tokenizer = tiny_tokenizer()
     tiny_lm(len(tokenizer)).save_pretrained(base)
     tokenizer.save_pretrained(base)
-    common = {"data": str(theatre), "log_every": 1, "save_every": 2, "device": "cpu"}
+    common = {"data": str(theatre), "log_every": 1, "save_every": 30, "device": "cpu"}
     pages = common | {"split": "loose-train", "heldout": "loose-heldout", "batch_size": 4}
     stage1, stage2 = str(out / "stage1"), str(out / "stage2")
-    autoencoder.train(autoencoder.AutoencoderConfig(**pages | {"save_every": 30}, out=stage1, steps=30))
-    detokenizer.train(detokenizer.DetokenizerConfig(**pages, out=stage1, steps=3, autoencoder=f"{stage1}/autoencoder"))
-    stories = common | {"stage1": stage1, "base_lm": str(base), "batch_size": 1}
-    scenes.train(
-        scenes.ScenesConfig(**common | {"heldout": "loose-heldout"}, stage1=stage1, out=stage2, batch_size=8, steps=12)
+    train(AutoencoderConfig(**pages, out=stage1, steps=30), AutoencoderStage)
+    train(
+        DetokenizerConfig(**pages, out=stage1, steps=3, autoencoder=f"{stage1}/autoencoder"),
+        DetokenizerStage,
     )
-    mllm.train(mllm.MllmConfig(**stories, scenes=stage2, out=stage2, steps=12, own_context_from=0.7))
-    adapt.train(
-        adapt.AdaptConfig(
+    stories = common | {"stage1": stage1, "base_lm": str(base), "batch_size": 1}
+    train(
+        ScenesConfig(**common | {"heldout": "loose-heldout"}, stage1=stage1, out=stage2, batch_size=8, steps=12),
+        ScenesStage,
+    )
+    train(
+        MllmConfig(
+            **stories,
+            scenes=stage2,
+            out=stage2,
+            steps=12,
+            loose_split="loose-train",
+            own_context_from=0.7,
+            skipped=0.5,
+        ),
+        MllmStage,
+    )
+    train(
+        AdaptConfig(
             **stories | {"batch_size": 4}, out=str(out / "stage3"), steps=2, story_model=f"{stage2}/story_model"
-        )
+        ),
+        AdaptStage,
     )
     return out
 
@@ -54,7 +76,7 @@ def test_losses_are_logged_and_fall(trained):
     losses = [line["loss"] for line in lines if "loss" in line]
     assert len(losses) == 30 and sum(losses[-8:]) < 0.9 * sum(losses[:8])
     kinds = {key for line in (trained / "stage2" / "mllm.jsonl").read_text().splitlines() for key in json.loads(line)}
-    assert {"story_lm", "story_cosine", "story_code", "own_cosine", "heldout_cosine"} <= kinds
+    assert {"story_lm", "story_cosine", "story_code", "own_cosine", "heldout_cosine", "heldout_perplexity"} <= kinds
     assert list((trained / "stage2" / "samples").glob("mllm-*.png"))
     assert list((trained / "stage1" / "tensorboard").rglob("events.*"))
 
@@ -97,8 +119,9 @@ def test_heads_weigh_more_than_the_rest(theatre):
     assert weights[y0 + 2, (x0 + x1) // 2] == 4 and weights[-1, 0] == 1
 
 
-def test_rows_are_shuffled_anew_each_epoch_and_repeat_with_the_seed():
-    first, again = (shuffled_rows(10, 5, seed=3) for _ in range(2))
-    epochs = [torch.cat([next(first), next(first)]) for _ in range(2)]
-    assert sorted(epochs[0].tolist()) == list(range(10)) and epochs[0].tolist() != epochs[1].tolist()
-    assert next(again).tolist() == epochs[0][:5].tolist()
+def test_rows_are_a_stream_of_epochs_that_repeats_with_the_seed_from_any_place():
+    rows = ShuffledRows(10, seed=3)
+    stream = rows.take(0, 25)
+    assert sorted(stream[:10]) == sorted(stream[10:20]) == list(range(10)) and stream[:10] != stream[10:20]
+    assert ShuffledRows(10, seed=3).take(7, 9) == stream[7:16]
+    assert ShuffledRows(10, seed=4).take(0, 10) != stream[:10]

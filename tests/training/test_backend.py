@@ -1,0 +1,109 @@
+"""Several processes and DeepSpeed ZeRO do what one plain process does, on CPUs over gloo."""
+
+import importlib.util
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.training.test_loop import last_checkpoint, losses
+from tests.training.toy_stage import ToyStage, toy_config
+from training.loop import train
+
+ROOT = Path(__file__).parents[2]
+needs_deepspeed = pytest.mark.skipif(
+    importlib.util.find_spec("deepspeed") is None,
+    reason="DeepSpeed is not installed: pip install 'seedstory[deepspeed]'",
+)
+
+
+def launch(processes, module, *arguments):
+    """Run a module as its user would on several processes; the output, with the exit code asserted."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes)]
+    command += ["--master-port", str(port), "-m", module, *arguments]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-6000:]
+    return done.stdout
+
+
+def toy(processes, **settings):
+    launch(
+        processes,
+        "tests.training.toy_stage",
+        json.dumps({key: str(v) if key == "out" else v for key, v in settings.items()}),
+    )
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """Ten steps of one plain process on whole batches."""
+    out = tmp_path_factory.mktemp("alone")
+    train(toy_config(out), ToyStage)
+    return out
+
+
+def assert_agree(out, alone):
+    assert losses(out) == pytest.approx(losses(alone), abs=1e-5)
+    assert losses(out, "grad_norm") == pytest.approx(losses(alone, "grad_norm"), abs=1e-4)
+    assert losses(out, "heldout") == pytest.approx(losses(alone, "heldout"), abs=1e-5)
+    weights, expected = last_checkpoint(out)["weights"], last_checkpoint(alone)["weights"]
+    assert weights.keys() == expected.keys()
+    for name in expected:
+        assert (weights[name] - expected[name]).abs().max() < 1e-5
+    exported, whole = (json.loads((folder / "exported.json").read_text()) for folder in (out, alone))
+    assert exported.keys() == whole.keys() and exported["0.bias"] == pytest.approx(whole["0.bias"], abs=1e-5)
+
+
+def test_two_processes_are_one(tmp_path, alone):
+    toy(2, out=tmp_path, micro_batch_size=2)
+    assert_agree(tmp_path, alone)
+
+
+@needs_deepspeed
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_two_processes_of_every_zero_stage_are_one_plain_process(tmp_path, alone, stage):
+    toy(2, out=tmp_path, micro_batch_size=2, zero_stage=stage)
+    assert_agree(tmp_path, alone)
+
+
+@needs_deepspeed
+def test_offloading_changes_nothing(tmp_path, alone):
+    toy(1, out=tmp_path, zero_stage=2, offload="cpu", micro_batch_size=4)
+    assert_agree(tmp_path, alone)
+
+
+@needs_deepspeed
+@pytest.mark.parametrize(("stage", "processes"), [(0, 1), (2, 1), (3, 2)])
+def test_a_checkpoint_of_zero_2_goes_on_anywhere(tmp_path, alone, zero_checkpoint, stage, processes):
+    shutil.copytree(zero_checkpoint, tmp_path, dirs_exist_ok=True)
+    toy(processes, out=tmp_path, zero_stage=stage)
+    assert_agree(tmp_path, alone)
+
+
+@pytest.fixture(scope="module")
+def zero_checkpoint(tmp_path_factory):
+    """The first five of ten steps on two ZeRO-2 processes."""
+    out = tmp_path_factory.mktemp("zero")
+    toy(2, out=out, zero_stage=2, micro_batch_size=2)
+    shutil.rmtree(out / "checkpoints" / "toy" / "step-000010")
+    return out
+
+
+@needs_deepspeed
+@pytest.mark.parametrize("stage", [2, 3])
+def test_zero_skips_a_step_that_is_not_finite(tmp_path, monkeypatch, stage):
+    monkeypatch.setenv("TOY_POISONED", "[3]")
+    toy(2, out=tmp_path / "zero", zero_stage=stage)
+    monkeypatch.setattr(ToyStage, "poisoned", {3})
+    train(toy_config(tmp_path / "plain"), ToyStage)
+    assert sorted(losses(tmp_path / "zero")) == [0, 1, 2, *range(4, 10)]
+    assert losses(tmp_path / "zero") == pytest.approx(losses(tmp_path / "plain"), abs=1e-5)

@@ -57,7 +57,7 @@ from inference.text_quality import base_scores, perplexity, story_scores, variet
 from seedstory import StoryPipeline
 from seedstory.generation import OpeningPage
 from seedstory.modelfolder import find_model, fingerprint
-from seedstory.settings import POLICIES
+from seedstory.settings import POLICIES, StorySettings
 
 DATA = Path("data/theatre")
 
@@ -71,7 +71,7 @@ def evaluate(
     stories: int | None = None,
     pages: int | None = None,
     out: Path | None = None,
-    model: str = "mini",
+    model: str | None = None,
     judge: Path = WEIGHTS,
 ) -> dict[str, Any]:
     """The scores of a model or of stories, as `inference/scorecard.py` describes them.
@@ -84,7 +84,7 @@ def evaluate(
         stories: How many; by default 20 of a model, all that are there.
         pages: Pages of each story that is there; by default all.
         out: Where told stories are kept.
-        model: By whose features and probabilities stories that are there are scored.
+        model: By whose features and probabilities stories that are there are scored; by default the mini.
         judge: Folder of the judge's weights.
 
     Raises:
@@ -97,8 +97,13 @@ def evaluate(
     if not (judge / "config.json").is_file():
         raise ValueError(f"{judge} holds no judge: train one with python -m inference.judge train --out {judge}")
     is_model = what == "mini" or (Path(what) / "model_index.json").is_file()
+    if is_model and model is not None:
+        raise ValueError(f"--model is for stories that are there: {what} is scored by its own features")
+    if not is_model and (telling.free or out is not None):
+        raise ValueError(f"--free and --out are for a model: the stories in {what} are told already")
     if is_model:
-        model, data, stories = what, data or DATA, stories or 20
+        data, stories = data or DATA, stories or 20
+    model = what if is_model else model or "mini"
     folders = [] if is_model else find_stories(Path(what), stories)
     records = []
     if data is not None:
@@ -142,6 +147,7 @@ def evaluate(
             "data": None if data is None else str(data),
             "pages": telling.pages if is_model else pages,
             "steps": telling.steps if is_model else None,
+            "temperature": StorySettings.temperature if telling.free else None,
             "together": telling.together,
             "judge": "shipped" if judge == WEIGHTS else str(judge),
         },
@@ -253,10 +259,10 @@ def main(
         typer.Option(help=f"StoryStream data set; for a model {DATA}; with stories, true pictures to compare with"),
     ] = None,
     split: Annotated[str, typer.Option(help="name of its JSONL without the ending")] = "heldout",
-    stories: Annotated[int | None, typer.Option(help="how many; by default 20 of a model, all others", min=1)] = None,
+    stories: Annotated[int | None, typer.Option(help="how many; by default 20 for a model, else all", min=1)] = None,
     pages: Annotated[
         int | None,
-        typer.Option(help="pages of each, the first included; by default 10 of a model, all others; many: long-SPLIT"),
+        typer.Option(help="pages of each, with the first; by default 10 for a model, else all; long ones: long-SPLIT"),
     ] = None,
     policy: Annotated[str, typer.Option(help=f"cache policy: {', '.join(POLICIES)}")] = Telling.policy,
     free: Annotated[bool, typer.Option("--free", help="tell on from the first caption; no caption is given")] = False,
@@ -266,8 +272,12 @@ def main(
     seed: Annotated[int, typer.Option(help="of words and pictures", min=0)] = Telling.seed,
     steps: Annotated[int, typer.Option(help="de-tokenizer steps", min=1)] = Telling.steps,
     together: Annotated[int, typer.Option(help="stories written together", min=1)] = Telling.together,
-    model: Annotated[str, typer.Option(help="by whose features and probabilities stories are scored")] = "mini",
-    judge: Annotated[Path, typer.Option(help="folder of the judge's weights")] = WEIGHTS,
+    model: Annotated[
+        str | None, typer.Option(help="by whose features and probabilities stories are scored; by default mini")
+    ] = None,
+    judge: Annotated[
+        Path, typer.Option(help="folder of the judge's weights", show_default="the shipped one")
+    ] = WEIGHTS,
     json_file: Annotated[Path | None, typer.Option("--json", help="also write the figures to this file")] = None,
 ) -> None:
     try:

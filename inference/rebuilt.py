@@ -17,6 +17,7 @@ import torch
 import typer
 from rich.console import Console
 from rich.table import Table
+from transformers.utils import logging
 
 from inference.judge import WEIGHTS, Judge, score
 from inference.pictures import TruthPictures
@@ -28,6 +29,7 @@ _BATCH = 32
 @torch.inference_mode()
 def rebuild(model: str, pictures: TruthPictures, judge: Judge, steps: int) -> dict[str, dict[str, float]]:
     """Figures of renders, their autoencoder reconstructions, and pictures rebuilt from their visual tokens."""
+    logging.disable_progress_bar()
     pipeline = StoryPipeline.from_pretrained(model)
     tower, detokenizer = pipeline.vision_tower, pipeline.detokenizer
     renders, coded, drawn = [], [], []
@@ -61,7 +63,9 @@ def main(
     limit: Annotated[int, typer.Option(help="at most so many pictures", min=1)] = 256,
     steps: Annotated[int, typer.Option(help="de-tokenizer steps", min=1)] = 4,
     model: Annotated[str, typer.Option(help="mini, or a model folder")] = "mini",
-    judge: Annotated[Path, typer.Option(help="folder of the judge's weights")] = WEIGHTS,
+    judge: Annotated[
+        Path, typer.Option(help="folder of the judge's weights", show_default="the shipped one")
+    ] = WEIGHTS,
     json_file: Annotated[Path | None, typer.Option("--json", help="also write the figures to this file")] = None,
 ) -> None:
     try:

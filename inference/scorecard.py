@@ -80,15 +80,16 @@ def _judged(scores: dict[str, Any]) -> Table:
     spans = [span for span, count in scores["pages_judged"].items() if count]
     table = Table(title="the judge finds right, in % (± standard error over stories)")
     table.add_column("", no_wrap=True)
-    for column in (*spans, "on renders"):
+    renders = ["on renders"] if scores["judge_accuracy_on_renders"] is not None else []
+    for column in (*spans, *renders):
         table.add_column(column, justify="right")
     for name in MEASURES:
         errors = scores["errors"].get(name, {})
         cells = [_percent(scores[name][span], errors.get(span)) for span in spans]
         if any(cells):
-            table.add_row(_TITLES[name], *cells, _percent(scores["judge_on_renders"][name]))
+            table.add_row(_TITLES[name], *cells, *(_percent(scores["judge_on_renders"][name]) for _ in renders))
     for name in ("characters_judged", "pages_judged"):
-        table.add_row(name.removesuffix("_judged"), *(str(scores[name][span]) for span in spans), "")
+        table.add_row(name.removesuffix("_judged"), *(str(scores[name][span]) for span in spans))
     return table
 
 
@@ -103,6 +104,7 @@ def _others(scores: dict[str, Any]) -> Table:
     )
     given = scores["protocol"] == "captions given"
     words = "captions given" if given else "captions"
+    held_out = "held-out " if scores["scored"] == "checkpoint" else ""
 
     def beside(other: float | None) -> str:
         return "" if other is None else f" (data set: {_figure(other)})"
@@ -116,7 +118,7 @@ def _others(scores: dict[str, Any]) -> Table:
     rows = [
         ("text and picture agree", _percent(agreement["seen"], agreement["error"]), "% of pages with all right"),
         ("picture found by words", _percent(found["found"]), f"% of pages; by chance {_percent(found['chance'])}"),
-        surprise("perplexity", "perplexity", f"{scores['caption_tokens']} tokens of captions"),
+        surprise("perplexity", "perplexity", f"{scores['caption_tokens']} tokens of {held_out}captions"),
         surprise("- of the base LM", "base_perplexity", "same captions, no pictures"),
         surprise("- of the base LM, told", "told_base_perplexity", "captions told"),
         text("distinct_1", words),

@@ -99,13 +99,16 @@ class ToldStories:
         self._file, self._request = folder / "telling.json", {"model": fingerprint} | asdict(telling)
         self._seconds: dict[str, float] = {}
         if self._file.is_file():
-            found = json.loads(self._file.read_text("utf-8"))
-            other = [key for key, value in self._request.items() if found["request"].get(key) != value]
+            try:
+                found = json.loads(self._file.read_text("utf-8"))
+                asked, self._seconds = dict(found["request"]), dict(found["seconds"])
+            except (ValueError, KeyError, TypeError):
+                raise ValueError(f"{self._file} cannot be read: give another --out") from None
+            other = [key for key, value in self._request.items() if asked.get(key) != value]
             if other:
                 raise ValueError(
                     f"the stories in {folder} were told with another {', '.join(other)}: give another --out"
                 )
-            self._seconds = found["seconds"]
         elif folder.is_dir() and any(folder.iterdir()):
             raise ValueError(f"{folder} holds other files: give a new or an empty folder as --out")
 

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from data_tools.paper_theatre.__main__ import main as make_theatre
 from data_tools.paper_theatre.annotate import main as annotate
+from inference import rebuilt
 from inference.evaluate import app, evaluate
 from inference.judge import Judge, score
 from inference.judged import MEASURES, RANGES, can_judge, judge_renders, judge_stories
@@ -21,6 +22,7 @@ from inference.picture_quality import (
     retrieval,
     slot_features,
 )
+from inference.pictures import TruthPictures
 from inference.tales import read_record
 from inference.telling import Telling, choose_records
 from inference.text_quality import base_scores, distinct, ngrams, perplexity, ratio, repetition, story_scores, variety
@@ -305,10 +307,25 @@ def test_stories_without_truth(model, tmp_path):
     assert alone["stories"] == 1 and alone["consistency"]["separation"] is None
 
 
+def test_pictures_rebuilt_from_their_own_tokens(theatre, model, tmp_path):
+    arguments = ["--data", theatre, "--split", "long-heldout", "--model", model, "--limit", "3", "--steps", "1"]
+    result = CliRunner().invoke(rebuilt.app, [*map(str, arguments), "--json", str(tmp_path / "rebuilt.json")])
+    assert result.exit_code == 0, result.output
+    columns = json.loads((tmp_path / "rebuilt.json").read_text())
+    assert list(columns) == ["renders", "autoencoder", "visual tokens"]
+    pictures = TruthPictures(theatre, "long-heldout", limit=3)
+    assert columns["renders"] == score(Judge.load(), pictures.pixels(torch.arange(3)), pictures.truths)
+    assert columns["visual tokens"]["PSNR (dB)"] < 20, "a random model draws something else"
+    result = CliRunner().invoke(rebuilt.app, ["--data", str(tmp_path / "none")])
+    assert result.exit_code == 2 and result.output.startswith("error: ")
+
+
 def test_requests_that_cannot_be_met(theatre, model, tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "file.txt").touch()
+    (tmp_path / "torn").mkdir()
+    (tmp_path / "torn" / "telling.json").write_text("{")
     for arguments, message in (
         (["mini", "--data", tmp_path / "none"], "there is no data set"),
         (["mini", "--data", theatre, "--split", "test"], "no split 'test': it holds heldout, long-heldout"),
@@ -319,7 +336,10 @@ def test_requests_that_cannot_be_met(theatre, model, tmp_path):
         (["mini", "--data", theatre, "--judge", tmp_path], "holds no judge"),
         ([tmp_path / "none"], "there is no model and no folder"),
         ([tmp_path / "empty"], "holds no story"),
-        ([model, "--data", theatre, "--stories", "1", "--pages", "2", "--out", tmp_path / "other"], "other files"),
+        (["mini", "--data", theatre, "--model", model], "--model is for stories that are there"),
+        ([tmp_path / "one", "--free"], "--free and --out are for a model"),
+        (["mini", "--data", theatre, "--stories", "1", "--pages", "2", "--out", tmp_path / "other"], "other files"),
+        (["mini", "--data", theatre, "--stories", "1", "--pages", "2", "--out", tmp_path / "torn"], "cannot be read"),
     ):
         result = run(*arguments)
         assert result.exit_code == 2 and message in result.output, result.output

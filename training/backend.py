@@ -50,6 +50,10 @@ class Backend:
             deepspeed_plugin=self.plugin,
             kwargs_handlers=handlers,
         )
+        if config.zero_stage:
+            from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+
+            unset_hf_deepspeed_config()  # a stage is built whole in each process's main memory, and cut by `prepare`
         self.device = self.accelerator.device
         self.rank, self.processes = self.accelerator.process_index, self.accelerator.num_processes
         if config.batch_size % self.processes:

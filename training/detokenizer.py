@@ -95,7 +95,7 @@ class DrawingStage(Stage):
         self.scale = detokenizer.autoencoder.config.scaling_factor
 
     def drawing_noise(self, number: int, latents: Tensor, features: tuple[int, int]) -> dict[str, Tensor]:
-        """Everything random about one sample: the time, noise on latents and tokens, whether tokens are shown, a coin."""
+        """Everything random about a sample: time, noise on latents and tokens, whether tokens are shown, a coin."""
         generator = noise_of(self.config.seed, number)
         level, keep, time, coin = torch.rand(4, generator=generator)
         return {

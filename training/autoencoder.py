@@ -118,10 +118,11 @@ class AutoencoderStage(Stage):
 
     @torch.no_grad()
     def export(self, folder: Path) -> None:
-        """Write `autoencoder/`, with the factor that scales its latents to unit variance."""
-        pixels, _ = self.heldout.batch(torch.arange(len(self.heldout)))
-        latents = self.autoencoder.encoder(pixels.to(self.autoencoder.device)).float()
-        self.autoencoder.register_to_config(scaling_factor=round(1 / latents.std().item(), 4))
+        """Write `autoencoder/`, with the factor that scales its latents to unit variance; kept if the latents are."""
+        if not (self.config.init and self.config.decoder_only):
+            pixels, _ = self.heldout.batch(torch.arange(len(self.heldout)))
+            latents = self.autoencoder.encoder(pixels.to(self.autoencoder.device)).float()
+            self.autoencoder.register_to_config(scaling_factor=round(1 / latents.std().item(), 4))
         self.autoencoder.save_pretrained(folder / "autoencoder")
 
 

@@ -64,6 +64,7 @@ class MllmConfig(StoryConfigOfRun):
         picture_only: share of stories whose first caption is dropped, to learn openings of a picture alone.
         skipped: share of stories from whose middle pages are left out, as in the memory of a long story: the first
             pages, a gap, and the last pages.
+        window: of longer stories, so many consecutive pages are a sample, drawn anew each time (0: whole stories).
         context_noise: context features get Gaussian noise of a level drawn from U(0, context_noise).
         own_context_from: share of the run after which half of the steps show the model its own regressed
             features as context (Bengio et al. 2015, arXiv 1506.03099, in one parallel pass); 1: never.
@@ -81,6 +82,7 @@ class MllmConfig(StoryConfigOfRun):
     init: str | None = None
     picture_only: float = 0.1
     skipped: float = 0.0
+    window: int = 0
     context_noise: float = 0.5
     own_context_from: float = 0.6
     last_page_only: bool = False
@@ -155,6 +157,10 @@ class Drops:
 def draw_drops(pages: int, config: MllmConfig, choice: random.Random) -> Drops:
     """Choose at random what a sample of a story of `pages` pages leaves out."""
     drops = Drops(list(range(pages)))
+    if config.window and pages > config.window:
+        first = choice.randint(0, pages - config.window)
+        drops.pages = drops.pages[first : first + config.window]
+        pages = config.window
     drops.first_caption = pages == 1 or choice.random() >= config.picture_only
     if pages >= 5 and choice.random() < config.skipped:
         kept, gap = choice.randint(1, 2), choice.randint(1, pages - 4)

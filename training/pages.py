@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
+from seedstory.picture import STORED, read_picture, square
 from seedstory.storystream import read_jsonl
 
 WEIGHT_SCALE = 4
@@ -24,7 +24,8 @@ class PagePictures:
     Args:
         folder: of the data set.
         split: name of the JSONL file without its ending; several are joined by "+".
-        size: side of a picture in px; others are resized.
+        size: side of a picture in px; of others the centre square is scaled, as when features are computed and when a
+            picture opens a story.
         head_weight: weight of heads in the reconstruction loss.
         limit: at most so many pictures.
     """
@@ -47,14 +48,15 @@ class PagePictures:
 
         def load(index: int) -> None:
             path, truth = pages[index]
-            with Image.open(path, formats=("PNG", "WEBP", "JPEG")) as picture:
-                scale = size / picture.width
-                picture = picture.convert("RGB")
-                if picture.size != (size, size):
-                    picture = picture.resize((size, size), Image.Resampling.LANCZOS)
-                self.pixels[index] = torch.from_numpy(np.array(picture)).permute(2, 0, 1)
+            picture = read_picture(path, formats=STORED)
+            self.pixels[index] = torch.from_numpy(np.array(square(picture, size))).permute(2, 0, 1)
+            scale = size / min(picture.size)
+            cut = [(edge - min(picture.size)) // 2 for edge in picture.size]
             for actor in truth.get("actors", ()):
-                x0, y0, x1, y1 = (int(edge * scale / WEIGHT_SCALE) for edge in actor["box"])
+                x0, y0, x1, y1 = (
+                    min(max(int((edge - less) * scale / WEIGHT_SCALE), 0), size // WEIGHT_SCALE)
+                    for edge, less in zip(actor["box"], cut * 2, strict=True)
+                )
                 self.weights[index, y0 : (y0 + y1) // 2 + 1, x0 : x1 + 1] = head_weight
 
         with ThreadPoolExecutor() as pool:

@@ -1,0 +1,142 @@
+"""Every stage repeats itself: the same losses as ever, the same bits after a resumption, the same step however it is cut.
+
+The golden losses of twenty steps are in golden.json; after a change that means to alter them, write them anew with
+`WRITE_GOLDEN=1 pytest tests/training/test_exactness.py`, and say in the commit why they changed.
+"""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.training.test_loop import losses
+from tests.training.tiny_data import write_base, write_stage1, write_theatre
+from training.adapt import AdaptConfig, AdaptStage
+from training.autoencoder import AutoencoderConfig, AutoencoderStage
+from training.detokenizer import DetokenizerConfig, DetokenizerStage
+from training.loop import train
+from training.mllm import MllmConfig, MllmStage
+from training.scenes import ScenesConfig, ScenesStage
+
+GOLDEN = Path(__file__).parent / "golden.json"
+STAGES = {
+    "autoencoder": (AutoencoderConfig, AutoencoderStage, "loss"),
+    "detokenizer": (DetokenizerConfig, DetokenizerStage, "loss"),
+    "scenes": (ScenesConfig, ScenesStage, "cosine"),
+    "mllm": (MllmConfig, MllmStage, "story_visual"),
+    "adapt": (AdaptConfig, AdaptStage, "loss"),
+}
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory):
+    """Data and untrained parts that the stages start from."""
+    folder = tmp_path_factory.mktemp("parts")
+    write_theatre(folder / "data", stories=4, loose=60)
+    write_base(folder / "base")
+    write_stage1(folder / "stage1")
+    return folder
+
+
+def settings_of(name, parts, **settings):
+    common = {
+        "data": str(parts / "data"),
+        "steps": 20,
+        "save_every": 10,
+        "eval_every": 20,
+        "log_every": 1,
+        "keep_checkpoints": 9,
+        "precision": "fp32",
+        "optimizer": "adamw",
+        "device": "cpu",
+        "batch_size": 2,
+    }
+    pages = {"split": "loose-train", "heldout": "loose-heldout"}
+    stories = {"stage1": str(parts / "stage1"), "base_lm": str(parts / "base")}
+    own = {
+        "autoencoder": pages,
+        "detokenizer": pages | {"autoencoder": str(parts / "stage1" / "autoencoder")},
+        "scenes": {"stage1": str(parts / "stage1"), "split": "loose-train+train", "heldout": "loose-heldout"},
+        "mllm": stories | {"loose_split": None, "own_context_from": 1.0, "skipped": 0.5},
+        "adapt": stories | {"story_model": str(parts / "model" / "story_model"), "stories": 2},
+    }
+    return common | own[name] | settings
+
+
+@pytest.fixture(scope="module")
+def whole(parts, tmp_path_factory):
+    """Twenty steps of every stage in one go, made when first asked for."""
+    made = {}
+
+    def of(name):
+        if name not in made:
+            if name == "adapt":
+                shutil.copytree(of("mllm"), parts / "model")
+            out = tmp_path_factory.mktemp(name)
+            config, stage, _ = STAGES[name]
+            torch.manual_seed(0)
+            train(config(out=str(out), **settings_of(name, parts)), stage)
+            made[name] = out
+        return made[name]
+
+    return of
+
+
+def tensors(folder, name, step):
+    files = (folder / "checkpoints" / name / f"step-{step:06d}").glob("*.safetensors")
+    return {path.stem: load_file(path) for path in files}
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_the_losses_of_twenty_steps_are_what_they_always_were(name, whole):
+    found = list(losses(whole(name), STAGES[name][2]).values())
+    golden = json.loads(GOLDEN.read_text()) if GOLDEN.is_file() else {}
+    if os.environ.get("WRITE_GOLDEN"):
+        golden[name] = [round(value, 5) for value in found]
+        GOLDEN.write_text(json.dumps(golden, indent=1) + "\n")
+    assert len(found) == 20 and found == pytest.approx(golden[name], rel=1e-3, abs=1e-4)
+    assert sum(found[-4:]) < sum(found[:4])
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_a_stage_that_goes_on_ends_with_the_same_bits(name, whole, parts, tmp_path):
+    for file in whole(name).iterdir():
+        copy = shutil.copytree if file.is_dir() else shutil.copy
+        copy(file, tmp_path / file.name)
+    shutil.rmtree(tmp_path / "checkpoints" / name / "step-000020")
+    config, stage, _ = STAGES[name]
+    torch.manual_seed(99)
+    train(config(out=str(tmp_path), **settings_of(name, parts)), stage)
+    one, two = tensors(whole(name), name, 20), tensors(tmp_path, name, 20)
+    assert one.keys() == two.keys() and {"weights", "optimizer"} <= one.keys()
+    for group in one:
+        for weight in one[group]:
+            assert torch.equal(one[group][weight], two[group][weight]), (group, weight)
+    assert losses(whole(name), STAGES[name][2]) == losses(tmp_path, STAGES[name][2])
+
+
+@pytest.mark.parametrize("name", ["detokenizer", "mllm"])
+def test_a_real_step_does_not_depend_on_how_it_is_cut(name, parts, tmp_path):
+    config, stage, key = STAGES[name]
+    found = []
+    for micro in (4, 1):
+        out = tmp_path / str(micro)
+        settings = settings_of(name, parts, batch_size=4, micro_batch_size=micro, steps=4, save_every=4, eval_every=4)
+        train(config(out=str(out), **settings), stage)
+        found.append(losses(out, key))
+    assert found[0] == pytest.approx(found[1], abs=1e-5) and len(found[0]) == 4
+
+
+def test_weights_are_drawn_from_the_seed(parts, tmp_path):
+    config, stage, key = STAGES["autoencoder"]
+    found = []
+    for number, seed in enumerate((1, 1, 2)):
+        torch.manual_seed(number)
+        settings = settings_of("autoencoder", parts, steps=1, save_every=1, seed=seed)
+        train(config(out=str(tmp_path / str(number)), **settings), stage)
+        found.append(losses(tmp_path / str(number), key))
+    assert found[0] == found[1] != found[2]

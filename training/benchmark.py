@@ -45,6 +45,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from seedstory.layout import IGNORE, StoryLayout
 from seedstory.modeling import StoryModel
+from seedstory.modeling.base_lm import base_lm_folder
 from seedstory.modeling.configuration import StoryConfig
 from seedstory.modeling.vision_tower import VisionTower
 from seedstory.picture import square, to_tensor
@@ -112,7 +113,8 @@ def build_model(options: Options, dtype: torch.dtype) -> StoryModel:
     config = StoryConfig.from_pretrained(folder)
     kept = ("feature_tokens", "feature_dim", "lora_rank", "lora_alpha", "lora_targets", "visual_loss_weight")
     llm = AutoModelForCausalLM.from_config(config.language_config(), dtype=dtype, attn_implementation="sdpa")
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    own = (folder / "tokenizer_config.json").is_file()  # otherwise the language model's, as in StoryModel
+    tokenizer = AutoTokenizer.from_pretrained(folder if own else base_lm_folder(config.base_lm))
     settings = {name: getattr(config, name) for name in kept}
     return StoryModel.from_base(llm, tokenizer=tokenizer, num_visual_tokens=PUBLISHED_TOKENS, **settings)
 
@@ -146,8 +148,11 @@ def sample_length(options: Options, layout: StoryLayout) -> int:
         return options.length or PUBLISHED_LENGTH
     longest = 0
     for story in open_stories(options.data, options.split):
-        captions = [layout.caption_ids(caption) for caption in story.record.captions]
-        longest = max(longest, len(page_sample(layout, captions, len(captions) - 1)["labels"]))
+        texts = [" " + " ".join(caption.split()) for caption in story.record.captions]
+        ids = layout.tokenizer(texts, add_special_tokens=False)[
+            "input_ids"
+        ]  # all at once, since one by one is eight times as slow
+        longest = max(longest, len(page_sample(layout, ids, len(ids) - 1)["labels"]))
     return longest
 
 

@@ -10,8 +10,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file
 
 from tests.training.test_loop import last_checkpoint, losses
+from tests.training.tiny_data import write_base, write_stage1, write_theatre
 from tests.training.toy_stage import ToyStage, toy_config
 from training.loop import train
 
@@ -107,3 +109,41 @@ def test_zero_skips_a_step_that_is_not_finite(tmp_path, monkeypatch, stage):
     train(toy_config(tmp_path / "plain"), ToyStage)
     assert sorted(losses(tmp_path / "zero")) == [0, 1, 2, *range(4, 10)]
     assert losses(tmp_path / "zero") == pytest.approx(losses(tmp_path / "plain"), abs=1e-5)
+
+
+@pytest.fixture(scope="module")
+def stories(tmp_path_factory):
+    """A configuration of stage 2 on real pages, and the losses of one plain process."""
+    folder = tmp_path_factory.mktemp("stories")
+    lines = {
+        "data": write_theatre(folder / "data", stories=4),
+        "stage1": write_stage1(folder / "stage1"),
+        "base_lm": write_base(folder / "base"),
+        "out": folder / "alone",
+        "steps": 3,
+        "batch_size": 2,
+        "precision": "fp32",
+        "optimizer": "adamw",
+        "log_every": 1,
+        "save_every": 3,
+        "own_context_from": 0.0,  # two of the three steps show the model its own pictures
+        "device": "cpu",
+    }
+    config = folder / "mllm.yaml"
+    config.write_text("".join(f"{key}: {value}\n" for key, value in lines.items()))
+    launch(1, "training.mllm", "--config", str(config))
+    return config
+
+
+@needs_deepspeed
+@pytest.mark.parametrize("stage", [2, 3])
+def test_the_story_model_under_zero_is_the_story_model(stories, stage):
+    alone, out = stories.parent / "alone", stories.parent / f"zero-{stage}"
+    launch(2, "training.mllm", "--config", str(stories), f"zero_stage={stage}", f"out={out}")
+    for key in ("story_lm", "story_visual", "own_lm", "own_visual", "heldout_lm", "heldout_cosine"):
+        expected = losses(alone, key)
+        assert expected and losses(out, key) == pytest.approx(expected, abs=1e-5), key
+    name = "story_model/model.safetensors"
+    one, two = load_file(alone / name), load_file(out / name)
+    assert one.keys() == two.keys()
+    assert all((one[key].float() - two[key].float()).abs().max() < 1e-2 for key in one)  # stored in bfloat16

@@ -1,4 +1,4 @@
-"""Every stage repeats itself: the same losses as ever, the same bits after a resumption, the same step however it is cut.
+"""Every stage repeats itself: the same losses as ever, the same bits when it goes on, the same step however cut.
 
 The golden losses of twenty steps are in golden.json; after a change that means to alter them, write them anew with
 `WRITE_GOLDEN=1 pytest tests/training/test_exactness.py`, and say in the commit why they changed.

@@ -3,12 +3,18 @@
 from pathlib import Path
 
 import torch
+from PIL import Image
 
 from data_tools.paper_theatre.__main__ import main as make_theatre
 from seedstory.detokenizers.autoencoder import PictureAutoencoder
 from seedstory.detokenizers.detokenizer import Detokenizer
+from seedstory.modeling.story_model import StoryModel
 from seedstory.modeling.vision_tower import VisionTower
+from seedstory.pipeline import StoryPipeline
+from seedstory.storystream import StoryRecord, write_jsonl
 from tests.seedstory.tiny_language import tiny_lm, tiny_tokenizer
+
+_TINY = {"width": 16, "depth": 1, "heads": 2}
 
 
 def write_theatre(folder: Path, stories: int = 4, loose: int = 0) -> Path:
@@ -35,4 +41,31 @@ def write_stage1(folder: Path) -> Path:
     autoencoder.save_pretrained(folder / "autoencoder")
     VisionTower().save_pretrained(folder / "vision_tower")
     Detokenizer.mini(autoencoder).save_pretrained(folder / "detokenizer")
+    return folder
+
+
+def write_model(folder: Path) -> Path:
+    """A model folder with random weights, whose pictures have the size of the mini's; its base model lies beside it."""
+    base = write_base(folder.with_name(f"{folder.name}-base"))
+    torch.manual_seed(0)
+    sizes = {f"{side}_resampler_{what}": size for side in ("input", "output") for what, size in _TINY.items()}
+    StoryModel.from_base(base, dtype=torch.float32, num_visual_tokens=4, lora_rank=2, **sizes).save_pretrained(
+        folder / "story_model"
+    )
+    write_stage1(folder)
+    StoryPipeline.write_index(folder)
+    return folder
+
+
+def write_book(folder: Path, pages: int = 4, size: tuple[int, int] = (96, 64)) -> Path:
+    """A data set of one book: a box that walks over wide pages."""
+    captions = [f"The fox takes step {number}." for number in range(pages)]
+    images = [f"images/{number}.png" for number in range(pages)]
+    (folder / "images").mkdir(parents=True, exist_ok=True)
+    for number, image in enumerate(images):
+        page = Image.new("RGB", size, "skyblue")
+        page.paste("orange", (10 + 12 * number, 20, 34 + 12 * number, 60))
+        page.save(folder / image)
+    record = StoryRecord(id=folder.name, images=images, captions=captions, orders=list(range(pages)))
+    write_jsonl(folder / "train.jsonl", [record])
     return folder

@@ -1,0 +1,320 @@
+"""Fine-tune a model on one's own book, or several: a data set goes in, a model that tells and draws it comes out.
+
+    python -m data_tools.importers books my_book/ --out data/own_book
+    python -m training.finetune --config configs/finetune/own_book.yaml
+    seedstory generate --model runs/own_book/model --text "..."
+
+Three stages run one after the other, each from the model's own weights, each with checkpoints of its own:
+
+1. `pictures` (stage 1a): the autoencoder's decoder learns the book's lines and colours, its latents stay;
+2. `story` (stage 2): the story model learns the book's words, and which picture goes with them;
+3. `drawing` (stage 3): the de-tokenizer learns the book's pages, from what the story model says of them.
+
+The vision tower stays, so what the story model knows of its features stays true. A book has too few pages to hold any
+out: unless `heldout` names a split, the figures that are called held-out are of the pages that were learned.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from seedstory.detokenizers.autoencoder import PictureAutoencoder
+from seedstory.detokenizers.detokenizer import Detokenizer
+from seedstory.modelfolder import find_model
+from seedstory.modelfolder import fingerprint as model_fingerprint
+from seedstory.modeling.configuration import StoryConfig
+from seedstory.modeling.story_model import StoryModel
+from seedstory.picture import square
+from seedstory.storystream import write_jsonl
+from training.adapt import AdaptConfig, AdaptStage, regress_features
+from training.assemble import assemble
+from training.autoencoder import AutoencoderConfig, AutoencoderStage, psnr
+from training.backend import Backend
+from training.config import load_config
+from training.detokenizer import draw_pictures
+from training.loop import Interrupted, train
+from training.mllm import MllmConfig, MllmStage, Stories
+from training.pages import PagePictures
+from training.stories import fingerprint as stories_fingerprint
+from training.stories import open_stories
+
+Fit = Literal["pad", "crop"]
+
+SIDE = 128  # px, of the pictures that the stages train on
+SHOWN = 12  # pages on the sheet
+_BEGUN, _FINISHED, _FIGURES = "begun.json", "finished", "book.json"
+_OF_THE_MACHINE = frozenset({"out", "device", "threads", "save_every"})
+
+
+@dataclass(kw_only=True)
+class FinetuneConfig:
+    """Fine-tuning on one's own book.
+
+    Attributes:
+        data: folder of a data set with the book: `SPLIT.jsonl` and pictures, or packed shards.
+        out: folder for the new model (`model/`), a sheet of what it draws (`book.png`) and all on the way there.
+        model: "mini", or the model folder to start from.
+        split: what is learned; each of its stories is a book.
+        heldout: split that the figures are of (none: the pages that were learned).
+        fit: how a page becomes a square: "pad" keeps all of it and adds white, "crop" keeps its centre.
+        window: of longer books, so many consecutive pages are learned at a time.
+        picture_steps, story_steps, drawing_steps: optimiser steps of each part.
+        save_every: steps from one checkpoint to the next.
+        seed: of data order and noise.
+        device: "auto", "cpu" or "cuda".
+        threads: CPU threads (0: as torch chooses).
+    """
+
+    data: str
+    out: str
+    model: str = "mini"
+    split: str = "train"
+    heldout: str | None = None
+    fit: Fit = "pad"
+    window: int = 12
+    picture_steps: int = 300
+    story_steps: int = 40
+    drawing_steps: int = 200
+    save_every: int = 20
+    seed: int = 0
+    device: str = "auto"
+    threads: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("window", "picture_steps", "story_steps", "drawing_steps", "save_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        for name in ("data", "out", "model", "split"):
+            if not isinstance(getattr(self, name), str):
+                raise ValueError(f"{name} must be text, not {getattr(self, name)!r}")
+        if self.fit not in get_args(Fit):
+            raise ValueError(f"fit must be one of {', '.join(get_args(Fit))}, not {self.fit!r}")
+
+
+def finetune(config: FinetuneConfig) -> Path:
+    """Fine-tune a model, or go on with it: parts that are finished are not run again.
+
+    Returns:
+        The folder of the new model.
+
+    Raises:
+        ValueError: There is no such model or book, a picture is damaged, or `out` holds another fine-tuning.
+        Interrupted: As `training.loop.fit`.
+    """
+    out = Path(config.out)
+    model = check_model(config.model)
+    begin(config, model)
+    parts = (
+        (pictures_of(config, model), AutoencoderStage),
+        (story_of(config, model), MllmStage),
+        (drawing_of(config, model), AdaptStage),
+    )
+    for number, (part, make) in enumerate(parts, start=1):
+        finished = Path(part.out) / _FINISHED
+        name = f"part {number} of {len(parts)}, {finished.parent.name}"
+        if finished.is_file():
+            print(f"{name}: finished before", flush=True)
+            continue
+        print(f"{name}: {part.steps} steps", flush=True)
+        if number > 1:
+            join(model, out / "pictures" / "autoencoder", out / "start")
+        train(part, make)
+        finished.touch()
+    if not (out / _FIGURES).is_file():
+        assemble(out / "start", out / "story", out / "model", out / "drawing")
+        show(config, {"before": model, "after": out / "model"})
+    figures = json.loads((out / _FIGURES).read_text("utf-8"))
+    print(", ".join(f"{name} {value['before']:.1f} -> {value['after']:.1f} dB" for name, value in figures.items()))
+    print(f"the new model is {out / 'model'}, what it draws is on {out / 'book.png'}")
+    return out / "model"
+
+
+def check_model(name: str) -> Path:
+    """The folder of a model that these stages can go on from."""
+    folder = find_model(name)
+    if not (folder / "detokenizer" / "autoencoder").is_dir():
+        raise ValueError(f"{name} draws with another kind of de-tokenizer than mini does: it cannot be fine-tuned here")
+    side = Detokenizer.from_pretrained(folder / "detokenizer").image_size
+    if side != SIDE:
+        raise ValueError(f"{name} draws pictures of {side} px: only models of {SIDE} px can be fine-tuned here")
+    return folder
+
+
+def begin(config: FinetuneConfig, model: Path) -> None:
+    """Write the book as square pages into `out/pages`; or see that this was done, for the same book and settings.
+
+    Raises:
+        ValueError: As `finetune`.
+    """
+    if not Path(config.data).is_dir():
+        raise ValueError(
+            f"there is no folder {config.data}: import the book first, such as with "
+            f"python -m data_tools.importers books FOLDER --out {config.data}"
+        )
+    splits = {"train": config.split} | ({"heldout": config.heldout} if config.heldout else {})
+    stories = {name: open_stories(config.data, split) for name, split in splits.items()}
+    for name, split in splits.items():
+        if not len(stories[name]):
+            raise ValueError(f"{config.data} has no story in the split {split!r}")
+    now = {key: value for key, value in dataclasses.asdict(config).items() if key not in _OF_THE_MACHINE}
+    now |= {"weights": model_fingerprint(model)}
+    now |= {f"{name}_stories": stories_fingerprint(reader) for name, reader in stories.items()}
+    begun = Path(config.out) / _BEGUN
+    if begun.is_file():
+        was = json.loads(begun.read_text("utf-8"))
+        differing = [key for key in now if was.get(key) != now[key]]
+        if differing:
+            raise ValueError(
+                f"{config.out} holds the fine-tuning of another book, model or settings "
+                f"({', '.join(differing)}): choose another `out`, or delete that folder"
+            )
+        return
+    pages = Path(config.out) / "pages"
+    for name, reader in stories.items():
+        records = []
+        for number, story in enumerate(reader):
+            images = [f"{name}/{number:05d}/{page:05d}.png" for page in range(len(story.record))]
+            for page, image in enumerate(images):
+                (pages / image).parent.mkdir(parents=True, exist_ok=True)
+                square(story.picture(page), SIDE, config.fit).save(pages / image)
+            # What is known of each page is known of the picture as it was, not of the square.
+            records.append(dataclasses.replace(story.record, images=images, pages=None))
+        write_jsonl(pages / f"{name}.jsonl", records)
+    begun.write_text(json.dumps(now, indent=1) + "\n", "utf-8")  # last, so that what was cut short is done again
+
+
+def join(model: Path, autoencoder: Path, out: Path) -> None:
+    """Write the model's vision tower and de-tokenizer with another autoencoder, as parts 2 and 3 read them."""
+    shutil.rmtree(out, ignore_errors=True)
+    shutil.copytree(model / "vision_tower", out / "vision_tower")
+    detokenizer = Detokenizer.from_pretrained(model / "detokenizer")
+    detokenizer.autoencoder = PictureAutoencoder.from_pretrained(autoencoder)
+    detokenizer.save_pretrained(out / "detokenizer")
+
+
+# ------------------------------------------------------------------------------------------------------ the three parts
+
+
+def common(config: FinetuneConfig, part: str, steps: int) -> dict[str, Any]:
+    """Settings that all parts share."""
+    return {
+        "data": str(Path(config.out) / "pages"),
+        "heldout": "heldout" if config.heldout else "train",
+        "out": str(Path(config.out) / part),
+        "steps": steps,
+        "save_every": config.save_every,
+        "eval_every": steps,
+        "log_every": max(1, steps // 5),
+        "keep_checkpoints": 1,
+        "seed": config.seed,
+        "device": config.device,
+        "threads": config.threads,
+    }
+
+
+def pictures_of(config: FinetuneConfig, model: Path) -> AutoencoderConfig:
+    return AutoencoderConfig(
+        **common(config, "pictures", config.picture_steps),
+        init=str(model / "detokenizer" / "autoencoder"),
+        decoder_only=True,
+        batch_size=8,
+        muon_lr=3e-3,
+        adam_lr=5e-4,
+        max_grad_norm=0,
+        average=0.98,
+    )
+
+
+def story_of(config: FinetuneConfig, model: Path) -> MllmConfig:
+    return MllmConfig(
+        **common(config, "story", config.story_steps),
+        **of_stories(config, model),
+        init=str(model / "story_model"),
+        window=config.window,
+        batch_size=1,
+        muon_lr=1.5e-2,
+        adam_lr=2e-3,
+        own_context_from=0.6,
+    )
+
+
+def drawing_of(config: FinetuneConfig, model: Path) -> AdaptConfig:
+    return AdaptConfig(
+        **common(config, "drawing", config.drawing_steps),
+        **of_stories(config, model),
+        story_model=str(Path(config.out) / "story" / "story_model"),
+        batch_size=8,
+        muon_lr=3e-3,
+        adam_lr=5e-4,
+        average=0.98,
+    )
+
+
+def of_stories(config: FinetuneConfig, model: Path) -> dict[str, str]:
+    """Settings of the parts that read stories."""
+    base = StoryConfig.from_pretrained(model / "story_model").base_lm
+    return {"stage1": str(Path(config.out) / "start"), "base_lm": base}
+
+
+# ------------------------------------------------------------------------------------------------------ what came of it
+
+
+def show(config: FinetuneConfig, models: dict[str, Path]) -> None:
+    """Write `book.json` and `book.png`: the pages, and what each model draws for the book's own words.
+
+    PSNR in dB against the pages, of pictures through their visual tokens (rebuilt) and of pictures that the story
+    model regressed from the words and from its own pictures before (told).
+    """
+    part = drawing_of(config, models["before"])
+    backend = Backend(part)
+    figures: dict[str, dict[str, float]] = {"rebuilt": {}, "told": {}}
+    rows: list[Tensor] = []
+    for name, folder in models.items():
+        stories = Stories(part, part.heldout, backend, limit=8)
+        pixels, _ = PagePictures(part.data, part.heldout, limit=stories.starts[-1]).batch(
+            torch.arange(stories.starts[-1])
+        )
+        story_model = StoryModel.from_pretrained(folder / "story_model", base_model=part.base_lm).to(backend.device)
+        features = dict(zip(("rebuilt", "told"), regress_features(story_model, stories, backend), strict=True))
+        del story_model
+        detokenizer = Detokenizer.from_pretrained(folder / "detokenizer").to(backend.device)
+        rows = rows or [pixels[:SHOWN] / 2 + 0.5]
+        for kind, values in features.items():
+            drawn = [draw_pictures(detokenizer, some.float().to(backend.device)) for some in values.split(64)]
+            figures[kind][name] = round(psnr(2 * torch.cat(drawn) - 1, pixels).mean().item(), 2)
+        rows.append(drawn[0][:SHOWN])
+    backend.close()
+    sheet = torch.cat([torch.cat(list(row.clamp(0, 1)), 2) for row in rows], 1)
+    array = (sheet * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+    Image.fromarray(array).save(Path(config.out) / "book.png")
+    (Path(config.out) / _FIGURES).write_text(json.dumps(figures, indent=1) + "\n", "utf-8")
+
+
+def main() -> None:
+    """Command line; a fault ends with one line and exit code 2, a run that was stopped with 130."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", required=True, help="YAML file of configs/finetune/")
+    parser.add_argument("overrides", nargs="*", help="key=value, wins over the file")
+    arguments = parser.parse_args()
+    try:
+        finetune(load_config(arguments.config, FinetuneConfig, arguments.overrides))
+    except ValueError as error:
+        parser.error(str(error))
+    except (Interrupted, KeyboardInterrupt) as stopped:
+        print(str(stopped) or "stopped; the same command goes on from the last checkpoint", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -245,7 +245,7 @@ def measure(options: Options) -> dict[str, Any]:
             "device": torch.cuda.get_device_name() if device.type == "cuda" else f"{os.cpu_count()} CPU cores",
             "threads": torch.get_num_threads(),
             "torch": torch.__version__,
-            "load_average": os.getloadavg() if hasattr(os, "getloadavg") else None,
+            "load_average": [round(load, 1) for load in os.getloadavg()] if hasattr(os, "getloadavg") else None,
         },
         "losses": check(options),
     }

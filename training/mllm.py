@@ -8,6 +8,7 @@ A sample is a whole story in one packed pass: every page is supervised (`seedsto
 from __future__ import annotations
 
 import itertools
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from torch import Tensor
 from seedstory.detokenizers.detokenizer import Detokenizer
 from seedstory.layout import IGNORE, StoryLayout, collate, countdown
 from seedstory.modeling.story_model import StoryModel
+from training.autoencoder import psnr
 from training.backend import Backend
 from training.config import RunConfig
 from training.detokenizer import draw_pictures
@@ -236,6 +238,7 @@ class MllmStage(Stage):
         if config.gradient_checkpointing:
             self.model.llm.gradient_checkpointing_enable({"use_reentrant": False})
         self.codes: SceneCodes | None = None
+        self.words: SceneWords | None = None
         if config.scenes:
             self._start_from_scenes(Path(config.scenes))
         self.stories = Stories(config, config.split, backend, self.codes, config.stories)
@@ -316,7 +319,7 @@ class MllmStage(Stage):
         return weights
 
     def evaluate(self, step: int, recorder: Recorder, backend: Backend) -> None:
-        report(self.model, self.heldout, step, recorder, backend, self.config.stage1)
+        report(self.model, self.heldout, step, recorder, backend, self.config.stage1, self.words)
 
     def export(self, folder: Path) -> None:
         """Write `story_model/`."""
@@ -325,16 +328,26 @@ class MllmStage(Stage):
 
 @torch.no_grad()
 def report(
-    model: StoryModel, heldout: Stories, step: int, recorder: Recorder, backend: Backend, stage1: str | Path
+    model: StoryModel,
+    heldout: Stories,
+    step: int,
+    recorder: Recorder,
+    backend: Backend,
+    stage1: str | Path,
+    words: SceneWords | None = None,
 ) -> None:
-    """Log held-out perplexity, features and PSNR; save sample pages: from true features above, from regressed below."""
+    """Log held-out figures and save sample pages: drawn from true features above, from regressed ones below.
+
+    Perplexity of captions, features and drawn pictures against the true ones, and, with scene words, the share of
+    characters that the query tokens name with the right species and outfit.
+    """
     sums = dict.fromkeys(("lm", "cosine", "mse"), 0.0)
-    tokens = pictures = 0
+    tokens = pictures = named = characters = 0
     shown: list[Tensor] = []
     for row in range(len(heldout)):
         drops = Drops(list(range(len(heldout.records[row].captions))))
         batch = story_batch(model.layout, heldout, [row], [drops])
-        batch.pop("scenes", None)
+        scenes = batch.pop("scenes", None)
         supervised, pages = int((batch["labels"] != IGNORE).sum()), int(batch["target_mask"].sum())
         with backend.autocast():
             output = model(**{name: tensor.to(backend.device) for name, tensor in batch.items()})
@@ -342,16 +355,20 @@ def report(
         sums["cosine"] += pages * (1 - output.cosine_loss.item())
         sums["mse"] += pages * output.mse_loss.item()
         tokens, pictures = tokens + supervised, pictures + pages
+        if words is not None and scenes is not None:
+            hidden = output.last_hidden_state[batch["query_mask"].to(backend.device)].unflatten(0, (pages, -1))
+            right, there = words.characters_right(hidden.cpu(), scenes)
+            named, characters = named + right, characters + there
         if len(shown) < 2:
             shown = [batch["target_features"][batch["target_mask"]][:8], output.features[:8].float().cpu()]
-    lm = sums["lm"] / tokens
-    values = {"heldout_lm": lm, "heldout_perplexity": torch.tensor(lm).exp().item()}
-    values |= {f"heldout_{name}": sums[name] / pictures for name in ("cosine", "mse")}
+    values = {f"heldout_{name}": sums[name] / pictures for name in ("cosine", "mse")}
+    values |= {"heldout_lm": sums["lm"] / tokens, "heldout_perplexity": math.exp(sums["lm"] / tokens)}
+    if characters:
+        values["heldout_characters_named"] = named / characters
     detokenizer = Detokenizer.from_pretrained(Path(stage1) / "detokenizer").to(backend.device)
     with backend.autocast():
         rows = [draw_pictures(detokenizer, features.to(backend.device)) for features in shown]
-    error = (rows[0] - rows[1]).square().mean((1, 2, 3))
-    recorder.write(step, **values, heldout_psnr=(-10 * torch.log10(error)).mean().item())
+    recorder.write(step, **values, heldout_psnr=psnr(2 * rows[1] - 1, 2 * rows[0] - 1).mean().item())
     recorder.sheet(step, rows)
 
 

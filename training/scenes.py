@@ -12,7 +12,7 @@ language model which code each query token should carry.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -44,6 +44,7 @@ ROLES = (
     *(("page", word) for word in ("place", "time", *PROPS)),
 )
 NOTHING = "nothing"
+_LOOK = ("species", "outfit")
 # A page of two places is cut after its first actor or after the second: with the actors, that says who is where.
 SPLIT = {1: "split one", 2: "split two"}
 # How a word is said that no caption holds: a hat that is not there, a page of two places.
@@ -223,11 +224,25 @@ class SceneWords:
             hidden: states at the query tokens, [P, N, D].
             indices: of the words, [P, T], as from `SceneCodes.indices`.
         """
-        losses = []
-        for column, table in enumerate(TABLES):
-            logits = hidden[:, table.query].float() @ self.rows[table.kind].to(hidden.device).T
-            losses.append(F.cross_entropy(logits, indices[:, column]))
+        losses = [F.cross_entropy(logits, indices[:, column]) for column, logits in enumerate(self._logits(hidden))]
         return torch.stack(losses).mean()
+
+    def _logits(self, hidden: Tensor) -> Iterator[Tensor]:
+        """Scores of every table's words [P, words], in the order of `TABLES`."""
+        for table in TABLES:
+            yield hidden[:, table.query].float() @ self.rows[table.kind].to(hidden.device).T
+
+    def characters_right(self, hidden: Tensor, indices: Tensor) -> tuple[int, int]:
+        """How many characters are named with the right species and outfit, and how many there are."""
+        said = torch.stack([logits.argmax(1) for logits in self._logits(hidden)], 1)
+        right = said == indices
+        found = total = 0
+        for actor in ACTORS:
+            species, outfit = (next(n for n, t in enumerate(TABLES) if t.name == f"{actor} {w}") for w in _LOOK)
+            there = indices[:, species] != 0
+            found += int((right[:, species] & right[:, outfit] & there).sum())
+            total += int(there.sum())
+        return found, total
 
 
 def drawing_weights(resampler: OutputResampler) -> dict[str, Tensor]:

@@ -92,6 +92,7 @@ class StoryLayout:
         self.query_ids: list[int] = ids[2:]
         self.bos_id: int | None = tokenizer.bos_token_id
         self.eos_id: int = tokenizer.eos_token_id
+        self._special_ids = {*tokenizer.all_special_ids, *ids}
         self.page_label_ids = lru_cache(maxsize=None)(self._page_label_ids)
 
     @staticmethod
@@ -131,8 +132,7 @@ class StoryLayout:
         if not text:
             return []
         ids = self.tokenizer.encode(" " + text, add_special_tokens=False)
-        special = {*self.tokenizer.all_special_ids, self.image_start_id, self.image_end_id, *self.query_ids}
-        bad = special.intersection(ids)
+        bad = self._special_ids.intersection(ids)
         if bad:
             names = ", ".join(sorted(self.tokenizer.convert_ids_to_tokens(sorted(bad))))
             raise ValueError(f"A caption must not contain the special tokens {names}: {caption[:80]!r}")

@@ -70,6 +70,10 @@ class Backend:
         """Whether this process writes logs, samples and checkpoints."""
         return self.rank == 0
 
+    def main_first(self) -> contextlib.AbstractContextManager:
+        """Inside, the first process goes ahead and the others follow, for what need be computed only once."""
+        return self.accelerator.main_process_first()
+
     def autocast(self) -> torch.autocast:
         """Mixed precision as configured."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16")

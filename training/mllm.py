@@ -121,7 +121,8 @@ class Stories:
         if not self.records:
             raise ValueError(f"{config.data} has no story in the split {split!r}")
         tower = Path(config.stage1) / "vision_tower"
-        self.features: PageFeatures = page_features(config.data, split, tower, backend.device)
+        with backend.main_first():
+            self.features: PageFeatures = page_features(config.data, split, tower, backend.device)
         self.starts = [0, *itertools.accumulate(len(record.images) for record in self.records)]
         self.codes = codes
         if codes and any(record.pages is None or None in record.pages for record in self.records):

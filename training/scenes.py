@@ -282,8 +282,9 @@ class ScenesStage(Stage):
         self.config = config
         tower = Path(config.stage1) / "vision_tower"
         splits = config.split.split("+")
-        self.features = torch.cat([page_features(config.data, name, tower, backend.device)[:] for name in splits])
-        self.heldout = page_features(config.data, config.heldout, tower, backend.device)[:].float()
+        with backend.main_first():
+            self.features = torch.cat([page_features(config.data, name, tower, backend.device)[:] for name in splits])
+            self.heldout = page_features(config.data, config.heldout, tower, backend.device)[:].float()
         truths = page_truths(config.data, config.split)
         sizes = StoryConfig()
         width = sizes.output_resampler_width

@@ -48,32 +48,24 @@ class TruthPictures:
                 boxes[actor["slot"]] = [*map(min, old[:2], new[:2]), *map(max, old[2:], new[2:])]
         return boxes
 
-    def showing(self, slot: str) -> Tensor:
-        """Rows of the pictures in whose view a slot is; a record without a view is of the middle one."""
-        views = [truth.get("view", "middle") for truth in self.truths]
-        here = [any(actor["slot"] == slot for actor in truth["actors"]) for truth in self.truths]
-        seen = {view for view, stands in zip(views, here, strict=True) if stands}
-        return torch.tensor([row for row, view in enumerate(views) if view in seen])
+    @property
+    def views(self) -> dict[str, list[str]]:
+        """The slots of each view, all that were seen in it."""
+        views: dict[str, set[str]] = {}
+        for truth in self.truths:
+            views.setdefault(view_of(truth), set()).update(actor["slot"] for actor in truth["actors"])
+        return {view: sorted(slots) for view, slots in views.items()}
 
-    def labels(self, attributes: tuple[str, ...], nobody: str) -> dict[str, list[str]]:
-        """Class names of each attribute; the first attribute also gets the class `nobody`."""
+    def labels(self, attributes: tuple[str, ...]) -> dict[str, list[str]]:
+        """Values of each attribute of an actor in the data."""
         actors = [actor for truth in self.truths for actor in truth["actors"]]
-        names = {name: sorted({actor[name] for actor in actors}) for name in attributes}
-        names[attributes[0]].append(nobody)
-        return names
+        return {name: sorted({actor[name] for actor in actors}) for name in attributes}
 
     def pixels(self, rows: Tensor) -> Tensor:
         """Pictures [B, 3, S, S] in [-1, 1]."""
         return self.images[rows].permute(0, 3, 1, 2).float() / 127.5 - 1
 
-    def targets(self, rows: Tensor, slot: str, labels: dict[str, list[str]], nobody: str) -> dict[str, Tensor]:
-        """Class indices [B] of each attribute on a slot; -100 where nobody stands (species: `nobody`)."""
-        targets: dict[str, list[int]] = {name: [] for name in labels}
-        for row in rows.tolist():
-            actor = next((a for a in self.truths[row]["actors"] if a["slot"] == slot), None)
-            for name, classes in labels.items():
-                if actor is not None:
-                    targets[name].append(classes.index(actor[name]))
-                else:
-                    targets[name].append(classes.index(nobody) if nobody in classes else -100)
-        return {name: torch.tensor(values) for name, values in targets.items()}
+
+def view_of(truth: dict) -> str:
+    """The view of a page; a record without one is of the middle view."""
+    return truth.get("view", "middle")

@@ -34,6 +34,7 @@ from seedstory.generation.pages import OpeningPage, PageDraft, StoryStart
 from seedstory.generation.sampling import CaptionSampler, LogitsHook, SamplingConfig, guided, page_generator
 from seedstory.layout import countdown
 from seedstory.modeling import StoryModel
+from seedstory.story import page_seed
 
 _SENTENCE_END = re.compile(r"[.!?…]+[\"'”’)\]]*(?=\s|$)")
 
@@ -202,7 +203,7 @@ class StoryEngine:
         hidden = self._read(texts)
         self.cache.forget_last(self._each(count))
         queries = torch.stack([part[-count:] for part in hidden[: len(ids)]])
-        drawn = self._cast(self.model.decode_features, queries).float()
+        drawn = self._cast(self.model.decode_features, queries, self._picture_noise()).float()
         features = [
             new if story.given.features is None else story.given.features.to(new.device, torch.float32)
             for story, new in zip(stories, drawn, strict=True)
@@ -232,6 +233,18 @@ class StoryEngine:
                 )
                 for row, story in enumerate(stories)
             ]
+
+    def _picture_noise(self) -> torch.Tensor | None:
+        """Where a flow starts to draw each story's picture, `[B, F, Df]`: from the story's seed and the page alone."""
+        config = self.model.config
+        if config.feature_head == "regression":
+            return None
+        # Seeded apart from the page's words, and from the de-tokenizer's noise.
+        seeds = ((page_seed(story.seed, story.index), story.index) for story in self._stories)
+        shape = (config.feature_tokens, config.feature_dim)
+        return torch.stack([torch.randn(shape, generator=page_generator(*seed)) for seed in seeds]).to(
+            self.model.device
+        )
 
     def _captions(self, on_text: Callable[[int, str], Any] | None) -> list[str]:
         """Captions of the open pages, given or decoded."""

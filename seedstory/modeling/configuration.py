@@ -4,6 +4,7 @@ from typing import Any
 
 from transformers import AutoConfig, PreTrainedConfig
 
+FEATURE_HEADS = ("regression", "flow")
 _ROPE_TYPES_WITHOUT_FIXED_ANGLES = ("dynamic", "longrope")
 
 
@@ -18,14 +19,17 @@ class StoryConfig(PreTrainedConfig):
         feature_dim: `Df`, width of a feature token.
         input_resampler_width, input_resampler_depth, input_resampler_heads: Size of features → embeddings.
         output_resampler_width, output_resampler_depth, output_resampler_heads: Size of hidden states → features.
+        feature_head: "regression" (features are their mean) or "flow" (features are drawn; see `FlowResampler`).
+        flow_depth: Blocks that a flow adds to the output resampler.
+        flow_steps: Euler steps of a flow from noise to features.
         lora_rank: Rank of the LoRA matrices; 0 trains no LoRA.
         lora_alpha: LoRA is scaled by `lora_alpha / lora_rank`.
         lora_dropout: Dropout before LoRA, in training.
         lora_targets: Names of the linear layers that get LoRA, or "all-linear".
         lm_loss_weight: Weight of the captions' cross-entropy.
-        visual_loss_weight: Weight of the pictures' regression loss.
-        cosine_weight: Weight of `1 - cosine` (per feature token) in the visual loss.
-        mse_weight: Weight of the mean squared error in the visual loss.
+        visual_loss_weight: Weight of the pictures' regression loss, or of the flow's.
+        cosine_weight: Weight of `1 - cosine` (per feature token) in the regression loss.
+        mse_weight: Weight of the mean squared error in the regression loss.
         image_start_id: Id of `<img>`; `</img>` and the query tokens follow it.
 
     Raises:
@@ -45,6 +49,9 @@ class StoryConfig(PreTrainedConfig):
     output_resampler_width: int = 256
     output_resampler_depth: int = 3
     output_resampler_heads: int = 4
+    feature_head: str = "regression"
+    flow_depth: int = 2
+    flow_steps: int = 4
     lora_rank: int = 16
     lora_alpha: float = 32.0
     lora_dropout: float = 0.0
@@ -77,6 +84,10 @@ class StoryConfig(PreTrainedConfig):
                 )
             if getattr(self, f"{side}_resampler_depth") < 1:
                 raise ValueError(f"{side}_resampler_depth must be at least 1.")
+        if self.feature_head not in FEATURE_HEADS:
+            raise ValueError(f"feature_head must be one of {', '.join(FEATURE_HEADS)}, got {self.feature_head!r}.")
+        if self.flow_depth < 1 or self.flow_steps < 1:
+            raise ValueError(f"flow_depth ({self.flow_depth}) and flow_steps ({self.flow_steps}) must be at least 1.")
         if self.lora_rank < 0 or not 0 <= self.lora_dropout < 1:
             raise ValueError(f"Need lora_rank >= 0 and 0 <= lora_dropout < 1: {self.lora_rank}, {self.lora_dropout}.")
         for name in ("lm_loss_weight", "visual_loss_weight", "cosine_weight", "mse_weight"):

@@ -67,7 +67,8 @@ class ResamplerBlock(nn.Module):
         return x + self.mlp(self.mlp_norm(x))
 
 
-def _initialise(module: nn.Module) -> None:
+def initialise(module: nn.Module) -> None:
+    """Set linear layers so that they keep the size of what they read."""
     for part in module.modules():
         if isinstance(part, nn.Linear):
             nn.init.normal_(part.weight, std=part.in_features**-0.5)
@@ -106,7 +107,7 @@ class InputResampler(nn.Module):
         self.blocks = nn.ModuleList(ResamplerBlock(width, heads) for _ in range(depth))
         self.to_embedding = nn.Linear(width, embedding_dim)
         self.out_norm = nn.LayerNorm(embedding_dim)
-        _initialise(self)
+        initialise(self)
         nn.init.constant_(self.out_norm.weight, embedding_rms)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
@@ -142,18 +143,26 @@ class OutputResampler(nn.Module):
         self.out_norm = nn.LayerNorm(width)
         self.to_feature = nn.Linear(width, feature_dim)
         self.feature_dim = feature_dim
-        _initialise(self)
+        initialise(self)
 
     def read(self, hidden: torch.Tensor) -> torch.Tensor:
         """What the queries' hidden states say, in the resampler's width: `[B, N, D]` → `[B, N, W]`."""
         return self.to_width(self.source_norm(hidden.to(self.queries.dtype)))
 
-    def draw(self, source: torch.Tensor) -> torch.Tensor:
-        """Features of the picture that `read` found: `[B, N, W]` → `[B, F, Df]`."""
+    def gather(self, source: torch.Tensor) -> torch.Tensor:
+        """What each feature token finds in the source: `[B, N, W]` → `[B, F, W]`."""
         x = (self.queries + self.positions.to(self.queries.dtype)).expand(source.shape[0], -1, -1)
         for block in self.blocks:
             x = block(x, source)
-        return functional.layer_norm(self.to_feature(self.out_norm(x)).float(), (self.feature_dim,))
+        return x
 
-    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        return self.draw(self.read(hidden))
+    def finish(self, gathered: torch.Tensor, noise: torch.Tensor | None = None) -> torch.Tensor:
+        """Features from what `gather` found: `[B, F, W]` → `[B, F, Df]`, float32. A regression needs no noise."""
+        return functional.layer_norm(self.to_feature(self.out_norm(gathered)).float(), (self.feature_dim,))
+
+    def draw(self, source: torch.Tensor, noise: torch.Tensor | None = None) -> torch.Tensor:
+        """Features of the picture that `read` found: `[B, N, W]` → `[B, F, Df]`."""
+        return self.finish(self.gather(source), noise)
+
+    def forward(self, hidden: torch.Tensor, noise: torch.Tensor | None = None) -> torch.Tensor:
+        return self.draw(self.read(hidden), noise)

@@ -21,10 +21,11 @@ from seedstory.layout import IGNORE, StoryLayout
 from seedstory.modeling.base_lm import base_lm_folder
 from seedstory.modeling.checkpoint import read_trained, resolve_checkpoint, write_trained
 from seedstory.modeling.configuration import StoryConfig, check_base_lm
+from seedstory.modeling.flow_head import FlowResampler, make_output_resampler
 from seedstory.modeling.int8 import Int8Linear, quantize_int8
 from seedstory.modeling.lora import merge_lora
 from seedstory.modeling.packed_attention import NAME as PACKED_ATTENTION
-from seedstory.modeling.resampler import InputResampler, OutputResampler
+from seedstory.modeling.resampler import InputResampler
 
 
 @dataclass
@@ -34,11 +35,13 @@ class StoryModelOutput(ModelOutput):
     Attributes:
         loss: Weighted sum of the losses that could be computed, scalar.
         lm_loss: Mean cross-entropy over the supervised tokens, scalar.
-        visual_loss: `cosine_weight * (1 - cosine) + mse_weight * MSE`, mean over tokens and pictures, scalar.
-        cosine_loss: The first part alone, without its weight, scalar.
-        mse_loss: The second part alone, without its weight, scalar.
+        visual_loss: `cosine_weight * (1 - cosine) + mse_weight * MSE`, mean over tokens and pictures, scalar; of a
+            flow its own loss.
+        cosine_loss: `1 - cosine` of `features`, without its weight, scalar.
+        mse_loss: The MSE of `features`, without its weight, scalar.
         codes: What the output resampler read at the queries of these pages, `[S, N, W]`.
-        features: Predicted features of the pages that have a query branch, in order, float32, `[S, F, Df]`.
+        features: Predicted features of the pages that have a query branch, in order, float32, `[S, F, Df]`. Those of
+            a flow are drawn and carry no gradient.
         last_hidden_state: Hidden states after the final norm, `[B, T, D]`.
     """
 
@@ -105,14 +108,7 @@ class StoryModel(PreTrainedModel):
             heads=config.input_resampler_heads,
             embedding_rms=embedding.pow(2).mean().sqrt().item(),
         )
-        self.output_resampler = OutputResampler(
-            config.feature_tokens,
-            config.feature_dim,
-            embedding.shape[1],
-            width=config.output_resampler_width,
-            depth=config.output_resampler_depth,
-            heads=config.output_resampler_heads,
-        )
+        self.output_resampler = make_output_resampler(config, embedding.shape[1])
         if config.lora_rank:
             self._add_lora()
 
@@ -194,9 +190,12 @@ class StoryModel(PreTrainedModel):
         base = self.llm.get_output_embeddings()(hidden)[..., : self.config.image_start_id]
         return torch.cat([base, functional.linear(hidden, row.to(hidden.dtype)).to(base.dtype)], dim=-1)
 
-    def decode_features(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Features of pictures from the hidden states at their query tokens: `[P, N, D]` → `[P, F, Df]`, float32."""
-        return self.output_resampler(hidden)
+    def decode_features(self, hidden: torch.Tensor, noise: torch.Tensor | None = None) -> torch.Tensor:
+        """Features of pictures from the hidden states at their query tokens: `[P, N, D]` → `[P, F, Df]`, float32.
+
+        A flow starts from `noise` `[P, F, Df]`, or from one noise for all pictures; a regression does without.
+        """
+        return self.output_resampler(hidden, noise)
 
     # ------------------------------------------------------------------------------------------------------ training
 
@@ -211,6 +210,8 @@ class StoryModel(PreTrainedModel):
         query_mask: torch.Tensor | None = None,
         target_features: torch.Tensor | None = None,
         target_mask: torch.Tensor | None = None,
+        feature_noise: torch.Tensor | None = None,
+        feature_time: torch.Tensor | None = None,
         context_length: torch.Tensor | int | None = None,
     ) -> StoryModelOutput:
         """Losses of packed stories; `seedstory.layout.collate` makes all arguments but the features.
@@ -223,8 +224,11 @@ class StoryModel(PreTrainedModel):
             context_features: Features of the pictures that the story shows, `[P, F, Df]`.
             context_mask: Where their embeddings go, `P * N` times True, `[B, T]`.
             query_mask: Query tokens of the branches, `S * N` times True, `[B, T]`.
-            target_features: Features that the branches shall regress, `[P, F, Df]`.
+            target_features: Features that the branches shall regress or draw, `[P, F, Df]`.
             target_mask: Pages that have a branch, `S` times True, `[P]`.
+            feature_noise: Where a flow starts, and what its loss adds to the targets, `[P, F, Df]`. If None, it starts
+                as `decode_features` does, and the loss draws noise in training, and is always the same in evaluation.
+            feature_time: At which times in (0, 1] its loss is taken, `[P]`; given with `feature_noise`.
             context_length: Tokens before the branches; lets CPUs leave out what nobody sees. The rows before it must
                 be causal in `attention_mask`.
 
@@ -258,9 +262,18 @@ class StoryModel(PreTrainedModel):
         if query_mask is not None and bool(query_mask.any()):
             queries = hidden[query_mask].unflatten(0, (-1, self.config.num_visual_tokens))
             output.codes = self.output_resampler.read(queries)
-            output.features = self.output_resampler.draw(output.codes)
-            if target_features is not None:
-                self._visual_loss(output, target_features, target_mask)
+            gathered = self.output_resampler.gather(output.codes)
+            noise, time, targets = (
+                given if given is None or target_mask is None else given[target_mask]
+                for given in (feature_noise, feature_time, target_features)
+            )
+            output.features = self.output_resampler.finish(gathered, noise)
+            if targets is not None:
+                self._visual_loss(output, targets)
+                if isinstance(self.output_resampler, FlowResampler):
+                    if noise is None or time is None:
+                        noise, time = self.output_resampler.draw_noise(len(targets))
+                    output.visual_loss = self.output_resampler.flow_loss(gathered, targets, noise, time)
                 losses.append(self.config.visual_loss_weight * output.visual_loss)
         if losses:
             output.loss = torch.stack(losses).sum()
@@ -273,11 +286,8 @@ class StoryModel(PreTrainedModel):
         logits = self.caption_logits(hidden[supervised])
         return functional.cross_entropy(logits.float(), labels[supervised])
 
-    def _visual_loss(
-        self, output: StoryModelOutput, target_features: torch.Tensor, target_mask: torch.Tensor | None
-    ) -> None:
+    def _visual_loss(self, output: StoryModelOutput, targets: torch.Tensor) -> None:
         assert output.features is not None
-        targets = target_features if target_mask is None else target_features[target_mask]
         if targets.shape != output.features.shape:
             raise ValueError(
                 f"target_features gives {tuple(targets.shape)} after target_mask, "

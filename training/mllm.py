@@ -62,7 +62,7 @@ class MllmConfig(StoryConfigOfRun):
     Attributes:
         loose_split: JSONL of single pages for the first part (none: leave it out); ten stand for a story.
         loose_until: share of the run after which loose pages are no longer trained.
-        init: folder of a story model to go on from; the `lora_` settings are then its own.
+        init: folder of a story model to go on from; the `lora_` settings and `feature_head` are then its own.
         picture_only: share of stories whose first caption is dropped, to learn openings of a picture alone.
         skipped: share of stories from whose middle pages are left out, as in the memory of a long story: the first
             pages, a gap, and the last pages.
@@ -76,7 +76,7 @@ class MllmConfig(StoryConfigOfRun):
         word_loss_weight: weight of naming the scene's words at the query tokens.
         draw_from: share of the run before which pages with scene codes are trained on these alone: a drawing from
             codes that are still wrong would teach neither side anything.
-        lora_rank, lora_alpha, lora_targets, visual_loss_weight: as in `StoryConfig`.
+        feature_head, lora_rank, lora_alpha, lora_targets, visual_loss_weight: as in `StoryConfig`.
     """
 
     loose_split: str | None = None
@@ -92,6 +92,7 @@ class MllmConfig(StoryConfigOfRun):
     code_loss_weight: float = 5.0
     word_loss_weight: float = 2.0
     draw_from: float = 0.6
+    feature_head: str = "regression"
     lora_rank: int = 16
     lora_alpha: float = 32.0
     lora_targets: str | list[str] = "all-linear"
@@ -235,6 +236,7 @@ class MllmStage(Stage):
                 lora_alpha=config.lora_alpha,
                 lora_targets=config.lora_targets,
                 visual_loss_weight=config.visual_loss_weight,
+                feature_head=config.feature_head,
             )
         if config.gradient_checkpointing:
             self.model.llm.gradient_checkpointing_enable({"use_reentrant": False})
@@ -272,7 +274,7 @@ class MllmStage(Stage):
     def batch(self, samples: Sequence[tuple[int, int]], kind: str) -> dict[str, Any]:
         config, stories = self.config, self.loose if kind == "loose" else self.stories
         rows = [row for _, row in samples]
-        drops, noise = [], []
+        drops, noise, starts, times = [], [], [], []
         for number, row in samples:
             generator = noise_of(config.seed, number)
             choice = random.Random(int(torch.randint(2**62, (), generator=generator)))
@@ -280,8 +282,13 @@ class MllmStage(Stage):
             shape = (len(drops[-1].pages), *stories.features.shape[1:])
             level = config.context_noise * torch.rand(shape[0], 1, 1, generator=generator)
             noise.append(level * torch.randn(shape, generator=generator))
+            if self.model.config.feature_head == "flow":
+                starts.append(torch.randn(shape, generator=generator))
+                times.append(1 - torch.rand(shape[0], generator=generator))
         batch = story_batch(self.model.layout, stories, rows, drops, config.last_page_only)
         batch["context_features"] = batch["target_features"] + torch.cat(noise)
+        if starts:
+            batch |= {"feature_noise": torch.cat(starts), "feature_time": torch.cat(times)}
         return batch | {"kind": kind}
 
     def counts(self, batch: dict[str, Any]) -> dict[str, float]:

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from seedstory.detokenizers.detokenizer import Detokenizer
 from seedstory.modeling.configuration import StoryConfig
+from seedstory.modeling.flow_head import FlowResampler, make_output_resampler
 from seedstory.modeling.resampler import OutputResampler
 from seedstory.modeling.story_model import StoryModel
 from seedstory.storystream import read_jsonl
@@ -95,12 +96,14 @@ class ScenesConfig(RunConfig):
         stage1: folder with `vision_tower/` and `detokenizer/`.
         split: JSONL files with ground truth, joined by "+".
         heldout: JSONL for the reported figures.
+        feature_head: of the story model that stage 2 will train, as in `StoryConfig`.
         code_noise: codes get Gaussian noise of a level drawn from U(0, code_noise) times their RMS.
     """
 
     stage1: str
     split: str = "loose-train+train"
     heldout: str = "loose-heldout"
+    feature_head: str = "regression"
     code_noise: float = 0.4
     average: float = 0.998
 
@@ -286,17 +289,10 @@ class ScenesStage(Stage):
             self.features = torch.cat([page_features(config.data, name, tower, backend.device)[:] for name in splits])
             self.heldout = page_features(config.data, config.heldout, tower, backend.device)[:].float()
         truths = page_truths(config.data, config.split)
-        sizes = StoryConfig()
+        sizes = StoryConfig(feature_dim=self.features.shape[-1], feature_head=config.feature_head)
         width = sizes.output_resampler_width
         self.codes = SceneCodes(scene_vocabulary(truths), width)
-        self.resampler = OutputResampler(
-            sizes.feature_tokens,
-            self.features.shape[-1],
-            width,
-            width=width,
-            depth=sizes.output_resampler_depth,
-            heads=sizes.output_resampler_heads,
-        )
+        self.resampler = make_output_resampler(sizes, width)
         for part in (self.resampler.to_width, self.resampler.source_norm):  # they read a language model
             part.requires_grad_(False)
         self.indices = torch.tensor([self.codes.indices(truth) for truth in truths])
@@ -311,27 +307,36 @@ class ScenesStage(Stage):
 
     def batch(self, samples: Sequence[tuple[int, int]], kind: str) -> dict[str, Any]:
         rows = torch.tensor([row for _, row in samples])
-        noise = []
+        noise, starts, times = [], [], []
         for number, _ in samples:
             generator = noise_of(self.config.seed, number)
             level = self.config.code_noise * torch.rand((), generator=generator)
             noise.append(level * torch.randn(len(ROLES), self.resampler.queries.shape[1], generator=generator))
-        return {"indices": self.indices[rows], "features": self.features[rows].float(), "noise": torch.stack(noise)}
+            if self.config.feature_head == "flow":
+                starts.append(torch.randn(self.features.shape[1:], generator=generator))
+                times.append(1 - torch.rand((), generator=generator))
+        batch = {"indices": self.indices[rows], "features": self.features[rows].float(), "noise": torch.stack(noise)}
+        if starts:
+            batch |= {"feature_noise": torch.stack(starts), "feature_time": torch.stack(times)}
+        return batch
 
     def counts(self, batch: dict[str, Any]) -> dict[str, float]:
-        return dict.fromkeys(("cosine", "mse"), len(batch["indices"]))
+        names = ("flow", "cosine", "mse") if self.config.feature_head == "flow" else ("cosine", "mse")
+        return dict.fromkeys(names, len(batch["indices"]))
 
     def forward(self, batch: dict[str, Any], progress: float) -> dict[str, Tensor]:
-        drawn = self.resampler.draw(self.codes(batch["indices"]) + batch["noise"]).float()
+        gathered = self.resampler.gather(self.codes(batch["indices"]) + batch["noise"])
+        features, start = batch["features"], batch.get("feature_noise")
+        drawn = self.resampler.finish(gathered, start).float()
         pictures = len(drawn)
-        distance = 1 - F.cosine_similarity(drawn, batch["features"], dim=-1)
-        return {
-            "cosine": pictures * distance.mean(),
-            "mse": pictures * F.mse_loss(drawn, batch["features"]),
-        }
+        distance = 1 - F.cosine_similarity(drawn, features, dim=-1)
+        losses = {"cosine": pictures * distance.mean(), "mse": pictures * F.mse_loss(drawn, features)}
+        if isinstance(self.resampler, FlowResampler):
+            losses["flow"] = pictures * self.resampler.flow_loss(gathered, features, start, batch["feature_time"])
+        return losses
 
     def weights(self, kind: str, progress: float) -> dict[str, float]:
-        return {"cosine": 1.0, "mse": 1.0}
+        return {"flow": 1.0} if self.config.feature_head == "flow" else {"cosine": 1.0, "mse": 1.0}
 
     def evaluate(self, step: int, recorder: Recorder, backend: Backend) -> None:
         parts = []

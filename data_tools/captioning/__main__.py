@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from enum import StrEnum
 from functools import partial
@@ -18,7 +17,7 @@ from data_tools.captioning.describing import DescribingStyle
 from data_tools.captioning.narration import NarrationStyle
 from data_tools.captioning.steps import Done, Job, describe_story, narrate_story
 from data_tools.drops import Drop, Tally
-from data_tools.engine import StepError, run
+from data_tools.engine import StepError, cores, run
 from data_tools.folder import read_lines, story_files
 from seedstory.storystream import StoryRecord, write_jsonl
 
@@ -216,8 +215,7 @@ def _backend(
         )
     if not model:
         raise ValueError("--model is missing: give the folder of a vision-language model")
-    cores = len(os.sched_getaffinity(0))
-    threads = 0 if engine is Engines.inline else max(1, cores // (workers or cores))
+    threads = 0 if engine is Engines.inline else max(1, cores() // (workers or cores()))
     return HuggingFaceSettings(model=model, device=device, threads=threads)
 
 

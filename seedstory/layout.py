@@ -23,7 +23,7 @@ import torch
 IMAGE_START = "<img>"
 IMAGE_END = "</img>"
 IGNORE = -100
-LONGEST_CHAPTER = 12
+LONGEST_CHAPTER = 11
 
 _CONTEXT = -1
 _PADDING = -2

@@ -64,6 +64,7 @@ class MllmConfig(StoryConfigOfRun):
         loose_until: share of the run after which loose pages are no longer trained.
         init: folder of a story model to go on from; the `lora_` settings and `feature_head` are then its own.
         picture_only: share of stories whose first caption is dropped, to learn openings of a picture alone.
+        max_pages: a sample shows at most so many pages of a story.
         skipped: share of stories from whose middle pages are left out, as in the memory of a long story: the first
             pages, a gap, and the last pages.
         window: of longer stories, so many consecutive pages are a sample, drawn anew each time (0: whole stories).
@@ -83,6 +84,7 @@ class MllmConfig(StoryConfigOfRun):
     loose_until: float = 0.3
     init: str | None = None
     picture_only: float = 0.1
+    max_pages: int = 10
     skipped: float = 0.0
     window: int = 0
     context_noise: float = 0.5
@@ -166,8 +168,9 @@ def draw_drops(pages: int, config: MllmConfig, choice: random.Random) -> Drops:
         drops.pages = drops.pages[first : first + config.window]
         pages = config.window
     drops.first_caption = pages == 1 or choice.random() >= config.picture_only
-    if pages >= 5 and choice.random() < config.skipped:
-        kept, gap = choice.randint(1, 2), choice.randint(1, pages - 4)
+    beyond = pages - config.max_pages
+    if beyond > 0 or (pages >= 5 and choice.random() < config.skipped):
+        kept, gap = choice.randint(1, 2), choice.randint(max(1, beyond), max(beyond, pages - 4))
         drops.pages = drops.pages[:kept] + drops.pages[kept + gap :]
         drops.after_gap = kept
         drops.first_caption = True

@@ -75,7 +75,7 @@ def test_records_hold_the_ground_truth(tmp_path):
     (record,) = read_jsonl(tmp_path / "long-heldout.jsonl")
     story = tell_long(0, "heldout", chapters(24))
     assert record.captions == [page.caption for page in story.pages]
-    assert record.extra == {"plots": list(story.plots), "chapters": [12, 12]}
+    assert record.extra == {"plots": list(story.plots), "chapters": [8, 8, 8]}
     for path, truth, page in zip(record.images, record.pages, story.pages, strict=True):
         assert (tmp_path / path).is_file()
         assert [actor["name"] for actor in truth["actors"]] == [actor.name for actor in page.scene.everyone]

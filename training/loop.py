@@ -114,6 +114,9 @@ class _Run:
         if self.backend.is_main:
             text = json.dumps(vars(self.config), indent=1)
             (self.recorder.folder / f"{self.stage.name}.config.json").write_text(text, "utf-8")
+        if self.step >= self.config.steps:
+            self._export()  # it may have been killed between its last checkpoint and this
+            self.recorder.say("finished before")
         handlers = self._listen()
         try:
             self.stage.train()
@@ -218,6 +221,9 @@ class _Run:
                 "config": self.config.fingerprint(),
             }
             self.checkpoints.save(Checkpoint(state, tensors))
+        self._export()
+
+    def _export(self) -> None:
         with self.backend.whole_weights(), self._averaged():
             if self.backend.is_main:
                 self.stage.export(self.recorder.folder)

@@ -162,6 +162,14 @@ def test_killed_while_saving_it_goes_on_from_the_checkpoint_before(tmp_path, cap
     assert not list(folder.glob(".step-*"))
 
 
+def test_a_finished_run_writes_its_weights_again(tmp_path, capsys):
+    train(toy_config(tmp_path), ToyStage)
+    weights = (tmp_path / "exported.json").read_text()
+    (tmp_path / "exported.json").unlink()  # as if it had been killed right after its last checkpoint
+    train(toy_config(tmp_path), ToyStage)
+    assert (tmp_path / "exported.json").read_text() == weights and "finished before" in capsys.readouterr().out
+
+
 FULL_DISK = """
 import resource, sys, signal
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

@@ -1,6 +1,5 @@
 """Adding LoRA (Hu et al. 2021, arXiv 2106.09685) to the weights it adapts."""
 
-import torch
 from peft.tuners.lora import LoraLayer
 from torch import nn
 

@@ -55,5 +55,3 @@ class Parts:
     over: str = ""
     mouth_dx: float = 0
     face: FaceAnchors = field(default_factory=FaceAnchors)
-
-

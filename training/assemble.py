@@ -30,6 +30,8 @@ def assemble(stage1: Path, stage2: Path, out: Path, stage3: Path | None = None) 
     for name, folder in parts.items():
         if not (folder / name).is_dir():
             raise ValueError(f"{folder} has no {name}/: train that stage first")
+        if (folder / name).resolve() == (out / name).resolve():
+            raise ValueError(f"{out} holds {name}/, one of the parts: choose another --out")
     for name in parts:  # the model card beside them stays
         shutil.rmtree(out / name, ignore_errors=True)
     VisionTower.from_pretrained(stage1 / "vision_tower", torch_dtype=torch.bfloat16).save_pretrained(

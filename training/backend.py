@@ -37,6 +37,8 @@ class Backend:
         self.config = config
         if config.threads:
             torch.set_num_threads(config.threads)
+        if config.device == "cuda" and not torch.cuda.is_available():
+            raise ValueError("device: cuda, but torch sees no GPU here; device: auto takes the CPU then")
         on_cpu = config.device == "cpu" or not torch.cuda.is_available()
         if config.zero_stage and on_cpu and torch.cuda.is_available():
             raise ValueError("DeepSpeed takes the GPU it sees: hide it with CUDA_VISIBLE_DEVICES= to train on CPUs")
@@ -80,6 +82,8 @@ class Backend:
 
     def prepare(self, stage: nn.Module, adam_names: tuple[str, ...] = ()) -> None:
         """Put a stage on the device and make its optimiser; `trained` names what learns from here on."""
+        if self.config.zero_stage:
+            stage.to(memory_format=torch.contiguous_format)  # DeepSpeed sends weights as plain bytes
         self.stage = stage.to(self.device)
         self.trained = {name: weight for name, weight in stage.named_parameters() if weight.requires_grad}
         if not self.trained:
@@ -172,9 +176,12 @@ class Backend:
             ValueError: if the weights or moments are not this stage's.
         """
         weights, moments = tensors[_WEIGHTS], tensors[_OPTIMIZER]
-        wrong = [name for name, weight in self.trained.items() if weights.get(name, ()) == ()] or [
-            name for name in weights if name not in self.trained
-        ]
+        shapes = {name: tuple(self._weight(weight).shape) for name, weight in self.trained.items()}
+        wrong = sorted(
+            name
+            for name in shapes.keys() | weights.keys()
+            if name not in shapes or name not in weights or tuple(weights[name].shape) != shapes[name]
+        )
         if wrong:
             raise ValueError(f"the checkpoint is of another model: {len(wrong)} weights differ, {wrong[0]} is one")
         for name, weight in self.trained.items():
@@ -263,10 +270,11 @@ class Backend:
         return {f"random-{rank}": state for rank, state in enumerate(states)}
 
     def close(self) -> None:
-        """Leave the group of processes."""
-        if self.processes > 1:
-            self.accelerator.wait_for_everyone()
+        """Leave the group of processes, after a run that ended well; after a fault nobody waits for the others."""
         self.accelerator.free_memory()
+        if torch.distributed.is_initialized():
+            torch.distributed.barrier()
+            torch.distributed.destroy_process_group()
 
 
 def _random_state() -> dict[str, Tensor]:

@@ -62,7 +62,7 @@ class Checkpoints:
         return self.folder / f"step-{step:06d}"
 
     def save(self, checkpoint: Checkpoint) -> Path:
-        """Write a checkpoint, then remove the oldest ones.
+        """Write a checkpoint, then remove the oldest ones, and any later ones: a future that was given up.
 
         Raises:
             CheckpointError: if it could not be written (a full disk); those before it stay.
@@ -79,7 +79,7 @@ class Checkpoints:
             _seal(temporary / _MANIFEST)
             _sync_folder(temporary)
             if final.exists():
-                shutil.rmtree(final)
+                final.rename(temporary.with_suffix(".old"))
             temporary.rename(final)
             _sync_folder(self.folder)
         except (OSError, SafetensorError) as error:
@@ -89,9 +89,13 @@ class Checkpoints:
                 "Make room, then start the same command again: it goes on from the last one."
             ) from error
         finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-        for step in self.steps()[: -self.keep]:
-            shutil.rmtree(self.path(step), ignore_errors=True)
+            for rest in (temporary, temporary.with_suffix(".old")):
+                shutil.rmtree(rest, ignore_errors=True)
+        last = checkpoint.state["step"]
+        earlier = [step for step in self.steps() if step <= last]
+        for step in self.steps():
+            if step > last or step not in earlier[-self.keep :]:
+                shutil.rmtree(self.path(step), ignore_errors=True)
         return final
 
     def latest(self) -> tuple[Checkpoint | None, list[str]]:
@@ -103,6 +107,10 @@ class Checkpoints:
             except CheckpointError as error:
                 faults.append(str(error))
         return None, faults
+
+    def clear(self) -> None:
+        """Remove all checkpoints, for a run that begins anew."""
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def sweep(self) -> None:
         """Remove what a killed process left half-written."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import Literal, TypeVar, get_args
 
@@ -13,6 +14,7 @@ T = TypeVar("T")
 Precision = Literal["bf16", "fp32"]
 Optimizer = Literal["muon", "adamw"]
 Offload = Literal["none", "cpu"]
+Device = Literal["auto", "cpu", "cuda"]
 
 # What may change between the first and the second half of a run: where and how it runs, not what it computes.
 _OF_THE_MACHINE = frozenset(
@@ -73,7 +75,7 @@ class RunConfig:
     resume: str = "auto"
     max_bad_steps: int = 10
     seed: int = 0
-    device: str = "auto"
+    device: Device = "auto"
     threads: int = 0
     wandb_project: str | None = None
 
@@ -81,7 +83,13 @@ class RunConfig:
         for name in ("steps", "batch_size", "log_every", "save_every", "keep_checkpoints"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
-        for name, allowed in (("precision", Precision), ("optimizer", Optimizer), ("offload", Offload)):
+        for name in ("micro_batch_size", "eval_every", "max_bad_steps", "threads", "max_minutes", "max_grad_norm"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} must be 0 or more, not {getattr(self, name)}")
+        if not 0 <= self.average < 1:
+            raise ValueError(f"average must be at least 0 and below 1, not {self.average}")
+        choices = {"precision": Precision, "optimizer": Optimizer, "offload": Offload, "device": Device}
+        for name, allowed in choices.items():
             if getattr(self, name) not in get_args(allowed):
                 raise ValueError(f"{name} must be one of {', '.join(get_args(allowed))}, not {getattr(self, name)!r}")
         if self.zero_stage not in range(4):
@@ -112,28 +120,48 @@ def load_config(path: str | Path, kind: type[T], overrides: list[str] = ()) -> T
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"no configuration at {path}")
-    values = yaml.safe_load(path.read_text("utf-8")) or {}
+    try:
+        values = yaml.safe_load(path.read_text("utf-8")) or {}
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is no YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
         raise ValueError(f"{path}: a configuration is a list of `key: value` lines")
     for override in overrides:
         key, found, value = override.partition("=")
         if not found:
             raise ValueError(f"override {override!r} is not of the form key=value")
-        values[key] = yaml.safe_load(value)
+        try:
+            values[key] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise ValueError(f"the value of override {override!r} is no YAML") from None
     known = {field.name for field in dataclasses.fields(kind)}
     for key in values:
         if key not in known:
             raise ValueError(f"{path}: unknown key {key!r}; known are {', '.join(sorted(known))}")
     for field in dataclasses.fields(kind):
-        value = values.get(field.name)
-        if field.type in ("int", "float") and value is not None:
-            try:
-                values[field.name] = {"int": int, "float": float}[field.type](value)  # YAML reads 1e-3 as text
-            except (TypeError, ValueError):
-                raise ValueError(f"{path}: {field.name} must be a number, not {value!r}") from None
+        if field.name in values:
+            values[field.name] = _checked(f"{path}: {field.name}", values[field.name], str(field.type))
     try:
         return kind(**values)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from None
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+
+
+def _checked(name: str, value: object, kind: str) -> object:
+    """A value of YAML as its field wants it; `kind` is the field's annotation."""
+    wanted = set(kind.replace(" ", "").split("|"))
+    if value is None and "None" in wanted:
+        return None
+    if wanted & {"int", "float"}:
+        try:
+            number = float(value) if not isinstance(value, bool) else math.nan  # YAML reads 1e-3 as text
+        except (TypeError, ValueError):
+            number = math.nan
+        if not math.isfinite(number) or ("float" not in wanted and number != int(number)):
+            raise ValueError(f"{name} must be a {'number' if 'float' in wanted else 'whole number'}, not {value!r}")
+        return number if "float" in wanted else int(number)
+    if wanted & {"bool"} and not isinstance(value, bool):
+        raise ValueError(f"{name} must be true or false, not {value!r}")
+    if wanted <= {"str", "None"} and not isinstance(value, str):
+        raise ValueError(f"{name} must be text, not {value!r}")
+    return value

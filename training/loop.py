@@ -13,6 +13,7 @@ import json
 import os
 import signal
 import sys
+import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -24,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from training.backend import Backend
-from training.checkpoint import Checkpoint, CheckpointError, Checkpoints, read_checkpoint
+from training.checkpoint import Checkpoint, Checkpoints, read_checkpoint
 from training.config import RunConfig, load_config
 from training.optimizers import AveragedWeights, learning_rate
 from training.recorder import Recorder
@@ -84,8 +85,19 @@ class Stage(nn.Module):
         raise NotImplementedError
 
 
+_TIME_IS_UP = "by max_minutes"
+
+
 class Interrupted(Exception):
-    """The run was asked to stop; a checkpoint holds all it did."""
+    """The run was asked to stop; a checkpoint holds all it did.
+
+    Attributes:
+        on_time: whether its minutes were over, as configured, rather than that it was interrupted.
+    """
+
+    def __init__(self, message: str, on_time: bool = False) -> None:
+        super().__init__(message)
+        self.on_time = on_time
 
 
 def fit(stage: Stage, config: RunConfig, backend: Backend) -> Stage:
@@ -108,6 +120,7 @@ class _Run:
         self.checkpoints = Checkpoints(Path(config.out) / "checkpoints" / stage.name, config.keep_checkpoints)
         self.step, self.bad_steps = 0, 0
         self.asked = self.stopping = ""  # by whom to stop; all processes agree on the second one
+        self.asked_at = 0.0
 
     def go(self) -> Stage:
         self._resume()
@@ -141,7 +154,8 @@ class _Run:
         if self.stopping and self.step < self.config.steps:
             raise Interrupted(
                 f"stopped {self.stopping} after {self.step} of {self.config.steps} steps; "
-                "the same command goes on from there"
+                "the same command goes on from there",
+                on_time=self.stopping == _TIME_IS_UP,
             )
         return self.stage
 
@@ -157,11 +171,11 @@ class _Run:
             for name, count in self.stage.counts(batch).items():
                 local[name] += float(count)
         names = sorted(local)
-        minutes = self.config.max_minutes and self.recorder.seconds > 60 * self.config.max_minutes
-        *totals, stop = backend.total([*(local[name] for name in names), float(bool(self.asked or minutes))])
+        minutes = bool(self.config.max_minutes) and self.recorder.seconds_here > 60 * self.config.max_minutes
+        *totals, signals, times = backend.total([*(local[name] for name in names), bool(self.asked), minutes])
         counts = dict(zip(names, totals, strict=True))
-        if stop:
-            self.stopping = self.asked or ("by max_minutes" if minutes else "by another process")
+        if signals or times:
+            self.stopping = (self.asked or "by a signal") if signals else _TIME_IS_UP
         weights = self.stage.weights(draw.kind, progress)
         sums: dict[str, Tensor] = {}
         for number, batch in enumerate(batches):
@@ -256,6 +270,8 @@ class _Run:
 
     def _find(self) -> Checkpoint | None:
         if self.config.resume == "never":
+            if self.backend.is_main:
+                self.checkpoints.clear()
             return None
         if self.config.resume != "auto":
             return read_checkpoint(self.config.resume)
@@ -270,10 +286,11 @@ class _Run:
         """Let Ctrl-C and SIGTERM end the run after the step under way, with a checkpoint."""
 
         def stop(number: int, frame: object) -> None:
-            if self.asked:
+            # Launchers pass a signal on to processes that already had it, so only a later Ctrl-C is a second wish.
+            if self.asked and number == signal.SIGINT and time.monotonic() > self.asked_at + 2:
                 raise KeyboardInterrupt
-            self.asked = f"by {signal.Signals(number).name}"
-            self.recorder.say("finishing this step and saving; once more to stop at once")
+            if not self.asked:
+                self.asked, self.asked_at = f"by {signal.Signals(number).name}", time.monotonic()
 
         try:
             return {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -308,18 +325,23 @@ def run_stage(kind: type[T], make: Callable[[T, Backend], Stage], description: s
     try:
         config = load_config(arguments.config, kind, arguments.overrides)
         train(config, make)
-    except (ValueError, CheckpointError) as error:
+    except (ValueError, OSError) as error:
         parser.error(str(error))
     except Interrupted as stopped:
         print(stopped, file=sys.stderr)
-        sys.exit(0 if "max_minutes" in str(stopped) else 130)
+        sys.exit(0 if stopped.on_time else 130)
 
 
 def train(config: T, make: Callable[[T, Backend], Stage]) -> Stage:
     """Build a stage and train it."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     backend = Backend(config)
+    stopped: Interrupted | None = None
     try:
-        return fit(make(config, backend), config, backend)
-    finally:
-        backend.close()
+        stage = fit(make(config, backend), config, backend)
+    except Interrupted as error:  # in every process alike
+        stopped = error
+    backend.close()
+    if stopped:
+        raise stopped
+    return stage

@@ -42,9 +42,14 @@ class Recorder:
             self._wandb = wandb.init(project=config.wandb_project, name=name, dir=self.folder, config=vars(config))
 
     @property
+    def seconds_here(self) -> float:
+        """Time that this part of the run has taken."""
+        return time.monotonic() - self.started
+
+    @property
     def seconds(self) -> float:
         """Time that the run has taken, over all its parts."""
-        return self.seconds_before + time.monotonic() - self.started
+        return self.seconds_before + self.seconds_here
 
     def resume(self, step: int, seconds: float) -> None:
         """Go on after `step` finished steps: lines of steps that will be done again are dropped."""

@@ -44,6 +44,14 @@ def test_scientific_notation_is_a_number():
         ("stepz=3", "unknown key 'stepz'"),
         ("steps=0", "steps must be at least 1"),
         ("steps", "key=value"),
+        ("steps=2.7", "steps must be a whole number, not 2.7"),
+        ("batch_size=true", "batch_size must be a whole number, not True"),
+        ("gradient_checkpointing=maybe", "gradient_checkpointing must be true or false"),
+        ("max_minutes=.nan", "max_minutes must be a number"),
+        ("seed=null", "seed must be a whole number, not None"),
+        ("data=5", "data must be text, not 5"),
+        ("resume=no", "resume must be text, not False"),
+        ("data=[", "is no YAML"),
     ],
 )
 def test_faults_are_named(override, message):

@@ -108,7 +108,7 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path):
             super().__init__(config, backend)
             self.extra = torch.nn.Linear(2, 2)
 
-    with pytest.raises(ValueError, match="of another model: 2 weights differ, extra.weight is one"):
+    with pytest.raises(ValueError, match="of another model: 2 weights differ, extra.bias is one"):
         train(toy_config(tmp_path), Other)
 
 
@@ -160,6 +160,36 @@ def test_killed_while_saving_it_goes_on_from_the_checkpoint_before(tmp_path, cap
     assert "going on after 5 of 10" in capsys.readouterr().out
     assert_same_bits(tmp_path / "whole", tmp_path / "killed")
     assert not list(folder.glob(".step-*"))
+
+
+def test_a_future_that_was_given_up_goes_with_the_next_checkpoint(tmp_path):
+    train(toy_config(tmp_path, save_every=2, keep_checkpoints=9), ToyStage)
+    folder = tmp_path / "checkpoints" / "toy"
+    before = last_checkpoint(tmp_path)["weights"]
+
+    class Stops(ToyStage):
+        def batch(self, samples, kind):
+            if samples[0][0] // self.config.batch_size == 7:
+                raise RuntimeError("the power went")
+            return super().batch(samples, kind)
+
+    with pytest.raises(RuntimeError, match="power"):
+        train(toy_config(tmp_path, save_every=2, keep_checkpoints=9, resume=str(folder / "step-000004")), Stops)
+    assert sorted(path.name for path in folder.iterdir()) == ["step-000002", "step-000004", "step-000006"]
+    train(toy_config(tmp_path, save_every=2, keep_checkpoints=9), ToyStage)
+    assert all(torch.equal(before[name], weight) for name, weight in last_checkpoint(tmp_path)["weights"].items())
+
+
+def test_weights_of_another_shape_are_refused(tmp_path):
+    train(toy_config(tmp_path), ToyStage)
+
+    class Wider(ToyStage):
+        def __init__(self, config, backend):
+            super().__init__(config, backend)
+            self.net[3] = torch.nn.Linear(16, 1)
+
+    with pytest.raises(ValueError, match="of another model: 2 weights differ, net.3.bias"):
+        train(toy_config(tmp_path), Wider)
 
 
 def test_a_finished_run_writes_its_weights_again(tmp_path, capsys):
@@ -229,8 +259,10 @@ def test_a_signal_ends_the_run_with_a_checkpoint(tmp_path):
 
 
 def test_minutes_end_the_run_with_a_checkpoint(tmp_path):
-    with pytest.raises(Interrupted, match="by max_minutes after 1 of 10 steps; the same command goes on"):
-        train(toy_config(tmp_path, max_minutes=1e-9), ToyStage)
+    for step in (1, 2):
+        with pytest.raises(Interrupted, match=f"by max_minutes after {step} of 10 steps; the same command") as stopped:
+            train(toy_config(tmp_path, max_minutes=1e-9), ToyStage)
+        assert stopped.value.on_time
     train(toy_config(tmp_path), ToyStage)
     assert sorted(losses(tmp_path)) == list(range(10))
 
@@ -244,6 +276,9 @@ def test_minutes_end_the_run_with_a_checkpoint(tmp_path):
         ({"offload": "cpu"}, "offload needs DeepSpeed"),
         ({"zero_stage": 3, "average": 0.9}, "averaged weights need whole weights"),
         ({"precision": "fp8"}, "precision must be one of bf16, fp32"),
+        ({"device": "gpu"}, "device must be one of auto, cpu, cuda"),
+        ({"micro_batch_size": -4}, "micro_batch_size must be 0 or more"),
+        ({"average": 1.5}, "average must be at least 0 and below 1"),
         ({"wandb_project": "stories"}, "pip install wandb"),
     ],
 )

@@ -129,7 +129,7 @@ class _Run:
             (self.recorder.folder / f"{self.stage.name}.config.json").write_text(text, "utf-8")
         if self.step >= self.config.steps:
             self._export()  # it may have been killed between its last checkpoint and this
-            self.recorder.say("finished before")
+            self.recorder.say("no step is left to do")
         handlers = self._listen()
         try:
             self.stage.train()

@@ -197,7 +197,7 @@ def test_a_finished_run_writes_its_weights_again(tmp_path, capsys):
     weights = (tmp_path / "exported.json").read_text()
     (tmp_path / "exported.json").unlink()  # as if it had been killed right after its last checkpoint
     train(toy_config(tmp_path), ToyStage)
-    assert (tmp_path / "exported.json").read_text() == weights and "finished before" in capsys.readouterr().out
+    assert (tmp_path / "exported.json").read_text() == weights and "no step is left" in capsys.readouterr().out
 
 
 FULL_DISK = """

@@ -18,7 +18,7 @@ from seedstory.modeling.story_model import StoryModel
 from training.autoencoder import psnr
 from training.backend import Backend
 from training.detokenizer import DrawingConfig, DrawingStage, draw_pictures, encode_latents
-from training.loop import Draw, run_stage
+from training.loop import run_stage
 from training.mllm import Drops, Stories, StoryConfigOfRun, show_own, story_batch
 from training.pages import PagePictures, ShuffledRows
 from training.recorder import Recorder
@@ -76,10 +76,6 @@ class AdaptStage(DrawingStage):
         self.heldout = PagePictures(config.data, config.heldout, limit=len(heldout_own))
         self.latents = encode_latents(self.detokenizer.autoencoder, self.pictures, backend)
         self.rows = ShuffledRows(len(self.pictures), config.seed)
-
-    def draw(self, step: int, progress: float) -> Draw:
-        size = self.config.batch_size
-        return Draw(list(enumerate(self.rows.take(step * size, size), start=step * size)))
 
     def batch(self, samples: Sequence[tuple[int, int]], kind: str) -> dict[str, Any]:
         rows = torch.tensor([row for _, row in samples])

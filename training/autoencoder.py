@@ -17,7 +17,7 @@ from torch import Tensor
 from seedstory.detokenizers.autoencoder import PictureAutoencoder
 from training.backend import Backend
 from training.config import RunConfig
-from training.loop import Draw, Stage, run_stage
+from training.loop import Stage, run_stage
 from training.pages import WEIGHT_SCALE, PagePictures, ShuffledRows, noise_of
 from training.recorder import Recorder
 
@@ -82,10 +82,6 @@ class AutoencoderStage(Stage):
         self.pictures = PagePictures(config.data, config.split, head_weight=config.head_weight, limit=config.limit)
         self.heldout = PagePictures(config.data, config.heldout, limit=256)
         self.rows = ShuffledRows(len(self.pictures), config.seed)
-
-    def draw(self, step: int, progress: float) -> Draw:
-        size = self.config.batch_size
-        return Draw(list(enumerate(self.rows.take(step * size, size), start=step * size)))
 
     def batch(self, samples: Sequence[tuple[int, int]], kind: str) -> dict[str, Any]:
         pixels, weights = self.pictures.batch(torch.tensor([row for _, row in samples]))

@@ -110,15 +110,18 @@ class Backend:
             self.wrapped.set_gradient_accumulation_boundary(last)
             self.wrapped.backward(loss * self.accumulation)
             return
-        between = isinstance(self.wrapped, DistributedDataParallel) and not last
-        with self.wrapped.no_sync() if between else contextlib.nullcontext():
+        with self._kept_here(last):
             loss.backward()
 
     def forward(self, batch: dict, progress: float, last: bool) -> dict[str, Tensor]:
         """The stage's sums of losses for one micro-batch."""
-        between = isinstance(self.wrapped, DistributedDataParallel) and not last
-        with self.wrapped.no_sync() if between else contextlib.nullcontext(), self.autocast():
+        with self._kept_here(last), self.autocast():
             return self.wrapped(batch, progress)
+
+    def _kept_here(self, last: bool) -> contextlib.AbstractContextManager:
+        """Inside, gradients of plain processes are not exchanged, but after a step's last micro-batch."""
+        between = isinstance(self.wrapped, DistributedDataParallel) and not last
+        return self.wrapped.no_sync() if between else contextlib.nullcontext()
 
     def step(self, factor: float) -> float | None:
         """Take an optimiser step with learning rates times `factor`.

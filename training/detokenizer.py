@@ -23,7 +23,7 @@ from seedstory.modeling.vision_tower import VisionTower
 from training.autoencoder import psnr
 from training.backend import Backend
 from training.config import RunConfig
-from training.loop import Draw, Stage, run_stage
+from training.loop import Stage, run_stage
 from training.pages import PagePictures, ShuffledRows, noise_of
 from training.recorder import Recorder
 
@@ -189,10 +189,6 @@ class DetokenizerStage(DrawingStage):
         self.latents = encode_latents(autoencoder, self.pictures, backend)
         self.heldout = PagePictures(config.data, config.heldout, limit=128)
         self.rows = ShuffledRows(len(self.pictures), config.seed)
-
-    def draw(self, step: int, progress: float) -> Draw:
-        size = self.config.batch_size
-        return Draw(list(enumerate(self.rows.take(step * size, size), start=step * size)))
 
     def batch(self, samples: Sequence[tuple[int, int]], kind: str) -> dict[str, Any]:
         rows = torch.tensor([row for _, row in samples])

@@ -28,6 +28,7 @@ from training.backend import Backend
 from training.checkpoint import Checkpoint, Checkpoints, read_checkpoint
 from training.config import RunConfig, load_config
 from training.optimizers import AveragedWeights, learning_rate
+from training.pages import ShuffledRows
 from training.recorder import Recorder
 
 T = TypeVar("T", bound=RunConfig)
@@ -52,14 +53,22 @@ class Stage(nn.Module):
     Attributes:
         name: of its logs and checkpoints.
         adam_names: parts of names of matrices that AdamW trains although Muon is chosen.
+        config: of the run.
+        rows: the order in which samples are drawn.
     """
 
     name = "stage"
     adam_names: tuple[str, ...] = ()
+    config: RunConfig
+    rows: ShuffledRows
 
     def draw(self, step: int, progress: float) -> Draw:
-        """The samples of a step, over all processes; a pure function of the seed and its arguments."""
-        raise NotImplementedError
+        """The samples of a step, over all processes; a pure function of the seed and its arguments.
+
+        By default the next `config.batch_size` rows of the stage's `rows`, each with its number in the run.
+        """
+        size = self.config.batch_size
+        return Draw(list(enumerate(self.rows.take(step * size, size), start=step * size)))
 
     def batch(self, samples: Sequence[Any], kind: str) -> dict[str, Any]:
         """Samples as tensors on the CPU, noise included; a pure function."""

@@ -33,7 +33,7 @@ from training.backend import Backend
 from training.config import RunConfig
 from training.detokenizer import draw_pictures
 from training.features import page_features
-from training.loop import Draw, Stage, run_stage
+from training.loop import Stage, run_stage
 from training.pages import ShuffledRows, noise_of
 from training.recorder import Recorder
 
@@ -300,10 +300,6 @@ class ScenesStage(Stage):
             [self.codes.indices(truth) for truth in page_truths(config.data, config.heldout)]
         )
         self.rows = ShuffledRows(len(truths), config.seed)
-
-    def draw(self, step: int, progress: float) -> Draw:
-        size = self.config.batch_size
-        return Draw(list(enumerate(self.rows.take(step * size, size), start=step * size)))
 
     def batch(self, samples: Sequence[tuple[int, int]], kind: str) -> dict[str, Any]:
         rows = torch.tensor([row for _, row in samples])

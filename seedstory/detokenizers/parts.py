@@ -43,7 +43,8 @@ def load_scheduler(folder: Path) -> Any:
     """
     name = _class_name(folder / "scheduler_config.json")
     kind: Any = getattr(diffusers, str(name), None)
-    if not isinstance(kind, type) or not issubclass(kind, diffusers.SchedulerMixin):
+    known: bool = isinstance(kind, type) and issubclass(kind, diffusers.SchedulerMixin)
+    if not known:
         raise ValueError(f"{folder} holds a {name}, which is no scheduler of diffusers {diffusers.__version__}")
     return kind.from_pretrained(folder)
 

@@ -24,7 +24,7 @@ FLOORS = (
     {"cli", "app", "__main__"},
     {"pipeline", "illustrator", "export", "convert"},
     {"generation"},
-    {"detokenizers", "modeling", "cache"},
+    {"detokenizers", "modeling", "cache", "resampler"},
     {"layout", "story", "storystream", "modelfolder", "settings", "shards", "picture"},
 )
 FLOOR_OF = {unit: level for level, units in enumerate(FLOORS) for unit in units}

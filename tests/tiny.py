@@ -5,8 +5,9 @@ from pathlib import Path
 import torch
 from diffusers import UNet2DConditionModel
 
+from seedstory.detokenizers.adapters import FeatureAdapter
 from seedstory.detokenizers.autoencoder import PictureAutoencoder
-from seedstory.detokenizers.detokenizer import Detokenizer, FeatureAdapter
+from seedstory.detokenizers.detokenizer import Detokenizer
 from seedstory.modeling.story_model import StoryModel
 from seedstory.modeling.vision_tower import VisionTower
 from seedstory.pipeline import StoryPipeline

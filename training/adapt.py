@@ -15,13 +15,11 @@ from torch import Tensor
 
 from seedstory.detokenizers.detokenizer import Detokenizer
 from seedstory.modeling.story_model import StoryModel
-from training.autoencoder import psnr
 from training.backend import Backend
-from training.detokenizer import DrawingConfig, DrawingStage, draw_pictures, encode_latents
+from training.detokenizer import SDXL_HELDOUT, DrawingConfig, FeaturesStage
 from training.loop import run_stage
 from training.mllm import Drops, Stories, StoryConfigOfRun, show_own, story_batch
-from training.pages import PagePictures, ShuffledRows
-from training.recorder import Recorder
+from training.pages import PagePictures
 
 
 @dataclass(kw_only=True)
@@ -57,7 +55,7 @@ def regress_features(model: StoryModel, stories: Stories, backend: Backend) -> t
     return torch.cat(tower), torch.cat(own)
 
 
-class AdaptStage(DrawingStage):
+class AdaptStage(FeaturesStage):
     """The de-tokenizer on features as the story model regresses them."""
 
     name = "adapt"
@@ -69,37 +67,27 @@ class AdaptStage(DrawingStage):
         tower, own = regress_features(model, stories, backend)
         _, heldout_own = regress_features(model, heldout, backend)
         del model
-        super().__init__(config, Detokenizer.from_pretrained(Path(config.stage1) / "detokenizer").to(backend.device))
+        detokenizer = Detokenizer.from_pretrained(Path(config.stage1) / "detokenizer").to(backend.device)
+        super().__init__(config, detokenizer)
         self.to(memory_format=torch.channels_last)
-        self.tower_features, self.own_features, self.heldout_features = tower, own, heldout_own
-        self.pictures = PagePictures(config.data, config.split, head_weight=config.head_weight, limit=len(own))
-        self.heldout = PagePictures(config.data, config.heldout, limit=len(heldout_own))
-        self.latents = encode_latents(self.detokenizer.autoencoder, self.pictures, backend)
-        self.rows = ShuffledRows(len(self.pictures), config.seed)
+        self.tower_features, self.own_features = tower, own
+        size = detokenizer.image_size
+        pictures = PagePictures(
+            config.data, config.split, size, head_weight=config.head_weight, limit=len(own), keep=False
+        )
+        self.read(pictures, backend)
+        most = config.heldout_limit or (len(heldout_own) if detokenizer.form == "mini" else SDXL_HELDOUT)
+        self.heldout_features = heldout_own[:most]
+        self.heldout_pages, _ = PagePictures(
+            config.data, config.heldout, size, limit=len(self.heldout_features), keep=False
+        ).batch(torch.arange(len(self.heldout_features)))
 
     def batch(self, samples: Sequence[tuple[int, int]], kind: str) -> dict[str, Any]:
-        rows = torch.tensor([row for _, row in samples])
-        latents, shape = self.latents[rows], tuple(self.own_features.shape[1:])
-        noise = [self.drawing_noise(number, latents[0], shape) for number, _ in samples]
-        stacked = {name: torch.stack([one[name] for one in noise]) for name in noise[0]}
-        coin = stacked["coin"][:, None, None]
-        noisy = self.tower_features[rows].float() + stacked.pop("token_noise")
-        features = torch.where(coin < self.config.regressed_share, self.own_features[rows].float(), noisy)
-        return {"latents": latents, "weights": self.pictures.weights[rows], "features": features, **stacked}
-
-    def forward(self, batch: dict[str, Any], progress: float) -> dict[str, Tensor]:
-        return {"loss": self.flow_loss(batch, batch["features"])}
-
-    def evaluate(self, step: int, recorder: Recorder, backend: Backend) -> None:
-        pixels, _ = self.heldout.batch(torch.arange(len(self.heldout)))
-        with backend.autocast():
-            drawn = draw_pictures(self.detokenizer, self.heldout_features.float().to(backend.device))
-        recorder.write(step, heldout_psnr=psnr(2 * drawn - 1, pixels).mean().item())
-        recorder.sheet(step, [pixels[:8] / 2 + 0.5, drawn[:8]])
-
-    def export(self, folder: Path) -> None:
-        """Write `detokenizer/`."""
-        self.export_detokenizer(folder)
+        batch = self.noisy_batch(samples, self.own_features.shape[1:])
+        rows, coin = batch.pop("rows"), batch["coin"][:, None, None]
+        noisy = self.tower_features[rows].float() + batch.pop("token_noise")
+        own = self.own_features[rows].float()
+        return batch | {"features": torch.where(coin < self.config.regressed_share, own, noisy)}
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ class RunConfig:
         precision: "bf16" (mixed) or "fp32".
         zero_stage: DeepSpeed ZeRO stage 1, 2 or 3; 0 trains without DeepSpeed, in one process or several.
         offload: "cpu" keeps the optimiser's state, and with ZeRO-3 the weights, in main memory.
-        gradient_checkpointing: compute the language model's activations twice rather than store them.
+        gradient_checkpointing: compute the activations of language model or U-Net twice rather than store them.
         log_every, save_every, eval_every: in steps (`eval_every` 0: whenever a checkpoint is written).
         keep_checkpoints: so many last checkpoints stay.
         resume: "auto" (the last whole checkpoint in `out`, if there is one), "never", or a checkpoint's folder.

@@ -1,6 +1,7 @@
-"""Stage 1b: train the vision tower and the de-tokenizer together, pictures through visual tokens and back.
+"""Stage 1b: train the de-tokenizer, pictures through visual tokens and back.
 
-python -m training.detokenizer --config configs/mini/detokenizer.yaml
+python -m training.detokenizer --config configs/mini/detokenizer.yaml    # with the vision tower
+python -m training.detokenizer --config configs/sdxl/detokenizer.yaml    # SDXL, for a vision tower that is there
 """
 
 from __future__ import annotations
@@ -18,16 +19,22 @@ from torch import Tensor, nn
 
 from seedstory.detokenizers.autoencoder import PictureAutoencoder
 from seedstory.detokenizers.detokenizer import Detokenizer
+from seedstory.detokenizers.kl_autoencoder import KLAutoencoder
 from seedstory.modeling.lora import merge_lora
 from seedstory.modeling.vision_tower import VisionTower
 from training.autoencoder import psnr
 from training.backend import Backend
 from training.config import RunConfig
+from training.features import page_features
 from training.loop import Stage, run_stage
 from training.pages import PagePictures, ShuffledRows, noise_of
 from training.recorder import Recorder
 
+Form = Literal["mini", "sdxl"]
 Parts = Literal["full", "kv", "lora"]
+
+SDXL_HELDOUT = 8
+PIXELS = 2**21  # of the pictures that are encoded at once: 128 of 128 px
 
 
 @dataclass(kw_only=True)
@@ -43,6 +50,9 @@ class DrawingConfig(RunConfig):
         condition_dropout: share of pictures trained without tokens, for classifier-free guidance.
         head_weight: weight of heads in the loss.
         limit: at most so many training pictures.
+        heldout_limit: at most so many held-out pictures (None: 8 in the SDXL form, which takes a hundred passes for
+            each; in the mini form 128, and in stage 3 all of eight stories).
+        heldout_steps: diffusion steps of held-out pictures (None: the de-tokenizer's own, 4 or 50).
     """
 
     parts: Parts = "full"
@@ -51,6 +61,8 @@ class DrawingConfig(RunConfig):
     condition_dropout: float = 0.05
     head_weight: float = 3.0
     limit: int | None = None
+    heldout_limit: int | None = None
+    heldout_steps: int | None = None
     average: float = 0.998
 
     def __post_init__(self) -> None:
@@ -64,16 +76,37 @@ class DetokenizerConfig(DrawingConfig):
     """Stage 1b.
 
     Attributes:
-        autoencoder: folder of the trained autoencoder.
+        form: "mini" trains a small de-tokenizer and the vision tower together; "sdxl" teaches a trained Stable
+            Diffusion XL to draw from the features of a vision tower that stays as it is.
+        autoencoder: mini: folder of the trained autoencoder.
+        sdxl: sdxl: folder in diffusers' layout, or Hub id.
+        tower: sdxl: folder of the vision tower.
+        context_tokens, adapter_width, adapter_depth: sdxl: of a new adapter.
         split: JSONL to train on; several are joined by "+".
         heldout: JSONL split for the reported PSNR.
-        init: folder with `vision_tower/` and `detokenizer/` to go on from.
+        init: folder with `vision_tower/` (mini) and `detokenizer/` to go on from; sdxl: instead of `sdxl`.
     """
 
-    autoencoder: str
+    form: Form = "mini"
+    autoencoder: str | None = None
+    sdxl: str | None = None
+    tower: str | None = None
+    context_tokens: int = 64
+    adapter_width: int = 1024
+    adapter_depth: int = 4
     split: str = "train"
     heldout: str = "heldout"
     init: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.form not in get_args(Form):
+            raise ValueError(f"form must be one of {', '.join(get_args(Form))}, not {self.form!r}")
+        needs = {"mini": ("autoencoder",), "sdxl": ("tower",) if self.init else ("tower", "sdxl")}[self.form]
+        for name in ("autoencoder", "tower", "sdxl"):
+            if (getattr(self, name) is not None) != (name in needs):
+                verb = "needs" if name in needs else "has no use for"
+                raise ValueError(f"form: {self.form} {verb} {name}" + (" beside init" if self.init else ""))
 
 
 class DrawingStage(Stage):
@@ -92,35 +125,50 @@ class DrawingStage(Stage):
         detokenizer.autoencoder.eval().requires_grad_(False)
         self.adapter, self.unet = detokenizer.adapter, detokenizer.unet
         choose_parts(self.unet, config.parts, config.lora_rank)
+        if config.gradient_checkpointing:
+            self.unet.enable_gradient_checkpointing()
         self.scale = detokenizer.autoencoder.config.scaling_factor
 
-    def drawing_noise(self, number: int, latents: Tensor, features: tuple[int, int]) -> dict[str, Tensor]:
+    def read(self, pictures: PagePictures, backend: Backend) -> None:
+        """Take the latents and the weights of regions of all training pictures."""
+        self.latents, self.regions = encode_pages(self.detokenizer.autoencoder, pictures, backend)
+        self.rows = ShuffledRows(len(pictures), self.config.seed)
+
+    def noisy_batch(self, samples: Sequence[tuple[int, int]], features: tuple[int, ...]) -> dict[str, Tensor]:
+        """Rows of the samples, their latents and regions, and all that is random about them."""
+        rows = torch.tensor([row for _, row in samples])
+        latents = self.latents[rows]
+        noise = [self.drawing_noise(number, latents[0], features) for number, _ in samples]
+        stacked = {name: torch.stack([one[name] for one in noise]) for name in noise[0]}
+        return {"rows": rows, "latents": latents, "weights": self.regions[rows], **stacked}
+
+    def drawing_noise(self, number: int, latents: Tensor, features: tuple[int, ...]) -> dict[str, Tensor]:
         """Everything random about a sample: time, noise on latents and tokens, whether tokens are shown, a coin."""
         generator = noise_of(self.config.seed, number)
         level, keep, time, coin = torch.rand(4, generator=generator)
         return {
             "token_noise": self.config.token_noise * level * torch.randn(features, generator=generator),
             "keep": (keep >= self.config.condition_dropout).float(),
-            "time": (1 - time**1.5).clamp_min(1e-3),
+            "time": self.detokenizer.objective.time(time),
             "coin": coin,
             "noise": torch.randn(latents.shape, generator=generator),
         }
 
-    def flow_loss(self, batch: dict[str, Any], features: Tensor) -> Tensor:
-        """Rectified-flow loss with prediction of the clean latents (velocity weighting, capped), summed over pictures.
+    def drawing_loss(self, batch: dict[str, Any], features: Tensor) -> Tensor:
+        """Weighted squared error of what the U-Net predicts, summed over pictures.
 
         Args:
-            batch: unscaled `latents` and `noise` [B, Z, h, w], `time` and `keep` [B], `weights` of regions [B, k, k].
+            batch: unscaled `latents` and `noise` [B, Z, h, w], `time` and `keep` [B], `weights` of regions [B, h, w].
             features: [B, F, D].
         """
+        objective, time, noise = self.detokenizer.objective, batch["time"], batch["noise"]
         latents = batch["latents"].float() * self.scale
-        t = batch["time"][:, None, None, None]
-        noisy = (1 - t) * latents + t * batch["noise"]
-        shown = features * batch["keep"][:, None, None]
-        clean = self.detokenizer.predict_clean(noisy, batch["time"], shown).float()
-        region = F.adaptive_avg_pool2d(batch["weights"][:, None], latents.shape[-2:])
+        condition = self.adapter(features * batch["keep"][:, None, None])
+        predicted = self.detokenizer.predict(objective.noisy(latents, noise, time), time, condition).float()
+        target, weight = objective.target(latents, noise, time)
+        region = batch["weights"][:, None]
         region = region / region.mean((1, 2, 3), keepdim=True)
-        return len(latents) * ((clean - latents).square() * region * (1 / t.square()).clamp_max(9.0)).mean()
+        return len(latents) * ((predicted - target).square() * region * weight).mean()
 
     def counts(self, batch: dict[str, Any]) -> dict[str, float]:
         return {"loss": len(batch["latents"])}
@@ -152,13 +200,104 @@ def choose_parts(unet: nn.Module, parts: Parts, lora_rank: int) -> None:
 
 
 @torch.no_grad()
-def encode_latents(autoencoder: PictureAutoencoder, pictures: PagePictures, backend: Backend) -> Tensor:
-    """Unscaled latents [N, Z, h, w] of all pictures, bf16."""
-    parts = []
-    for rows in torch.arange(len(pictures)).split(128):
+def encode_pages(
+    autoencoder: PictureAutoencoder | KLAutoencoder, pictures: PagePictures, backend: Backend
+) -> tuple[Tensor, Tensor]:
+    """Unscaled latents [N, Z, h, w] of all pictures, bf16, and weights of their regions [N, h, w]."""
+    latents, regions = [], []
+    for rows in torch.arange(len(pictures)).split(max(1, PIXELS // pictures.size**2)):
+        pixels, weights = pictures.batch(rows)
         with backend.autocast():
-            parts.append(autoencoder.encoder(pictures.batch(rows)[0].to(backend.device)).to(torch.bfloat16).cpu())
-    return torch.cat(parts)
+            latents.append(autoencoder.latents(pixels.to(backend.device)).to(torch.bfloat16).cpu())
+        regions.append(F.adaptive_avg_pool2d(weights[:, None], latents[-1].shape[-2:])[:, 0])
+    return torch.cat(latents), torch.cat(regions)
+
+
+class FeaturesStage(DrawingStage):
+    """A de-tokenizer that learns to draw from features that are there; `batch` says which.
+
+    Attributes:
+        heldout_pages: [N, 3, S, S] in [-1, 1].
+        heldout_features: [N, F, D].
+    """
+
+    heldout_pages: Tensor
+    heldout_features: Tensor
+
+    def forward(self, batch: dict[str, Any], progress: float) -> dict[str, Tensor]:
+        return {"loss": self.drawing_loss(batch, batch["features"])}
+
+    def evaluate(self, step: int, recorder: Recorder, backend: Backend) -> None:
+        pixels = self.heldout_pages
+        with backend.autocast():
+            drawn = draw_pictures(
+                self.detokenizer, self.heldout_features.float().to(backend.device), self.config.heldout_steps
+            )
+        recorder.write(step, heldout_psnr=psnr(2 * drawn - 1, pixels).mean().item())
+        recorder.sheet(step, [pixels[:8] / 2 + 0.5, drawn[:8]])
+
+    def export(self, folder: Path) -> None:
+        """Write `detokenizer/`."""
+        self.export_detokenizer(folder)
+
+
+class SdxlStage(FeaturesStage):
+    """Stable Diffusion XL learns to draw from the features of a vision tower that stays as it is."""
+
+    name = "detokenizer"
+
+    def __init__(self, config: DetokenizerConfig, backend: Backend) -> None:
+        tower = VisionTower.from_pretrained(config.tower)
+        if config.init:
+            detokenizer = form_of(Path(config.init) / "detokenizer", "sdxl")
+        else:
+            detokenizer = Detokenizer.sdxl(
+                config.sdxl,
+                tower.num_features,
+                tower.config.feature_dim,
+                context_tokens=config.context_tokens,
+                width=config.adapter_width,
+                depth=config.adapter_depth,
+            )
+        super().__init__(config, detokenizer.to(backend.device))
+        self.to(memory_format=torch.channels_last)
+        size, most = detokenizer.image_size, config.heldout_limit or SDXL_HELDOUT
+        pictures = PagePictures(
+            config.data, config.split, size, head_weight=config.head_weight, limit=config.limit, keep=False
+        )
+        self.read(pictures, backend)
+        self.features = tower_features(config, config.split, len(pictures), backend)
+        heldout = PagePictures(config.data, config.heldout, size, limit=most, keep=False)
+        self.heldout_pages, _ = heldout.batch(torch.arange(len(heldout)))
+        self.heldout_features = tower_features(config, config.heldout, len(heldout), backend)
+
+    def batch(self, samples: Sequence[tuple[int, int]], kind: str) -> dict[str, Any]:
+        batch = self.noisy_batch(samples, self.features.shape[1:])
+        batch["features"] = self.features[batch.pop("rows")].float() + batch.pop("token_noise")
+        return batch
+
+    def export(self, folder: Path) -> None:
+        """Write `vision_tower/`, as it was given, and `detokenizer/`."""
+        VisionTower.from_pretrained(self.config.tower).save_pretrained(folder / "vision_tower")
+        super().export(folder)
+
+
+def form_of(folder: Path, form: Form) -> Detokenizer:
+    """Load a de-tokenizer that must be of a form."""
+    detokenizer = Detokenizer.from_pretrained(folder)
+    if detokenizer.form != form:
+        raise ValueError(f"{folder} holds a de-tokenizer of the form {detokenizer.form}: set form: {detokenizer.form}")
+    return detokenizer
+
+
+def tower_features(config: DetokenizerConfig, split: str, count: int, backend: Backend) -> Tensor:
+    """Features [N, F, D] of the first pages of a split, bf16."""
+    parts = []
+    with backend.main_first():
+        for name in split.split("+"):
+            features = page_features(config.data, name, config.tower, backend.device)
+            parts.append(features[:count])
+    return torch.cat(parts)[:count]
 
 
 class DetokenizerStage(DrawingStage):
@@ -168,43 +307,36 @@ class DetokenizerStage(DrawingStage):
 
     def __init__(self, config: DetokenizerConfig, backend: Backend) -> None:
         autoencoder = PictureAutoencoder.from_pretrained(config.autoencoder).to(backend.device)
-        self_pictures = PagePictures(config.data, config.split, head_weight=config.head_weight, limit=config.limit)
+        pictures = PagePictures(config.data, config.split, head_weight=config.head_weight, limit=config.limit)
         if config.init:
             tower = VisionTower.from_pretrained(Path(config.init) / "vision_tower")
-            detokenizer = Detokenizer.from_pretrained(Path(config.init) / "detokenizer")
+            detokenizer = form_of(Path(config.init) / "detokenizer", "mini")
             detokenizer.autoencoder = autoencoder
         else:
             tower = VisionTower(
                 latent_channels=autoencoder.config.latent_channels,
                 widths=autoencoder.config.widths,
                 encoder_depths=autoencoder.config.encoder_depths,
-                image_size=self_pictures.pixels.shape[-1],
+                image_size=pictures.size,
             )
             detokenizer = Detokenizer.mini(autoencoder, tower.num_features, tower.config.feature_dim)
         tower.stem.load_state_dict(autoencoder.encoder.state_dict())
         super().__init__(config, detokenizer)
         self.tower = tower
         self.to(memory_format=torch.channels_last)
-        self.pictures = self_pictures
-        self.latents = encode_latents(autoencoder, self.pictures, backend)
-        self.heldout = PagePictures(config.data, config.heldout, limit=128)
-        self.rows = ShuffledRows(len(self.pictures), config.seed)
+        self.read(pictures, backend)
+        self.heldout = PagePictures(config.data, config.heldout, limit=config.heldout_limit or 128)
 
     def batch(self, samples: Sequence[tuple[int, int]], kind: str) -> dict[str, Any]:
-        rows = torch.tensor([row for _, row in samples])
-        latents = self.latents[rows]
-        shape = (self.tower.num_features, self.tower.config.feature_dim)
-        noise = [self.drawing_noise(number, latents[0], shape) for number, _ in samples]
-        stacked = {name: torch.stack([one[name] for one in noise]) for name in noise[0]}
-        return {"latents": latents, "weights": self.pictures.weights[rows], **stacked}
+        return self.noisy_batch(samples, (self.tower.num_features, self.tower.config.feature_dim))
 
     def forward(self, batch: dict[str, Any], progress: float) -> dict[str, Tensor]:
         features = self.tower.from_latents(batch["latents"].float()).float()
-        return {"loss": self.flow_loss(batch, features + batch["token_noise"])}
+        return {"loss": self.drawing_loss(batch, features + batch["token_noise"])}
 
     def evaluate(self, step: int, recorder: Recorder, backend: Backend) -> None:
         pixels, _ = self.heldout.batch(torch.arange(len(self.heldout)))
-        output = reconstruct(self.tower, self.detokenizer, pixels, backend)
+        output = reconstruct(self.tower, self.detokenizer, pixels, backend, self.config.heldout_steps)
         recorder.write(step, heldout_psnr=psnr(2 * output - 1, pixels).mean().item())
         recorder.sheet(step, [pixels[:8] / 2 + 0.5, output[:8]])
 
@@ -216,7 +348,7 @@ class DetokenizerStage(DrawingStage):
 
 @torch.no_grad()
 def reconstruct(
-    tower: VisionTower, detokenizer: Detokenizer, pixels: Tensor, backend: Backend, steps: int = 4
+    tower: VisionTower, detokenizer: Detokenizer, pixels: Tensor, backend: Backend, steps: int | None = None
 ) -> Tensor:
     """Pixels [B, 3, H, W] in [-1, 1] through the visual tokens and back, in [0, 1]."""
     with backend.autocast():
@@ -224,11 +356,16 @@ def reconstruct(
         return draw_pictures(detokenizer, features, steps)
 
 
-def draw_pictures(detokenizer: Detokenizer, features: Tensor, steps: int = 4) -> Tensor:
+def draw_pictures(detokenizer: Detokenizer, features: Tensor, steps: int | None = None) -> Tensor:
     """Pictures [B, 3, H, W] in [0, 1] from features [B, F, D], always with the same noise."""
     generator = torch.Generator(features.device).manual_seed(0)
     return detokenizer(features, generator, num_inference_steps=steps, output_type="pt").float().cpu()
 
 
+def detokenizer_stage(config: DetokenizerConfig, backend: Backend) -> DrawingStage:
+    """The stage of the configured form."""
+    return {"mini": DetokenizerStage, "sdxl": SdxlStage}[config.form](config, backend)
+
+
 if __name__ == "__main__":
-    run_stage(DetokenizerConfig, DetokenizerStage, __doc__)
+    run_stage(DetokenizerConfig, detokenizer_stage, __doc__)

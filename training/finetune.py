@@ -143,9 +143,10 @@ def finetune(config: FinetuneConfig) -> Path:
 def check_model(name: str) -> Path:
     """The folder of a model that these stages can go on from."""
     folder = find_model(name)
-    if not (folder / "detokenizer" / "autoencoder").is_dir():
+    detokenizer = Detokenizer.from_pretrained(folder / "detokenizer")
+    if detokenizer.form != "mini":
         raise ValueError(f"{name} draws with another kind of de-tokenizer than mini does: it cannot be fine-tuned here")
-    side = Detokenizer.from_pretrained(folder / "detokenizer").image_size
+    side = detokenizer.image_size
     if side != SIDE:
         raise ValueError(f"{name} draws pictures of {side} px: only models of {SIDE} px can be fine-tuned here")
     return folder

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,7 +17,7 @@ WEIGHT_SCALE = 4
 
 
 class PagePictures:
-    """All pictures of one split, uint8 [N, 3, S, S], and a weight map [N, S/4, S/4] that favours heads.
+    """All pictures of one split, [N, 3, S, S], and a weight map [N, S/4, S/4] that favours heads.
 
     Where the data set knows the characters' boxes, the upper half of each box (head and hat) weighs
     `head_weight`, all else 1; without boxes every weight is 1.
@@ -28,10 +29,17 @@ class PagePictures:
             picture opens a story.
         head_weight: weight of heads in the reconstruction loss.
         limit: at most so many pictures.
+        keep: hold them all in memory, as `pixels` (uint8) and `weights`; without it `batch` reads them from disk.
     """
 
     def __init__(
-        self, folder: str | Path, split: str, size: int = 128, head_weight: float = 4.0, limit: int | None = None
+        self,
+        folder: str | Path,
+        split: str,
+        size: int = 128,
+        head_weight: float = 4.0,
+        limit: int | None = None,
+        keep: bool = True,
     ) -> None:
         folder = Path(folder)
         pages: list[tuple[Path, dict]] = []
@@ -42,32 +50,40 @@ class PagePictures:
         pages = pages[:limit]
         if not pages:
             raise ValueError(f"{folder / split}.jsonl holds no pages")
-        self.pixels = torch.empty(len(pages), 3, size, size, dtype=torch.uint8)
-        self.weights = torch.ones(len(pages), size // WEIGHT_SCALE, size // WEIGHT_SCALE)
+        self.pages, self.size, self.head_weight, self.keep = pages, size, head_weight, keep
         self.truths = [truth for _, truth in pages]
+        if keep:
+            self.pixels, self.weights = self._read(range(len(pages)))
+
+    def __len__(self) -> int:
+        return len(self.pages)
+
+    def batch(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Pixels [B, 3, S, S] in [-1, 1] and weights [B, S/4, S/4] of the given rows."""
+        pixels, weights = (self.pixels[rows], self.weights[rows]) if self.keep else self._read(rows.tolist())
+        return pixels.float() / 127.5 - 1, weights
+
+    def _read(self, rows: Sequence[int]) -> tuple[Tensor, Tensor]:
+        size, grid = self.size, self.size // WEIGHT_SCALE
+        pixels = torch.empty(len(rows), 3, size, size, dtype=torch.uint8)
+        weights = torch.ones(len(rows), grid, grid)
 
         def load(index: int) -> None:
-            path, truth = pages[index]
+            path, truth = self.pages[rows[index]]
             picture = read_picture(path, formats=STORED)
-            self.pixels[index] = torch.from_numpy(np.array(square(picture, size))).permute(2, 0, 1)
+            pixels[index] = torch.from_numpy(np.array(square(picture, size))).permute(2, 0, 1)
             scale = size / min(picture.size)
             cut = [(edge - min(picture.size)) // 2 for edge in picture.size]
             for actor in truth.get("actors", ()):
                 x0, y0, x1, y1 = (
-                    min(max(int((edge - less) * scale / WEIGHT_SCALE), 0), size // WEIGHT_SCALE)
+                    min(max(int((edge - less) * scale / WEIGHT_SCALE), 0), grid)
                     for edge, less in zip(actor["box"], cut * 2, strict=True)
                 )
-                self.weights[index, y0 : (y0 + y1) // 2 + 1, x0 : x1 + 1] = head_weight
+                weights[index, y0 : (y0 + y1) // 2 + 1, x0 : x1 + 1] = self.head_weight
 
         with ThreadPoolExecutor() as pool:
-            list(pool.map(load, range(len(pages))))
-
-    def __len__(self) -> int:
-        return len(self.pixels)
-
-    def batch(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Pixels [B, 3, S, S] in [-1, 1] and weights [B, S/4, S/4] of the given rows."""
-        return self.pixels[rows].float() / 127.5 - 1, self.weights[rows]
+            list(pool.map(load, range(len(rows))))
+        return pixels, weights
 
 
 class ShuffledRows:

@@ -26,8 +26,8 @@ from torch import Tensor, nn
 from seedstory.detokenizers.detokenizer import Detokenizer
 from seedstory.modeling.configuration import StoryConfig
 from seedstory.modeling.flow_head import FlowResampler, make_output_resampler
-from seedstory.modeling.resampler import OutputResampler
 from seedstory.modeling.story_model import StoryModel
+from seedstory.resampler import OutputResampler
 from seedstory.storystream import read_jsonl
 from training.backend import Backend
 from training.config import RunConfig

@@ -76,6 +76,8 @@ class PictureAutoencoder(ModelMixin, ConfigMixin):
         scaling_factor: latents times this have a standard deviation of one (set after training).
     """
 
+    downscale = 8  # pixels that a latent covers, along one edge
+
     @register_to_config
     def __init__(
         self,
@@ -89,9 +91,13 @@ class PictureAutoencoder(ModelMixin, ConfigMixin):
         self.encoder = PictureEncoder(latent_channels, widths, encoder_depths)
         self.decoder = PictureDecoder(latent_channels, widths, decoder_depths)
 
+    def latents(self, pixels: Tensor) -> Tensor:
+        """Encode pixels [B, 3, H, W] in [-1, 1] to latents [B, Z, H/8, W/8] as they are, unscaled."""
+        return self.encoder(pixels)
+
     def encode(self, pixels: Tensor) -> Tensor:
         """Encode pixels [B, 3, H, W] in [-1, 1] to scaled latents [B, Z, H/8, W/8]."""
-        return self.encoder(pixels) * self.config.scaling_factor
+        return self.latents(pixels) * self.config.scaling_factor
 
     def decode(self, latents: Tensor) -> Tensor:
         """Decode scaled latents [B, Z, H/8, W/8] to pixels [B, 3, H, W] in about [-1, 1]."""

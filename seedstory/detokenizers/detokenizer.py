@@ -1,8 +1,9 @@
 """The diffusion de-tokenizer: visual tokens become a picture.
 
-A conditional U-Net denoises autoencoder latents by rectified flow (Liu et al. 2022, arXiv 2209.03003) and
-predicts the clean latents; the visual tokens steer it twice, as a map laid over the latents and
-through cross-attention.
+A conditional U-Net denoises autoencoder latents, steered by visual tokens. It comes in two forms, which are two sets of
+parts of one class: `mini` predicts clean latents by rectified flow, with the tokens laid over the latents as a map
+and read through cross-attention; `sdxl` is a Stable Diffusion XL whose text encoders a resampler stands in for, as in
+SEED-Story (arXiv 2407.08683, section 3.1).
 
 Shapes: B batch, F features of a picture, D width of a feature, Z latent channels, h w latent grid.
 """
@@ -11,76 +12,62 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from copy import copy
 from pathlib import Path
+from typing import Any
 
 import torch
-from diffusers import ConfigMixin, FlowMatchEulerDiscreteScheduler, ModelMixin, UNet2DConditionModel
-from diffusers.configuration_utils import register_to_config
+from diffusers import FlowMatchEulerDiscreteScheduler, UNet2DConditionModel
 from diffusers.utils.torch_utils import randn_tensor
 from PIL import Image
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 
+from seedstory.detokenizers.adapters import Condition, FeatureAdapter, ResamplerAdapter
 from seedstory.detokenizers.autoencoder import PictureAutoencoder
+from seedstory.detokenizers.kl_autoencoder import KLAutoencoder
+from seedstory.detokenizers.objectives import Objective, objective_of
+from seedstory.detokenizers.parts import base_folder, load_part, load_scheduler
 
-
-class FeatureAdapter(ModelMixin, ConfigMixin):
-    """Turns features [B, F, D] into what the U-Net is conditioned on.
-
-    Args:
-        feature_dim: D.
-        num_features: F, a square number.
-        map_channels: channels of the token map laid over the latents.
-        cross_attention_dim: width of the tokens that the U-Net attends to.
-        latent_size: side of the latent grid.
-    """
-
-    @register_to_config
-    def __init__(
-        self,
-        feature_dim: int = 64,
-        num_features: int = 64,
-        map_channels: int = 48,
-        cross_attention_dim: int = 192,
-        latent_size: int = 16,
-    ) -> None:
-        super().__init__()
-        grid = int(num_features**0.5)
-        self.upscale = latent_size // grid
-        self.to_map = nn.Linear(feature_dim, map_channels * self.upscale**2)
-        self.to_context = nn.Linear(feature_dim, cross_attention_dim)
-        self.positions = nn.Parameter(0.02 * torch.randn(1, num_features, cross_attention_dim))
-
-    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Map features [B, F, D] to a token map [B, C, h, w] and a context [B, F, cross_attention_dim]."""
-        grid = int(features.shape[1] ** 0.5)
-        token_map = self.to_map(features).transpose(1, 2).unflatten(2, (grid, grid))
-        return nn.functional.pixel_shuffle(token_map, self.upscale), self.to_context(features) + self.positions
+_KINDS: dict[str, dict[str, Any]] = {
+    "unet": {"UNet2DConditionModel": UNet2DConditionModel},
+    "adapter": {"FeatureAdapter": FeatureAdapter, "ResamplerAdapter": ResamplerAdapter},
+    "autoencoder": {"PictureAutoencoder": PictureAutoencoder, "AutoencoderKL": KLAutoencoder},
+}
 
 
 class Detokenizer:
     """Draws pictures from visual tokens.
 
     Args:
-        unet: predicts clean latents from [noisy latents, token map] and the context.
-        adapter: features to token map and context.
+        unet: predicts what the scheduler's objective asks for, from noisy latents and the adapter's condition.
+        adapter: features to condition.
         autoencoder: latents to pixels.
-        scheduler: flow-matching Euler scheduler; `shift` bends its time steps.
+        scheduler: says what the U-Net predicts and how drawing goes; by default flow-matching Euler.
+
+    Raises:
+        ValueError: The parts do not fit each other.
     """
 
     def __init__(
         self,
         unet: UNet2DConditionModel,
-        adapter: FeatureAdapter,
-        autoencoder: PictureAutoencoder,
-        scheduler: FlowMatchEulerDiscreteScheduler | None = None,
+        adapter: FeatureAdapter | ResamplerAdapter,
+        autoencoder: PictureAutoencoder | KLAutoencoder,
+        scheduler: Any = None,
     ) -> None:
         self.unet, self.adapter, self.autoencoder = unet, adapter, autoencoder
         self.scheduler = scheduler or FlowMatchEulerDiscreteScheduler()
+        for what, own, wanted in (
+            ("latent channels", autoencoder.config.latent_channels, unet.config.out_channels),
+            ("cross_attention_dim", adapter.config.cross_attention_dim, unet.config.cross_attention_dim),
+            ("form", adapter.form, "sdxl" if unet.config.addition_embed_type == "text_time" else "mini"),
+        ):
+            if own != wanted:
+                raise ValueError(f"the parts of this de-tokenizer do not fit: {what} is {own}, the U-Net has {wanted}")
+        objective_of(self.scheduler)
 
     @classmethod
     def mini(cls, autoencoder: PictureAutoencoder, num_features: int = 64, feature_dim: int = 64) -> Detokenizer:
-        """Build the mini configuration, untrained, around a trained autoencoder."""
+        """Build the mini form, untrained, around a trained autoencoder."""
         latent_size = 2 * int(num_features**0.5)
         adapter = FeatureAdapter(feature_dim=feature_dim, num_features=num_features, latent_size=latent_size)
         latent_channels = autoencoder.config.latent_channels
@@ -99,10 +86,69 @@ class Detokenizer:
         )
         return cls(unet, adapter, autoencoder)
 
+    @classmethod
+    def sdxl(
+        cls,
+        base: str | os.PathLike,
+        num_features: int = 64,
+        feature_dim: int = 64,
+        *,
+        context_tokens: int = 64,
+        width: int = 1024,
+        depth: int = 4,
+        dtype: torch.dtype | None = None,
+    ) -> Detokenizer:
+        """Build the SDXL form around a trained Stable Diffusion XL; its adapter is untrained.
+
+        Args:
+            base: folder in diffusers' layout, or Hub id; `unet/`, `vae/` and `scheduler/` are read.
+            num_features: F, a square number.
+            feature_dim: D.
+            context_tokens: tokens that the U-Net attends to.
+            width, depth: of the adapter, whose heads are 64 wide.
+            dtype: of all weights; by default float32.
+
+        Raises:
+            ValueError: There is no such model, or it is no SDXL.
+        """
+        folder = base_folder(os.fspath(base))
+        unet = load_part(folder / "unet", _KINDS["unet"], dtype)
+        vae = load_part(folder / "vae", {"AutoencoderKL": KLAutoencoder}, dtype)
+        config = unet.config
+        if config.addition_embed_type != "text_time" or config.in_channels != config.out_channels:
+            raise ValueError(
+                f"{folder / 'unet'} is not the U-Net of an SDXL that draws from text alone: it must take a pooled "
+                "embedding and time ids (addition_embed_type text_time), and nothing beside the latents"
+            )
+        adapter = ResamplerAdapter(
+            feature_dim=feature_dim,
+            num_features=num_features,
+            context_tokens=context_tokens,
+            cross_attention_dim=config.cross_attention_dim,
+            pooled_dim=config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim,
+            image_size=config.sample_size * vae.downscale,
+            width=width,
+            depth=depth,
+            heads=max(1, width // 64),
+        )
+        if dtype:
+            adapter.to(dtype)
+        return cls(unet, adapter.eval(), vae, load_scheduler(folder / "scheduler"))
+
+    @property
+    def form(self) -> str:
+        """Which one it is: "mini" or "sdxl"."""
+        return self.adapter.form
+
+    @property
+    def objective(self) -> Objective:
+        """What the U-Net predicts, and the way from noise to latents."""
+        return objective_of(self.scheduler)
+
     @property
     def image_size(self) -> int:
         """Side of the pictures in px."""
-        return 8 * self.adapter.config.latent_size
+        return self.autoencoder.downscale * self.unet.config.sample_size
 
     @property
     def device(self) -> torch.device:
@@ -118,18 +164,20 @@ class Detokenizer:
             module.to(*args, **kwargs)
         return self
 
-    def predict_clean(self, noisy: Tensor, time: Tensor, features: Tensor) -> Tensor:
-        """Predict clean latents [B, Z, h, w] from noisy ones at `time` [B] in (0, 1] (1 is pure noise)."""
-        token_map, context = self.adapter(features)
-        return self.unet(torch.cat([noisy, token_map.to(noisy.dtype)], 1), 1000 * time, context).sample
+    def predict(self, noisy: Tensor, time: Tensor, condition: Condition) -> Tensor:
+        """The U-Net's prediction [B, Z, h, w] from noisy latents at `time` [B] of the objective."""
+        timestep = self.objective.timestep(time, noisy.dtype)
+        if condition.overlay is not None:
+            noisy = torch.cat([noisy, condition.overlay.to(noisy.dtype)], 1)
+        return self.unet(noisy, timestep, **condition.inputs).sample
 
     @torch.no_grad()
     def __call__(
         self,
         features: Tensor,
         generator: Generator | list[Generator] | None = None,
-        num_inference_steps: int = 4,
-        guidance_scale: float = 1.0,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
         output_type: str = "pil",
         callback_on_step_end: Callable[[Detokenizer, int, float, dict], None] | None = None,
     ) -> list[Image.Image] | Tensor:
@@ -139,8 +187,10 @@ class Detokenizer:
             features: [B, F, D].
             generator: source of the starting noise, one for all or a list with one for each picture. A picture that
                 has its own gets the noise that it gets when it is drawn alone.
-            num_inference_steps: Euler steps; 2 to 4 are enough when the tokens fix the picture.
-            guidance_scale: above 1, steer away from the unconditional prediction (twice the cost).
+            num_inference_steps: by default those of the objective: 4 in the mini form, where the tokens fix the
+                picture and 2 are enough, 50 in the SDXL form.
+            guidance_scale: above 1, steer away from the prediction for features of zero (twice the cost); by
+                default 1 in the mini form, 7.5 in the SDXL form.
             output_type: "pil", "pt" (pixels [B, 3, H, W] in [0, 1]) or "latent".
             callback_on_step_end: called as `callback(self, step, timestep, {"latents": latents})`.
 
@@ -160,26 +210,30 @@ class Detokenizer:
             raise ValueError(f"unknown output_type {output_type!r}: choose pil, pt or latent")
         if isinstance(generator, list) and len(generator) != len(features):
             raise ValueError(f"there are {len(generator)} generators for {len(features)} pictures: give one for each")
-        if num_inference_steps < 1:
-            raise ValueError(f"num_inference_steps must be at least 1, not {num_inference_steps}")
+        objective = self.objective
+        steps = objective.num_inference_steps if num_inference_steps is None else num_inference_steps
+        guidance = objective.guidance_scale if guidance_scale is None else guidance_scale
+        if steps < 1:
+            raise ValueError(f"num_inference_steps must be at least 1, not {steps}")
         features = features.to(self.device, self.dtype)
-        side, channels = self.adapter.config.latent_size, self.autoencoder.config.latent_channels
-        latents = randn_tensor(
+        shown = self.adapter(features)
+        hidden = self.adapter(torch.zeros_like(features)) if guidance != 1.0 else None
+
+        def predict(latents: Tensor, time: Tensor) -> Tensor:
+            noisy, times = latents.to(self.dtype), time.to(self.device).expand(len(features))
+            predicted = self.predict(noisy, times, shown).float()
+            if hidden is None:
+                return predicted
+            unguided = self.predict(noisy, times, hidden).float()
+            return unguided + guidance * (predicted - unguided)
+
+        side, channels = self.unet.config.sample_size, self.unet.config.out_channels
+        noise = randn_tensor(
             (len(features), channels, side, side), generator=generator, device=self.device, dtype=torch.float32
         )
-        scheduler = copy(self.scheduler)  # it counts steps, and two threads may draw
-        scheduler.set_timesteps(num_inference_steps, device=self.device)
-        for step, timestep in enumerate(scheduler.timesteps):
-            sigma = scheduler.sigmas[step]
-            time = sigma.expand(len(features)).to(self.device, self.dtype)
-            clean = self.predict_clean(latents.to(self.dtype), time, features).float()
-            if guidance_scale != 1.0:
-                unguided = self.predict_clean(latents.to(self.dtype), time, torch.zeros_like(features)).float()
-                clean = unguided + guidance_scale * (clean - unguided)
-            velocity = (latents - clean) / sigma
-            latents = scheduler.step(velocity, timestep, latents, return_dict=False)[0]
+        for step, (timestep, latents) in enumerate(objective.walk(noise, steps, predict, generator)):
             if callback_on_step_end is not None:
-                callback_on_step_end(self, step, float(timestep), {"latents": latents})
+                callback_on_step_end(self, step, timestep, {"latents": latents})
         if output_type == "latent":
             return latents
         pixels = self.autoencoder.decode(latents.to(self.dtype)).float().clamp(-1, 1) / 2 + 0.5
@@ -192,17 +246,16 @@ class Detokenizer:
 
     @classmethod
     def from_pretrained(cls, folder: str | os.PathLike, dtype: torch.dtype | None = None) -> Detokenizer:
-        """Load what `save_pretrained` wrote."""
+        """Load what `save_pretrained` wrote; the parts' configs say which form it is.
+
+        Raises:
+            ValueError: The folder is missing or damaged, or its parts do not fit each other.
+        """
         folder = Path(folder)
         if not folder.is_dir():
             raise ValueError(f"no de-tokenizer at {folder}: the folder does not exist")
-        parts = {"torch_dtype": dtype} if dtype else {}
-        return cls(
-            UNet2DConditionModel.from_pretrained(folder / "unet", **parts).eval(),
-            FeatureAdapter.from_pretrained(folder / "adapter", **parts).eval(),
-            PictureAutoencoder.from_pretrained(folder / "autoencoder", **parts).eval(),
-            FlowMatchEulerDiscreteScheduler.from_pretrained(folder / "scheduler"),
-        )
+        parts = {name: load_part(folder / name, kinds, dtype) for name, kinds in _KINDS.items()}
+        return cls(**parts, scheduler=load_scheduler(folder / "scheduler"))
 
 
 def to_pil(pixels: Tensor) -> list[Image.Image]:

@@ -5,7 +5,7 @@ starts from noise and ends on one of them: the noise decides which. Rectified fl
 A small head on what a transformer says about each token: Li et al. 2024, arXiv 2406.11838, section 3.2. There tokens
 are drawn one after another; here all at once, so the head lets them see each other, or each would commit on its own.
 
-Shape legend: as in `seedstory.modeling.resampler`; time 1 is pure noise, as in the de-tokenizer.
+Shape legend: as in `seedstory.resampler`; time 1 is pure noise, as in the de-tokenizer.
 """
 
 import math
@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn import functional
 
 from seedstory.modeling.configuration import StoryConfig
-from seedstory.modeling.resampler import Attention, OutputResampler, initialise
+from seedstory.resampler import Attention, OutputResampler, initialise
 
 MAX_WEIGHT = 9.0
 

@@ -25,7 +25,7 @@ from seedstory.modeling.flow_head import FlowResampler, make_output_resampler
 from seedstory.modeling.int8 import Int8Linear, quantize_int8
 from seedstory.modeling.lora import merge_lora
 from seedstory.modeling.packed_attention import NAME as PACKED_ATTENTION
-from seedstory.modeling.resampler import InputResampler
+from seedstory.resampler import InputResampler
 
 
 @dataclass

@@ -139,7 +139,7 @@ def test_an_error_anywhere_ends_everything(pipe, plain, tmp_path, monkeypatch, r
         return wrapped
 
     owner, name, at = {
-        "draw": (type(pipe.detokenizer), "predict_clean", 2),
+        "draw": (type(pipe.detokenizer), "predict", 2),
         "write": (type(pipe.story_model), "decode_features", 4),
         "keep": (StoryFolder, "add_page", 4),
     }[place]

@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 
 from seedstory.layout import collate
 from seedstory.modeling import StoryConfig, StoryModel, base_lm_folder
-from seedstory.modeling.resampler import grid_positions
+from seedstory.resampler import grid_positions
 from tests.seedstory.tiny_language import tiny_lm, tiny_model, tiny_tokenizer
 
 

@@ -21,11 +21,17 @@ STAGES = {
 }
 
 
-@pytest.mark.parametrize("path", sorted(CONFIGS.glob("mini/*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    sorted([*CONFIGS.glob("mini/*.yaml"), *CONFIGS.glob("sdxl/*.yaml")]),
+    ids=lambda p: f"{p.parent.name}-{p.stem}",
+)
 def test_every_shipped_configuration_is_valid(path):
     kind = STAGES[path.stem]
     assert load_config(path, kind).steps > 0
-    assert f"python -m training.{path.stem} --config configs/" in path.read_text().splitlines()[0]
+    command = f"-m training.{path.stem} --config configs/{path.parent.name}/{path.name}"
+    heads = path.read_text().splitlines()[:3]
+    assert heads[0] == f"# python {command}" and all(command in head for head in heads)
 
 
 def test_overrides_win_over_the_file():

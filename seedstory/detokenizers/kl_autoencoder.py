@@ -1,0 +1,77 @@
+"""The variational autoencoder of Stable Diffusion, with the face of `PictureAutoencoder`.
+
+Shapes: B batch, H W pixels, Z latent channels.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL
+from torch import Tensor, nn
+
+
+class KLAutoencoder(nn.Module):
+    """Latents of a picture are the mean of what diffusers' `AutoencoderKL` says of it; pictures pass one at a time.
+
+    It always computes in its own type, since SDXL's loses much in mixed precision; if it says of itself that
+    float16 overflows (`force_upcast`), it stays in float32 then.
+
+    Args:
+        vae: the network.
+
+    Raises:
+        ValueError: Its latents are scaled in another way than by one factor.
+    """
+
+    def __init__(self, vae: AutoencoderKL) -> None:
+        super().__init__()
+        if vae.config.get("shift_factor") or vae.config.get("latents_mean"):
+            raise ValueError("an autoencoder whose latents are shifted is not supported: take the one of SDXL")
+        vae.enable_slicing()
+        self.vae = vae
+
+    @property
+    def config(self) -> Any:
+        """That of the network, with `latent_channels` and `scaling_factor`."""
+        return self.vae.config
+
+    @property
+    def downscale(self) -> int:
+        """Pixels that a latent covers, along one edge."""
+        return 2 ** (len(self.vae.config.block_out_channels) - 1)
+
+    def latents(self, pixels: Tensor) -> Tensor:
+        """Encode pixels [B, 3, H, W] in [-1, 1] to latents as they are, unscaled."""
+        with torch.autocast(pixels.device.type, enabled=False):
+            return self.vae.encode(pixels.to(self._type())).latent_dist.mode()
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        """Encode pixels [B, 3, H, W] in [-1, 1] to scaled latents [B, Z, h, w]."""
+        return self.latents(pixels) * self.config.scaling_factor
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Decode scaled latents [B, Z, h, w] to pixels [B, 3, H, W] in about [-1, 1]."""
+        with torch.autocast(latents.device.type, enabled=False):
+            return self.vae.decode(latents.to(self._type()) / self.config.scaling_factor).sample
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return self.decode(self.encode(pixels))
+
+    def _type(self) -> torch.dtype:
+        if self.vae.dtype == torch.float16 and self.config.force_upcast:
+            self.vae.to(torch.float32)
+        return self.vae.dtype
+
+    def save_pretrained(self, folder: str | os.PathLike) -> None:
+        """Write the network as diffusers does."""
+        self.vae.save_pretrained(folder)
+
+    @classmethod
+    def from_pretrained(cls, folder: str | os.PathLike, **options: Any) -> KLAutoencoder:
+        """Load what `save_pretrained`, or diffusers, wrote."""
+        if options.get("torch_dtype") == torch.float16 and AutoencoderKL.load_config(folder).get("force_upcast", True):
+            options["torch_dtype"] = torch.float32
+        return cls(AutoencoderKL.from_pretrained(folder, **options))

@@ -1,0 +1,98 @@
+"""The folders of a de-tokenizer's parts: each names its class in its config, and holds safetensors."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+from safetensors import SafetensorError
+
+BASE_PARTS = ("unet", "vae", "scheduler")
+
+
+def load_part(folder: Path, kinds: Mapping[str, Any], dtype: torch.dtype | None = None) -> Any:
+    """Load a network of the class that its folder names, in evaluation mode.
+
+    Args:
+        folder: with `config.json` and safetensors.
+        kinds: the classes that may stand there, by name.
+        dtype: of its weights; by default float32.
+
+    Raises:
+        ValueError: The folder is missing, damaged or holds something else.
+    """
+    name = _class_name(folder / "config.json")
+    if name not in kinds:
+        raise ValueError(f"{folder} holds a {name}, which is none of {', '.join(kinds)}")
+    options = {"torch_dtype": dtype} if dtype else {}
+    try:
+        return kinds[name].from_pretrained(folder, use_safetensors=True, **options).eval()
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise ValueError(f"{folder} cannot be loaded as a {name} ({error}): copy or download it again") from error
+
+
+def load_scheduler(folder: Path) -> Any:
+    """Load a scheduler of diffusers.
+
+    Raises:
+        ValueError: The folder is missing, damaged or holds something else.
+    """
+    name = _class_name(folder / "scheduler_config.json")
+    kind: Any = getattr(diffusers, str(name), None)
+    known: bool = isinstance(kind, type) and issubclass(kind, diffusers.SchedulerMixin)
+    if not known:
+        raise ValueError(f"{folder} holds a {name}, which is no scheduler of diffusers {diffusers.__version__}")
+    return kind.from_pretrained(folder)
+
+
+def base_folder(name: str | Path) -> Path:
+    """Find an SDXL model in diffusers' layout: a local folder, or what the Hugging Face Hub has by this id.
+
+    Raises:
+        ValueError: There is no such model, or the folder lacks a part.
+    """
+    folder = Path(name)
+    if not folder.is_dir():
+        if folder.is_absolute() or str(name).count("/") != 1:
+            raise ValueError(f"there is no SDXL folder {name}: give one with {_listed(BASE_PARTS)}, or a Hub id")
+        folder = _from_hub(str(name))
+    missing = [part for part in BASE_PARTS if not (folder / part).is_dir()]
+    if missing:
+        raise ValueError(
+            f"{folder} is not an SDXL folder of diffusers' layout: it lacks {_listed(missing)}"
+            + (" (this is a single-file checkpoint: convert it first)" if any(folder.glob("*.safetensors")) else "")
+        )
+    return folder
+
+
+def _from_hub(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    # Plain safetensors only: the repository of SDXL also holds half-precision, ONNX, Flax and OpenVINO copies.
+    weights = "diffusion_pytorch_model"
+    patterns = [f"{part}/*.json" for part in BASE_PARTS]
+    patterns += [f"{part}/{weights}{end}" for part in ("unet", "vae") for end in (".safetensors", "-*.safetensors")]
+    try:
+        return Path(snapshot_download(name, allow_patterns=patterns))
+    except Exception as error:
+        raise ValueError(
+            f"SDXL model {name!r} is neither a local folder nor available from the Hugging Face Hub "
+            f"({type(error).__name__}): check the name and the network"
+        ) from error
+
+
+def _class_name(config: Path) -> Any:
+    try:
+        return json.loads(config.read_text("utf-8"))["_class_name"]
+    except FileNotFoundError:
+        raise ValueError(f"{config.parent} is no part of a de-tokenizer: it has no {config.name}") from None
+    except (OSError, ValueError, KeyError, TypeError):
+        raise ValueError(f"{config} cannot be read: the folder is damaged") from None
+
+
+def _listed(parts: tuple[str, ...] | list[str]) -> str:
+    return ", ".join(f"{part}/" for part in parts)

@@ -297,9 +297,9 @@ def collate(stories: Sequence[PackedStory], pad_to_multiple_of: int = 1) -> dict
 
     Returns:
         `input_ids`, `position_ids`, `labels`, `context_mask`, `query_mask` `[B, T]`, `attention_mask` `[B, 1, T, T]`,
-        `context_length` (tokens before the branches, scalar) and `target_mask` `[P]`, where `P` counts the pages of
-        all stories, in order. The caller adds `context_features` and `target_features`, both `[P, F, Df]` in the same
-        order.
+        `context_length` (tokens before the branches, scalar), `spans` `[R, 4]` (see `_spans`) and `target_mask` `[P]`,
+        where `P` counts the pages of all stories, in order. The caller adds `context_features` and `target_features`,
+        both `[P, F, Df]` in the same order.
 
     Raises:
         ValueError: If there is no story.
@@ -332,5 +332,24 @@ def collate(stories: Sequence[PackedStory], pad_to_multiple_of: int = 1) -> dict
         "context_mask": of("context_mask", False),
         "query_mask": of("query_mask", False),
         "context_length": torch.tensor(lengths[0]),
+        "spans": _spans(stories, lengths[0]),
         "target_mask": torch.cat([story.target_mask for story in stories]),
     }
+
+
+def _spans(stories: Sequence[PackedStory], context_length: int) -> torch.Tensor:
+    """What `attention_mask` says of a collated batch, as `R` causal runs of tokens: contexts and branches, `[R, 4]`.
+
+    A run is its story's number, its first place in the story's row of the batch, the place behind its last, and how
+    many tokens of the story's context it sees before its own.
+    """
+    spans = []
+    for number, story in enumerate(stories):
+        context = (story.branch == _CONTEXT).nonzero()[:, 0]
+        spans.append((number, 0, len(context), 0))
+        start = context_length
+        for branch in story.branch[story.branch >= 0].unique_consecutive():
+            tokens = (story.branch == branch).nonzero()[:, 0]
+            spans.append((number, start, start + len(tokens), int((context < tokens[0]).sum())))
+            start += len(tokens)
+    return torch.tensor(spans)

@@ -1,9 +1,10 @@
-"""Attention on CPUs: packed stories without what nobody sees, and single tokens without a slow kernel.
+"""Attention of packed stories without what nobody sees, and of single tokens without a slow kernel.
 
 A packed story is a causal context stream followed by its query branches (`seedstory.layout.collate`). A general mask
 makes the fused CPU kernel compute all `T * T` scores, and its backward pass is slow. Here the rows are taken in blocks
 and each block stops at its last visible key: about 2.3 times as fast for a ten-page story, a quarter of a training
-step. A decoded token takes a short cut of its own; anything else goes to the stock attention.
+step. GPUs have `seedstory.modeling.flash_attention` for that. A single token has a short cut of its own on CPUs;
+anything else goes to the stock attention.
 
 Shape legend: `B` stories, `Hq` query heads, `H` key heads, `T` tokens, `Dh` width of a head.
 """
@@ -13,6 +14,8 @@ from torch import nn
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
+
+from seedstory.modeling.flash_attention import Runs, flash_attention
 
 NAME = "seedstory_packed"
 _ROWS = 128
@@ -77,8 +80,12 @@ def _attention(
     dropout: float = 0.0,
     scaling: float | None = None,
     packed_context_length: int | None = None,
+    packed_runs: Runs | None = None,
     **kwargs,
 ) -> tuple[torch.Tensor, None]:
+    if packed_runs is not None:
+        scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+        return flash_attention(query, key, value, packed_runs, scaling, dropout), None
     if packed_context_length is None:
         if query.shape[2] == 1 and query.device.type == "cpu":
             return _single(query, key, value, attention_mask, scaling), None

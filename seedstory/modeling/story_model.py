@@ -21,6 +21,7 @@ from seedstory.layout import IGNORE, StoryLayout
 from seedstory.modeling.base_lm import base_lm_folder
 from seedstory.modeling.checkpoint import read_trained, resolve_checkpoint, write_trained
 from seedstory.modeling.configuration import StoryConfig, check_base_lm
+from seedstory.modeling.flash_attention import can_flash, find_runs
 from seedstory.modeling.flow_head import FlowResampler, make_output_resampler
 from seedstory.modeling.int8 import Int8Linear, quantize_int8
 from seedstory.modeling.lora import merge_lora
@@ -213,6 +214,7 @@ class StoryModel(PreTrainedModel):
         feature_noise: torch.Tensor | None = None,
         feature_time: torch.Tensor | None = None,
         context_length: torch.Tensor | int | None = None,
+        spans: torch.Tensor | None = None,
     ) -> StoryModelOutput:
         """Losses of packed stories; `seedstory.layout.collate` makes all arguments but the features.
 
@@ -231,6 +233,7 @@ class StoryModel(PreTrainedModel):
             feature_time: At which times in (0, 1] its loss is taken, `[P]`; given with `feature_noise`.
             context_length: Tokens before the branches; lets CPUs leave out what nobody sees. The rows before it must
                 be causal in `attention_mask`.
+            spans: The same mask as causal runs of tokens, `[R, 4]`; lets GPUs use FlashAttention.
 
         Returns:
             Losses in float32 and the predicted features. A loss whose targets are not given is None.
@@ -249,10 +252,12 @@ class StoryModel(PreTrainedModel):
             embeds = embeds.masked_scatter(context_mask.unsqueeze(-1), pictures.to(embeds.dtype))
         elif context_mask is not None and bool(context_mask.any()):
             raise ValueError("context_mask marks pictures but context_features is missing.")
-        options = {}
-        if context_length is not None and attention_mask is not None and embeds.device.type == "cpu":
-            if self.llm.config._attn_implementation == PACKED_ATTENTION:
+        options: dict[str, Any] = {}
+        if attention_mask is not None and self.llm.config._attn_implementation == PACKED_ATTENTION:
+            if context_length is not None and embeds.device.type == "cpu":
                 options["packed_context_length"] = int(context_length)
+            elif spans is not None and can_flash(embeds):
+                options["packed_runs"] = find_runs(spans, embeds.shape[1])
         hidden = self.hidden_states(embeds, position_ids, attention_mask, **options)
         output = StoryModelOutput(last_hidden_state=hidden)
         losses = []

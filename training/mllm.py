@@ -17,7 +17,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
 from torch import Tensor
 
 from seedstory.detokenizers.detokenizer import Detokenizer
@@ -31,7 +30,7 @@ from training.features import PageFeatures, page_features
 from training.loop import Draw, Stage, run_stage
 from training.pages import ShuffledRows, noise_of
 from training.recorder import Recorder
-from training.scenes import SceneCodes, SceneWords, drawing_weights
+from training.scenes import SceneCodes, SceneWords, start_drawing
 from training.stories import open_stories
 
 LOOSE_PER_STORY = 10
@@ -259,10 +258,7 @@ class MllmStage(Stage):
         if self.config.init:
             return
         self.words.ask(self.model)
-        weights = load_file(folder / "output_resampler.safetensors")
-        unexpected = self.model.output_resampler.load_state_dict(weights, strict=False).unexpected_keys
-        if unexpected or weights.keys() != drawing_weights(self.model.output_resampler).keys():
-            raise ValueError(f"{folder}: stage 2a trained another output resampler")
+        start_drawing(self.model.output_resampler, folder)
 
     def draw(self, step: int, progress: float) -> Draw:
         config, choice = self.config, random.Random(f"{self.config.seed}-{step}")

@@ -12,6 +12,7 @@ language model which code each query token should carry.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from seedstory.detokenizers.detokenizer import Detokenizer
@@ -98,6 +99,9 @@ class ScenesConfig(RunConfig):
         heldout: JSONL for the reported figures.
         feature_head: of the story model that stage 2 will train, as in `StoryConfig`.
         code_noise: codes get Gaussian noise of a level drawn from U(0, code_noise) times their RMS.
+        balance: how much more often pages of a rare layout are shown, from 0 (as often as others) to 1 (every layout
+            as often as the commonest): stories are mostly told from the middle, but each layout has to be learned.
+        init: folder of an earlier stage 2a to go on from.
     """
 
     stage1: str
@@ -105,6 +109,8 @@ class ScenesConfig(RunConfig):
     heldout: str = "loose-heldout"
     feature_head: str = "regression"
     code_noise: float = 0.4
+    balance: float = 0.5
+    init: str | None = None
     average: float = 0.998
 
 
@@ -254,6 +260,18 @@ def drawing_weights(resampler: OutputResampler) -> dict[str, Tensor]:
     return {name: weight for name, weight in resampler.named_parameters() if not name.startswith(reading)}
 
 
+def start_drawing(resampler: OutputResampler, folder: Path) -> None:
+    """Load what stage 2a wrote into a story model's output resampler.
+
+    Raises:
+        ValueError: stage 2a trained a resampler of another kind.
+    """
+    weights = load_file(folder / "output_resampler.safetensors")
+    unexpected = resampler.load_state_dict(weights, strict=False).unexpected_keys
+    if unexpected or weights.keys() != drawing_weights(resampler).keys():
+        raise ValueError(f"{folder}: stage 2a trained another output resampler")
+
+
 def page_truths(data: str | Path, split: str) -> list[dict]:
     """Ground truth of all pages of the splits, in the order of `page_features`."""
     truths = []
@@ -272,6 +290,17 @@ def scene_vocabulary(truths: list[dict]) -> dict[str, list[str]]:
         for table in TABLES:
             found[table.kind] |= {words.get(table.name, NOTHING)}
     return {kind: [NOTHING, *sorted(words - {NOTHING})] for kind, words in found.items()}
+
+
+def balanced(truths: list[dict], power: float) -> list[int]:
+    """Numbers of all pages, those of rare layouts (view and number of actors) several times.
+
+    A layout that is `r` times as rare as the commonest is repeated `r ** power` times, rounded.
+    """
+    layouts = [(scene_words(truth)["page view"], len(truth["actors"])) for truth in truths]
+    counts = Counter(layouts)
+    repeats = {layout: round((max(counts.values()) / count) ** power) for layout, count in counts.items()}
+    return [page for page, layout in enumerate(layouts) for _ in range(repeats[layout])]
 
 
 class ScenesStage(Stage):
@@ -299,10 +328,20 @@ class ScenesStage(Stage):
         self.heldout_indices = torch.tensor(
             [self.codes.indices(truth) for truth in page_truths(config.data, config.heldout)]
         )
-        self.rows = ShuffledRows(len(truths), config.seed)
+        if config.init:
+            self._go_on(Path(config.init))
+        self.order = torch.tensor(balanced(truths, config.balance))
+        self.rows = ShuffledRows(len(self.order), config.seed)
+
+    def _go_on(self, folder: Path) -> None:
+        codes = SceneCodes.load(folder / "scene_codes.safetensors")
+        if codes.vocabulary != self.codes.vocabulary:
+            raise ValueError(f"{folder} was trained on scenes of other words: leave init out")
+        self.codes.load_state_dict(codes.state_dict())
+        start_drawing(self.resampler, folder)
 
     def batch(self, samples: Sequence[tuple[int, int]], kind: str) -> dict[str, Any]:
-        rows = torch.tensor([row for _, row in samples])
+        rows = self.order[[row for _, row in samples]]
         noise, starts, times = [], [], []
         for number, _ in samples:
             generator = noise_of(self.config.seed, number)

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 from collections.abc import Iterator
+from datetime import timedelta
 
 import numpy as np
 import torch
@@ -20,6 +22,8 @@ from training.optimizers import build_optimizer
 
 _OPTIMIZER = "optimizer"
 _WEIGHTS = "weights"
+# The other processes wait while the first one computes features or evaluates, which may take hours.
+_PATIENCE = timedelta(hours=6)
 
 
 class Backend:
@@ -43,13 +47,17 @@ class Backend:
         if config.zero_stage and on_cpu and torch.cuda.is_available():
             raise ValueError("DeepSpeed takes the GPU it sees: hide it with CUDA_VISIBLE_DEVICES= to train on CPUs")
         self.plugin = _deepspeed_plugin(config) if config.zero_stage else None
+        self.environment = _group_of_one() if config.zero_stage else {}
+        os.environ.update(self.environment)
         os.environ["ACCELERATE_USE_DEEPSPEED"] = str(bool(config.zero_stage)).lower()
-        handlers = [DistributedDataParallelKwargs(find_unused_parameters=True)]
-        if config.zero_stage and on_cpu:
-            handlers.append(InitProcessGroupKwargs(backend="gloo"))
+        handlers = [
+            DistributedDataParallelKwargs(find_unused_parameters=True),
+            InitProcessGroupKwargs(**{"backend": "gloo"} if config.zero_stage and on_cpu else {}, timeout=_PATIENCE),
+        ]
         self.accelerator = Accelerator(
             cpu=on_cpu and not config.zero_stage,  # with `cpu` accelerate would leave DeepSpeed out
             deepspeed_plugin=self.plugin,
+            mixed_precision="no",  # `autocast` is ours, whatever a launcher's environment says
             kwargs_handlers=handlers,
         )
         if config.zero_stage:
@@ -126,6 +134,9 @@ class Backend:
     def step(self, factor: float) -> float | None:
         """Take an optimiser step with learning rates times `factor`.
 
+        To AdamW a weight that the step's loss does not depend on has a gradient of zero, as ZeRO's flat partitions
+        know no other. Muon leaves it alone: any rest of momentum, made orthogonal, would be a whole step.
+
         Returns:
             The gradient's norm before it was clipped; None if it was not finite and nothing was changed.
         """
@@ -133,6 +144,9 @@ class Backend:
             group["lr"] = group["initial_lr"] * factor
         if self.zero:
             self.wrapped.step()
+            if self.config.zero_stage == 3:
+                # DeepSpeed 0.19 keeps the gradient of a step for weights that have none in the next.
+                self.wrapped.optimizer.grad_partitions_flat_buffer.zero_()
             overflow = self.wrapped.optimizer.overflow
             return None if overflow else float(self.wrapped.get_global_grad_norm() or 0.0)
         weights = list(self.trained.values())
@@ -140,6 +154,9 @@ class Backend:
         norm = float(nn.utils.clip_grad_norm_(weights, largest, error_if_nonfinite=False))
         finite = np.isfinite(norm)
         if finite:
+            if self.config.optimizer == "adamw":
+                for weight in weights:
+                    weight.grad = torch.zeros_like(weight) if weight.grad is None else weight.grad
             self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         return norm if finite else None
@@ -260,8 +277,8 @@ class Backend:
         for name, state in by_name.items():
             for key in ("exp_avg", "exp_avg_sq"):
                 safe_set_full_optimizer_state(self.trained[name], state[key].to(self.device), key)
-        if by_name:
-            step = next(iter(by_name.values()))["step"]
+        if by_name:  # ZeRO counts for all weights at once
+            step = max(state["step"] for state in by_name.values())
             for state in self.wrapped.optimizer.optimizer.state.values():
                 state["step"] = step.clone()
 
@@ -278,6 +295,8 @@ class Backend:
         if torch.distributed.is_initialized():
             torch.distributed.barrier()
             torch.distributed.destroy_process_group()
+        for name in self.environment:
+            os.environ.pop(name, None)
 
 
 def _random_state() -> dict[str, Tensor]:
@@ -293,6 +312,16 @@ def _set_random_state(state: dict[str, Tensor]) -> None:
         torch.cuda.set_rng_state(state["cuda"])
 
 
+def _group_of_one() -> dict[str, str]:
+    """The environment of a lone process, where there is no launcher: DeepSpeed asks for a group even of one."""
+    if "RANK" in os.environ:
+        return {}
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    return {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+
+
 def _deepspeed_plugin(config: RunConfig):
     try:
         import deepspeed  # noqa: F401
@@ -302,10 +331,6 @@ def _deepspeed_plugin(config: RunConfig):
         ) from None
     from accelerate import DeepSpeedPlugin
 
-    # DeepSpeed asks for these even for one process.
-    for name, value in (("RANK", 0), ("LOCAL_RANK", 0), ("WORLD_SIZE", 1), ("MASTER_ADDR", "127.0.0.1")):
-        os.environ.setdefault(name, str(value))
-    os.environ.setdefault("MASTER_PORT", "29531")
     zero: dict[str, object] = {"stage": config.zero_stage}
     if config.offload == "cpu":
         zero["offload_optimizer"] = {"device": "cpu"}

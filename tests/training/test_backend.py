@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from tests.training.test_loop import last_checkpoint, losses
+from tests.training.test_loop import last_checkpoint, losses, script
 from tests.training.tiny_data import write_base, write_stage1, write_theatre
 from tests.training.toy_stage import ToyStage, toy_config
 from training.loop import train
@@ -78,6 +78,18 @@ def test_two_processes_of_every_zero_stage_are_one_plain_process(tmp_path, alone
 
 
 @needs_deepspeed
+def test_zero_without_a_launcher_needs_nothing_of_the_environment(tmp_path, alone):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        process = script({"out": str(tmp_path), "zero_stage": 2}, MASTER_PORT=port, ACCELERATE_MIXED_PRECISION="bf16")
+        said = process.communicate(timeout=120)[0]
+    assert process.returncode == 0, said
+    assert_agree(tmp_path, alone)
+
+
+@needs_deepspeed
 def test_offloading_changes_nothing(tmp_path, alone):
     toy(1, out=tmp_path, zero_stage=2, offload="cpu", micro_batch_size=4)
     assert_agree(tmp_path, alone)
@@ -103,12 +115,33 @@ def zero_checkpoint(tmp_path_factory):
 @needs_deepspeed
 @pytest.mark.parametrize("stage", [2, 3])
 def test_zero_skips_a_step_that_is_not_finite(tmp_path, monkeypatch, stage):
-    monkeypatch.setenv("TOY_POISONED", "[3]")
+    monkeypatch.setenv("TOY", '{"poisoned": [3]}')
     toy(2, out=tmp_path / "zero", zero_stage=stage)
     monkeypatch.setattr(ToyStage, "poisoned", {3})
     train(toy_config(tmp_path / "plain"), ToyStage)
     assert sorted(losses(tmp_path / "zero")) == [0, 1, 2, *range(4, 10)]
     assert losses(tmp_path / "zero") == pytest.approx(losses(tmp_path / "plain"), abs=1e-5)
+
+
+IDLE = [0, 1, 2, 5, 6]  # steps of which a part of the weights has no gradient
+
+
+@pytest.fixture(scope="module")
+def idle_part(tmp_path_factory):
+    """Ten steps of one plain process, some of them without a part of the weights."""
+    out = tmp_path_factory.mktemp("idle")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ToyStage, "idle", set(IDLE))
+        train(toy_config(out), ToyStage)
+    return out
+
+
+@pytest.mark.parametrize("stage", [0, pytest.param(2, marks=needs_deepspeed), pytest.param(3, marks=needs_deepspeed)])
+def test_weights_without_a_gradient_fare_alike_everywhere(tmp_path, monkeypatch, idle_part, stage):
+    monkeypatch.setenv("TOY", json.dumps({"idle": IDLE}))
+    toy(2, out=tmp_path, micro_batch_size=2, zero_stage=stage)
+    assert_agree(tmp_path, idle_part)
+    assert last_checkpoint(tmp_path)["optimizer"]["late.weight/step"] == 10
 
 
 @pytest.fixture(scope="module")

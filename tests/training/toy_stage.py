@@ -24,6 +24,7 @@ class ToyStage(Stage):
 
     name = "toy"
     poisoned: set[int] = set()  # steps whose loss is not finite
+    idle: set[int] | None = None  # steps that leave `late` out of the loss; None: there is no such part
 
     def __init__(self, config: RunConfig, backend: Backend) -> None:
         super().__init__()
@@ -31,6 +32,7 @@ class ToyStage(Stage):
         torch.manual_seed(0)
         self.frozen = nn.Linear(8, 8).requires_grad_(False).bfloat16()
         self.net = nn.Sequential(nn.Linear(8, 16), nn.GELU(), nn.Dropout(config.seed / 100), nn.Linear(16, 4))
+        self.late = nn.Linear(8, 4) if self.idle is not None else None
         generator = torch.Generator().manual_seed(1)
         self.inputs = torch.randn(SAMPLES, 8, generator=generator)
         self.targets = torch.randn(SAMPLES, 4, generator=generator)
@@ -51,7 +53,10 @@ class ToyStage(Stage):
 
     def forward(self, batch, progress):
         x = self.frozen(batch["x"].to(self.frozen.weight.dtype)).to(batch["x"].dtype) + batch["x"]
-        loss = (self.net(x) - batch["y"]).square().mean(1).sum()
+        y = self.net(x)
+        if self.late and batch["step"] not in self.idle:
+            y = y + self.late(x)
+        loss = (y - batch["y"]).square().mean(1).sum()
         if batch["step"] in self.poisoned:
             loss = loss * float("inf")
         return {"loss": loss}
@@ -84,5 +89,6 @@ def toy_config(out, **settings) -> RunConfig:
 
 if __name__ == "__main__":
     settings = json.loads(sys.argv[1])
-    ToyStage.poisoned = set(json.loads(os.environ.get("TOY_POISONED", "[]")))
+    for name, steps in json.loads(os.environ.get("TOY", "{}")).items():
+        setattr(ToyStage, name, set(steps))
     train(toy_config(**settings), ToyStage)

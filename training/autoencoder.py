@@ -117,9 +117,17 @@ class AutoencoderStage(Stage):
         """Write `autoencoder/`, with the factor that scales its latents to unit variance; kept if the latents are."""
         if not (self.config.init and self.config.decoder_only):
             pixels, _ = self.heldout.batch(torch.arange(len(self.heldout)))
-            latents = self.autoencoder.encoder(pixels.to(self.autoencoder.device)).float()
+            latents = plain(self.autoencoder).latents(pixels.to(self.autoencoder.device)).float()
             self.autoencoder.register_to_config(scaling_factor=round(1 / latents.std().item(), 4))
         self.autoencoder.save_pretrained(folder / "autoencoder")
+
+
+def plain(autoencoder: PictureAutoencoder) -> PictureAutoencoder:
+    """The same weights without the hooks of ZeRO-3, by which a pass of one process alone waits for the others."""
+    with torch.device("meta"):
+        same = PictureAutoencoder.from_config(autoencoder.config)
+    same.load_state_dict(autoencoder.state_dict(), assign=True)
+    return same
 
 
 def psnr(output: Tensor, target: Tensor) -> Tensor:

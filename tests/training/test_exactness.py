@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.training.test_loop import losses
-from tests.training.tiny_data import write_base, write_stage1, write_theatre
+from tests.training.tiny_data import write_parts
 from training.adapt import AdaptConfig, AdaptStage
 from training.autoencoder import AutoencoderConfig, AutoencoderStage
 from training.detokenizer import DetokenizerConfig, DetokenizerStage
@@ -30,16 +30,14 @@ STAGES = {
     "mllm": (MllmConfig, MllmStage, "story_visual"),
     "adapt": (AdaptConfig, AdaptStage, "loss"),
 }
+KINDS = "mllm of all kinds"  # loose pages, stories and the model's own pictures, with scene codes
+RUNS = STAGES | {KINDS: (MllmConfig, MllmStage, "story_code")}
 
 
 @pytest.fixture(scope="module")
 def parts(tmp_path_factory):
     """Data and untrained parts that the stages start from."""
-    folder = tmp_path_factory.mktemp("parts")
-    write_theatre(folder / "data", stories=4, loose=60)
-    write_base(folder / "base")
-    write_stage1(folder / "stage1")
-    return folder
+    return write_parts(tmp_path_factory.mktemp("parts"), stories=4, loose=60)
 
 
 def settings_of(name, parts, **settings):
@@ -63,21 +61,26 @@ def settings_of(name, parts, **settings):
         "scenes": {"stage1": str(parts / "stage1"), "split": "loose-train+train", "heldout": "loose-heldout"},
         "mllm": stories | {"loose_split": None, "own_context_from": 1.0, "skipped": 0.5},
         "adapt": stories | {"story_model": str(parts / "model" / "story_model"), "stories": 2},
+        KINDS: stories
+        | {"scenes": str(parts / "scenes"), "loose_split": "loose-train", "loose_until": 0.8, "own_context_from": 0.2}
+        | {"steps": 10, "save_every": 5, "eval_every": 10, "seed": 36},
     }
     return common | own[name] | settings
 
 
 @pytest.fixture(scope="module")
 def whole(parts, tmp_path_factory):
-    """Twenty steps of every stage in one go, made when first asked for."""
+    """Twenty steps of every stage in one go, ten with all kinds of them; made when first asked for."""
     made = {}
 
     def of(name):
         if name not in made:
             if name == "adapt":
                 shutil.copytree(of("mllm"), parts / "model")
+            if name == KINDS:
+                shutil.copytree(of("scenes"), parts / "scenes")
             out = tmp_path_factory.mktemp(name)
-            config, stage, _ = STAGES[name]
+            config, stage, _ = RUNS[name]
             torch.manual_seed(0)
             train(config(out=str(out), **settings_of(name, parts)), stage)
             made[name] = out
@@ -86,9 +89,12 @@ def whole(parts, tmp_path_factory):
     return of
 
 
-def tensors(folder, name, step):
-    files = (folder / "checkpoints" / name / f"step-{step:06d}").glob("*.safetensors")
-    return {path.stem: load_file(path) for path in files}
+def last_step(folder):
+    return max(folder.glob("checkpoints/*/step-*"))
+
+
+def tensors(folder):
+    return {path.stem: load_file(path) for path in last_step(folder).glob("*.safetensors")}
 
 
 @pytest.mark.parametrize("name", STAGES)
@@ -102,21 +108,27 @@ def test_the_losses_of_twenty_steps_are_what_they_always_were(name, whole):
     assert sum(found[-4:]) < sum(found[:4])
 
 
-@pytest.mark.parametrize("name", STAGES)
+@pytest.mark.parametrize("name", RUNS)
 def test_a_stage_that_goes_on_ends_with_the_same_bits(name, whole, parts, tmp_path):
     for file in whole(name).iterdir():
         copy = shutil.copytree if file.is_dir() else shutil.copy
         copy(file, tmp_path / file.name)
-    shutil.rmtree(tmp_path / "checkpoints" / name / "step-000020")
-    config, stage, _ = STAGES[name]
+    shutil.rmtree(last_step(tmp_path))
+    config, stage, key = RUNS[name]
     torch.manual_seed(99)
     train(config(out=str(tmp_path), **settings_of(name, parts)), stage)
-    one, two = tensors(whole(name), name, 20), tensors(tmp_path, name, 20)
+    one, two = tensors(whole(name)), tensors(tmp_path)
     assert one.keys() == two.keys() and {"weights", "optimizer"} <= one.keys()
     for group in one:
         for weight in one[group]:
             assert torch.equal(one[group][weight], two[group][weight]), (group, weight)
-    assert losses(whole(name), STAGES[name][2]) == losses(tmp_path, STAGES[name][2])
+    assert losses(whole(name), key) == losses(tmp_path, key)
+
+
+def test_steps_of_all_kinds_come_before_and_after_the_checkpoint(whole):
+    steps = {kind: list(losses(whole(KINDS), f"{kind}_words")) for kind in ("loose", "story", "own")}
+    assert sorted(step for some in steps.values() for step in some) == list(range(10))
+    assert all(min(some) < 5 <= max(some) for some in steps.values()), steps
 
 
 @pytest.mark.parametrize("name", ["detokenizer", "mllm"])

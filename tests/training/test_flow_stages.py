@@ -5,7 +5,7 @@ import torch
 
 from seedstory.modeling import StoryModel
 from tests.training.test_loop import losses
-from tests.training.tiny_data import write_base, write_stage1, write_theatre
+from tests.training.tiny_data import write_parts
 from training.loop import train
 from training.mllm import MllmConfig, MllmStage
 from training.scenes import ScenesConfig, ScenesStage
@@ -13,11 +13,7 @@ from training.scenes import ScenesConfig, ScenesStage
 
 @pytest.fixture(scope="module")
 def parts(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("parts")
-    write_theatre(folder / "data", stories=2, loose=20)
-    write_base(folder / "base")
-    write_stage1(folder / "stage1")
-    return folder
+    return write_parts(tmp_path_factory.mktemp("parts"), stories=2, loose=20)
 
 
 def run(parts, out, kind, stage, **settings):

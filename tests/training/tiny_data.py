@@ -44,14 +44,21 @@ def write_stage1(folder: Path) -> Path:
     return folder
 
 
-def write_model(folder: Path) -> Path:
+def write_parts(folder: Path, stories: int, loose: int) -> Path:
+    """A folder with `data/`, `base/` and `stage1/`: all that the first runs of a stage start from."""
+    write_theatre(folder / "data", stories=stories, loose=loose)
+    write_base(folder / "base")
+    write_stage1(folder / "stage1")
+    return folder
+
+
+def write_model(folder: Path, feature_head: str = "regression") -> Path:
     """A model folder with random weights, whose pictures have the size of the mini's; its base model lies beside it."""
     base = write_base(folder.with_name(f"{folder.name}-base"))
     torch.manual_seed(0)
     sizes = {f"{side}_resampler_{what}": size for side in ("input", "output") for what, size in _TINY.items()}
-    StoryModel.from_base(base, dtype=torch.float32, num_visual_tokens=4, lora_rank=2, **sizes).save_pretrained(
-        folder / "story_model"
-    )
+    sizes |= {"num_visual_tokens": 4, "lora_rank": 2, "feature_head": feature_head}
+    StoryModel.from_base(base, dtype=torch.float32, **sizes).save_pretrained(folder / "story_model")
     write_stage1(folder)
     StoryPipeline.write_index(folder)
     return folder

@@ -32,7 +32,7 @@ from rich.table import Table
 
 from data_tools.clean.rules import Rules
 from data_tools.clean.steps import clean
-from data_tools.engine import cores, run
+from data_tools.engine import StepError, cores, run
 from data_tools.folder import story_files
 from data_tools.pack import pack
 from seedstory.picture import read_picture
@@ -174,10 +174,15 @@ def main(
         scratch = Path(name)
         try:
             source = data or make_data(scratch / "data", stories)
-            index, _ = pack(source, scratch / "shards")
-        except ValueError as error:
+            index, drops = pack(source, scratch / "shards")
+            if not index.shards:
+                reasons = ", ".join(f"{count} {reason}" for reason, count in drops.counts().items()) or "it has none"
+                raise ValueError(
+                    f"no story of {source} can be packed ({reasons}); python -m data_tools.check says more"
+                )
+            figures = measure([*step_systems(source, scratch / "out"), *read_systems(scratch / "shards")], rounds)
+        except (ValueError, StepError) as error:
             raise typer.BadParameter(str(error)) from None
-        figures = measure([*step_systems(source, scratch / "out"), *read_systems(scratch / "shards")], rounds)
     reading = {figure.name: figure.median for figure in figures if figure.group == "reading"}
     table = Table("", "median", "least", "greatest", "", "of webdataset", box=None)
     for one in figures:

@@ -16,10 +16,10 @@ from torch import Tensor
 from seedstory.detokenizers.detokenizer import Detokenizer
 from seedstory.modeling.story_model import StoryModel
 from training.backend import Backend
-from training.detokenizer import SDXL_HELDOUT, DrawingConfig, FeaturesStage
+from training.detokenizer import SDXL_HELDOUT, DrawingConfig, FeaturesStage, need
 from training.loop import run_stage
 from training.mllm import Drops, Stories, StoryConfigOfRun, show_own, story_batch
-from training.pages import PagePictures
+from training.pages import PagePictures, noise_of, shared
 
 
 @dataclass(kw_only=True)
@@ -36,23 +36,25 @@ class AdaptConfig(DrawingConfig, StoryConfigOfRun):
 
 
 @torch.no_grad()
-def regress_features(model: StoryModel, stories: Stories, backend: Backend) -> tuple[Tensor, Tensor]:
+def regress_features(model: StoryModel, stories: Stories, backend: Backend, seed: int) -> Tensor:
     """Features that the model regresses for the stories' pages when it sees its own earlier pages.
 
     Returns:
-        Features of the vision tower and of the model, both [N, F, D] in the order of the pages, bf16.
+        [N, F, D] in the order of the pages, bf16. A flow draws each page from noise of its own, as in generation.
     """
     model.eval()
-    tower, own = [], []
-    for row in range(len(stories)):
+
+    def regress(row: int) -> Tensor:
         batch = story_batch(model.layout, stories, [row], [Drops(list(range(len(stories.records[row].captions))))])
+        if model.config.feature_head == "flow":
+            shape, pages = stories.features.shape[1:], range(*stories.starts[row : row + 2])
+            batch["feature_noise"] = torch.stack([torch.randn(shape, generator=noise_of(seed, page)) for page in pages])
         batch = {name: tensor.to(backend.device) for name, tensor in batch.items()}
         with backend.autocast():
-            batch = show_own(model, batch)
-            features = model(**{**batch, "labels": None}).features
-        tower.append(batch["target_features"].to(torch.bfloat16).cpu())
-        own.append(features.to(torch.bfloat16).cpu())
-    return torch.cat(tower), torch.cat(own)
+            shown = show_own(model, batch)
+            return model(**{**shown, "labels": None, "target_features": None}).features.to(torch.bfloat16).cpu()
+
+    return torch.cat(shared(regress, range(len(stories)), backend))
 
 
 class AdaptStage(FeaturesStage):
@@ -61,16 +63,17 @@ class AdaptStage(FeaturesStage):
     name = "adapt"
 
     def __init__(self, config: AdaptConfig, backend: Backend) -> None:
+        need(config.stage1, ("vision_tower", "detokenizer"), "detokenizer", "stage1")
         model = StoryModel.from_pretrained(config.story_model, base_model=config.base_lm).to(backend.device)
         stories = Stories(config, config.split, backend, limit=config.stories)
         heldout = Stories(config, config.heldout, backend, limit=8)
-        tower, own = regress_features(model, stories, backend)
-        _, heldout_own = regress_features(model, heldout, backend)
+        # Another seed than that of the samples, whose noise would be like that of the page of the same number.
+        own, heldout_own = (regress_features(model, some, backend, config.seed + 1) for some in (stories, heldout))
         del model
         detokenizer = Detokenizer.from_pretrained(Path(config.stage1) / "detokenizer").to(backend.device)
         super().__init__(config, detokenizer)
         self.to(memory_format=torch.channels_last)
-        self.tower_features, self.own_features = tower, own
+        self.tower_features, self.own_features = stories.features, own
         size = detokenizer.image_size
         pictures = PagePictures(
             config.data, config.split, size, head_weight=config.head_weight, limit=len(own), keep=False

@@ -27,7 +27,7 @@ from training.backend import Backend
 from training.config import RunConfig
 from training.features import page_features
 from training.loop import Stage, run_stage
-from training.pages import PagePictures, ShuffledRows, noise_of
+from training.pages import PagePictures, ShuffledRows, noise_of, shared
 from training.recorder import Recorder
 
 Form = Literal["mini", "sdxl"]
@@ -204,12 +204,15 @@ def encode_pages(
     autoencoder: PictureAutoencoder | KLAutoencoder, pictures: PagePictures, backend: Backend
 ) -> tuple[Tensor, Tensor]:
     """Unscaled latents [N, Z, h, w] of all pictures, bf16, and weights of their regions [N, h, w]."""
-    latents, regions = [], []
-    for rows in torch.arange(len(pictures)).split(max(1, PIXELS // pictures.size**2)):
+
+    def encode(rows: Tensor) -> tuple[Tensor, Tensor]:
         pixels, weights = pictures.batch(rows)
         with backend.autocast():
-            latents.append(autoencoder.latents(pixels.to(backend.device)).to(torch.bfloat16).cpu())
-        regions.append(F.adaptive_avg_pool2d(weights[:, None], latents[-1].shape[-2:])[:, 0])
+            latents = autoencoder.latents(pixels.to(backend.device)).to(torch.bfloat16).cpu()
+        return latents, F.adaptive_avg_pool2d(weights[:, None], latents.shape[-2:])[:, 0]
+
+    batches = torch.arange(len(pictures)).split(max(1, PIXELS // pictures.size**2))
+    latents, regions = zip(*shared(encode, batches, backend), strict=True)
     return torch.cat(latents), torch.cat(regions)
 
 
@@ -282,6 +285,17 @@ class SdxlStage(FeaturesStage):
         super().export(folder)
 
 
+def need(folder: str | Path, names: Sequence[str], stage: str, setting: str) -> None:
+    """See that an earlier stage has left what this one reads, be it hours after its first step.
+
+    Raises:
+        ValueError: something is missing.
+    """
+    for name in names:
+        if not (Path(folder) / name).exists():
+            raise ValueError(f"{folder} has no {name}: run python -m training.{stage} first, or set {setting} anew")
+
+
 def form_of(folder: Path, form: Form) -> Detokenizer:
     """Load a de-tokenizer that must be of a form."""
     detokenizer = Detokenizer.from_pretrained(folder)
@@ -307,7 +321,9 @@ class DetokenizerStage(DrawingStage):
 
     def __init__(self, config: DetokenizerConfig, backend: Backend) -> None:
         autoencoder = PictureAutoencoder.from_pretrained(config.autoencoder).to(backend.device)
-        pictures = PagePictures(config.data, config.split, head_weight=config.head_weight, limit=config.limit)
+        pictures = PagePictures(
+            config.data, config.split, head_weight=config.head_weight, limit=config.limit, keep=False
+        )
         if config.init:
             tower = VisionTower.from_pretrained(Path(config.init) / "vision_tower")
             detokenizer = form_of(Path(config.init) / "detokenizer", "mini")

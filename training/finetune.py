@@ -288,7 +288,8 @@ def show(config: FinetuneConfig, models: dict[str, Path]) -> None:
             torch.arange(stories.starts[-1])
         )
         story_model = StoryModel.from_pretrained(folder / "story_model", base_model=part.base_lm).to(backend.device)
-        features = dict(zip(("rebuilt", "told"), regress_features(story_model, stories, backend), strict=True))
+        told = regress_features(story_model, stories, backend, part.seed + 1)
+        features = {"rebuilt": stories.features[: len(told)], "told": told}
         del story_model
         detokenizer = Detokenizer.from_pretrained(folder / "detokenizer").to(backend.device)
         rows = rows or [pixels[:SHOWN] / 2 + 0.5]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -12,6 +13,9 @@ from torch import Tensor
 
 from seedstory.picture import STORED, read_picture, square
 from seedstory.storystream import read_jsonl
+from training.backend import Backend
+
+T = TypeVar("T")
 
 WEIGHT_SCALE = 4
 
@@ -96,7 +100,7 @@ class ShuffledRows:
 
     def __init__(self, count: int, seed: int) -> None:
         self.count, self.seed = count, seed
-        self._orders: dict[int, Tensor] = {}
+        self._last: tuple[int, Tensor] | None = None
 
     def take(self, start: int, length: int) -> list[int]:
         """The stream's rows from `start` on; any part, in any order of asking."""
@@ -107,13 +111,23 @@ class ShuffledRows:
         return rows
 
     def _order(self, epoch: int) -> Tensor:
-        if epoch not in self._orders:
-            self._orders = {
-                epoch: torch.randperm(self.count, generator=torch.Generator().manual_seed(self.seed * 100_003 + epoch))
-            }
-        return self._orders[epoch]
+        last = self._last  # read once: another thread may ask for another epoch meanwhile
+        if last is None or last[0] != epoch:
+            generator = torch.Generator().manual_seed(self.seed * 100_003 + epoch)
+            last = self._last = epoch, torch.randperm(self.count, generator=generator)
+        return last[1]
 
 
 def noise_of(seed: int, number: int) -> torch.Generator:
     """The random numbers of one sample of a run, whatever batch or process it falls into."""
     return torch.Generator().manual_seed((seed + 1) * 0x9E3779B1 + number)
+
+
+def shared(compute: Callable[[Any], T], items: Sequence[Any], backend: Backend) -> list[T]:
+    """What `compute` makes of each item, in order: every process does its share of the work, and all get all of it."""
+    own = [compute(item) for item in items[backend.rank :: backend.processes]]
+    if backend.processes == 1:
+        return own
+    shares: list[Any] = [None] * backend.processes
+    torch.distributed.all_gather_object(shares, own)
+    return [shares[number % backend.processes][number // backend.processes] for number in range(len(items))]

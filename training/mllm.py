@@ -25,7 +25,7 @@ from seedstory.modeling.story_model import StoryModel
 from training.autoencoder import psnr
 from training.backend import Backend
 from training.config import RunConfig
-from training.detokenizer import draw_pictures
+from training.detokenizer import draw_pictures, need
 from training.features import PageFeatures, page_features
 from training.loop import Draw, Stage, run_stage
 from training.pages import ShuffledRows, noise_of
@@ -226,6 +226,7 @@ class MllmStage(Stage):
 
     def __init__(self, config: MllmConfig, backend: Backend) -> None:
         super().__init__()
+        need(config.stage1, ("vision_tower", "detokenizer"), "detokenizer", "stage1")
         self.config = config
         dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
         if config.init:
@@ -253,6 +254,7 @@ class MllmStage(Stage):
         self.loose_rows = ShuffledRows(len(self.loose), config.seed + 1) if self.loose else None
 
     def _start_from_scenes(self, folder: Path) -> None:
+        need(folder, ("scene_codes.safetensors", "output_resampler.safetensors"), "scenes", "scenes")
         self.codes = SceneCodes.load(folder / "scene_codes.safetensors")
         self.words = SceneWords(self.codes, self.model)
         if self.config.init:
@@ -288,21 +290,19 @@ class MllmStage(Stage):
         batch["context_features"] = batch["target_features"] + torch.cat(noise)
         if starts:
             batch |= {"feature_noise": torch.cat(starts), "feature_time": torch.cat(times)}
-        return batch | {"kind": kind}
+        names = ("visual", "cosine", "mse", "code", "words") if self.codes else ("visual", "cosine", "mse")
+        tokens, pictures = int((batch["labels"] != IGNORE).sum()), int(batch["target_mask"].sum())
+        return batch | {"kind": kind, "counts": {"lm": tokens, **dict.fromkeys(names, pictures)}}
 
     def counts(self, batch: dict[str, Any]) -> dict[str, float]:
-        pictures = int(batch["target_mask"].sum())
-        tokens = int((batch["labels"] != IGNORE).sum())
-        counts = {"lm": tokens, "visual": pictures, "cosine": pictures, "mse": pictures}
-        return counts | ({"code": pictures, "words": pictures} if self.codes else {})
+        return batch["counts"]
 
     def forward(self, batch: dict[str, Any], progress: float) -> dict[str, Tensor]:
-        counts = self.counts(batch)
-        scenes = batch.pop("scenes", None)
-        kind = batch.pop("kind", "story")
-        if kind == "own":
-            batch = show_own(self.model, batch)
-        output = self.model(**batch)
+        counts, scenes = batch["counts"], batch.get("scenes")
+        stories = {name: value for name, value in batch.items() if name not in ("counts", "scenes", "kind")}
+        if batch["kind"] == "own":
+            stories = show_own(self.model, stories)
+        output = self.model(**stories)
         means = {
             "lm": output.lm_loss,
             "visual": output.visual_loss,
@@ -364,7 +364,7 @@ def report(
         tokens, pictures = tokens + supervised, pictures + pages
         if words is not None and scenes is not None:
             hidden = output.last_hidden_state[batch["query_mask"].to(backend.device)].unflatten(0, (pages, -1))
-            right, there = words.characters_right(hidden.cpu(), scenes)
+            right, there = words.characters_right(hidden, scenes.to(backend.device))
             named, characters = named + right, characters + there
         if len(shown) < 2:
             shown = [batch["target_features"][batch["target_mask"]][:8], output.features[:8].float().cpu()]

@@ -32,7 +32,7 @@ from seedstory.resampler import OutputResampler
 from seedstory.storystream import read_jsonl
 from training.backend import Backend
 from training.config import RunConfig
-from training.detokenizer import draw_pictures
+from training.detokenizer import draw_pictures, need
 from training.features import page_features
 from training.loop import Stage, run_stage
 from training.pages import ShuffledRows, noise_of
@@ -238,8 +238,9 @@ class SceneWords:
 
     def _logits(self, hidden: Tensor) -> Iterator[Tensor]:
         """Scores of every table's words [P, words], in the order of `TABLES`."""
+        self.rows = {kind: rows.to(hidden.device) for kind, rows in self.rows.items()}  # moved once
         for table in TABLES:
-            yield hidden[:, table.query].float() @ self.rows[table.kind].to(hidden.device).T
+            yield hidden[:, table.query].float() @ self.rows[table.kind].T
 
     def characters_right(self, hidden: Tensor, indices: Tensor) -> tuple[int, int]:
         """How many characters are named with the right species and outfit, and how many there are."""
@@ -311,6 +312,7 @@ class ScenesStage(Stage):
 
     def __init__(self, config: ScenesConfig, backend: Backend) -> None:
         super().__init__()
+        need(config.stage1, ("vision_tower", "detokenizer"), "detokenizer", "stage1")
         self.config = config
         tower = Path(config.stage1) / "vision_tower"
         splits = config.split.split("+")
@@ -320,7 +322,7 @@ class ScenesStage(Stage):
         truths = page_truths(config.data, config.split)
         sizes = StoryConfig(feature_dim=self.features.shape[-1], feature_head=config.feature_head)
         width = sizes.output_resampler_width
-        self.codes = SceneCodes(scene_vocabulary(truths), width)
+        self.codes, self.code_shape = SceneCodes(scene_vocabulary(truths), width), (len(ROLES), width)
         self.resampler = make_output_resampler(sizes, width)
         for part in (self.resampler.to_width, self.resampler.source_norm):  # they read a language model
             part.requires_grad_(False)
@@ -346,7 +348,7 @@ class ScenesStage(Stage):
         for number, _ in samples:
             generator = noise_of(self.config.seed, number)
             level = self.config.code_noise * torch.rand((), generator=generator)
-            noise.append(level * torch.randn(len(ROLES), self.resampler.queries.shape[1], generator=generator))
+            noise.append(level * torch.randn(self.code_shape, generator=generator))
             if self.config.feature_head == "flow":
                 starts.append(torch.randn(self.features.shape[1:], generator=generator))
                 times.append(1 - torch.rand((), generator=generator))

@@ -5,12 +5,11 @@ import json
 import pytest
 import torch
 
-from data_tools.paper_theatre.__main__ import main as make_theatre
 from seedstory.detokenizers.detokenizer import Detokenizer
 from seedstory.modeling.story_model import StoryModel
 from seedstory.modeling.vision_tower import VisionTower
 from seedstory.pipeline import StoryPipeline
-from tests.seedstory.tiny_language import tiny_lm, tiny_tokenizer
+from tests.training.tiny_data import write_base, write_theatre
 from training import scenes
 from training.adapt import AdaptConfig, AdaptStage
 from training.autoencoder import AutoencoderConfig, AutoencoderStage
@@ -23,20 +22,15 @@ from training.scenes import ScenesConfig, ScenesStage
 
 @pytest.fixture(scope="module")
 def theatre(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("theatre")
-    for split, pages in (("train", "150"), ("heldout", "20")):  # enough for every word to occur in training
-        make_theatre(["--out", str(folder), "--split", split, "--stories", "2", "--loose-pages", pages])
-    return folder
+    # Enough loose pages for every word to occur in training.
+    return write_theatre(tmp_path_factory.mktemp("theatre"), stories=2, loose=150)
 
 
 @pytest.fixture(scope="module")
 def trained(theatre, tmp_path_factory):
     """Folder with stage1/, stage2/ and stage3/ after a few steps each."""
     out = tmp_path_factory.mktemp("runs")
-    base = out / "base"
-    tokenizer = tiny_tokenizer()
-    tiny_lm(len(tokenizer)).save_pretrained(base)
-    tokenizer.save_pretrained(base)
+    base = write_base(out / "base")
     common = {"data": str(theatre), "log_every": 1, "save_every": 30, "device": "cpu"}
     pages = common | {"split": "loose-train", "heldout": "loose-heldout", "batch_size": 4}
     stage1, stage2 = str(out / "stage1"), str(out / "stage2")
@@ -69,6 +63,29 @@ def trained(theatre, tmp_path_factory):
         AdaptStage,
     )
     return out
+
+
+def test_a_stage_says_before_its_first_step_what_an_earlier_one_has_left_out(tmp_path):
+    base = str(write_base(tmp_path / "base"))
+    common = {
+        "data": "none",
+        "out": str(tmp_path / "out"),
+        "stage1": str(tmp_path / "one"),
+        "steps": 1,
+        "device": "cpu",
+    }
+    runs = (
+        (ScenesConfig(**common), ScenesStage),
+        (MllmConfig(**common, base_lm=base, scenes=str(tmp_path / "two")), MllmStage),
+        (AdaptConfig(**common, story_model="none"), AdaptStage),
+    )
+    (tmp_path / "one" / "vision_tower").mkdir(parents=True)
+    for config, stage in runs:
+        with pytest.raises(ValueError, match=r"has no detokenizer: run python -m training.detokenizer first, or set"):
+            train(config, stage)
+    (tmp_path / "one" / "detokenizer").mkdir()
+    with pytest.raises(ValueError, match=r"two has no scene_codes.safetensors: run python -m training.scenes first"):
+        train(*runs[1])
 
 
 def test_losses_are_logged_and_fall(trained):

@@ -25,6 +25,7 @@ from seedstory.layout import IGNORE, StoryLayout, collate, countdown, pack_story
 from seedstory.modeling import StoryModel
 from seedstory.modeling.vision_tower import VisionTower
 from training.optimizers import MuonAdamW
+from training.pages import noise_of
 
 
 @dataclass(frozen=True)
@@ -169,6 +170,7 @@ class Trainer:
             labels=labels if scheme.gathered else None,
             context_features=features[batch.is_context.to(self.device)],
             target_features=features[batch.is_target.to(self.device)],
+            **self.noise(batch, features.shape[1:]),
         )
         assert output.visual_loss is not None and output.last_hidden_state is not None
         if scheme.gathered:
@@ -186,6 +188,15 @@ class Trainer:
         pixels = torch.cat([story.pixels for story in stories])[batch.rows].to(self.device)
         with torch.no_grad():
             return self.tower(pixels.float() / 127.5 - 1).float()
+
+    def noise(self, batch: Batch, shape: tuple[int, ...]) -> dict[str, Tensor]:
+        """Where a flow starts and when it is asked: for each learned page the same, however pages are batched."""
+        if self.model.config.feature_head != "flow":
+            return {}
+        generators = [noise_of(0, row) for row in batch.rows[batch.is_target].tolist()]
+        noise = torch.stack([torch.randn(shape, generator=generator) for generator in generators])
+        times = torch.stack([1 - torch.rand((), generator=generator) for generator in generators])
+        return {"feature_noise": noise.to(self.device), "feature_time": times.to(self.device)}
 
     def step(self, scheme: Scheme, stories: Sequence[BenchStory], mixed: bool = True) -> None:
         """Forward, backward and the optimiser's step, in bf16 mixed precision or in the model's own."""

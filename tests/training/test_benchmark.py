@@ -21,10 +21,11 @@ LENGTH = 160
 
 
 @pytest.fixture
-def trainer():
-    """A tiny float32 model."""
+def trainer(request):
+    """A tiny float32 model; a test may choose its feature head."""
     torch.manual_seed(0)
-    return Trainer(tiny_model(), tiny_vision_tower(), LENGTH, torch.device("cpu"))
+    model = tiny_model(feature_head=getattr(request, "param", "regression"))
+    return Trainer(model, tiny_vision_tower(), LENGTH, torch.device("cpu"))
 
 
 @pytest.fixture
@@ -46,6 +47,7 @@ def gradients(trainer, scheme, stories):
     return {name: weight.grad for name, weight in trainer.model.named_parameters() if weight.requires_grad}
 
 
+@pytest.mark.parametrize("trainer", ["regression", "flow"], indirect=True)
 def test_all_schemes_have_the_same_losses(trainer, stories):
     losses = compare_losses(trainer, stories)
     assert losses.keys() == SCHEMES.keys()

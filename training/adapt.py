@@ -20,6 +20,7 @@ from training.detokenizer import SDXL_HELDOUT, DrawingConfig, FeaturesStage, nee
 from training.loop import run_stage
 from training.mllm import Drops, Stories, StoryConfigOfRun, show_own, story_batch
 from training.pages import PagePictures, noise_of, shared
+from training.stories import files_of
 
 
 @dataclass(kw_only=True)
@@ -74,6 +75,8 @@ class AdaptStage(FeaturesStage):
         super().__init__(config, detokenizer)
         self.to(memory_format=torch.channels_last)
         self.tower_features, self.own_features = stories.features, own
+        parts = [Path(config.stage1) / "vision_tower", Path(config.stage1) / "detokenizer", config.story_model]
+        self.sources = [*files_of(config.data, config.split, config.heldout), *parts]
         size = detokenizer.image_size
         pictures = PagePictures(
             config.data, config.split, size, head_weight=config.head_weight, limit=len(own), keep=False

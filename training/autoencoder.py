@@ -20,6 +20,7 @@ from training.config import RunConfig
 from training.loop import Stage, run_stage
 from training.pages import WEIGHT_SCALE, PagePictures, ShuffledRows, noise_of
 from training.recorder import Recorder
+from training.stories import files_of
 
 
 @dataclass(kw_only=True)
@@ -82,6 +83,7 @@ class AutoencoderStage(Stage):
         self.pictures = PagePictures(config.data, config.split, head_weight=config.head_weight, limit=config.limit)
         self.heldout = PagePictures(config.data, config.heldout, limit=256)
         self.rows = ShuffledRows(len(self.pictures), config.seed)
+        self.sources = [*files_of(config.data, config.split, config.heldout), *([config.init] if config.init else [])]
 
     def batch(self, samples: Sequence[tuple[int, int]], kind: str) -> dict[str, Any]:
         pixels, weights = self.pictures.batch(torch.tensor([row for _, row in samples]))

@@ -29,6 +29,7 @@ from training.features import page_features
 from training.loop import Stage, run_stage
 from training.pages import PagePictures, ShuffledRows, noise_of, shared
 from training.recorder import Recorder
+from training.stories import files_of
 
 Form = Literal["mini", "sdxl"]
 Parts = Literal["full", "kv", "lora"]
@@ -269,6 +270,9 @@ class SdxlStage(FeaturesStage):
             config.data, config.split, size, head_weight=config.head_weight, limit=config.limit, keep=False
         )
         self.read(pictures, backend)
+        weights = Path(config.init) / "detokenizer" if config.init else Path(config.sdxl)
+        self.sources = [*files_of(config.data, config.split, config.heldout), config.tower]
+        self.sources += [weights] if weights.is_dir() else []  # SDXL may be of the Hub
         self.features = tower_features(config, config.split, len(pictures), backend)
         heldout = PagePictures(config.data, config.heldout, size, limit=most, keep=False)
         self.heldout_pages, _ = heldout.batch(torch.arange(len(heldout)))
@@ -341,6 +345,8 @@ class DetokenizerStage(DrawingStage):
         self.tower = tower
         self.to(memory_format=torch.channels_last)
         self.read(pictures, backend)
+        self.sources = [*files_of(config.data, config.split, config.heldout), config.autoencoder]
+        self.sources += [Path(config.init) / part for part in ("vision_tower", "detokenizer") if config.init]
         self.heldout = PagePictures(config.data, config.heldout, limit=config.heldout_limit or 128)
 
     def batch(self, samples: Sequence[tuple[int, int]], kind: str) -> dict[str, Any]:

@@ -30,8 +30,8 @@ from training.features import PageFeatures, page_features
 from training.loop import Draw, Stage, run_stage
 from training.pages import ShuffledRows, noise_of
 from training.recorder import Recorder
-from training.scenes import SceneCodes, SceneWords, start_drawing
-from training.stories import open_stories
+from training.scenes import WRITTEN, SceneCodes, SceneWords, start_drawing
+from training.stories import files_of, open_stories
 
 LOOSE_PER_STORY = 10
 
@@ -250,11 +250,14 @@ class MllmStage(Stage):
         self.stories = Stories(config, config.split, backend, self.codes, config.stories)
         self.loose = Stories(config, config.loose_split, backend, self.codes) if config.loose_split else None
         self.heldout = Stories(config, config.heldout, backend, self.codes, limit=16)
+        self.sources = files_of(config.data, config.split, config.loose_split, config.heldout)
+        self.sources += [Path(config.stage1) / "vision_tower", *([config.init] if config.init else [])]
+        self.sources += [Path(config.scenes) / name for name in WRITTEN if config.scenes]
         self.rows = ShuffledRows(len(self.stories), config.seed)
         self.loose_rows = ShuffledRows(len(self.loose), config.seed + 1) if self.loose else None
 
     def _start_from_scenes(self, folder: Path) -> None:
-        need(folder, ("scene_codes.safetensors", "output_resampler.safetensors"), "scenes", "scenes")
+        need(folder, WRITTEN, "scenes", "scenes")
         self.codes = SceneCodes.load(folder / "scene_codes.safetensors")
         self.words = SceneWords(self.codes, self.model)
         if self.config.init:

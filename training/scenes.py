@@ -37,6 +37,7 @@ from training.features import page_features
 from training.loop import Stage, run_stage
 from training.pages import ShuffledRows, noise_of
 from training.recorder import Recorder
+from training.stories import files_of
 
 ACTORS = ("first", "second", "third")  # in the order of the record's `actors`, from left to right
 PROPS = ("first prop", "second prop")
@@ -46,6 +47,7 @@ ROLES = (
     *(("page", word) for word in ("place", "time", *PROPS)),
 )
 NOTHING = "nothing"
+WRITTEN = ("scene_codes.safetensors", "output_resampler.safetensors")
 _LOOK = ("species", "outfit")
 # A page of two places is cut after its first actor or after the second: with the actors, that says who is where.
 SPLIT = {1: "split one", 2: "split two"}
@@ -315,20 +317,21 @@ class ScenesStage(Stage):
         need(config.stage1, ("vision_tower", "detokenizer"), "detokenizer", "stage1")
         self.config = config
         tower = Path(config.stage1) / "vision_tower"
+        self.sources = [*files_of(config.data, config.split, config.heldout), tower]
+        self.sources += [Path(config.init) / name for name in WRITTEN if config.init]
         splits = config.split.split("+")
         with backend.main_first():
             self.features = torch.cat([page_features(config.data, name, tower, backend.device)[:] for name in splits])
             self.heldout = page_features(config.data, config.heldout, tower, backend.device)[:].float()
-        truths = page_truths(config.data, config.split)
+        truths, heldout = (page_truths(config.data, split) for split in (config.split, config.heldout))
         sizes = StoryConfig(feature_dim=self.features.shape[-1], feature_head=config.feature_head)
         width = sizes.output_resampler_width
         self.codes, self.code_shape = SceneCodes(scene_vocabulary(truths), width), (len(ROLES), width)
         self.resampler = make_output_resampler(sizes, width)
         for part in (self.resampler.to_width, self.resampler.source_norm):  # they read a language model
             part.requires_grad_(False)
-        self.indices = torch.tensor([self.codes.indices(truth) for truth in truths])
-        self.heldout_indices = torch.tensor(
-            [self.codes.indices(truth) for truth in page_truths(config.data, config.heldout)]
+        self.indices, self.heldout_indices = (
+            torch.tensor([self.codes.indices(truth) for truth in some]) for some in (truths, heldout)
         )
         if config.init:
             self._go_on(Path(config.init))
@@ -365,12 +368,11 @@ class ScenesStage(Stage):
         gathered = self.resampler.gather(self.codes(batch["indices"]) + batch["noise"])
         features, start = batch["features"], batch.get("feature_noise")
         drawn = self.resampler.finish(gathered, start).float()
-        pictures = len(drawn)
         distance = 1 - F.cosine_similarity(drawn, features, dim=-1)
-        losses = {"cosine": pictures * distance.mean(), "mse": pictures * F.mse_loss(drawn, features)}
+        losses = {"cosine": distance.mean(), "mse": F.mse_loss(drawn, features)}
         if isinstance(self.resampler, FlowResampler):
-            losses["flow"] = pictures * self.resampler.flow_loss(gathered, features, start, batch["feature_time"])
-        return losses
+            losses["flow"] = self.resampler.flow_loss(gathered, features, start, batch["feature_time"])
+        return {name: len(drawn) * loss for name, loss in losses.items()}
 
     def weights(self, kind: str, progress: float) -> dict[str, float]:
         return {"flow": 1.0} if self.config.feature_head == "flow" else {"cosine": 1.0, "mse": 1.0}
@@ -381,8 +383,7 @@ class ScenesStage(Stage):
             with backend.autocast():
                 parts.append(self.resampler.draw(self.codes(indices.to(backend.device))).float().cpu())
         drawn = torch.cat(parts)
-        cosine = F.cosine_similarity(drawn, self.heldout, dim=-1).mean().item()
-        recorder.write(step, heldout_cosine=cosine)
+        recorder.write(step, heldout_cosine=F.cosine_similarity(drawn, self.heldout, dim=-1).mean().item())
         detokenizer = Detokenizer.from_pretrained(Path(self.config.stage1) / "detokenizer").to(backend.device)
         with backend.autocast():
             rows = [draw_pictures(detokenizer, f[:8].to(backend.device)) for f in (self.heldout, drawn)]

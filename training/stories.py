@@ -62,6 +62,13 @@ def open_stories(data: str | Path, split: str) -> FolderReader | ShardReader:
     raise ValueError(f"{data} holds neither {split}.jsonl nor packed shards ({INDEX}): give the folder of a data set")
 
 
+def files_of(data: str | Path, *splits: str | None) -> list[Path]:
+    """The files that say which stories are in the splits (several are joined by "+", None has none)."""
+    names = [name for split in splits if split for name in split.split("+")]
+    found = [Path(data) / f"{name}.jsonl" for name in names]
+    return sorted({path if path.is_file() else Path(data) / INDEX for path in found})
+
+
 def fingerprint(stories: FolderReader | ShardReader) -> dict[str, str]:
     """SHA-256 of what tells these stories from others, without reading a picture.
 

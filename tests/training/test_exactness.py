@@ -82,7 +82,8 @@ def whole(parts, tmp_path_factory):
             out = tmp_path_factory.mktemp(name)
             config, stage, _ = RUNS[name]
             torch.manual_seed(0)
-            train(config(out=str(out), **settings_of(name, parts)), stage)
+            sources = train(config(out=str(out), **settings_of(name, parts)), stage).sources
+            assert {Path(source).exists() for source in sources} == {True}
             made[name] = out
         return made[name]
 

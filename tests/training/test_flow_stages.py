@@ -1,5 +1,7 @@
 """The flow head goes through stages 2a and 2: learned, cut into micro-batches, gone on with, exported."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 
@@ -24,6 +26,18 @@ def run(parts, out, kind, stage, **settings):
     return train(kind(**common, **({"feature_head": "flow"} | settings)), stage)
 
 
+def assert_same_batches_in_threads(stage):
+    """Batches are functions of their samples alone, also when the loop asks for several at once."""
+    draws = [stage.draw(step, progress=step / 24) for step in range(24)]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda step: stage.batch(stage.draw(step, step / 24).samples, "story"), range(24)))
+    for batch, draw in zip(found, draws, strict=True):
+        expected = stage.batch(draw.samples, "story")
+        assert batch.keys() == expected.keys() and batch["counts"] == expected["counts"]
+        tensors = (name for name, value in expected.items() if isinstance(value, torch.Tensor))
+        assert all(torch.equal(batch[name], expected[name]) for name in tensors)
+
+
 def test_stages_2a_and_2_train_a_flow_whose_steps_may_be_cut(parts):
     run(parts, "scenes", ScenesConfig, ScenesStage, split="train", heldout="train")
     assert len(losses(parts / "scenes", "flow")) == len(losses(parts / "scenes", "cosine")) == 4
@@ -36,6 +50,7 @@ def test_stages_2a_and_2_train_a_flow_whose_steps_may_be_cut(parts):
         assert found and found == pytest.approx(losses(parts / "whole", key), abs=1e-4)
     for name, weight in whole.model.output_resampler.state_dict().items():
         torch.testing.assert_close(cut.model.output_resampler.state_dict()[name], weight, atol=1e-4, rtol=1e-3)
+    assert_same_batches_in_threads(whole)
     config = StoryModel.from_pretrained(parts / "whole" / "story_model", base_model=parts / "base").config
     assert config.feature_head == "flow"
     with pytest.raises(ValueError, match="stage 2a trained another output resampler"):

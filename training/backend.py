@@ -11,6 +11,7 @@ import os
 import socket
 from collections.abc import Iterator
 from datetime import timedelta
+from typing import Any
 
 import numpy as np
 import torch
@@ -131,15 +132,21 @@ class Backend:
         between = isinstance(self.wrapped, DistributedDataParallel) and not last
         return self.wrapped.no_sync() if between else contextlib.nullcontext()
 
-    def step(self, factor: float) -> float | None:
+    def step(self, factor: float, figures: Tensor) -> tuple[float | None, list[float]]:
         """Take an optimiser step with learning rates times `factor`.
 
         To AdamW a weight that the step's loss does not depend on has a gradient of zero, as ZeRO's flat partitions
         know no other. Muon leaves it alone: any rest of momentum, made orthogonal, would be a whole step.
 
+        Args:
+            factor: of the learning rates.
+            figures: what this process found of the step [N], to come to the CPU in the same transfer as the norm.
+
         Returns:
-            The gradient's norm before it was clipped; None if it was not finite and nothing was changed.
+            The gradient's norm before it was clipped (None if it was not finite and nothing was changed), and the
+            figures summed over all processes.
         """
+        figures = self._summed(figures.double())
         for group in self.optimizer.param_groups:
             group["lr"] = group["initial_lr"] * factor
         if self.zero:
@@ -148,10 +155,11 @@ class Backend:
                 # DeepSpeed 0.19 keeps the gradient of a step for weights that have none in the next.
                 self.wrapped.optimizer.grad_partitions_flat_buffer.zero_()
             overflow = self.wrapped.optimizer.overflow
-            return None if overflow else float(self.wrapped.get_global_grad_norm() or 0.0)
+            return None if overflow else float(self.wrapped.get_global_grad_norm() or 0.0), figures.tolist()
         weights = list(self.trained.values())
         largest = self.config.max_grad_norm or float("inf")
-        norm = float(nn.utils.clip_grad_norm_(weights, largest, error_if_nonfinite=False))
+        measured = nn.utils.clip_grad_norm_(weights, largest, error_if_nonfinite=False)
+        norm, *totals = torch.cat([measured.detach().double().reshape(1), figures]).tolist()
         finite = np.isfinite(norm)
         if finite:
             if self.config.optimizer == "adamw":
@@ -159,13 +167,50 @@ class Backend:
                     weight.grad = torch.zeros_like(weight) if weight.grad is None else weight.grad
             self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        return norm if finite else None
+        return norm if finite else None, totals
 
     def total(self, values: list[float]) -> list[float]:
         """Each value summed over all processes."""
         if self.processes == 1:
             return values
-        return self.accelerator.reduce(torch.tensor(values, dtype=torch.float64, device=self.device)).tolist()
+        return self._summed(torch.tensor(values, dtype=torch.float64, device=self.device)).tolist()
+
+    def _summed(self, values: Tensor) -> Tensor:
+        return self.accelerator.reduce(values) if self.processes > 1 else values
+
+    def gathered(self, value: Any) -> list[Any]:
+        """What each process has for `value`, by rank; all of them have to ask."""
+        values = [value]
+        if self.processes > 1:
+            values = [None] * self.processes
+            torch.distributed.all_gather_object(values, value)
+        return values
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """Inside, where processes do not talk, the fault of one is a fault of all, so that nobody waits for it."""
+        fault: Exception | None = None
+        try:
+            yield
+        except (ValueError, OSError) as error:
+            fault = error
+        faults = [text for text in self.gathered(fault and str(fault)) if text is not None]
+        if faults:
+            raise fault or ValueError(faults[0])
+
+    def pinned(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """A batch in memory from which a GPU can copy while it computes."""
+        if self.device.type != "cuda":
+            return batch
+        with torch.cuda.device(self.device):
+            return {name: value.pin_memory() if isinstance(value, Tensor) else value for name, value in batch.items()}
+
+    def on_device(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """A batch where the stage is."""
+        return {
+            name: value.to(self.device, non_blocking=True) if isinstance(value, Tensor) else value
+            for name, value in batch.items()
+        }
 
     @contextlib.contextmanager
     def whole_weights(self) -> Iterator[None]:
@@ -283,11 +328,7 @@ class Backend:
                 state["step"] = step.clone()
 
     def _all_random_states(self) -> dict[str, dict[str, Tensor]]:
-        states = [_random_state()]
-        if self.processes > 1:
-            states = [None] * self.processes
-            torch.distributed.all_gather_object(states, _random_state())
-        return {f"random-{rank}": state for rank, state in enumerate(states)}
+        return {f"random-{rank}": state for rank, state in enumerate(self.gathered(_random_state()))}
 
     def close(self) -> None:
         """Leave the group of processes, after a run that ended well; after a fault nobody waits for the others."""

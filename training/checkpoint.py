@@ -5,23 +5,29 @@
         *.safetensors          tensors by group: weights, optimiser, average, random number generators
         manifest.json          size and sha256 of every other file, written last
 
-A process killed at any moment, or a full disk, leaves the checkpoints before it as they were.
+A process killed at any moment, or a full disk, leaves the checkpoints before it as they were. What a stage exports is
+put in place in the same way, and a lock on `OUT` keeps a second run of the stage out.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 _MANIFEST, _STATE = "manifest.json", "state.json"
+_EVALUATED = "evaluated"
 
 
 @dataclass
@@ -31,10 +37,14 @@ class Checkpoint:
     Attributes:
         state: plain values; `state["step"]` counts finished steps.
         tensors: by group and name.
+        folder: where it was read.
+        evaluated: whether the evaluation that follows it was finished.
     """
 
     state: dict
     tensors: dict[str, dict[str, Tensor]]
+    folder: Path | None = None
+    evaluated: bool = False
 
 
 class CheckpointError(ValueError):
@@ -108,6 +118,11 @@ class Checkpoints:
                 faults.append(str(error))
         return None, faults
 
+    def mark_evaluated(self, step: int) -> None:
+        """Note that the evaluation after `step` steps is done, if there is a checkpoint of them."""
+        if self.path(step).is_dir():
+            (self.path(step) / _EVALUATED).touch()
+
     def clear(self) -> None:
         """Remove all checkpoints, for a run that begins anew."""
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -134,7 +149,66 @@ def read_checkpoint(folder: str | Path) -> Checkpoint:
         tensors = {Path(name).stem: load_file(folder / name) for name in files if name.endswith(".safetensors")}
     except (OSError, KeyError, json.JSONDecodeError, SafetensorError) as error:
         raise CheckpointError(f"{folder} is no whole checkpoint: {error}") from error
-    return Checkpoint(state, tensors)
+    return Checkpoint(state, tensors, folder, (folder / _EVALUATED).exists())
+
+
+@contextmanager
+def claimed(path: Path) -> Iterator[None]:
+    """Inside, this process holds a lock, which goes with it however it ends.
+
+    Raises:
+        ValueError: if another process holds it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        try:
+            _lock(file)
+        except OSError as error:  # any other says that this file system has no locks
+            if error.errno in (errno.EACCES, errno.EAGAIN, errno.EDEADLK):
+                raise ValueError(
+                    f"another run of this stage holds {path}: wait until it ends, or choose another `out`"
+                ) from None
+        yield
+
+
+def _lock(file: IO) -> None:
+    if os.name == "nt":
+        import msvcrt
+
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+    else:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def put_in_place(source: Path, target: Path) -> None:
+    """Move what is in `source`, a folder beside or in `target`, there: each entry whole, instead of the one before."""
+    entries = sorted(source.iterdir())
+    for path in source.rglob("*"):
+        if path.is_file():
+            _sync(path)
+    before = source / ".before"
+    before.mkdir()
+    for entry in entries:
+        place = target / entry.name
+        if place.is_dir():
+            place.rename(before / entry.name)
+        entry.replace(place)
+    _sync_folder(target)
+    shutil.rmtree(source)
+
+
+def digest_of(path: str | Path) -> str:
+    """SHA-256 of a file, or of the settings and weights (JSON and safetensors) in a folder."""
+    path = Path(path)
+    if not path.is_dir():
+        return str(_digest(path)["sha256"])
+    digest = hashlib.sha256()
+    for part in sorted(path.rglob("*")):
+        if part.suffix in (".json", ".safetensors"):
+            digest.update(f"{part.relative_to(path).as_posix()} {_digest(part)['sha256']}\n".encode())
+    return digest.hexdigest()
 
 
 def _digest(path: Path) -> dict[str, object]:
@@ -144,9 +218,13 @@ def _digest(path: Path) -> dict[str, object]:
 
 def _seal(path: Path) -> dict[str, object]:
     """Bring a file to disk; its size and checksum."""
+    _sync(path)
+    return _digest(path)
+
+
+def _sync(path: Path) -> None:
     with path.open("rb") as file:
         os.fsync(file.fileno())
-    return _digest(path)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from pathlib import Path
 from typing import Literal, TypeVar, get_args
@@ -104,6 +105,14 @@ class RunConfig:
     def fingerprint(self) -> dict[str, object]:
         """What a run computes: two runs of equal fingerprint and code give the same weights."""
         return {name: value for name, value in dataclasses.asdict(self).items() if name not in _OF_THE_MACHINE}
+
+    def differing(self, before: dict[str, object]) -> str:
+        """What an earlier fingerprint has otherwise, in words; nothing if the two are of the same run."""
+        now = json.loads(json.dumps(self.fingerprint()))
+        # A setting that came to be later had its default then.
+        was = {field.name: field.default for field in dataclasses.fields(self)} | before
+        keys = sorted(key for key in now if was[key] != now[key])
+        return f"{', '.join(keys)}; {keys[0]} was {was[keys[0]]!r}, is {now[keys[0]]!r}" if keys else ""
 
 
 def load_config(path: str | Path, kind: type[T], overrides: list[str] = ()) -> T:

@@ -8,15 +8,16 @@ goes on from a checkpoint repeats the uninterrupted one to the bit.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import os
+import shutil
 import signal
 import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,7 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from training.backend import Backend
-from training.checkpoint import Checkpoint, Checkpoints, read_checkpoint
+from training.checkpoint import Checkpoint, Checkpoints, claimed, digest_of, put_in_place, read_checkpoint
 from training.config import RunConfig, load_config
 from training.optimizers import AveragedWeights, learning_rate
 from training.pages import ShuffledRows
@@ -55,12 +56,14 @@ class Stage(nn.Module):
         adam_names: parts of names of matrices that AdamW trains although Muon is chosen.
         config: of the run.
         rows: the order in which samples are drawn.
+        sources: files, or folders of weights, that a run has to find unchanged when it goes on.
     """
 
     name = "stage"
     adam_names: tuple[str, ...] = ()
     config: RunConfig
     rows: ShuffledRows
+    sources: Sequence[str | Path] = ()
 
     def draw(self, step: int, progress: float) -> Draw:
         """The samples of a step, over all processes; a pure function of the seed and its arguments.
@@ -71,7 +74,7 @@ class Stage(nn.Module):
         return Draw(list(enumerate(self.rows.take(step * size, size), start=step * size)))
 
     def batch(self, samples: Sequence[Any], kind: str) -> dict[str, Any]:
-        """Samples as tensors on the CPU, noise included; a pure function."""
+        """Samples as tensors on the CPU, noise included; a pure function, called from a thread a step ahead."""
         raise NotImplementedError
 
     def counts(self, batch: dict[str, Any]) -> dict[str, float]:
@@ -113,10 +116,24 @@ def fit(stage: Stage, config: RunConfig, backend: Backend) -> Stage:
     """Train a stage, or go on with it, to its last step.
 
     Raises:
-        ValueError: if the checkpoint to go on from is of another run, or too many steps were not finite.
+        ValueError: if the checkpoint to go on from is of another run or other data, another process runs this stage
+            in the same folder, or too many steps were not finite.
         Interrupted: after a signal, or when the configured minutes are over.
     """
-    return _Run(stage, config, backend).go()
+    with ExitStack() as held:
+        with backend.together():
+            if backend.is_main:
+                held.enter_context(claimed(Path(config.out) / "checkpoints" / f".{stage.name}.lock"))
+        return _Run(stage, config, backend).go()
+
+
+@dataclass
+class _Work:
+    """What one process does in a step: micro-batches on the CPU, and what their losses are sums over."""
+
+    kind: str
+    batches: list[dict[str, Any]]
+    counts: dict[str, float]
 
 
 class _Run:
@@ -128,11 +145,13 @@ class _Run:
         self.recorder = Recorder(config, stage.name, backend.is_main)
         self.checkpoints = Checkpoints(Path(config.out) / "checkpoints" / stage.name, config.keep_checkpoints)
         self.step, self.bad_steps = 0, 0
+        self.sources: dict[str, str] = {}  # digests, by path; the first process knows them
+        self.built: Future[_Work]
         self.asked = self.stopping = ""  # by whom to stop; all processes agree on the second one
         self.asked_at = 0.0
 
     def go(self) -> Stage:
-        self._resume()
+        again = self._resume()
         if self.backend.is_main:
             text = json.dumps(vars(self.config), indent=1)
             (self.recorder.folder / f"{self.stage.name}.config.json").write_text(text, "utf-8")
@@ -141,21 +160,10 @@ class _Run:
             self.recorder.say("no step is left to do")
         handlers = self._listen()
         try:
-            self.stage.train()
-            last_step, last_time = self.step, self.recorder.seconds
-            while self.step < self.config.steps and not self.stopping:
-                self._one_step()
-                done = self.step == self.config.steps
-                if self.step % self.config.log_every == 0 or done:
-                    now = self.recorder.seconds
-                    self.recorder.flush(self.step - 1, steps_per_s=(self.step - last_step) / max(now - last_time, 1e-9))
-                    last_step, last_time = self.step, now
-                saves = self.step % self.config.save_every == 0 or done or bool(self.stopping)
-                evaluates = self.step % self.config.eval_every == 0 if self.config.eval_every else saves
-                if saves:
-                    self._save()
-                if evaluates or done:
-                    self._evaluate()
+            if again:
+                self._evaluate()
+            with ThreadPoolExecutor(1, "batches") as self.builder:
+                self._train()
         finally:
             for number, handler in handlers.items():
                 signal.signal(number, handler)
@@ -168,40 +176,72 @@ class _Run:
             )
         return self.stage
 
+    def _train(self) -> None:
+        self.stage.train()
+        if self.step < self.config.steps:
+            self.built = self.builder.submit(self._build, self.step)
+        last_step, last_time = self.step, self.recorder.seconds
+        while self.step < self.config.steps and not self.stopping:
+            self._one_step()
+            done = self.step == self.config.steps
+            if self.step % self.config.log_every == 0 or done:
+                now = self.recorder.seconds
+                self.recorder.flush(self.step - 1, (self.step - last_step) / max(now - last_time, 1e-9))
+                last_step, last_time = self.step, now
+            saves = self.step % self.config.save_every == 0 or done or bool(self.stopping)
+            evaluates = self._evaluates(saves)
+            if saves or evaluates:
+                wait([self.built])  # a stage's tokeniser is not for two threads at once
+            if saves:
+                self._save()
+            if evaluates:
+                self._evaluate()
+
+    def _evaluates(self, saves: bool) -> bool:
+        """Whether an evaluation follows the steps that are done, after which a checkpoint is written or not."""
+        every = self.config.eval_every
+        return self.step == self.config.steps or (self.step % every == 0 if every else saves)
+
+    def _build(self, step: int) -> _Work:
+        """This process's part of a step."""
+        backend = self.backend
+        draw = self.stage.draw(step, step / self.config.steps)
+        parts = _parts(draw.samples, backend.processes * backend.accumulation)
+        batches = [self.stage.batch(part, draw.kind) for part in parts[backend.rank :: backend.processes]]
+        counts: dict[str, float] = defaultdict(float)
+        for batch in batches:
+            for name, count in self.stage.counts(batch).items():
+                counts[name] += float(count)
+        return _Work(draw.kind, [backend.pinned(batch) for batch in batches], counts)
+
     def _one_step(self) -> None:
         """One optimiser step over all micro-batches and processes."""
         backend, progress = self.backend, self.step / self.config.steps
-        draw = self.stage.draw(self.step, progress)
-        parts = _parts(draw.samples, backend.processes * backend.accumulation)
-        own = parts[backend.rank :: backend.processes]
-        batches = [self.stage.batch(part, draw.kind) for part in own]
-        local: dict[str, float] = defaultdict(float)
-        for batch in batches:
-            for name, count in self.stage.counts(batch).items():
-                local[name] += float(count)
-        names = sorted(local)
+        work = self.built.result()
+        if self.step + 1 < self.config.steps:
+            self.built = self.builder.submit(self._build, self.step + 1)
+        names = sorted(work.counts)
         minutes = bool(self.config.max_minutes) and self.recorder.seconds_here > 60 * self.config.max_minutes
-        *totals, signals, times = backend.total([*(local[name] for name in names), bool(self.asked), minutes])
+        *totals, signals, times = backend.total([*(work.counts[name] for name in names), bool(self.asked), minutes])
         counts = dict(zip(names, totals, strict=True))
         if signals or times:
             self.stopping = (self.asked or "by a signal") if signals else _TIME_IS_UP
-        weights = self.stage.weights(draw.kind, progress)
+        weights = self.stage.weights(work.kind, progress)
         sums: dict[str, Tensor] = {}
-        for number, batch in enumerate(batches):
-            last = number == len(batches) - 1
-            losses = backend.forward(_to(batch, backend.device), progress, last)
+        for number, batch in enumerate(work.batches):
+            last = number == len(work.batches) - 1
+            losses = backend.forward(backend.on_device(batch), progress, last)
             for name, loss in losses.items():
                 sums[name] = sums.get(name, 0) + loss.detach().float()
             backend.backward(
                 sum(weight * losses[name].float() / max(counts[name], 1) for name, weight in weights.items()), last
             )
-        norm = backend.step(learning_rate(progress))
+        norm, reduced = backend.step(learning_rate(progress), torch.stack([sums[name] for name in names]))
         self._judge(norm)
         if norm is not None:
             if self.average:
                 self.average.update(self.step)
-            reduced = backend.total([*(float(sums[name]) for name in names)])
-            prefix = f"{draw.kind}_" if draw.kind else ""
+            prefix = f"{work.kind}_" if work.kind else ""
             self.recorder.add(
                 {f"{prefix}{name}": value for name, value in zip(names, reduced, strict=True)} | {"grad_norm": norm},
                 {f"{prefix}{name}": counts[name] for name in names} | {"grad_norm": 1.0},
@@ -223,9 +263,12 @@ class _Run:
 
     def _evaluate(self) -> None:
         self.stage.eval()
-        with torch.no_grad(), self.backend.whole_weights(), self._averaged():
+        drawn = torch.random.fork_rng([self.backend.device] if self.backend.device.type == "cuda" else [])
+        with drawn, torch.no_grad(), self.backend.whole_weights(), self._averaged():
             self.stage.evaluate(self.step - 1, self.recorder, self.backend)
         self.stage.train()
+        if self.backend.is_main:
+            self.checkpoints.mark_evaluated(self.step)
 
     def _averaged(self) -> AbstractContextManager:
         return self.average.applied() if self.average else nullcontext()
@@ -236,60 +279,81 @@ class _Run:
         tensors = self.backend.tensors()
         if self.average:
             tensors["average"] = self.average.average
-        if self.backend.is_main:
-            state = {
-                "step": self.step,
-                "bad_steps": self.bad_steps,
-                "seconds": round(self.recorder.seconds, 1),
-                "config": self.config.fingerprint(),
-            }
-            self.checkpoints.save(Checkpoint(state, tensors))
+        state = {
+            "step": self.step,
+            "bad_steps": self.bad_steps,
+            "seconds": round(self.recorder.seconds, 1),
+            "window": self.recorder.window,
+            "config": self.config.fingerprint(),
+            "sources": self.sources,
+        }
+        with self.backend.together():
+            if self.backend.is_main:
+                self.checkpoints.save(Checkpoint(state, tensors))
         self._export()
 
     def _export(self) -> None:
-        with self.backend.whole_weights(), self._averaged():
+        """Let the stage write beside what it wrote before, then take its place."""
+        aside = self.recorder.folder / f".export-{self.stage.name}"
+        with self.backend.whole_weights(), self._averaged(), self.backend.together():
             if self.backend.is_main:
-                self.stage.export(self.recorder.folder)
+                shutil.rmtree(aside, ignore_errors=True)
+                aside.mkdir()
+                self.stage.export(aside)
+                put_in_place(aside, self.recorder.folder)
 
-    def _resume(self) -> None:
-        checkpoint = self._find()
-        if checkpoint is None:
-            self.recorder.resume(0, 0.0)
-            return
-        now = json.loads(json.dumps(self.config.fingerprint()))
-        # A setting that came to be after the checkpoint had its default then.
-        was = {field.name: field.default for field in dataclasses.fields(self.config)} | checkpoint.state["config"]
-        differing = sorted(key for key in now if was[key] != now[key])
-        if differing:
-            key = differing[0]
-            raise ValueError(
-                f"{self.checkpoints.folder} holds a run with other settings ({', '.join(differing)}; {key} was "
-                f"{was[key]!r}, is {now[key]!r}): choose another `out`, or resume=never to begin anew"
-            )
+    def _resume(self) -> bool:
+        """Go on from the checkpoint that the first process chooses; whether its evaluation is still to be done."""
+        backend, checkpoint = self.backend, None
+        with backend.together():
+            if backend.is_main:
+                self.sources = {str(path): digest_of(path) for path in self.stage.sources}
+                checkpoint = self._find()
+                if checkpoint:
+                    self._check(checkpoint.state)
+        chosen = backend.gathered(checkpoint and (str(checkpoint.folder), checkpoint.evaluated))[0]
+        if chosen is None:
+            self.recorder.resume(0)
+            return False
+        folder, evaluated = chosen
+        with backend.together():
+            checkpoint = checkpoint or read_checkpoint(folder)
+        state = checkpoint.state
         try:
-            self.backend.load_tensors(checkpoint.tensors)
+            backend.load_tensors(checkpoint.tensors)
             if self.average:
                 for name, value in checkpoint.tensors["average"].items():
                     self.average.average[name].copy_(value)
         except KeyError as error:
             raise ValueError(f"the checkpoint lacks {error}") from None
-        self.step, self.bad_steps = checkpoint.state["step"], checkpoint.state["bad_steps"]
-        self.recorder.resume(self.step, checkpoint.state["seconds"])
+        self.step, self.bad_steps = state["step"], state["bad_steps"]
+        again = self._evaluates(saves=True) and not evaluated
+        self.recorder.resume(self.step, state["seconds"], state.get("window"), again)
         self.recorder.say(f"going on after {self.step} of {self.config.steps} steps")
+        return again
 
     def _find(self) -> Checkpoint | None:
         if self.config.resume == "never":
-            if self.backend.is_main:
-                self.checkpoints.clear()
+            self.checkpoints.clear()
             return None
         if self.config.resume != "auto":
             return read_checkpoint(self.config.resume)
-        if self.backend.is_main:
-            self.checkpoints.sweep()
+        self.checkpoints.sweep()
         checkpoint, faults = self.checkpoints.latest()
         for fault in faults:
             self.recorder.say(f"left out: {fault}")
         return checkpoint
+
+    def _check(self, state: dict[str, Any]) -> None:
+        """Refuse the checkpoint of a run with other settings, or of other data."""
+        advice = "choose another `out`, or set resume=never to begin anew"
+        differing = self.config.differing(state["config"])
+        if differing:
+            raise ValueError(f"{self.checkpoints.folder} holds a run with other settings ({differing}): {advice}")
+        known = state.get("sources", {})
+        changed = [path for path, digest in self.sources.items() if known.get(path, digest) != digest]
+        if changed:
+            raise ValueError(f"{', '.join(changed)} changed since {self.checkpoints.folder} was begun: {advice}")
 
     def _listen(self) -> dict[int, Any]:
         """Let Ctrl-C and SIGTERM end the run after the step under way, with a checkpoint."""
@@ -313,13 +377,6 @@ def _parts(samples: Sequence[Any], count: int) -> list[Sequence[Any]]:
         raise ValueError(f"a step of {len(samples)} samples cannot be cut into {count} micro-batches")
     edges = [len(samples) * number // count for number in range(count + 1)]
     return [samples[start:stop] for start, stop in zip(edges, edges[1:], strict=False)]
-
-
-def _to(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
-    return {
-        name: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
-        for name, value in batch.items()
-    }
 
 
 def run_stage(kind: type[T], make: Callable[[T, Backend], Stage], description: str) -> None:

@@ -12,6 +12,8 @@ from PIL import Image
 
 from training.config import RunConfig
 
+_SPEED = "steps_per_s"  # in lines of steps, not in those of evaluations
+
 
 class Recorder:
     """The log of one run. In all processes but the first it writes nothing.
@@ -51,13 +53,34 @@ class Recorder:
         """Time that the run has taken, over all its parts."""
         return self.seconds_before + self.seconds_here
 
-    def resume(self, step: int, seconds: float) -> None:
-        """Go on after `step` finished steps: lines of steps that will be done again are dropped."""
+    @property
+    def window(self) -> dict[str, dict[str, float]]:
+        """What was collected since the last `flush`, as a checkpoint keeps it."""
+        return {"sums": dict(self._sums), "counts": dict(self._counts)}
+
+    def resume(
+        self, step: int, seconds: float = 0.0, window: dict[str, dict[str, float]] | None = None, again: bool = False
+    ) -> None:
+        """Go on after `step` finished steps: lines of what will be done again are dropped.
+
+        Args:
+            step: so many steps are finished.
+            seconds: that the run has taken so far.
+            window: as it was then.
+            again: whether the evaluation after the last of these steps will be done again, too.
+        """
         self.seconds_before = seconds
+        if window:
+            self._sums.update(window["sums"])
+            self._counts.update(window["counts"])
         if not (self.writes and self.path.is_file()):
             return
+
+        def stays(line: dict[str, float]) -> bool:
+            return line["step"] < (step - 1 if again and _SPEED not in line else step)
+
         lines = self.path.read_text("utf-8").splitlines(keepends=True)
-        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] < step]
+        kept = [line for line in lines if line.endswith("\n") and stays(json.loads(line))]
         aside = self.path.with_suffix(".part")
         aside.write_text("".join(kept), "utf-8")
         aside.replace(self.path)
@@ -68,12 +91,12 @@ class Recorder:
             self._sums[key] += value
             self._counts[key] += counts[key]
 
-    def flush(self, step: int, **values: float) -> None:
-        """Write the means of what was collected since the last time, and `values`."""
+    def flush(self, step: int, speed: float) -> None:
+        """Write the means of what was collected since the last time, and the speed in steps per second."""
         means = {key: total / max(self._counts[key], 1e-12) for key, total in self._sums.items()}
         self._sums.clear()
         self._counts.clear()
-        self.write(step, **means, **values)
+        self.write(step, **means, **{_SPEED: speed})
 
     def write(self, step: int, **values: float) -> None:
         """Write one line everywhere at once."""

@@ -24,11 +24,12 @@ class ToyStage(Stage):
 
     name = "toy"
     poisoned: set[int] = set()  # steps whose loss is not finite
+    faulty: set[int] = set()  # steps that the last process cannot take
     idle: set[int] | None = None  # steps that leave `late` out of the loss; None: there is no such part
 
     def __init__(self, config: RunConfig, backend: Backend) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.backend = config, backend
         torch.manual_seed(0)
         self.frozen = nn.Linear(8, 8).requires_grad_(False).bfloat16()
         self.net = nn.Sequential(nn.Linear(8, 16), nn.GELU(), nn.Dropout(config.seed / 100), nn.Linear(16, 4))
@@ -53,6 +54,8 @@ class ToyStage(Stage):
 
     def forward(self, batch, progress):
         x = self.frozen(batch["x"].to(self.frozen.weight.dtype)).to(batch["x"].dtype) + batch["x"]
+        if batch["step"] in self.faulty and self.backend.rank == self.backend.processes - 1:
+            raise ValueError("a fault of one process")
         y = self.net(x)
         if self.late and batch["step"] not in self.idle:
             y = y + self.late(x)

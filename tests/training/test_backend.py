@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from tests.training.test_loop import last_checkpoint, losses, script
@@ -90,8 +91,9 @@ def test_zero_without_a_launcher_needs_nothing_of_the_environment(tmp_path, alon
 
 
 @needs_deepspeed
-def test_offloading_changes_nothing(tmp_path, alone):
-    toy(1, out=tmp_path, zero_stage=2, offload="cpu", micro_batch_size=4)
+@pytest.mark.parametrize(("stage", "processes"), [(1, 1), (2, 2), (3, 2)])
+def test_offloading_changes_nothing(tmp_path, alone, stage, processes):
+    toy(processes, out=tmp_path, zero_stage=stage, offload="cpu", micro_batch_size=4)
     assert_agree(tmp_path, alone)
 
 
@@ -179,4 +181,6 @@ def test_the_story_model_under_zero_is_the_story_model(stories, stage):
     name = "story_model/model.safetensors"
     one, two = load_file(alone / name), load_file(out / name)
     assert one.keys() == two.keys()
-    assert all((one[key].float() - two[key].float()).abs().max() < 1e-2 for key in one)  # stored in bfloat16
+    # Weights that agree to 1e-5 may be stored as neighbours in bfloat16, whose steps are at most 2**-7 of a value.
+    for key in one:
+        torch.testing.assert_close(two[key].float(), one[key].float(), rtol=2**-7, atol=1e-5, msg=key)

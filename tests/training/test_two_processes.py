@@ -41,7 +41,7 @@ def start(folders=(ROOT, ROOT), toy=None, **settings) -> list[subprocess.Popen]:
 def end(processes) -> list[str]:
     """What the processes said, when both have ended."""
     try:
-        return [process.communicate(timeout=90)[0] for process in processes]
+        return [process.communicate(timeout=300)[0] for process in processes]
     finally:
         for process in processes:
             process.kill()

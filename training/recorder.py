@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+import uuid
 from collections import defaultdict
 from pathlib import Path
 
@@ -41,7 +42,21 @@ class Recorder:
                 import wandb
             except ImportError:
                 raise ValueError("wandb_project is set but wandb is not installed: pip install wandb") from None
-            self._wandb = wandb.init(project=config.wandb_project, name=name, dir=self.folder, config=vars(config))
+            self._wandb = wandb.init(
+                project=config.wandb_project,
+                name=name,
+                id=self._wandb_id(),
+                resume="allow",
+                dir=self.folder,
+                config=vars(config),
+            )
+
+    def _wandb_id(self) -> str:
+        """The run's id at Weights & Biases: a run that goes on is the same run there, too."""
+        path = self.folder / f"{self.name}.wandb-id"
+        if not path.is_file():
+            path.write_text(uuid.uuid4().hex[:12], "utf-8")
+        return path.read_text("utf-8")
 
     @property
     def seconds_here(self) -> float:
@@ -118,7 +133,7 @@ class Recorder:
             print(f"{self.name}: {text}", flush=True)
 
     def sheet(self, step: int, rows: list[torch.Tensor]) -> None:
-        """Save rows of pictures [B, 3, H, W] in [0, 1] as one PNG and to TensorBoard."""
+        """Save rows of pictures [B, 3, H, W] in [0, 1] as one PNG, on TensorBoard and at Weights & Biases."""
         if not self.writes:
             return
         grid = torch.cat([torch.cat(list(row.float().cpu().clamp(0, 1)), 2) for row in rows], 1)
@@ -126,7 +141,12 @@ class Recorder:
         array = (grid * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
         folder = self.folder / "samples"
         folder.mkdir(exist_ok=True)
-        Image.fromarray(array).save(folder / f"{self.name}-{step:06d}.png")
+        picture = Image.fromarray(array)
+        picture.save(folder / f"{self.name}-{step:06d}.png")
+        if self._wandb:
+            import wandb
+
+            self._wandb.log({"samples": wandb.Image(picture)}, step=step)
 
     def close(self) -> None:
         """Bring everything to disk."""

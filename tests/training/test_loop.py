@@ -279,7 +279,6 @@ def test_minutes_end_the_run_with_a_checkpoint(tmp_path):
         ({"device": "gpu"}, "device must be one of auto, cpu, cuda"),
         ({"micro_batch_size": -4}, "micro_batch_size must be 0 or more"),
         ({"average": 1.5}, "average must be at least 0 and below 1"),
-        ({"wandb_project": "stories"}, "pip install wandb"),
     ],
 )
 def test_settings_that_cannot_work_are_refused_with_what_to_do(tmp_path, settings, message):

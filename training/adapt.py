@@ -16,8 +16,8 @@ from torch import Tensor
 from seedstory.detokenizers.detokenizer import Detokenizer
 from seedstory.modeling.story_model import StoryModel
 from training.backend import Backend
+from training.command import run_stage
 from training.detokenizer import SDXL_HELDOUT, DrawingConfig, FeaturesStage, need
-from training.loop import run_stage
 from training.mllm import Drops, Stories, StoryConfigOfRun, show_own, story_batch
 from training.pages import PagePictures, noise_of, shared
 from training.stories import files_of

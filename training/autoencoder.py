@@ -16,8 +16,9 @@ from torch import Tensor
 
 from seedstory.detokenizers.autoencoder import PictureAutoencoder
 from training.backend import Backend
+from training.command import run_stage
 from training.config import RunConfig
-from training.loop import Stage, run_stage
+from training.loop import Stage
 from training.pages import WEIGHT_SCALE, PagePictures, ShuffledRows, noise_of
 from training.recorder import Recorder
 from training.stories import files_of

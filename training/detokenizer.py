@@ -24,9 +24,10 @@ from seedstory.modeling.lora import merge_lora
 from seedstory.modeling.vision_tower import VisionTower
 from training.autoencoder import psnr
 from training.backend import Backend
+from training.command import run_stage
 from training.config import RunConfig
 from training.features import page_features
-from training.loop import Stage, run_stage
+from training.loop import Stage
 from training.pages import PagePictures, ShuffledRows, noise_of, shared
 from training.recorder import Recorder
 from training.stories import files_of

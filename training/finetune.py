@@ -16,11 +16,9 @@ out: unless `heldout` names a split, the figures that are called held-out are of
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
 import shutil
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -41,9 +39,9 @@ from training.adapt import AdaptConfig, AdaptStage, regress_features
 from training.assemble import assemble
 from training.autoencoder import AutoencoderConfig, AutoencoderStage, psnr
 from training.backend import Backend
-from training.config import load_config
+from training.command import run_command
 from training.detokenizer import draw_pictures
-from training.loop import Interrupted, train
+from training.loop import train
 from training.mllm import MllmConfig, MllmStage, Stories
 from training.pages import PagePictures
 from training.stories import fingerprint as stories_fingerprint
@@ -305,18 +303,8 @@ def show(config: FinetuneConfig, models: dict[str, Path]) -> None:
 
 
 def main() -> None:
-    """Command line; a fault ends with one line and exit code 2, a run that was stopped with 130."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", required=True, help="YAML file of configs/finetune/")
-    parser.add_argument("overrides", nargs="*", help="key=value, wins over the file")
-    arguments = parser.parse_args()
-    try:
-        finetune(load_config(arguments.config, FinetuneConfig, arguments.overrides))
-    except ValueError as error:
-        parser.error(str(error))
-    except (Interrupted, KeyboardInterrupt) as stopped:
-        print(str(stopped) or "stopped; the same command goes on from the last checkpoint", file=sys.stderr)
-        sys.exit(130)
+    """Command line, as of every stage."""
+    run_command(FinetuneConfig, finetune, __doc__)
 
 
 if __name__ == "__main__":

@@ -7,12 +7,10 @@ goes on from a checkpoint repeats the uninterrupted one to the bit.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import shutil
 import signal
-import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -27,7 +25,7 @@ from torch import Tensor, nn
 
 from training.backend import Backend
 from training.checkpoint import Checkpoint, Checkpoints, claimed, digest_of, put_in_place, read_checkpoint
-from training.config import RunConfig, load_config
+from training.config import RunConfig
 from training.optimizers import AveragedWeights, learning_rate
 from training.pages import ShuffledRows
 from training.recorder import Recorder
@@ -377,25 +375,6 @@ def _parts(samples: Sequence[Any], count: int) -> list[Sequence[Any]]:
         raise ValueError(f"a step of {len(samples)} samples cannot be cut into {count} micro-batches")
     edges = [len(samples) * number // count for number in range(count + 1)]
     return [samples[start:stop] for start, stop in zip(edges, edges[1:], strict=False)]
-
-
-def run_stage(kind: type[T], make: Callable[[T, Backend], Stage], description: str) -> None:
-    """Command line of every stage: `--config FILE key=value ...`.
-
-    A fault ends with one line and exit code 2, a run that was stopped with 130.
-    """
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", required=True, help="YAML file of configs/")
-    parser.add_argument("overrides", nargs="*", help="key=value, wins over the file")
-    arguments = parser.parse_args()
-    try:
-        config = load_config(arguments.config, kind, arguments.overrides)
-        train(config, make)
-    except (ValueError, OSError) as error:
-        parser.error(str(error))
-    except Interrupted as stopped:
-        print(stopped, file=sys.stderr)
-        sys.exit(0 if stopped.on_time else 130)
 
 
 def train(config: T, make: Callable[[T, Backend], Stage]) -> Stage:

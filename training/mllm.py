@@ -24,10 +24,11 @@ from seedstory.layout import IGNORE, StoryLayout, collate, countdown
 from seedstory.modeling.story_model import StoryModel
 from training.autoencoder import psnr
 from training.backend import Backend
+from training.command import run_stage
 from training.config import RunConfig
 from training.detokenizer import draw_pictures, need
 from training.features import PageFeatures, page_features
-from training.loop import Draw, Stage, run_stage
+from training.loop import Draw, Stage
 from training.pages import ShuffledRows, noise_of
 from training.recorder import Recorder
 from training.scenes import WRITTEN, SceneCodes, SceneWords, start_drawing

@@ -31,10 +31,11 @@ from seedstory.modeling.story_model import StoryModel
 from seedstory.resampler import OutputResampler
 from seedstory.storystream import read_jsonl
 from training.backend import Backend
+from training.command import run_stage
 from training.config import RunConfig
 from training.detokenizer import draw_pictures, need
 from training.features import page_features
-from training.loop import Stage, run_stage
+from training.loop import Stage
 from training.pages import ShuffledRows, noise_of
 from training.recorder import Recorder
 from training.stories import files_of

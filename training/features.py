@@ -35,6 +35,7 @@ from rich.progress import Progress
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from training.checkpoint import digest_of
 from training.feature_shards import ENGINES, FeatureWorker, shard_name, written_at_once
 from training.stories import fingerprint, open_stories
 
@@ -179,20 +180,11 @@ def page_features(
 
 def digest_tower(folder: str | Path) -> str:
     """SHA-256 of the vision tower's configuration and weights."""
-    paths = [path for path in sorted(Path(folder).glob("*")) if path.suffix in (".json", ".safetensors")]
-    if not any(path.suffix == ".safetensors" for path in paths):
+    if not any(Path(folder).glob("*.safetensors")):
         raise ValueError(
             f"there is no vision tower at {folder}: give the folder that python -m training.detokenizer wrote"
         )
-    digest = hashlib.sha256()
-    for path in paths:
-        digest.update(f"{path.name} {file_digest(path)}\n".encode())
-    return digest.hexdigest()
-
-
-def file_digest(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return digest_of(folder)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -212,7 +204,7 @@ def write_index(folder: Path, told: dict[str, Any], spans: list[tuple[int, int]]
             raise ValueError(changed(path, str(error))) from None
         if shape[0] != stop - start or pages != f"{start}:{stop}":
             raise ValueError(changed(path, f"it holds {shape[0]} pages, {pages}, instead of {start}:{stop}"))
-        shards.append(known.get(path.name) or Shard(path.name, start, stop, path.stat().st_size, file_digest(path)))
+        shards.append(known.get(path.name) or Shard(path.name, start, stop, path.stat().st_size, digest_of(path)))
     head = {**told, "shape": [spans[-1][1], *shape[1:]], "dtype": "bfloat16"}
     write_json(folder / INDEX, head | {"shards": [dataclasses.asdict(shard) for shard in shards]})
 
@@ -246,7 +238,7 @@ def check_shards(folder: Path, every: bool) -> None:
         path = folder / shard.name
         status = path.stat()
         now[shard.name] = [status.st_size, status.st_mtime_ns]
-        if (every or checked.get(shard.name) != now[shard.name]) and file_digest(path) != shard.sha256:
+        if (every or checked.get(shard.name) != now[shard.name]) and digest_of(path) != shard.sha256:
             raise ValueError(changed(path, "its SHA-256 is another one"))
     if now != checked:
         with contextlib.suppress(OSError):  # a folder that cannot be written is checked each time

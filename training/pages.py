@@ -125,9 +125,5 @@ def noise_of(seed: int, number: int) -> torch.Generator:
 
 def shared(compute: Callable[[Any], T], items: Sequence[Any], backend: Backend) -> list[T]:
     """What `compute` makes of each item, in order: every process does its share of the work, and all get all of it."""
-    own = [compute(item) for item in items[backend.rank :: backend.processes]]
-    if backend.processes == 1:
-        return own
-    shares: list[Any] = [None] * backend.processes
-    torch.distributed.all_gather_object(shares, own)
+    shares = backend.gathered([compute(item) for item in items[backend.rank :: backend.processes]])
     return [shares[number % backend.processes][number // backend.processes] for number in range(len(items))]

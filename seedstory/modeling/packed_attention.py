@@ -83,15 +83,14 @@ def _attention(
     packed_runs: Runs | None = None,
     **kwargs,
 ) -> tuple[torch.Tensor, None]:
-    if packed_runs is not None:
-        scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
-        return flash_attention(query, key, value, packed_runs, scaling, dropout), None
-    if packed_context_length is None:
+    if packed_runs is None and packed_context_length is None:
         if query.shape[2] == 1 and query.device.type == "cpu":
             return _single(query, key, value, attention_mask, scaling), None
         return sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **kwargs)
-    assert attention_mask is not None, "a packed story comes with its mask"
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+    if packed_runs is not None:
+        return flash_attention(query, key, value, packed_runs, scaling, dropout), None
+    assert attention_mask is not None and packed_context_length is not None, "a packed story comes with its mask"
     out = packed_attention(query, key, value, attention_mask, packed_context_length, scaling, dropout)
     return out.contiguous(), None
 

@@ -8,22 +8,9 @@ import pytest
 import torch
 
 from tests.training.test_loop import assert_same_bits, last_checkpoint, losses
-from tests.training.toy_stage import ToyStage, toy_config
+from tests.training.toy_stage import PowerCut, StopsAtEighthStep, ToyStage, toy_config
 from training.checkpoint import claimed
 from training.loop import train
-
-
-class PowerCut(RuntimeError):
-    pass
-
-
-class Stops(ToyStage):
-    """Fails when the eighth step's batch is built."""
-
-    def batch(self, samples, kind):
-        if samples[0][0] // self.config.batch_size == 7:
-            raise PowerCut
-        return super().batch(samples, kind)
 
 
 def lines(folder):
@@ -33,7 +20,7 @@ def lines(folder):
 def test_means_of_a_log_line_are_of_all_its_steps_though_the_run_stopped_between(tmp_path):
     train(toy_config(tmp_path / "whole", log_every=4), ToyStage)
     with pytest.raises(PowerCut):
-        train(toy_config(tmp_path / "halves", log_every=4), Stops)
+        train(toy_config(tmp_path / "halves", log_every=4), StopsAtEighthStep)
     train(toy_config(tmp_path / "halves", log_every=4), ToyStage)
     assert sorted(losses(tmp_path / "whole")) == [3, 7, 9]
     assert losses(tmp_path / "whole") == losses(tmp_path / "halves")
@@ -159,10 +146,10 @@ def test_batches_are_built_a_step_ahead_and_change_nothing(tmp_path):
         assert Watched.events.index(("built", step, False)) < Watched.events.index(("taken", step, True))
 
 
-@pytest.mark.parametrize("stage", [ToyStage, Stops])
+@pytest.mark.parametrize("stage", [ToyStage, StopsAtEighthStep])
 def test_the_thread_that_builds_batches_ends_with_the_run(tmp_path, stage):
     before = threading.active_count()
-    if stage is Stops:
+    if stage is StopsAtEighthStep:
         with pytest.raises(PowerCut):
             train(toy_config(tmp_path, save_every=1, keep_checkpoints=9), stage)
         steps = sorted(path.name for path in (tmp_path / "checkpoints/toy").iterdir())

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.training.toy_stage import ToyStage, toy_config
+from tests.training.toy_stage import PowerCut, StopsAtEighthStep, ToyStage, toy_config
 from training.checkpoint import CheckpointError
 from training.loop import Interrupted, train
 
@@ -64,14 +64,8 @@ SETTINGS = {
 def test_ten_steps_are_five_and_five_more_to_the_bit(tmp_path, settings):
     train(toy_config(tmp_path / "whole", **settings), ToyStage)
 
-    class Stops(ToyStage):
-        def batch(self, samples, kind):
-            if samples[0][0] // self.config.batch_size == 7:
-                raise RuntimeError("the power went")
-            return super().batch(samples, kind)
-
-    with pytest.raises(RuntimeError, match="power"):
-        train(toy_config(tmp_path / "halves", **settings), Stops)
+    with pytest.raises(PowerCut):
+        train(toy_config(tmp_path / "halves", **settings), StopsAtEighthStep)
     torch.manual_seed(12345)
     train(toy_config(tmp_path / "halves", **settings), ToyStage)
     assert_same_bits(tmp_path / "whole", tmp_path / "halves")
@@ -167,14 +161,11 @@ def test_a_future_that_was_given_up_goes_with_the_next_checkpoint(tmp_path):
     folder = tmp_path / "checkpoints" / "toy"
     before = last_checkpoint(tmp_path)["weights"]
 
-    class Stops(ToyStage):
-        def batch(self, samples, kind):
-            if samples[0][0] // self.config.batch_size == 7:
-                raise RuntimeError("the power went")
-            return super().batch(samples, kind)
-
-    with pytest.raises(RuntimeError, match="power"):
-        train(toy_config(tmp_path, save_every=2, keep_checkpoints=9, resume=str(folder / "step-000004")), Stops)
+    with pytest.raises(PowerCut):
+        train(
+            toy_config(tmp_path, save_every=2, keep_checkpoints=9, resume=str(folder / "step-000004")),
+            StopsAtEighthStep,
+        )
     assert sorted(path.name for path in folder.iterdir()) == ["step-000002", "step-000004", "step-000006"]
     train(toy_config(tmp_path, save_every=2, keep_checkpoints=9), ToyStage)
     assert all(torch.equal(before[name], weight) for name, weight in last_checkpoint(tmp_path)["weights"].items())

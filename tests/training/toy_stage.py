@@ -74,6 +74,19 @@ class ToyStage(Stage):
         (folder / "exported.json").write_text(json.dumps({name: w.tolist() for name, w in self.net.named_parameters()}))
 
 
+class PowerCut(RuntimeError):
+    pass
+
+
+class StopsAtEighthStep(ToyStage):
+    """Fails when the eighth step's batch is built."""
+
+    def batch(self, samples, kind):
+        if samples[0][0] // self.config.batch_size == 7:
+            raise PowerCut
+        return super().batch(samples, kind)
+
+
 def toy_config(out, **settings) -> RunConfig:
     """A run of ten steps with a checkpoint every five."""
     defaults = {

@@ -10,6 +10,7 @@ from training.config import load_config
 from training.detokenizer import DetokenizerConfig
 from training.mllm import MllmConfig
 from training.scenes import ScenesConfig
+from training.visual_tokens import VisualTokensConfig
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 STAGES = {
@@ -18,6 +19,7 @@ STAGES = {
     "scenes": ScenesConfig,
     "mllm": MllmConfig,
     "adapt": AdaptConfig,
+    "visual_tokens": VisualTokensConfig,
 }
 
 

@@ -7,6 +7,7 @@ import typer
 from typer.testing import CliRunner
 
 from data_tools import benchmark
+from seedstory.storystream import StoryRecord, write_jsonl
 
 
 def test_the_quick_benchmark_runs(tmp_path):
@@ -25,3 +26,12 @@ def test_wrong_requests_are_refused(tmp_path):
     app.command()(benchmark.main)
     result = CliRunner().invoke(app, ["--data", str(tmp_path)])
     assert result.exit_code == 2 and "NAME.jsonl" in result.output
+
+
+def test_a_data_set_without_a_story_that_can_be_packed_is_refused(tmp_path):
+    (tmp_path / "page.png").write_bytes(b"no picture")
+    write_jsonl(tmp_path / "train.jsonl", [StoryRecord(id="one", images=["page.png"], captions=["A."], orders=[0])])
+    app = typer.Typer()
+    app.command()(benchmark.main)
+    result = CliRunner().invoke(app, ["--data", str(tmp_path)])
+    assert result.exit_code == 2 and "can be packed" in " ".join(result.output.replace("│", " ").split())

@@ -31,7 +31,7 @@ from training.features import PageFeatures, page_features
 from training.loop import Draw, Stage
 from training.pages import ShuffledRows, noise_of
 from training.recorder import Recorder
-from training.scenes import WRITTEN, SceneCodes, SceneWords, start_drawing
+from training.scenes import WRITTEN, SceneCodes, SceneWords, drawing_weights, start_drawing
 from training.stories import files_of, open_stories
 
 LOOSE_PER_STORY = 10
@@ -75,8 +75,8 @@ class MllmConfig(StoryConfigOfRun):
         scenes: folder that stage 2a wrote (none: learn to draw from nothing, without scene codes).
         code_loss_weight: weight of the regression of scene codes, where the data set has ground truth.
         word_loss_weight: weight of naming the scene's words at the query tokens.
-        draw_from: share of the run before which pages with scene codes are trained on these alone: a drawing from
-            codes that are still wrong would teach neither side anything.
+        draw_from: share of the run from which on the drawing of stage 2a is trained with the rest (1: never). The few
+            pages of a step teach it less than they spoil; before, pages are trained on their scene codes alone.
         feature_head, lora_rank, lora_alpha, lora_targets, visual_loss_weight: as in `StoryConfig`.
     """
 
@@ -93,7 +93,7 @@ class MllmConfig(StoryConfigOfRun):
     scenes: str | None = None
     code_loss_weight: float = 5.0
     word_loss_weight: float = 2.0
-    draw_from: float = 0.6
+    draw_from: float = 1.0
     feature_head: str = "regression"
     lora_rank: int = 16
     lora_alpha: float = 32.0
@@ -261,6 +261,8 @@ class MllmStage(Stage):
         need(folder, WRITTEN, "scenes", "scenes")
         self.codes = SceneCodes.load(folder / "scene_codes.safetensors")
         self.words = SceneWords(self.codes, self.model)
+        for weight in drawing_weights(self.model.output_resampler).values():
+            weight.requires_grad_(self.config.draw_from < 1)
         if self.config.init:
             return
         self.words.ask(self.model)

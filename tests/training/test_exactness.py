@@ -63,7 +63,7 @@ def settings_of(name, parts, **settings):
         "adapt": stories | {"story_model": str(parts / "model" / "story_model"), "stories": 2},
         KINDS: stories
         | {"scenes": str(parts / "scenes"), "loose_split": "loose-train", "loose_until": 0.8, "own_context_from": 0.2}
-        | {"steps": 10, "save_every": 5, "eval_every": 10, "seed": 36},
+        | {"steps": 10, "save_every": 5, "eval_every": 10, "seed": 36, "draw_from": 0.6},
     }
     return common | own[name] | settings
 

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from seedstory.detokenizers.detokenizer import Detokenizer
 from seedstory.modeling.story_model import StoryModel
@@ -108,6 +109,14 @@ def test_scene_codes_come_back_from_disk_and_tell_scenes_apart(theatre, trained)
     dusk = codes(torch.tensor([codes.indices(bare), codes.indices(bare | {"time": "dusk"})]))
     differs = (dusk[0] != dusk[1]).any(-1)
     assert [role for role, different in zip(scenes.ROLES, differs, strict=True) if different] == [("page", "time")]
+
+
+def test_the_story_model_draws_as_stage_2a_learned_it(trained):
+    drawn = load_file(trained / "stage2" / "output_resampler.safetensors")
+    story_model = load_file(trained / "stage2" / "story_model" / "model.safetensors")
+    for name, weight in drawn.items():
+        torch.testing.assert_close(story_model[f"output_resampler.{name}"], weight.bfloat16(), atol=0, rtol=0)
+    assert "output_resampler.to_width.weight" in story_model.keys() - drawn.keys()
 
 
 def test_the_stages_make_a_model_that_tells_a_story(trained):

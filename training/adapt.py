@@ -18,8 +18,9 @@ from seedstory.modeling.story_model import StoryModel
 from training.backend import Backend
 from training.command import run_stage
 from training.detokenizer import SDXL_HELDOUT, DrawingConfig, FeaturesStage, need
-from training.mllm import Drops, Stories, StoryConfigOfRun, show_own, story_batch
+from training.mllm import StoryConfigOfRun, show_own
 from training.pages import PagePictures, noise_of, shared
+from training.samples import Drops, Stories, story_batch
 from training.stories import files_of
 
 

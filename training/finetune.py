@@ -42,8 +42,9 @@ from training.backend import Backend
 from training.command import run_command
 from training.detokenizer import draw_pictures
 from training.loop import train
-from training.mllm import MllmConfig, MllmStage, Stories
+from training.mllm import MllmConfig, MllmStage
 from training.pages import PagePictures
+from training.samples import Stories
 from training.stories import fingerprint as stories_fingerprint
 from training.stories import open_stories
 

@@ -7,7 +7,6 @@ A sample is a whole story in one packed pass: every page is supervised (`seedsto
 
 from __future__ import annotations
 
-import itertools
 import math
 import random
 from collections.abc import Sequence
@@ -20,19 +19,19 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from seedstory.detokenizers.detokenizer import Detokenizer
-from seedstory.layout import IGNORE, StoryLayout, collate, countdown
+from seedstory.layout import IGNORE
 from seedstory.modeling.story_model import StoryModel
 from training.autoencoder import psnr
 from training.backend import Backend
 from training.command import run_stage
 from training.config import RunConfig
 from training.detokenizer import draw_pictures, need
-from training.features import PageFeatures, page_features
 from training.loop import Draw, Stage
 from training.pages import ShuffledRows, noise_of
 from training.recorder import Recorder
+from training.samples import Drops, Stories, draw_drops, story_batch
 from training.scenes import WRITTEN, SceneCodes, SceneWords, drawing_weights, start_drawing
-from training.stories import files_of, open_stories
+from training.stories import files_of
 
 LOOSE_PER_STORY = 10
 
@@ -62,9 +61,11 @@ class MllmConfig(StoryConfigOfRun):
     Attributes:
         loose_split: JSONL of single pages for the first part (none: leave it out); ten stand for a story.
         loose_until: share of the run after which loose pages are no longer trained.
+        long_split: JSONL of stories of many chapters, of which a part is shown at a time (none: leave them out).
+        long_share: share of the steps after the loose ones that show such a part.
         init: folder of a story model to go on from; the `lora_` settings and `feature_head` are then its own.
         picture_only: share of stories whose first caption is dropped, to learn openings of a picture alone.
-        max_pages: a sample shows at most so many pages of a story.
+        max_pages: a sample shows at most so many pages of a story; of a longer one some in a row, and earlier ones.
         skipped: share of stories from whose middle pages are left out, as in the memory of a long story: the first
             pages, a gap, and the last pages.
         window: of longer stories, so many consecutive pages are a sample, drawn anew each time (0: whole stories).
@@ -82,6 +83,8 @@ class MllmConfig(StoryConfigOfRun):
 
     loose_split: str | None = None
     loose_until: float = 0.3
+    long_split: str | None = None
+    long_share: float = 0.5
     init: str | None = None
     picture_only: float = 0.1
     max_pages: int = 10
@@ -99,115 +102,6 @@ class MllmConfig(StoryConfigOfRun):
     lora_alpha: float = 32.0
     lora_targets: str | list[str] = "all-linear"
     visual_loss_weight: float = 2.0
-
-
-class Stories:
-    """The stories of a split with their features and scenes.
-
-    Args:
-        config: names data set and vision tower.
-        split: which stories.
-        backend: where the vision tower runs.
-        codes: scene codes of stage 2a, if any.
-        limit: at most so many stories.
-    """
-
-    def __init__(
-        self,
-        config: StoryConfigOfRun,
-        split: str,
-        backend: Backend,
-        codes: SceneCodes | None = None,
-        limit: int | None = None,
-    ) -> None:
-        self.records = [story.record for story in itertools.islice(open_stories(config.data, split), limit)]
-        if not self.records:
-            raise ValueError(f"{config.data} has no story in the split {split!r}")
-        tower = Path(config.stage1) / "vision_tower"
-        with backend.main_first():
-            self.features: PageFeatures = page_features(config.data, split, tower, backend.device)
-        self.starts = [0, *itertools.accumulate(len(record.images) for record in self.records)]
-        self.codes = codes
-        if codes and any(record.pages is None or None in record.pages for record in self.records):
-            raise ValueError(
-                f"{split}: a story has no ground truth (`pages`), which scene codes need: set scenes: null"
-            )
-
-    def __len__(self) -> int:
-        return len(self.records)
-
-    def pictures(self, row: int) -> Tensor:
-        """Features of a story's pictures [P, F, D], float32."""
-        return self.features[self.starts[row] : self.starts[row + 1]].float()
-
-    def scenes(self, row: int) -> Tensor:
-        """Indices of the words of a story's pages [P, tables]."""
-        return torch.tensor([self.codes.indices(page) for page in self.records[row].pages])
-
-
-@dataclass
-class Drops:
-    """What one sample does not show, or does not ask for.
-
-    Attributes:
-        pages: numbers of the pages that are shown.
-        first_caption: whether the first page's caption is.
-        after_gap: place in `pages` of the page behind the gap, whose caption nobody could foresee; 0 without a gap.
-    """
-
-    pages: list[int]
-    first_caption: bool = True
-    after_gap: int = 0
-
-
-def draw_drops(pages: int, config: MllmConfig, choice: random.Random) -> Drops:
-    """Choose at random what a sample of a story of `pages` pages leaves out."""
-    drops = Drops(list(range(pages)))
-    if config.window and pages > config.window:
-        first = choice.randint(0, pages - config.window)
-        drops.pages = drops.pages[first : first + config.window]
-        pages = config.window
-    drops.first_caption = pages == 1 or choice.random() >= config.picture_only
-    beyond = pages - config.max_pages
-    if beyond > 0 or (pages >= 5 and choice.random() < config.skipped):
-        kept, gap = choice.randint(1, 2), choice.randint(max(1, beyond), max(beyond, pages - 4))
-        drops.pages = drops.pages[:kept] + drops.pages[kept + gap :]
-        drops.after_gap = kept
-        drops.first_caption = True
-    return drops
-
-
-def story_batch(
-    layout: StoryLayout, stories: Stories, rows: Sequence[int], drops: Sequence[Drops], last_page_only: bool = False
-) -> dict[str, Any]:
-    """Stories as keyword arguments of `StoryModel.forward`, and their `scenes` where there are codes."""
-    packed, features, scenes = [], [], []
-    for row, drop in zip(rows, drops, strict=True):
-        record = stories.records[row]
-        captions = [record.captions[page] for page in drop.pages]
-        shown = [True] * len(captions)
-        # A lone picture is given, never asked for: without a caption nothing says what it should show.
-        shown[0] = drop.first_caption
-        asked = [page == len(captions) - 1 or not last_page_only for page in range(len(captions))]
-        labels = countdown(len(record.captions))
-        packed.append(
-            layout.pack_story(
-                captions,
-                pages_left=[labels[page] for page in drop.pages],
-                keep_caption=shown,
-                supervise_caption=[ask and (page != drop.after_gap or page == 0) for page, ask in enumerate(asked)],
-                supervise_picture=[show and ask for show, ask in zip(shown, asked, strict=True)],
-            )
-        )
-        features.append(stories.pictures(row)[drop.pages])
-        if stories.codes:
-            scenes.append(stories.scenes(row)[drop.pages])
-    batch: dict[str, Any] = collate(packed)
-    batch["target_features"] = torch.cat(features)
-    batch["context_features"] = batch["target_features"]
-    if scenes:
-        batch["scenes"] = torch.cat(scenes)[batch["target_mask"]]
-    return batch
 
 
 def show_own(model: StoryModel, batch: dict[str, Any]) -> dict[str, Any]:
@@ -250,12 +144,14 @@ class MllmStage(Stage):
             self._start_from_scenes(Path(config.scenes))
         self.stories = Stories(config, config.split, backend, self.codes, config.stories)
         self.loose = Stories(config, config.loose_split, backend, self.codes) if config.loose_split else None
+        self.long = Stories(config, config.long_split, backend, self.codes) if config.long_split else None
         self.heldout = Stories(config, config.heldout, backend, self.codes, limit=16)
-        self.sources = files_of(config.data, config.split, config.loose_split, config.heldout)
+        self.sources = files_of(config.data, config.split, config.loose_split, config.long_split, config.heldout)
         self.sources += [Path(config.stage1) / "vision_tower", *([config.init] if config.init else [])]
         self.sources += [Path(config.scenes) / name for name in WRITTEN if config.scenes]
         self.rows = ShuffledRows(len(self.stories), config.seed)
         self.loose_rows = ShuffledRows(len(self.loose), config.seed + 1) if self.loose else None
+        self.long_rows = ShuffledRows(len(self.long), config.seed + 2) if self.long else None
 
     def _start_from_scenes(self, folder: Path) -> None:
         need(folder, WRITTEN, "scenes", "scenes")
@@ -275,17 +171,20 @@ class MllmStage(Stage):
             size *= LOOSE_PER_STORY
             return Draw(list(enumerate(self.loose_rows.take(step * size, size), start=step * size)), "loose")
         own = progress >= config.own_context_from and choice.random() < 0.5
-        rows = self.rows.take(step * size, size)
-        return Draw(list(enumerate(rows, start=step * size)), "own" if own else "story")
+        long = self.long_rows is not None and choice.random() < config.long_share
+        rows = (self.long_rows if long else self.rows).take(step * size, size)
+        kind = ("own_long" if own else "long") if long else ("own" if own else "story")
+        return Draw(list(enumerate(rows, start=step * size)), kind)
 
     def batch(self, samples: Sequence[tuple[int, int]], kind: str) -> dict[str, Any]:
-        config, stories = self.config, self.loose if kind == "loose" else self.stories
+        config = self.config
+        stories = self.loose if kind == "loose" else self.long if kind.endswith("long") else self.stories
         rows = [row for _, row in samples]
         drops, noise, starts, times = [], [], [], []
         for number, row in samples:
             generator = noise_of(config.seed, number)
             choice = random.Random(int(torch.randint(2**62, (), generator=generator)))
-            drops.append(draw_drops(len(stories.records[row].captions), config, choice))
+            drops.append(draw_drops(stories.records[row], config, choice))
             shape = (len(drops[-1].pages), *stories.features.shape[1:])
             level = config.context_noise * torch.rand(shape[0], 1, 1, generator=generator)
             noise.append(level * torch.randn(shape, generator=generator))
@@ -306,7 +205,7 @@ class MllmStage(Stage):
     def forward(self, batch: dict[str, Any], progress: float) -> dict[str, Tensor]:
         counts, scenes = batch["counts"], batch.get("scenes")
         stories = {name: value for name, value in batch.items() if name not in ("counts", "scenes", "kind")}
-        if batch["kind"] == "own":
+        if batch["kind"].startswith("own"):
             stories = show_own(self.model, stories)
         output = self.model(**stories)
         means = {

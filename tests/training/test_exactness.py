@@ -30,14 +30,14 @@ STAGES = {
     "mllm": (MllmConfig, MllmStage, "story_visual"),
     "adapt": (AdaptConfig, AdaptStage, "loss"),
 }
-KINDS = "mllm of all kinds"  # loose pages, stories and the model's own pictures, with scene codes
+KINDS = "mllm of all kinds"  # loose pages, stories, parts of long ones, the model's own pictures, with scene codes
 RUNS = STAGES | {KINDS: (MllmConfig, MllmStage, "story_code")}
 
 
 @pytest.fixture(scope="module")
 def parts(tmp_path_factory):
     """Data and untrained parts that the stages start from."""
-    return write_parts(tmp_path_factory.mktemp("parts"), stories=4, loose=60)
+    return write_parts(tmp_path_factory.mktemp("parts"), stories=4, loose=60, long=2)
 
 
 def settings_of(name, parts, **settings):
@@ -63,7 +63,7 @@ def settings_of(name, parts, **settings):
         "adapt": stories | {"story_model": str(parts / "model" / "story_model"), "stories": 2},
         KINDS: stories
         | {"scenes": str(parts / "scenes"), "loose_split": "loose-train", "loose_until": 0.8, "own_context_from": 0.2}
-        | {"steps": 10, "save_every": 5, "eval_every": 10, "seed": 36, "draw_from": 0.6},
+        | {"steps": 10, "save_every": 5, "eval_every": 10, "seed": 213, "draw_from": 0.6, "long_split": "long-train"},
     }
     return common | own[name] | settings
 
@@ -127,9 +127,12 @@ def test_a_stage_that_goes_on_ends_with_the_same_bits(name, whole, parts, tmp_pa
 
 
 def test_steps_of_all_kinds_come_before_and_after_the_checkpoint(whole):
-    steps = {kind: list(losses(whole(KINDS), f"{kind}_words")) for kind in ("loose", "story", "own")}
-    assert sorted(step for some in steps.values() for step in some) == list(range(10))
-    assert all(min(some) < 5 <= max(some) for some in steps.values()), steps
+    kinds = ("loose", "story", "own", "long", "own_long")
+    steps = {kind: list(losses(whole(KINDS), f"{kind}_words")) for kind in kinds}
+    assert all(steps.values()) and sorted(sum(steps.values(), [])) == list(range(10))
+    for kind in ("loose", "story", "own", "long"):
+        some = [step for name, which in steps.items() if kind in name for step in which]
+        assert min(some) < 5 <= max(some), steps
 
 
 @pytest.mark.parametrize("name", ["detokenizer", "mllm"])

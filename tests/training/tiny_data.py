@@ -17,11 +17,13 @@ from tests.seedstory.tiny_language import tiny_lm, tiny_tokenizer
 _TINY = {"width": 16, "depth": 1, "heads": 2}
 
 
-def write_theatre(folder: Path, stories: int = 4, loose: int = 0) -> Path:
-    """A data set of the paper theatre: `train` and `heldout`, and loose pages if asked for."""
+def write_theatre(folder: Path, stories: int = 4, loose: int = 0, long: int = 0) -> Path:
+    """A data set of the paper theatre: `train` and `heldout`, and loose pages and long stories if asked for."""
     for split, count, pages in (("train", stories, loose), ("heldout", 2, min(loose, 20))):
         loose_pages = ["--loose-pages", str(pages)] if pages else []
         make_theatre(["--out", str(folder), "--split", split, "--stories", str(count), *loose_pages])
+    if long:
+        make_theatre(["--out", str(folder), "--split", "train", "--stories", str(long), "--pages", "20"])
     return folder
 
 
@@ -44,9 +46,9 @@ def write_stage1(folder: Path) -> Path:
     return folder
 
 
-def write_parts(folder: Path, stories: int, loose: int) -> Path:
+def write_parts(folder: Path, stories: int, loose: int, long: int = 0) -> Path:
     """A folder with `data/`, `base/` and `stage1/`: all that the first runs of a stage start from."""
-    write_theatre(folder / "data", stories=stories, loose=loose)
+    write_theatre(folder / "data", stories=stories, loose=loose, long=long)
     write_base(folder / "base")
     write_stage1(folder / "stage1")
     return folder

@@ -1,0 +1,85 @@
+"""Which pages of a story a sample shows, and what it asks for."""
+
+import random
+from dataclasses import replace
+
+import pytest
+
+from data_tools.paper_theatre.chapters import tell_long
+from seedstory.layout import IGNORE, StoryLayout, chapters
+from seedstory.storystream import StoryRecord
+from tests.seedstory.tiny_language import tiny_tokenizer
+from training.mllm import MllmConfig
+from training.samples import REMEMBERED, draw_drops, later_part, names_on, told_on
+
+
+def record_of(names: list[str]) -> StoryRecord:
+    """A story with one character a page, by the ground truth alone."""
+    count = len(names)
+    return StoryRecord(
+        id="story",
+        images=["page.png"] * count,
+        captions=[f"Here is {name}." for name in names],
+        orders=list(range(count)),
+        pages=[{"actors": [{"name": name}]} for name in names],
+    )
+
+
+@pytest.fixture(scope="module")
+def long_story() -> StoryRecord:
+    story = tell_long(5, "train", chapters(40))
+    return record_of([page.scene.everyone[0].name for page in story.pages])
+
+
+def test_a_later_part_goes_on_in_a_row_and_knows_who_is_there(long_story):
+    count, gaps, starts = len(long_story.captions), 0, set()
+    for seed in range(300):
+        pages = later_part(long_story, 10, random.Random(seed))
+        assert 3 <= len(pages) <= 10 and pages == sorted(set(pages)) and 0 <= pages[0] <= pages[-1] < count
+        for name in {name for page in pages for name in names_on(long_story, page)}:
+            assert next(page for page in range(count) if name in names_on(long_story, page)) in pages
+        gaps += not all(told_on(pages))
+        starts.add(pages[-1])
+    assert gaps > 200 and min(starts) < 12 and max(starts) == count - 1
+
+
+def test_a_later_part_without_ground_truth_takes_pages_of_the_beginning():
+    story = replace(record_of(["Mia"] * 40), pages=None)
+    for seed in range(100):
+        pages = later_part(story, 10, random.Random(seed))
+        behind = next(n for n in range(len(pages)) if pages[n:] == list(range(pages[n], pages[-1] + 1)))
+        assert all(page < REMEMBERED for page in pages[:behind])
+        assert len(pages) == 10 or pages[behind] < 10
+
+
+def test_more_characters_than_pages_shorten_the_row():
+    story = record_of([f"Name{number}" for number in range(10)] + ["Name3"] * 10 + [f"Name{n}" for n in range(10)])
+    for seed in range(200):
+        pages = later_part(story, 6, random.Random(seed))
+        assert len(pages) <= 6
+        assert {f"Name{page}" for page in pages if page < 10} >= names_on(story, pages[-1])
+        assert any(page >= 10 for page in pages) or pages[-1] < 10
+
+
+def test_drops_keep_to_the_number_of_pages(long_story):
+    config = MllmConfig(data="none", out="none", steps=1, stage1="none", skipped=0.5)
+    short = record_of(["Mia", "Otto"] * 4)
+    shown = [draw_drops(short, config, random.Random(seed)).pages for seed in range(200)]
+    assert {tuple(pages) for pages in shown} >= {tuple(range(8))} and all(pages[-1] == 7 for pages in shown)
+    assert any(not all(told_on(pages)) for pages in shown)
+    assert all(len(draw_drops(long_story, config, random.Random(seed)).pages) <= 10 for seed in range(100))
+    windowed = MllmConfig(data="none", out="none", steps=1, stage1="none", window=6)
+    for seed in range(50):
+        pages = draw_drops(long_story, windowed, random.Random(seed)).pages
+        assert pages == list(range(pages[0], pages[0] + 6))
+
+
+def test_what_is_behind_a_gap_is_not_asked_for():
+    assert told_on([0, 1, 4, 5, 9]) == [True, True, False, True, False]
+    tokenizer = tiny_tokenizer()
+    layout = StoryLayout.extend(tokenizer, 2)
+    captions = ["Mia ran.", "Otto sat.", "Mia slept."]
+    packed = layout.pack_story(captions, pages_left=[3, 2, 1], supervise_caption=told_on([0, 1, 7]))
+    everything = layout.pack_story(captions, pages_left=[3, 2, 1])
+    missing = int((everything.labels != IGNORE).sum() - (packed.labels != IGNORE).sum())
+    assert missing >= len(layout.caption_ids(captions[2]))

@@ -1,0 +1,170 @@
+"""Samples of stage 2: a story with its features and scenes, what of it is shown, and both as one packed batch."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from seedstory.layout import StoryLayout, collate, countdown
+from seedstory.storystream import StoryRecord
+from training.backend import Backend
+from training.features import PageFeatures, page_features
+from training.scenes import SceneCodes
+from training.stories import open_stories
+
+if TYPE_CHECKING:
+    from training.mllm import MllmConfig, StoryConfigOfRun
+
+REMEMBERED = 12  # the first pages, whose words `mm_sink` keeps
+
+
+class Stories:
+    """The stories of a split with their features and scenes.
+
+    Args:
+        config: names data set and vision tower.
+        split: which stories.
+        backend: where the vision tower runs.
+        codes: scene codes of stage 2a, if any.
+        limit: at most so many stories.
+    """
+
+    def __init__(
+        self,
+        config: StoryConfigOfRun,
+        split: str,
+        backend: Backend,
+        codes: SceneCodes | None = None,
+        limit: int | None = None,
+    ) -> None:
+        self.records = [story.record for story in itertools.islice(open_stories(config.data, split), limit)]
+        if not self.records:
+            raise ValueError(f"{config.data} has no story in the split {split!r}")
+        tower = Path(config.stage1) / "vision_tower"
+        with backend.main_first():
+            self.features: PageFeatures = page_features(config.data, split, tower, backend.device)
+        self.starts = [0, *itertools.accumulate(len(record.images) for record in self.records)]
+        self.codes = codes
+        if codes and any(record.pages is None or None in record.pages for record in self.records):
+            raise ValueError(
+                f"{split}: a story has no ground truth (`pages`), which scene codes need: set scenes: null"
+            )
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def pictures(self, row: int) -> Tensor:
+        """Features of a story's pictures [P, F, D], float32."""
+        return self.features[self.starts[row] : self.starts[row + 1]].float()
+
+    def scenes(self, row: int) -> Tensor:
+        """Indices of the words of a story's pages [P, tables]."""
+        return torch.tensor([self.codes.indices(page) for page in self.records[row].pages])
+
+
+@dataclass
+class Drops:
+    """What one sample does not show.
+
+    Attributes:
+        pages: numbers of the pages that are shown.
+        first_caption: whether the first page's caption is.
+    """
+
+    pages: list[int]
+    first_caption: bool = True
+
+
+def draw_drops(record: StoryRecord, config: MllmConfig, choice: random.Random) -> Drops:
+    """Choose at random what a sample of a story leaves out."""
+    pages = len(record.captions)
+    drops = Drops(list(range(pages)))
+    if config.window and pages > config.window:
+        first = choice.randint(0, pages - config.window)
+        drops.pages = drops.pages[first : first + config.window]
+        pages = config.window
+    drops.first_caption = pages == 1 or choice.random() >= config.picture_only
+    if pages > config.max_pages:
+        drops = Drops(later_part(record, config.max_pages, choice))
+    elif pages >= 5 and choice.random() < config.skipped:
+        kept, gap = choice.randint(1, 2), choice.randint(1, pages - 4)
+        drops = Drops(drops.pages[:kept] + drops.pages[kept + gap :])
+    return drops
+
+
+def later_part(record: StoryRecord, most: int, choice: random.Random) -> list[int]:
+    """At most `most` pages of a long story as its teller remembers it: some in a row, and some of its beginning.
+
+    Where the ground truth says who is there, a page is shown only together with those where its characters came in.
+    """
+    length = choice.randint(min(3, most), max(3, most - 3))
+    start = choice.randint(0, len(record.captions) - length)
+    came_in: dict[str, int] = {}
+    for page in range(len(record.captions)):
+        for name in names_on(record, page):
+            came_in.setdefault(name, page)
+
+    def introduced(pages: set[int]) -> set[int]:
+        more = pages | {came_in[name] for page in pages for name in names_on(record, page)}
+        return pages if more == pages else introduced(more)
+
+    row = list(range(start, start + length))
+    while len(introduced(set(row))) > most and len(row) > 1:
+        row.pop()
+    shown = introduced(set(row))
+    beginning = range(min(start, REMEMBERED))
+    for page in choice.sample(beginning, len(beginning)):
+        if len(more := introduced(shown | {page})) <= most:
+            shown = more
+    return sorted(shown)[-most:]
+
+
+def names_on(record: StoryRecord, page: int) -> set[str]:
+    """Names of the characters that a page shows, by its ground truth."""
+    truth = record.pages[page] if record.pages else None
+    return {actor["name"] for actor in (truth or {}).get("actors", ()) if "name" in actor}
+
+
+def story_batch(
+    layout: StoryLayout, stories: Stories, rows: Sequence[int], drops: Sequence[Drops], last_page_only: bool = False
+) -> dict[str, Any]:
+    """Stories as keyword arguments of `StoryModel.forward`, and their `scenes` where there are codes."""
+    packed, features, scenes = [], [], []
+    for row, drop in zip(rows, drops, strict=True):
+        record = stories.records[row]
+        captions = [record.captions[page] for page in drop.pages]
+        shown = [True] * len(captions)
+        # A lone picture is given, never asked for: without a caption nothing says what it should show.
+        shown[0] = drop.first_caption
+        asked = [page == len(captions) - 1 or not last_page_only for page in range(len(captions))]
+        labels = countdown(len(record.captions))
+        packed.append(
+            layout.pack_story(
+                captions,
+                pages_left=[labels[page] for page in drop.pages],
+                keep_caption=shown,
+                supervise_caption=[ask and foreseen for ask, foreseen in zip(asked, told_on(drop.pages), strict=True)],
+                supervise_picture=[show and ask for show, ask in zip(shown, asked, strict=True)],
+            )
+        )
+        features.append(stories.pictures(row)[drop.pages])
+        if stories.codes:
+            scenes.append(stories.scenes(row)[drop.pages])
+    batch: dict[str, Any] = collate(packed)
+    batch["target_features"] = torch.cat(features)
+    batch["context_features"] = batch["target_features"]
+    if scenes:
+        batch["scenes"] = torch.cat(scenes)[batch["target_mask"]]
+    return batch
+
+
+def told_on(pages: list[int]) -> list[bool]:
+    """Whether each page goes on from the one before; what is behind a gap nobody could foresee."""
+    return [True, *(page == before + 1 for before, page in itertools.pairwise(pages))]

@@ -307,6 +307,12 @@ def balanced(truths: list[dict], power: float) -> list[int]:
     return [page for page, layout in enumerate(layouts) for _ in range(repeats[layout])]
 
 
+def feature_losses(drawn: Tensor, features: Tensor) -> dict[str, Tensor]:
+    """How far drawn features [B, F, D] are from the true ones: means of `1 - cosine` by token, and of the square."""
+    cosine = F.cosine_similarity(drawn, features, dim=-1)
+    return {"cosine": (1 - cosine).mean(), "mse": F.mse_loss(drawn, features)}
+
+
 class ScenesStage(Stage):
     """Scene codes to features of pictures."""
 
@@ -369,8 +375,7 @@ class ScenesStage(Stage):
         gathered = self.resampler.gather(self.codes(batch["indices"]) + batch["noise"])
         features, start = batch["features"], batch.get("feature_noise")
         drawn = self.resampler.finish(gathered, start).float()
-        distance = 1 - F.cosine_similarity(drawn, features, dim=-1)
-        losses = {"cosine": distance.mean(), "mse": F.mse_loss(drawn, features)}
+        losses = feature_losses(drawn, features)
         if isinstance(self.resampler, FlowResampler):
             losses["flow"] = self.resampler.flow_loss(gathered, features, start, batch["feature_time"])
         return {name: len(drawn) * loss for name, loss in losses.items()}

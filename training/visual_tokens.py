@@ -22,7 +22,7 @@ from torch import Tensor
 from seedstory.detokenizers.detokenizer import Detokenizer
 from seedstory.modeling.configuration import StoryConfig
 from seedstory.modeling.flow_head import make_output_resampler
-from seedstory.resampler import InputResampler
+from seedstory.modeling.story_model import make_input_resampler
 from training.autoencoder import psnr
 from training.backend import Backend
 from training.command import run_stage
@@ -32,6 +32,7 @@ from training.features import page_features
 from training.loop import Stage
 from training.pages import ShuffledRows, noise_of
 from training.recorder import Recorder
+from training.scenes import feature_losses
 from training.stories import files_of
 
 
@@ -77,16 +78,9 @@ class VisualTokensStage(Stage):
             parts = [page_features(config.data, name, tower, backend.device)[:] for name in config.split.split("+")]
             self.heldout = page_features(config.data, config.heldout, tower, backend.device)[:].float()
         self.features = torch.cat(parts)
-        sizes = StoryConfig(feature_tokens=self.features.shape[1], feature_dim=self.features.shape[2])
-        self.input_resampler = InputResampler(
-            sizes.feature_tokens,
-            sizes.feature_dim,
-            config.visual_tokens,
-            config.embedding_dim,
-            width=sizes.input_resampler_width,
-            depth=sizes.input_resampler_depth,
-            heads=sizes.input_resampler_heads,
-        )
+        shape = {"feature_tokens": self.features.shape[1], "feature_dim": self.features.shape[2]}
+        sizes = StoryConfig(num_visual_tokens=config.visual_tokens, **shape)
+        self.input_resampler = make_input_resampler(sizes, config.embedding_dim)
         self.output_resampler = make_output_resampler(sizes, config.embedding_dim)
         self.rows = ShuffledRows(len(self.features), config.seed)
 
@@ -106,9 +100,7 @@ class VisualTokensStage(Stage):
         tokens = self.input_resampler(features)
         size = tokens.detach().float().square().mean().sqrt()
         rebuilt = self.output_resampler(tokens + size * batch["noise"])
-        distance = 1 - F.cosine_similarity(rebuilt, features, dim=-1)
-        losses = {"cosine": distance.mean(), "mse": F.mse_loss(rebuilt, features)}
-        return {name: len(features) * loss for name, loss in losses.items()}
+        return {name: len(features) * loss for name, loss in feature_losses(rebuilt, features).items()}
 
     def weights(self, kind: str, progress: float) -> dict[str, float]:
         return {"cosine": 1.0, "mse": 1.0}

@@ -29,6 +29,20 @@ from seedstory.modeling.packed_attention import NAME as PACKED_ATTENTION
 from seedstory.resampler import InputResampler
 
 
+def make_input_resampler(config: StoryConfig, embedding_dim: int, embedding_rms: float = 1.0) -> InputResampler:
+    """The input resampler that the settings name, untrained, for embeddings of this width and size."""
+    return InputResampler(
+        config.feature_tokens,
+        config.feature_dim,
+        config.num_visual_tokens,
+        embedding_dim,
+        width=config.input_resampler_width,
+        depth=config.input_resampler_depth,
+        heads=config.input_resampler_heads,
+        embedding_rms=embedding_rms,
+    )
+
+
 @dataclass
 class StoryModelOutput(ModelOutput):
     """What `StoryModel.forward` returns.
@@ -99,15 +113,8 @@ class StoryModel(PreTrainedModel):
         self.image_start_head: nn.Parameter | None = None
         if head is not self.llm.get_input_embeddings().weight:
             self.image_start_head = nn.Parameter(_new_rows(head[: config.image_start_id].detach().float(), 1))
-        self.input_resampler = InputResampler(
-            config.feature_tokens,
-            config.feature_dim,
-            config.num_visual_tokens,
-            embedding.shape[1],
-            width=config.input_resampler_width,
-            depth=config.input_resampler_depth,
-            heads=config.input_resampler_heads,
-            embedding_rms=embedding.pow(2).mean().sqrt().item(),
+        self.input_resampler = make_input_resampler(
+            config, embedding.shape[1], embedding_rms=embedding.pow(2).mean().sqrt().item()
         )
         self.output_resampler = make_output_resampler(config, embedding.shape[1])
         if config.lora_rank:

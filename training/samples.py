@@ -22,8 +22,6 @@ from training.stories import open_stories
 if TYPE_CHECKING:
     from training.mllm import MllmConfig, StoryConfigOfRun
 
-REMEMBERED = 12  # the first pages, whose words `mm_sink` keeps
-
 
 class Stories:
     """The stories of a split with their features and scenes.
@@ -84,27 +82,34 @@ class Drops:
 
 def draw_drops(record: StoryRecord, config: MllmConfig, choice: random.Random) -> Drops:
     """Choose at random what a sample of a story leaves out."""
-    pages = len(record.captions)
-    drops = Drops(list(range(pages)))
-    if config.window and pages > config.window:
-        first = choice.randint(0, pages - config.window)
-        drops.pages = drops.pages[first : first + config.window]
-        pages = config.window
-    drops.first_caption = pages == 1 or choice.random() >= config.picture_only
-    if pages > config.max_pages:
-        drops = Drops(later_part(record, config.max_pages, choice))
-    elif pages >= 5 and choice.random() < config.skipped:
-        kept, gap = choice.randint(1, 2), choice.randint(1, pages - 4)
-        drops = Drops(drops.pages[:kept] + drops.pages[kept + gap :])
-    return drops
+    pages = list(range(len(record.captions)))
+    if config.window and len(pages) > config.window:
+        first = choice.randint(0, len(pages) - config.window)
+        pages = pages[first : first + config.window]
+    elif len(pages) > config.max_pages:
+        return Drops(later_part(record, config.max_pages, config.remembered, choice))
+    first_caption = len(pages) == 1 or choice.random() >= config.picture_only
+    if len(pages) >= 5 and choice.random() < config.skipped:
+        kept, gap = choice.randint(1, 2), choice.randint(1, len(pages) - 4)
+        pages = pages[:kept] + pages[kept + gap :]
+    return Drops(pages, first_caption)
 
 
-def later_part(record: StoryRecord, most: int, choice: random.Random) -> list[int]:
-    """At most `most` pages of a long story as its teller remembers it: some in a row, and some of its beginning.
+def later_part(record: StoryRecord, most: int, remembered: int, choice: random.Random) -> list[int]:
+    """Part of a long story as its teller remembers it: pages in a row, and before them some of its beginning.
 
     Where the ground truth says who is there, a page is shown only together with those where its characters came in.
+
+    Args:
+        record: the story.
+        most: at most so many pages in a row.
+        remembered: before them, pages among the first so many; half of the samples show them all, as `mm_sink` does.
+        choice: what is drawn comes from here.
+
+    Returns:
+        Numbers of the pages, ascending; at most `most + remembered`.
     """
-    length = choice.randint(min(3, most), max(3, most - 3))
+    length = choice.randint(min(3, most), most)
     start = choice.randint(0, len(record.captions) - length)
     came_in: dict[str, int] = {}
     for page in range(len(record.captions)):
@@ -116,14 +121,15 @@ def later_part(record: StoryRecord, most: int, choice: random.Random) -> list[in
         return pages if more == pages else introduced(more)
 
     row = list(range(start, start + length))
-    while len(introduced(set(row))) > most and len(row) > 1:
+    while len(introduced(set(row))) > most + remembered and len(row) > 1:
         row.pop()
     shown = introduced(set(row))
-    beginning = range(min(start, REMEMBERED))
-    for page in choice.sample(beginning, len(beginning)):
-        if len(more := introduced(shown | {page})) <= most:
+    beginning = range(min(start, remembered))
+    kept = len(beginning) if choice.random() < 0.5 else choice.randint(0, len(beginning))
+    for page in choice.sample(beginning, kept):
+        if len(more := introduced(shown | {page})) <= most + remembered:
             shown = more
-    return sorted(shown)[-most:]
+    return sorted(shown)[-(most + remembered) :]
 
 
 def names_on(record: StoryRecord, page: int) -> set[str]:

@@ -10,7 +10,7 @@ from seedstory.layout import IGNORE, StoryLayout, chapters
 from seedstory.storystream import StoryRecord
 from tests.seedstory.tiny_language import tiny_tokenizer
 from training.mllm import MllmConfig
-from training.samples import REMEMBERED, draw_drops, later_part, names_on, told_on
+from training.samples import draw_drops, later_part, names_on, told_on
 
 
 def record_of(names: list[str]) -> StoryRecord:
@@ -32,30 +32,31 @@ def long_story() -> StoryRecord:
 
 
 def test_a_later_part_goes_on_in_a_row_and_knows_who_is_there(long_story):
-    count, gaps, starts = len(long_story.captions), 0, set()
+    count, gaps, remembered, starts = len(long_story.captions), 0, 0, set()
     for seed in range(300):
-        pages = later_part(long_story, 10, random.Random(seed))
-        assert 3 <= len(pages) <= 10 and pages == sorted(set(pages)) and 0 <= pages[0] <= pages[-1] < count
+        pages = later_part(long_story, 10, 12, random.Random(seed))
+        assert 3 <= len(pages) <= 22 and pages == sorted(set(pages)) and 0 <= pages[0] <= pages[-1] < count
         for name in {name for page in pages for name in names_on(long_story, page)}:
             assert next(page for page in range(count) if name in names_on(long_story, page)) in pages
         gaps += not all(told_on(pages))
         starts.add(pages[-1])
-    assert gaps > 200 and min(starts) < 12 and max(starts) == count - 1
+        remembered += pages[:12] == list(range(12)) and pages[-1] >= 15
+    assert 80 < remembered < 200 and gaps > 200 and min(starts) < 12 and max(starts) == count - 1
 
 
 def test_a_later_part_without_ground_truth_takes_pages_of_the_beginning():
     story = replace(record_of(["Mia"] * 40), pages=None)
     for seed in range(100):
-        pages = later_part(story, 10, random.Random(seed))
+        pages = later_part(story, 10, 12, random.Random(seed))
         behind = next(n for n in range(len(pages)) if pages[n:] == list(range(pages[n], pages[-1] + 1)))
-        assert all(page < REMEMBERED for page in pages[:behind])
-        assert len(pages) == 10 or pages[behind] < 10
+        assert all(page < 12 for page in pages[:behind])
+        assert 3 <= len(pages) - behind <= 22
 
 
 def test_more_characters_than_pages_shorten_the_row():
     story = record_of([f"Name{number}" for number in range(10)] + ["Name3"] * 10 + [f"Name{n}" for n in range(10)])
     for seed in range(200):
-        pages = later_part(story, 6, random.Random(seed))
+        pages = later_part(story, 6, 0, random.Random(seed))
         assert len(pages) <= 6
         assert {f"Name{page}" for page in pages if page < 10} >= names_on(story, pages[-1])
         assert any(page >= 10 for page in pages) or pages[-1] < 10
@@ -67,11 +68,11 @@ def test_drops_keep_to_the_number_of_pages(long_story):
     shown = [draw_drops(short, config, random.Random(seed)).pages for seed in range(200)]
     assert {tuple(pages) for pages in shown} >= {tuple(range(8))} and all(pages[-1] == 7 for pages in shown)
     assert any(not all(told_on(pages)) for pages in shown)
-    assert all(len(draw_drops(long_story, config, random.Random(seed)).pages) <= 10 for seed in range(100))
-    windowed = MllmConfig(data="none", out="none", steps=1, stage1="none", window=6)
+    assert all(len(draw_drops(long_story, config, random.Random(seed)).pages) <= 22 for seed in range(100))
+    windowed = MllmConfig(data="none", out="none", steps=1, stage1="none", window=16)
     for seed in range(50):
         pages = draw_drops(long_story, windowed, random.Random(seed)).pages
-        assert pages == list(range(pages[0], pages[0] + 6))
+        assert pages == list(range(pages[0], pages[0] + 16))
 
 
 def test_what_is_behind_a_gap_is_not_asked_for():

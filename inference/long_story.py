@@ -64,7 +64,7 @@ def make_variants(policies: str, pages: int, **lists: list[int]) -> list[Variant
     Args:
         policies: Names, each with a limit of pages where it has one of its own: "recompute:50,mm_sink".
         pages: Pages of the stories of the others.
-        lists: Values of `window_pages`, `first_tokens`, `first_captions`, `picture_ends` (head and tail) and
+        lists: Values of `window_pages`, `first_tokens`, `introductions`, `picture_ends` (head and tail) and
             `sink_budget`. A setting with several values is named in the label.
 
     Raises:
@@ -75,9 +75,9 @@ def make_variants(policies: str, pages: int, **lists: list[int]) -> list[Variant
         "dense": [],
         "window": ["window_pages"],
         "sink": ["window_pages", "first_tokens"],
-        "mm_sink": ["window_pages", "first_tokens", "first_captions", "picture_ends", "sink_budget"],
+        "mm_sink": ["window_pages", "first_tokens", "introductions", "picture_ends", "sink_budget"],
     }
-    letters = {"window_pages": "w", "first_tokens": "f", "first_captions": "c", "picture_ends": "e", "sink_budget": "b"}
+    letters = {"window_pages": "w", "first_tokens": "f", "introductions": "i", "picture_ends": "e", "sink_budget": "b"}
     variants = []
     for item in policies.split(","):
         name, _, limit = item.strip().partition(":")
@@ -301,9 +301,9 @@ def main(
     first_tokens: Annotated[str, typer.Option(help="first tokens kept (sink, mm_sink)")] = str(
         CachePolicy.first_tokens
     ),
-    first_captions: Annotated[str, typer.Option(help="first pages whose words are kept (mm_sink)")] = str(
-        CachePolicy.first_captions
-    ),
+    introductions: Annotated[
+        str, typer.Option(help="pages whose words are kept, as names first occur there (mm_sink)")
+    ] = str(CachePolicy.introductions),
     picture_ends: Annotated[str, typer.Option(help="head and tail kept of a picture (mm_sink)")] = str(
         CachePolicy.picture_head
     ),
@@ -325,7 +325,7 @@ def main(
     settings = {
         "window_pages": _numbers(window, "--window"),
         "first_tokens": _numbers(first_tokens, "--first-tokens"),
-        "first_captions": _numbers(first_captions, "--first-captions"),
+        "introductions": _numbers(introductions, "--introductions"),
         "picture_ends": _numbers(picture_ends, "--picture-ends"),
         "sink_budget": _numbers(sink_budget, "--sink-budget"),
     }

@@ -26,7 +26,7 @@ from training.autoencoder import psnr
 from training.backend import Backend
 from training.command import run_stage
 from training.config import RunConfig
-from training.features import page_features
+from training.features import read_features
 from training.loop import Stage
 from training.pages import PagePictures, ShuffledRows, noise_of, shared
 from training.recorder import Recorder
@@ -274,10 +274,10 @@ class SdxlStage(FeaturesStage):
         weights = Path(config.init) / "detokenizer" if config.init else Path(config.sdxl)
         self.sources = [*files_of(config.data, config.split, config.heldout), config.tower]
         self.sources += [weights] if weights.is_dir() else []  # SDXL may be of the Hub
-        self.features = tower_features(config, config.split, len(pictures), backend)
+        self.features = read_features(config.data, config.split, config.tower, backend, len(pictures))
         heldout = PagePictures(config.data, config.heldout, size, limit=most, keep=False)
         self.heldout_pages, _ = heldout.batch(torch.arange(len(heldout)))
-        self.heldout_features = tower_features(config, config.heldout, len(heldout), backend)
+        self.heldout_features = read_features(config.data, config.heldout, config.tower, backend, len(heldout))
 
     def batch(self, samples: Sequence[tuple[int, int]], kind: str) -> dict[str, Any]:
         batch = self.noisy_batch(samples, self.features.shape[1:])
@@ -307,16 +307,6 @@ def form_of(folder: Path, form: Form) -> Detokenizer:
     if detokenizer.form != form:
         raise ValueError(f"{folder} holds a de-tokenizer of the form {detokenizer.form}: set form: {detokenizer.form}")
     return detokenizer
-
-
-def tower_features(config: DetokenizerConfig, split: str, count: int, backend: Backend) -> Tensor:
-    """Features [N, F, D] of the first pages of a split, bf16."""
-    parts = []
-    with backend.main_first():
-        for name in split.split("+"):
-            features = page_features(config.data, name, config.tower, backend.device)
-            parts.append(features[:count])
-    return torch.cat(parts)[:count]
 
 
 class DetokenizerStage(DrawingStage):

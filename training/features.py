@@ -27,7 +27,7 @@ import json
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from rich.console import Console
@@ -38,6 +38,9 @@ from torch import Tensor
 from training.checkpoint import digest_of
 from training.feature_shards import ENGINES, FeatureWorker, shard_name, written_at_once
 from training.stories import fingerprint, open_stories
+
+if TYPE_CHECKING:
+    from training.backend import Backend
 
 FORMAT = "seedstory features 1"
 INDEX = "index.json"
@@ -176,6 +179,22 @@ def page_features(
         write_index(folder, told, spans, known)
     check_shards(folder, verify)
     return PageFeatures(folder)
+
+
+def read_features(
+    data: str | Path, splits: str, tower_folder: str | Path, backend: Backend, count: int | None = None
+) -> Tensor:
+    """Features [N, F, D] of the first `count` pages of the splits (joined by "+"), bf16, read into memory.
+
+    What is not on disk yet is computed first, by the main process.
+    """
+    parts: list[Tensor] = []
+    with backend.main_first():
+        for split in splits.split("+"):
+            room = None if count is None else count - sum(map(len, parts))
+            if room != 0:
+                parts.append(page_features(data, split, tower_folder, backend.device)[:room])
+    return torch.cat(parts)
 
 
 def digest_tower(folder: str | Path) -> str:

@@ -65,8 +65,7 @@ class MllmConfig(StoryConfigOfRun):
         long_share: share of the steps after the loose ones that show such a part.
         init: folder of a story model to go on from; the `lora_` settings and `feature_head` are then its own.
         picture_only: share of stories whose first caption is dropped, to learn openings of a picture alone.
-        max_pages: a sample shows at most so many pages of a story in a row; of a longer one also pages before them,
-        remembered: of the first so many, whose words the `mm_sink` cache keeps.
+        max_pages: a sample shows at most so many pages of a story; of a longer one some in a row, and earlier ones.
         skipped: share of stories from whose middle pages are left out, as in the memory of a long story: the first
             pages, a gap, and the last pages.
         window: of longer stories, so many consecutive pages are a sample instead, drawn anew each time (0: off).
@@ -89,7 +88,6 @@ class MllmConfig(StoryConfigOfRun):
     init: str | None = None
     picture_only: float = 0.1
     max_pages: int = 10
-    remembered: int = 12
     skipped: float = 0.0
     window: int = 0
     context_noise: float = 0.5

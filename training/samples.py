@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from seedstory.layout import StoryLayout, collate, countdown
+from seedstory.names import names_in
 from seedstory.storystream import StoryRecord
 from training.backend import Backend
 from training.features import PageFeatures, page_features
@@ -87,7 +88,7 @@ def draw_drops(record: StoryRecord, config: MllmConfig, choice: random.Random) -
         first = choice.randint(0, len(pages) - config.window)
         pages = pages[first : first + config.window]
     elif len(pages) > config.max_pages:
-        return Drops(later_part(record, config.max_pages, config.remembered, choice))
+        return Drops(later_part(record, config.max_pages, choice))
     first_caption = len(pages) == 1 or choice.random() >= config.picture_only
     if len(pages) >= 5 and choice.random() < config.skipped:
         kept, gap = choice.randint(1, 2), choice.randint(1, len(pages) - 4)
@@ -95,21 +96,14 @@ def draw_drops(record: StoryRecord, config: MllmConfig, choice: random.Random) -
     return Drops(pages, first_caption)
 
 
-def later_part(record: StoryRecord, most: int, remembered: int, choice: random.Random) -> list[int]:
-    """Part of a long story as its teller remembers it: pages in a row, and before them some of its beginning.
+def later_part(record: StoryRecord, most: int, choice: random.Random) -> list[int]:
+    """At most `most` pages of a long story, as the `mm_sink` cache remembers it.
 
-    Where the ground truth says who is there, a page is shown only together with those where its characters came in.
-
-    Args:
-        record: the story.
-        most: at most so many pages in a row.
-        remembered: before them, pages among the first so many; half of the samples show them all, as `mm_sink` does.
-        choice: what is drawn comes from here.
-
-    Returns:
-        Numbers of the pages, ascending; at most `most + remembered`.
+    They are some in a row, the first page, those where the characters of shown pages came in, and perhaps others from
+    before.
     """
-    length = choice.randint(min(3, most), most)
+    least = min(3, most)
+    length = choice.randint(least, most)
     start = choice.randint(0, len(record.captions) - length)
     came_in: dict[str, int] = {}
     for page in range(len(record.captions)):
@@ -121,21 +115,20 @@ def later_part(record: StoryRecord, most: int, remembered: int, choice: random.R
         return pages if more == pages else introduced(more)
 
     row = list(range(start, start + length))
-    while len(introduced(set(row))) > most + remembered and len(row) > 1:
+    while len(row) > least and len(introduced({0, *row})) > most:
         row.pop()
-    shown = introduced(set(row))
-    beginning = range(min(start, remembered))
-    kept = len(beginning) if choice.random() < 0.5 else choice.randint(0, len(beginning))
-    for page in choice.sample(beginning, kept):
-        if len(more := introduced(shown | {page})) <= most + remembered:
+    shown = introduced({0, *row})
+    for page in choice.sample(range(start), choice.randint(0, start)):
+        if len(more := introduced(shown | {page})) <= most:
             shown = more
-    return sorted(shown)[-(most + remembered) :]
+    return sorted(shown)[-most:]
 
 
 def names_on(record: StoryRecord, page: int) -> set[str]:
-    """Names of the characters that a page shows, by its ground truth."""
-    truth = record.pages[page] if record.pages else None
-    return {actor["name"] for actor in (truth or {}).get("actors", ()) if "name" in actor}
+    """Names of who is on a page: by the ground truth of its picture, or else by its words."""
+    if record.pages is None:
+        return set(names_in(record.captions[page]))
+    return {actor["name"] for actor in (record.pages[page] or {}).get("actors", ()) if "name" in actor}
 
 
 def story_batch(

@@ -34,7 +34,7 @@ from training.backend import Backend
 from training.command import run_stage
 from training.config import RunConfig
 from training.detokenizer import draw_pictures, need
-from training.features import page_features
+from training.features import read_features
 from training.loop import Stage
 from training.pages import ShuffledRows, noise_of
 from training.recorder import Recorder
@@ -326,10 +326,8 @@ class ScenesStage(Stage):
         tower = Path(config.stage1) / "vision_tower"
         self.sources = [*files_of(config.data, config.split, config.heldout), tower]
         self.sources += [Path(config.init) / name for name in WRITTEN if config.init]
-        splits = config.split.split("+")
-        with backend.main_first():
-            self.features = torch.cat([page_features(config.data, name, tower, backend.device)[:] for name in splits])
-            self.heldout = page_features(config.data, config.heldout, tower, backend.device)[:].float()
+        self.features = read_features(config.data, config.split, tower, backend)
+        self.heldout = read_features(config.data, config.heldout, tower, backend).float()
         truths, heldout = (page_truths(config.data, split) for split in (config.split, config.heldout))
         sizes = StoryConfig(feature_dim=self.features.shape[-1], feature_head=config.feature_head)
         width = sizes.output_resampler_width

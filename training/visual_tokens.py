@@ -28,7 +28,7 @@ from training.backend import Backend
 from training.command import run_stage
 from training.config import RunConfig
 from training.detokenizer import draw_pictures, need
-from training.features import page_features
+from training.features import read_features
 from training.loop import Stage
 from training.pages import ShuffledRows, noise_of
 from training.recorder import Recorder
@@ -74,10 +74,8 @@ class VisualTokensStage(Stage):
         self.config = config
         tower = Path(config.stage1) / "vision_tower"
         self.sources = [*files_of(config.data, config.split, config.heldout), tower]
-        with backend.main_first():
-            parts = [page_features(config.data, name, tower, backend.device)[:] for name in config.split.split("+")]
-            self.heldout = page_features(config.data, config.heldout, tower, backend.device)[:].float()
-        self.features = torch.cat(parts)
+        self.features = read_features(config.data, config.split, tower, backend)
+        self.heldout = read_features(config.data, config.heldout, tower, backend).float()
         shape = {"feature_tokens": self.features.shape[1], "feature_dim": self.features.shape[2]}
         sizes = StoryConfig(num_visual_tokens=config.visual_tokens, **shape)
         self.input_resampler = make_input_resampler(sizes, config.embedding_dim)

@@ -1,6 +1,7 @@
 """The books of one story: which of its tokens the cache holds, and where. No tensors here."""
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 
 from seedstory.cache.policy import CachePolicy, PageSpan
 
@@ -33,6 +34,7 @@ class Ledger:
         pages: Finished pages that are held whole.
         evicted: Pages that left, as far as a policy may still ask for them.
         sink_positions: Positions of the sinks, sorted.
+        last_used: Number of the page that last used each name of the story.
     """
 
     def __init__(self) -> None:
@@ -44,6 +46,8 @@ class Ledger:
         self.pages: list[PageSpan] = []
         self.evicted: list[PageSpan] = []
         self.sink_positions: list[int] = []
+        self.last_used: dict[str, int] = {}
+        self._ended = 0
 
     @property
     def position(self) -> int:
@@ -60,16 +64,20 @@ class Ledger:
         self.length -= count
         assert self.position >= (self.pages[-1].end if self.pages else 0), "only the open page may be cropped"
 
-    def end_page(self, image_start: int, image_end: int) -> None:
+    def end_page(self, image_start: int, image_end: int, names: Collection[str] = ()) -> None:
         """Note that a page has ended.
 
         Args:
             image_start: Position of its `<img>`.
             image_end: Position of its `</img>`.
+            names: Names that its words use.
         """
         start = self.pages[-1].end if self.pages else self.evicted[-1].end if self.evicted else 0
         assert start <= image_start < image_end < self.position, "a page must lie inside the cache"
-        self.pages.append(PageSpan(start, image_start, image_end))
+        new = frozenset(name for name in names if name not in self.last_used)
+        self.last_used |= dict.fromkeys(names, self._ended)
+        self._ended += 1
+        self.pages.append(PageSpan(start, image_start, image_end, new))
 
     def evict(self, policy: CachePolicy) -> Eviction | None:
         """Take the pages that the policy does not keep whole out of the books; None if there are none."""
@@ -77,15 +85,12 @@ class Ledger:
         if not policy.bounded or count <= 0:
             return None
         leaving, self.pages = self.pages[:count], self.pages[count:]
-        # Of the pages that left earlier, a policy only ever asks for the first ones and for recent ones.
         self.evicted = [*self.evicted, *leaving]
-        first = max(1, policy.first_captions)
-        self.evicted = [*self.evicted[:first], *self.evicted[first:][-max(1, policy.sink_budget) :]]
         held_sinks = len(self.sink_positions)
         window_start = self.position - (self.length - held_sinks)
         place = {position: index for index, position in enumerate(self.sink_positions)}
         place |= {at: held_sinks + at - window_start for at in range(window_start, self.pages[0].start)}
-        sinks = [position for position in policy.sinks(self.evicted) if position in place]
+        sinks = [at for at in policy.sinks(self.evicted, self.last_used) if at in place]
         kept = [place[position] for position in sinks]
         first = self.pages[0].start - len(sinks)
         eviction = Eviction(
@@ -97,7 +102,19 @@ class Ledger:
         self.forgotten += self.length - len(eviction.kept)
         self.length = len(eviction.kept)
         self.sink_positions = sinks
+        self._tidy(policy)
         return eviction
+
+    def _tidy(self, policy: CachePolicy) -> None:
+        """Strike out what no policy may ask for any more: words that have gone, and pages long past without words."""
+        held = set(self.sink_positions)
+        self.evicted = [
+            page if held.issuperset(range(page.start, page.image_start)) else replace(page, names=frozenset())
+            for page in self.evicted
+        ]
+        recent = max(1, policy.sink_budget)
+        old = [page for page in self.evicted[1:-recent] if page.names]
+        self.evicted = [*self.evicted[:1], *old, *self.evicted[1:][-recent:]]
 
     def rebase(self) -> int:
         """Count positions from the first token held on.

@@ -1,6 +1,6 @@
 """Which tokens of a long story stay in the cache."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from seedstory.settings import POLICIES
@@ -14,11 +14,13 @@ class PageSpan:
         start: First token of the page.
         image_start: Its `<img>`.
         image_end: Its `</img>`; the page ends right after it.
+        names: Names that first occur on it: it tells who they are.
     """
 
     start: int
     image_start: int
     image_end: int
+    names: frozenset[str] = frozenset()
 
     @property
     def end(self) -> int:
@@ -27,7 +29,8 @@ class PageSpan:
 
     def moved(self, distance: int) -> "PageSpan":
         """The same page in a story whose positions are `distance` higher."""
-        return PageSpan(self.start + distance, self.image_start + distance, self.image_end + distance)
+        moved = (at + distance for at in (self.start, self.image_start, self.image_end))
+        return PageSpan(*moved, names=self.names)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,16 +44,18 @@ class CachePolicy:
             SEED-Story do; the only policy that encodes anything twice;
             `window`, which keeps the last `window_pages` pages;
             `sink`, the window and the story's first tokens (StreamingLLM, arXiv 2309.17453);
-            `mm_sink`, these and of every evicted picture its head and its tail, within `sink_budget`.
+            `mm_sink`, these, the words that introduce who is in the story, and of every evicted picture its head and
+            its tail, within `sink_budget`.
         window_pages: Pages that stay whole, besides the one being written. With the defaults of what else is kept, a
             long story holds about as many tokens as the stories of training did.
         first_tokens: Tokens of the story's start that stay for good (`sink`, `mm_sink`); StreamingLLM keeps four.
-        first_captions: First pages whose words stay for good (`mm_sink`): they introduce who is in the story.
+        introductions: Evicted pages whose words stay (`mm_sink`): the first page, and those where names first occur.
+            Where they are more, those stay whose names were used last.
         picture_head: Visual tokens kept after an evicted picture's `<img>`, which is kept too (`mm_sink`).
         picture_tail: Visual tokens kept before an evicted picture's `</img>`, which is kept too (`mm_sink`).
         sink_budget: Most tokens kept of evicted pages in all (`mm_sink`). The first tokens, page 1's picture and the
-            words of the first pages stay for good, as far as they fit, then the most recently evicted pictures; memory
-            and time per page are therefore constant.
+            introductions stay, as far as they fit, then the most recently evicted pictures; memory and time per page
+            are therefore constant.
 
     Raises:
         ValueError: If the name is unknown or a number is out of range.
@@ -59,18 +64,18 @@ class CachePolicy:
     name: str = "mm_sink"
     window_pages: int = 7
     first_tokens: int = 4
-    first_captions: int = 12
+    introductions: int = 12
     picture_head: int = 4
     picture_tail: int = 4
-    sink_budget: int = 512
+    sink_budget: int = 256
 
     def __post_init__(self) -> None:
         if self.name not in POLICIES:
             raise ValueError(f"Unknown cache policy {self.name!r}; choose one of {', '.join(POLICIES)}.")
         if self.window_pages < 1:
             raise ValueError(f"window_pages must be at least 1, got {self.window_pages}.")
-        if min(self.first_tokens, self.first_captions, self.picture_head, self.picture_tail) < 0:
-            raise ValueError("first_tokens, first_captions, picture_head and picture_tail must not be negative.")
+        if min(self.first_tokens, self.introductions, self.picture_head, self.picture_tail) < 0:
+            raise ValueError("first_tokens, introductions, picture_head and picture_tail must not be negative.")
         least = self.first_tokens + self.picture_head + self.picture_tail + 2
         if self.name == "mm_sink" and self.sink_budget < least:
             raise ValueError(
@@ -86,12 +91,13 @@ class CachePolicy:
         """Whether pages are ever evicted from the cache itself."""
         return self.name in ("window", "sink", "mm_sink")
 
-    def sinks(self, evicted: Sequence[PageSpan]) -> list[int]:
+    def sinks(self, evicted: Sequence[PageSpan], last_used: Mapping[str, int] | None = None) -> list[int]:
         """Positions that stay of the pages evicted so far.
 
         Args:
-            evicted: Evicted pages in story order. Only the first `first_captions` (at least one) and the last
-                `sink_budget` ones matter.
+            evicted: Evicted pages in story order. Only the first one, introductions and the last `sink_budget` ones
+                matter.
+            last_used: Number of the page that last used each name.
 
         Returns:
             Sorted positions; at most `sink_budget` of them for `mm_sink`.
@@ -101,7 +107,8 @@ class CachePolicy:
         start = evicted[0].start
         kept = set(range(start, min(start + self.first_tokens, evicted[-1].end)))
         if self.name == "mm_sink":
-            words = [set(range(page.start, page.image_start)) for page in evicted[: self.first_captions]]
+            introductions = self._introductions(evicted, last_used or {})
+            words = [set(range(page.start, page.image_start)) for page in introductions]
             pictures = [self._picture_sinks(page) for page in [evicted[0], *reversed(evicted[1:])]]
             for group in (pictures[:1], words, pictures[1:]):
                 for tokens in group:
@@ -109,6 +116,12 @@ class CachePolicy:
                         break
                     kept |= tokens
         return sorted(kept)
+
+    def _introductions(self, evicted: Sequence[PageSpan], last_used: Mapping[str, int]) -> list[PageSpan]:
+        """The first page, then the pages that introduce somebody; those whose names were used last come first."""
+        others = [page for page in evicted[1:] if page.names]
+        others.sort(key=lambda page: max(last_used.get(name, 0) for name in page.names), reverse=True)
+        return [evicted[0], *others][: self.introductions]
 
     def _picture_sinks(self, page: PageSpan) -> set[int]:
         inside = range(page.image_start + 1, page.image_end)

@@ -34,6 +34,7 @@ from seedstory.generation.pages import OpeningPage, PageDraft, StoryStart
 from seedstory.generation.sampling import CaptionSampler, LogitsHook, SamplingConfig, guided, page_generator
 from seedstory.layout import countdown
 from seedstory.modeling import StoryModel
+from seedstory.names import names_in
 from seedstory.story import page_seed
 
 _SENTENCE_END = re.compile(r"[.!?…]+[\"'”’)\]]*(?=\s|$)")
@@ -49,6 +50,7 @@ class _Story:
         self.history: list[list[int]] = []  # ids of recent captions
         self.window: list[torch.Tensor] = []  # embeddings of recent pages, for the policy that reads them again
         self.text = torch.empty(0)  # embeddings of the open page's caption and <img>, [T, D]
+        self.names: frozenset[str] = frozenset()  # that the open page uses
 
     @property
     def given(self) -> OpeningPage:
@@ -211,9 +213,9 @@ class StoryEngine:
         scores = [self._log_likelihood(row, own, hidden[row]) if self._score else None for row, own in enumerate(ids)]
         times.append(time.perf_counter())
 
-        for story, own, text in zip(stories, ids, texts, strict=True):
+        for story, caption, own, text in zip(stories, captions, ids, texts, strict=True):
             story.history = [*story.history, own][-max(1, self.sampling.history_pages) :]
-            story.text = text[:-count]
+            story.text, story.names = text[:-count], names_in(caption)
         held = self._turn_pages(features, image_starts)
         times.append(time.perf_counter())
         caption, picture, context = ((b - a) / len(stories) for a, b in zip(times, times[1:], strict=False))
@@ -356,8 +358,8 @@ class StoryEngine:
             pieces.append(torch.cat([picture, self._embed(self._label_ids(story, story.index))]))
         self._next = self._open_page(pieces)
         if not self.policy.recomputes:
-            for row, start in enumerate(image_starts):
-                self.cache.end_page(start, start + self.layout.num_visual_tokens + 1, row)
+            for row, (story, start) in enumerate(zip(stories, image_starts, strict=True)):
+                self.cache.end_page(start, start + self.layout.num_visual_tokens + 1, story.names, row)
             self.cache.evict()
         for row, now in zip(going, self.cache.rows, strict=False):
             held[row] = now.length

@@ -32,33 +32,38 @@ def long_story() -> StoryRecord:
 
 
 def test_a_later_part_goes_on_in_a_row_and_knows_who_is_there(long_story):
-    count, gaps, remembered, starts = len(long_story.captions), 0, 0, set()
+    count, gaps, lengths, ends = len(long_story.captions), 0, set(), set()
     for seed in range(300):
-        pages = later_part(long_story, 10, 12, random.Random(seed))
-        assert 3 <= len(pages) <= 22 and pages == sorted(set(pages)) and 0 <= pages[0] <= pages[-1] < count
+        pages = later_part(long_story, 10, random.Random(seed))
+        assert 3 <= len(pages) <= 10 and pages == sorted(set(pages)) and pages[0] == 0 and pages[-1] < count
+        assert all(told_on(pages)[-2:]) or len(pages) == 3
         for name in {name for page in pages for name in names_on(long_story, page)}:
             assert next(page for page in range(count) if name in names_on(long_story, page)) in pages
         gaps += not all(told_on(pages))
-        starts.add(pages[-1])
-        remembered += pages[:12] == list(range(12)) and pages[-1] >= 15
-    assert 80 < remembered < 200 and gaps > 200 and min(starts) < 12 and max(starts) == count - 1
+        lengths.add(len(pages))
+        ends.add(pages[-1])
+    assert gaps > 200 and lengths >= set(range(4, 11)) and min(ends) < 12 and max(ends) == count - 1
 
 
-def test_a_later_part_without_ground_truth_takes_pages_of_the_beginning():
-    story = replace(record_of(["Mia"] * 40), pages=None)
+def test_a_later_part_without_ground_truth_knows_names_by_their_capitals():
+    captions = ["There was Mia."] + ["Then Mia ran."] * 5 + ["There was Otto."] + ["Then Otto sat."] * 40
+    story = replace(record_of(["Mia"] * len(captions)), captions=captions, pages=None)
+    met = 0
     for seed in range(100):
-        pages = later_part(story, 10, 12, random.Random(seed))
-        behind = next(n for n in range(len(pages)) if pages[n:] == list(range(pages[n], pages[-1] + 1)))
-        assert all(page < 12 for page in pages[:behind])
-        assert 3 <= len(pages) - behind <= 22
+        pages = later_part(story, 5, random.Random(seed))
+        assert len(pages) <= 5 and pages[0] == 0
+        met += pages[-1] > 10
+        assert pages[-1] < 6 or 6 in pages
+    assert met > 50
 
 
 def test_more_characters_than_pages_shorten_the_row():
     story = record_of([f"Name{number}" for number in range(10)] + ["Name3"] * 10 + [f"Name{n}" for n in range(10)])
     for seed in range(200):
-        pages = later_part(story, 6, 0, random.Random(seed))
+        pages = later_part(story, 6, random.Random(seed))
         assert len(pages) <= 6
-        assert {f"Name{page}" for page in pages if page < 10} >= names_on(story, pages[-1])
+        shown = set().union(*(names_on(story, page) for page in pages))
+        assert {f"Name{page}" for page in pages if page < 10} >= shown
         assert any(page >= 10 for page in pages) or pages[-1] < 10
 
 
@@ -68,7 +73,7 @@ def test_drops_keep_to_the_number_of_pages(long_story):
     shown = [draw_drops(short, config, random.Random(seed)).pages for seed in range(200)]
     assert {tuple(pages) for pages in shown} >= {tuple(range(8))} and all(pages[-1] == 7 for pages in shown)
     assert any(not all(told_on(pages)) for pages in shown)
-    assert all(len(draw_drops(long_story, config, random.Random(seed)).pages) <= 22 for seed in range(100))
+    assert all(len(draw_drops(long_story, config, random.Random(seed)).pages) <= 10 for seed in range(100))
     windowed = MllmConfig(data="none", out="none", steps=1, stage1="none", window=16)
     for seed in range(50):
         pages = draw_drops(long_story, windowed, random.Random(seed)).pages

@@ -8,6 +8,7 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 from seedstory.layout import countdown
+from seedstory.names import names_in
 
 
 def rotate(x: torch.Tensor, positions: torch.Tensor, frequencies: torch.Tensor) -> torch.Tensor:
@@ -75,7 +76,7 @@ def plain_mm_sink(
         captions: The whole story's captions.
         window: Pages that stay whole.
         first: Tokens of the story's start that stay.
-        words: First pages whose words stay.
+        words: Pages whose words stay: the first one, and those where the names came in that were used last.
         head: Visual tokens that stay at a picture's head.
         tail: The same at its tail.
         budget: Most tokens that stay of pages that are not whole.
@@ -91,8 +92,10 @@ def plain_mm_sink(
 
     start = [*layout.opening_ids, *layout.page_label_ids(labels[0])]
     reader.read(embed(start), [(0, "text", 0)] * len(start))
-    everything = []
+    everything, came_in, last_used = [], {}, {}
     for page, caption in enumerate(captions):
+        came_in[page] = names_in(caption) - last_used.keys()
+        last_used |= dict.fromkeys(names_in(caption), page)
         ids = layout.caption_ids(caption)
         for token in ids:
             reader.read(embed([token]), [(page, "text", 0)])
@@ -116,7 +119,9 @@ def plain_mm_sink(
 
         kept = places(lambda page, kind, place, at: at < first)
         groups = [[places(lambda page, kind, place, at: page == 0 and kind == "picture" and stays(page, place))]]
-        groups += [[places(lambda p, kind, place, at, one=one: p == one and kind == "text") for one in range(words)]]
+        met = {one: max(last_used[name] for name in came_in[one]) for one in range(1, left + 1) if came_in[one]}
+        introductions = [0, *sorted(met, key=lambda one: (-met[one], one))][:words]
+        groups += [[places(lambda p, kind, place, at, one=one: p == one and kind == "text") for one in introductions]]
         groups += [
             [
                 places(lambda p, kind, place, at, one=one: p == one and kind == "picture" and stays(p, place))
@@ -129,4 +134,8 @@ def plain_mm_sink(
                     break
                 kept |= tokens
         reader.keep(lambda label, kept=kept, left=left: label[0] > left or label[3] in kept)
+        held = {label[3] for label in reader.labels}
+        for one in met:
+            if not places(lambda p, kind, place, at, one=one: p == one and kind == "text") <= held:
+                came_in[one] = frozenset()  # words that are gone do not come back
     return results

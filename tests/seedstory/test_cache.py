@@ -1,5 +1,8 @@
 """The books and the tensors of the cache, for any page lengths, windows and budgets."""
 
+import re
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -13,7 +16,7 @@ from tests.seedstory.plain_reader import plain_mm_sink
 from tests.seedstory.tiny_language import SENTENCES, needs_native, tiny_model, tiny_tokenizer
 
 MODEL = tiny_model()
-WORDS = " ".join(SENTENCES).split()
+WORDS = re.sub("[.!?]", "", " ".join(SENTENCES)).split()  # without ends of sentences capitals are names
 captions = st.lists(st.integers(1, 12), min_size=3, max_size=9).map(
     lambda sizes: [" ".join(WORDS[(3 * at + word) % len(WORDS)] for word in range(n)) for at, n in enumerate(sizes)]
 )
@@ -21,7 +24,7 @@ sizes = st.fixed_dictionaries(
     {
         "window_pages": st.integers(1, 4),
         "first_tokens": st.integers(0, 60),
-        "first_captions": st.integers(0, 5),
+        "introductions": st.integers(0, 5),
         "picture_head": st.integers(0, 4),
         "picture_tail": st.integers(0, 4),
     }
@@ -45,7 +48,7 @@ def test_mm_sink_equals_a_plain_reader_for_any_sizes(texts, sizes, extra):
         texts,
         window=sizes["window_pages"],
         first=first,
-        words=sizes["first_captions"],
+        words=sizes["introductions"],
         head=head,
         tail=tail,
         budget=budget,
@@ -86,6 +89,37 @@ def test_the_books_hold_what_the_policy_says_whenever_they_are_closed(pages, siz
     asked = set(policy.sinks(spans[:left])) if left else set()
     assert set(range(spans[left].start if left < len(spans) else position, position + 1)) <= set(held)
     assert {place for place in held if left and place < spans[left].start} <= asked
+
+
+def remembered(names_of_pages: list[str], policy: CachePolicy) -> tuple[Ledger, set[int]]:
+    """The books of a story of pages of eleven tokens, five of them words, and the pages whose words are sinks."""
+    ledger = Ledger()
+    for number, names in enumerate(names_of_pages):
+        ledger.advance(11)
+        ledger.end_page(11 * number + 5, 11 * number + 9, names.split())
+        ledger.advance(1)  # of the next page
+        ledger.evict(policy)
+        ledger.forget_last(1)
+    held = set(ledger.sink_positions)
+    return ledger, {page for page in range(len(names_of_pages)) if held >= set(range(11 * page, 11 * page + 5))}
+
+
+def test_pages_where_somebody_came_in_are_remembered_as_long_as_they_are_among_those_named_last():
+    names = ["Mia", "Mia Otto", "Mia", "Ida", "Ida", "Otto", "Uwe", "", "Uwe", "", ""]
+    policy = CachePolicy(window_pages=1, introductions=3, first_tokens=0, picture_head=0, picture_tail=0)
+    assert remembered(names[:6], policy)[1] == {0, 1, 3}
+    # The third guest drives out who was not named for longest, and nobody comes back.
+    assert remembered(names, policy)[1] == {0, 1, 6}
+    assert remembered([*names, "Ida", "Ida", "Ida", ""], policy)[1] == {0, 1, 6}
+    assert remembered(names, replace(policy, introductions=9))[1] == {0, 1, 3, 6}
+    assert remembered(names, replace(policy, introductions=0))[1] == set()
+    # Words for which there is no room are left out: two pages' words and all pictures' two tokens do not fit.
+    assert remembered(names, replace(policy, sink_budget=13))[1] == {0, 6}
+
+
+def test_the_books_of_a_story_with_ever_new_names_do_not_grow():
+    ledger, pages = remembered([f"Name{page}" for page in range(400)], CachePolicy(window_pages=2, sink_budget=90))
+    assert len(ledger.evicted) <= 1 + 90 + 12 and 0 in pages and len(pages) > 5 and len(ledger.sink_positions) <= 90
 
 
 @pytest.mark.parametrize("policy", ["mm_sink", "sink", "window"])

@@ -1,0 +1,29 @@
+"""What counts as a name."""
+
+import doctest
+
+import pytest
+
+import seedstory.names
+from seedstory.names import names_in
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("Once there was a fox called Mia, who wore a red coat.", {"Mia"}),
+        ("The next day it was Klaus, and Nobody else, who came.", {"Klaus", "Nobody"}),
+        ('Boom! Nobody came. "Go away," said Otto. "I will," said Émile\'s dog.', {"Otto", "Émile"}),
+        ("The bear and I ran, and I'm tired.", set()),
+        ("Es war ein Fuchs mit einem Hut.", {"Fuchs", "Hut"}),
+        ("", set()),
+        ("从前有一只狐狸。", {"从前有一只狐狸。"}),
+        ("123 456", {"123 456"}),
+    ],
+)
+def test_names_are_capital_inside_a_sentence(text, names):
+    assert names_in(text) == names
+
+
+def test_the_example_holds():
+    assert doctest.testmod(seedstory.names).failed == 0

@@ -64,8 +64,8 @@ def make_variants(policies: str, pages: int, **lists: list[int]) -> list[Variant
     Args:
         policies: Names, each with a limit of pages where it has one of its own: "recompute:50,mm_sink".
         pages: Pages of the stories of the others.
-        lists: Values of `window_pages`, `first_tokens`, `introductions`, `picture_ends` (head and tail) and
-            `sink_budget`. A setting with several values is named in the label.
+        lists: Values of `window_pages`, `first_tokens`, `introductions`, `pictures`, `picture_ends` (head and
+            tail) and `sink_budget`. A setting with several values is named in the label.
 
     Raises:
         ValueError: A policy is unknown, or a setting is out of range.
@@ -75,9 +75,9 @@ def make_variants(policies: str, pages: int, **lists: list[int]) -> list[Variant
         "dense": [],
         "window": ["window_pages"],
         "sink": ["window_pages", "first_tokens"],
-        "mm_sink": ["window_pages", "first_tokens", "introductions", "picture_ends", "sink_budget"],
+        "mm_sink": ["window_pages", "first_tokens", "introductions", "pictures", "picture_ends", "sink_budget"],
     }
-    letters = {"window_pages": "w", "first_tokens": "f", "introductions": "i", "picture_ends": "e", "sink_budget": "b"}
+    letters = {key: key[0] for key in lists} | {"picture_ends": "e", "sink_budget": "b"}
     variants = []
     for item in policies.split(","):
         name, _, limit = item.strip().partition(":")
@@ -304,6 +304,9 @@ def main(
     introductions: Annotated[
         str, typer.Option(help="pages whose words are kept, as names first occur there (mm_sink)")
     ] = str(CachePolicy.introductions),
+    kept_pictures: Annotated[str, typer.Option(help="evicted pictures of which something is kept (mm_sink)")] = str(
+        CachePolicy.pictures
+    ),
     picture_ends: Annotated[str, typer.Option(help="head and tail kept of a picture (mm_sink)")] = str(
         CachePolicy.picture_head
     ),
@@ -326,6 +329,7 @@ def main(
         "window_pages": _numbers(window, "--window"),
         "first_tokens": _numbers(first_tokens, "--first-tokens"),
         "introductions": _numbers(introductions, "--introductions"),
+        "pictures": _numbers(kept_pictures, "--kept-pictures"),
         "picture_ends": _numbers(picture_ends, "--picture-ends"),
         "sink_budget": _numbers(sink_budget, "--sink-budget"),
     }

@@ -112,7 +112,7 @@ class Ledger:
             page if held.issuperset(range(page.start, page.image_start)) else replace(page, names=frozenset())
             for page in self.evicted
         ]
-        recent = max(1, policy.sink_budget)
+        recent = max(1, policy.pictures)
         old = [page for page in self.evicted[1:-recent] if page.names]
         self.evicted = [*self.evicted[:1], *old, *self.evicted[1:][-recent:]]
 

@@ -44,18 +44,19 @@ class CachePolicy:
             SEED-Story do; the only policy that encodes anything twice;
             `window`, which keeps the last `window_pages` pages;
             `sink`, the window and the story's first tokens (StreamingLLM, arXiv 2309.17453);
-            `mm_sink`, these, the words that introduce who is in the story, and of every evicted picture its head and
-            its tail, within `sink_budget`.
+            `mm_sink`, these, the words that introduce who is in the story, and heads and tails of evicted pictures,
+            within `sink_budget`.
         window_pages: Pages that stay whole, besides the one being written. With the defaults of what else is kept, a
             long story holds about as many tokens as the stories of training did.
         first_tokens: Tokens of the story's start that stay for good (`sink`, `mm_sink`); StreamingLLM keeps four.
         introductions: Evicted pages whose words stay (`mm_sink`): the first page, and those where names first occur.
             Where they are more, those stay whose names were used last.
+        pictures: Evicted pages of whose pictures head and tail stay (`mm_sink`): the first page, and the last ones.
         picture_head: Visual tokens kept after an evicted picture's `<img>`, which is kept too (`mm_sink`).
         picture_tail: Visual tokens kept before an evicted picture's `</img>`, which is kept too (`mm_sink`).
-        sink_budget: Most tokens kept of evicted pages in all (`mm_sink`). The first tokens, page 1's picture and the
-            introductions stay, as far as they fit, then the most recently evicted pictures; memory and time per page
-            are therefore constant.
+        sink_budget: Most tokens kept of evicted pages in all (`mm_sink`): the first tokens, page 1's picture, the
+            introductions as far as they fit, then the most recently evicted pictures. Memory and time per page are
+            therefore constant.
 
     Raises:
         ValueError: If the name is unknown or a number is out of range.
@@ -65,17 +66,20 @@ class CachePolicy:
     window_pages: int = 7
     first_tokens: int = 4
     introductions: int = 12
+    pictures: int = 5
     picture_head: int = 4
     picture_tail: int = 4
-    sink_budget: int = 256
+    sink_budget: int = 512
 
     def __post_init__(self) -> None:
         if self.name not in POLICIES:
             raise ValueError(f"Unknown cache policy {self.name!r}; choose one of {', '.join(POLICIES)}.")
         if self.window_pages < 1:
             raise ValueError(f"window_pages must be at least 1, got {self.window_pages}.")
-        if min(self.first_tokens, self.introductions, self.picture_head, self.picture_tail) < 0:
-            raise ValueError("first_tokens, introductions, picture_head and picture_tail must not be negative.")
+        if min(self.first_tokens, self.introductions, self.pictures, self.picture_head, self.picture_tail) < 0:
+            raise ValueError(
+                "first_tokens, introductions, pictures, picture_head and picture_tail must not be negative."
+            )
         least = self.first_tokens + self.picture_head + self.picture_tail + 2
         if self.name == "mm_sink" and self.sink_budget < least:
             raise ValueError(
@@ -95,8 +99,7 @@ class CachePolicy:
         """Positions that stay of the pages evicted so far.
 
         Args:
-            evicted: Evicted pages in story order. Only the first one, introductions and the last `sink_budget` ones
-                matter.
+            evicted: Evicted pages in story order. The first one, introductions and the last `pictures` ones matter.
             last_used: Number of the page that last used each name.
 
         Returns:
@@ -109,7 +112,7 @@ class CachePolicy:
         if self.name == "mm_sink":
             introductions = self._introductions(evicted, last_used or {})
             words = [set(range(page.start, page.image_start)) for page in introductions]
-            pictures = [self._picture_sinks(page) for page in [evicted[0], *reversed(evicted[1:])]]
+            pictures = [self._picture_sinks(page) for page in [evicted[0], *reversed(evicted[1:])][: self.pictures]]
             for group in (pictures[:1], words, pictures[1:]):
                 for tokens in group:
                     if len(kept | tokens) > self.sink_budget:

@@ -118,7 +118,7 @@ def test_requests_that_cannot_be_met(theatre, model, tmp_path):
 
 
 def test_variants_name_what_differs():
-    lists = {"window_pages": [12, 5], "first_tokens": [64], "introductions": [9]}
+    lists = {"window_pages": [12, 5], "first_tokens": [64], "introductions": [9], "pictures": [3]}
     lists |= {"picture_ends": [2, 4], "sink_budget": [192]}
     variants = {v.label: v for v in make_variants("recompute:50, dense,window,sink,mm_sink", 100, **lists)}
     assert set(variants) == {

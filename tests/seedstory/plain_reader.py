@@ -67,7 +67,7 @@ class PlainReader:
 
 @torch.no_grad()
 def plain_mm_sink(
-    model, captions: list[str], *, window: int, first: int, words: int, head: int, tail: int, budget: int
+    model, captions: list[str], *, window: int, first: int, words: int, pictures: int, head: int, tail: int, budget: int
 ):
     """Features of every page, and how many tokens were held after it.
 
@@ -77,6 +77,7 @@ def plain_mm_sink(
         window: Pages that stay whole.
         first: Tokens of the story's start that stay.
         words: Pages whose words stay: the first one, and those where the names came in that were used last.
+        pictures: Pages of whose pictures head and tail stay: the first one, and the last ones.
         head: Visual tokens that stay at a picture's head.
         tail: The same at its tail.
         budget: Most tokens that stay of pages that are not whole.
@@ -118,14 +119,15 @@ def plain_mm_sink(
             return {label[3] for label in everything if label[0] <= left and wanted(*label)}
 
         kept = places(lambda page, kind, place, at: at < first)
-        groups = [[places(lambda page, kind, place, at: page == 0 and kind == "picture" and stays(page, place))]]
+        first_picture = places(lambda page, kind, place, at: page == 0 and kind == "picture" and stays(page, place))
+        groups = [[first_picture] if pictures else []]
         met = {one: max(last_used[name] for name in came_in[one]) for one in range(1, left + 1) if came_in[one]}
         introductions = [0, *sorted(met, key=lambda one: (-met[one], one))][:words]
         groups += [[places(lambda p, kind, place, at, one=one: p == one and kind == "text") for one in introductions]]
         groups += [
             [
                 places(lambda p, kind, place, at, one=one: p == one and kind == "picture" and stays(p, place))
-                for one in range(left, 0, -1)
+                for one in range(left, max(0, left - pictures + 1), -1)
             ]
         ]
         for group in groups if budget else []:

@@ -87,7 +87,9 @@ def test_mm_sink_equals_a_plain_reader_of_unrotated_keys(model, captions, first,
     said_by = ["Bruno", "Mia", "Bruno", "Ida", "Otto", "Mia"]
     texts = [f"{captions[page % 4]} So said {said_by[page % 6]}." for page in range(11)]
     got = write(model, script(texts, 11), pages=11, policy="mm_sink", introductions=words, sink_budget=budget, **sizes)
-    expected = plain_mm_sink(model, texts, window=2, first=first, words=words, head=head, tail=tail, budget=budget)
+    expected = plain_mm_sink(
+        model, texts, window=2, first=first, words=words, pictures=5, head=head, tail=tail, budget=budget
+    )
     for page, (_, held) in zip(got[:-1], expected[1:], strict=True):
         # The plain reader counts before the picture, the engine after the next label.
         caption = model.layout.caption_ids(texts[page.index + 1])
@@ -100,7 +102,7 @@ def test_mm_sink_equals_a_plain_reader_of_unrotated_keys(model, captions, first,
 def test_sink_and_window_equal_the_plain_reader_too(model, captions, policy, first):
     texts = [captions[page % 4] for page in range(8)]
     got = write(model, script(captions, 8), pages=8, policy=policy, window_pages=2, first_tokens=first)
-    expected = plain_mm_sink(model, texts, window=2, first=first, words=0, head=0, tail=0, budget=0)
+    expected = plain_mm_sink(model, texts, window=2, first=first, words=0, pictures=0, head=0, tail=0, budget=0)
     for page, (features, _) in zip(got, expected, strict=True):
         assert (page.features - features).abs().max() <= 1e-5, page.index
 

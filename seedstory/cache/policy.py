@@ -29,8 +29,8 @@ class PageSpan:
 
     def moved(self, distance: int) -> "PageSpan":
         """The same page in a story whose positions are `distance` higher."""
-        moved = (at + distance for at in (self.start, self.image_start, self.image_end))
-        return PageSpan(*moved, names=self.names)
+        start, image_start, image_end = (at + distance for at in (self.start, self.image_start, self.image_end))
+        return PageSpan(start, image_start, image_end, self.names)
 
 
 @dataclass(frozen=True, kw_only=True)

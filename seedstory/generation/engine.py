@@ -213,9 +213,9 @@ class StoryEngine:
         scores = [self._log_likelihood(row, own, hidden[row]) if self._score else None for row, own in enumerate(ids)]
         times.append(time.perf_counter())
 
-        for story, caption, own, text in zip(stories, captions, ids, texts, strict=True):
+        for story, words, own, text in zip(stories, captions, ids, texts, strict=True):
             story.history = [*story.history, own][-max(1, self.sampling.history_pages) :]
-            story.text, story.names = text[:-count], names_in(caption)
+            story.text, story.names = text[:-count], names_in(words)
         held = self._turn_pages(features, image_starts)
         times.append(time.perf_counter())
         caption, picture, context = ((b - a) / len(stories) for a, b in zip(times, times[1:], strict=False))

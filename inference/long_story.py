@@ -297,7 +297,9 @@ def main(
     ] = ",".join(POLICIES),
     lengths: Annotated[str, typer.Option(help="pages at which a range of the report ends")] = "10,25,50,100,200",
     stories: Annotated[int, typer.Option(help="how many stories", min=1)] = 4,
-    window: Annotated[str, typer.Option(help="pages that stay whole; several are compared")] = "12,5",
+    window: Annotated[str, typer.Option(help="pages that stay whole; several, 12,5, are compared")] = str(
+        CachePolicy.window_pages
+    ),
     first_tokens: Annotated[str, typer.Option(help="first tokens kept (sink, mm_sink)")] = str(
         CachePolicy.first_tokens
     ),

@@ -2,19 +2,32 @@
 
 import re
 
+_WORD = re.compile(r"[^\W\d_]\w+")
 _INSIDE_A_SENTENCE = re.compile(r"(?<=[\w,;] )[^\W\d_]\w+")
 
 
 def names_in(text: str) -> frozenset[str]:
-    """Words that are capital inside a sentence, such as names; a text without small letters is a name of its own.
+    """Words that are capital inside a sentence, such as names.
 
-    At a sentence's start every word is capital, so a name is only found where it stands elsewhere. In German all
-    nouns are found, and in a script without capitals each text is: what asks for names then asks for more of them.
+    At a sentence's start every word is capital, so a name is found where it stands elsewhere. In German all nouns are
+    found. Where a script has no capitals, or they are not used, the whole text stands for a name of its own.
 
     Examples:
         >>> sorted(names_in("Who was there? It was Georg, and behind him Mia's dog."))
         ['Georg', 'Mia']
     """
-    if text and not any(letter.islower() for letter in text):
-        return frozenset({text})
+    if not _tells_capitals(text):
+        return frozenset({text} if text else ())
     return frozenset(word for word in _INSIDE_A_SENTENCE.findall(text) if word[0].isupper())
+
+
+def capitals_in(text: str) -> frozenset[str]:
+    """All capital words: names wherever they stand, and words at a sentence's start that may be names."""
+    return names_in(text) | {word for word in _WORD.findall(text) if word[0].isupper()}
+
+
+def _tells_capitals(text: str) -> bool:
+    """Whether large and small letters are both there, and most letters are either."""
+    letters = [letter for letter in text if letter.isalpha()]
+    cased = sum(letter.lower() != letter.upper() for letter in letters)
+    return any(map(str.islower, letters)) and any(map(str.isupper, letters)) and 2 * cased > len(letters)

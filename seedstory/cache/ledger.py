@@ -1,9 +1,9 @@
 """The books of one story: which of its tokens the cache holds, and where. No tensors here."""
 
-from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 from seedstory.cache.policy import CachePolicy, PageSpan
+from seedstory.names import capitals_in, names_in
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Ledger:
         pages: Finished pages that are held whole.
         evicted: Pages that left, as far as a policy may still ask for them.
         sink_positions: Positions of the sinks, sorted.
-        last_used: Number of the page that last used each name of the story.
+        last_used: Number of the page that last used each name whose introduction is held; 0 if only that did.
     """
 
     def __init__(self) -> None:
@@ -64,20 +64,25 @@ class Ledger:
         self.length -= count
         assert self.position >= (self.pages[-1].end if self.pages else 0), "only the open page may be cropped"
 
-    def end_page(self, image_start: int, image_end: int, names: Collection[str] = ()) -> None:
+    def end_page(self, image_start: int, image_end: int, caption: str = "") -> None:
         """Note that a page has ended.
 
         Args:
             image_start: Position of its `<img>`.
             image_end: Position of its `</img>`.
-            names: Names that its words use.
+            caption: Its words, by which it may turn out to introduce somebody.
         """
         start = self.pages[-1].end if self.pages else self.evicted[-1].end if self.evicted else 0
         assert start <= image_start < image_end < self.position, "a page must lie inside the cache"
-        new = frozenset(name for name in names if name not in self.last_used)
-        self.last_used |= dict.fromkeys(names, self._ended)
+        capitals, number = capitals_in(caption), self._ended
         self._ended += 1
-        self.pages.append(PageSpan(start, image_start, image_end, new))
+        self.pages.append(PageSpan(start, image_start, image_end, capitals))
+        self.last_used |= dict.fromkeys(self.last_used.keys() & capitals, number)
+        for name in names_in(caption) - self.last_used.keys():
+            # Earlier it may have stood at a sentence's start, where nothing said that it is a name.
+            first = next(at for at, page in enumerate(self.pages) if name in page.capitals)
+            self.last_used[name] = number if first < len(self.pages) - 1 else 0
+            self.pages[first] = replace(self.pages[first], names=self.pages[first].names | {name})
 
     def evict(self, policy: CachePolicy) -> Eviction | None:
         """Take the pages that the policy does not keep whole out of the books; None if there are none."""
@@ -106,15 +111,20 @@ class Ledger:
         return eviction
 
     def _tidy(self, policy: CachePolicy) -> None:
-        """Strike out what no policy may ask for any more: words that have gone, and pages long past without words."""
-        held = set(self.sink_positions)
-        self.evicted = [
-            page if held.issuperset(range(page.start, page.image_start)) else replace(page, names=frozenset())
-            for page in self.evicted
-        ]
+        """Strike out what no policy asks for any more.
+
+        Who is introduced by words that have gone is unknown again, and may be introduced anew.
+        """
+        held, evicted = set(self.sink_positions), []
+        for page in self.evicted:
+            if not held.issuperset(range(page.start, page.image_start)):
+                for name in page.names:
+                    del self.last_used[name]
+                page = replace(page, names=frozenset())
+            evicted.append(replace(page, capitals=frozenset()))
         recent = max(1, policy.pictures)
-        old = [page for page in self.evicted[1:-recent] if page.names]
-        self.evicted = [*self.evicted[:1], *old, *self.evicted[1:][-recent:]]
+        old = [page for page in evicted[1:-recent] if page.names]
+        self.evicted = [*evicted[:1], *old, *evicted[1:][-recent:]]
 
     def rebase(self) -> int:
         """Count positions from the first token held on.

@@ -1,7 +1,7 @@
 """Which tokens of a long story stay in the cache."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from seedstory.settings import POLICIES
 
@@ -14,12 +14,14 @@ class PageSpan:
         start: First token of the page.
         image_start: Its `<img>`.
         image_end: Its `</img>`; the page ends right after it.
-        names: Names that first occur on it: it tells who they are.
+        capitals: Capital words on it.
+        names: Names that first occur on it: it may tell who they are.
     """
 
     start: int
     image_start: int
     image_end: int
+    capitals: frozenset[str] = frozenset()
     names: frozenset[str] = frozenset()
 
     @property
@@ -30,7 +32,7 @@ class PageSpan:
     def moved(self, distance: int) -> "PageSpan":
         """The same page in a story whose positions are `distance` higher."""
         start, image_start, image_end = (at + distance for at in (self.start, self.image_start, self.image_end))
-        return PageSpan(start, image_start, image_end, self.names)
+        return replace(self, start=start, image_start=image_start, image_end=image_end)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +52,7 @@ class CachePolicy:
             long story holds about as many tokens as the stories of training did.
         first_tokens: Tokens of the story's start that stay for good (`sink`, `mm_sink`); StreamingLLM keeps four.
         introductions: Evicted pages whose words stay (`mm_sink`): the first page, and those where names first occur.
-            Where they are more, those stay whose names were used last.
+            Where they are more, those stay whose names were used again last, and of names used once the earliest.
         pictures: Evicted pages of whose pictures head and tail stay (`mm_sink`): the first page, and the last ones.
         picture_head: Visual tokens kept after an evicted picture's `<img>`, which is kept too (`mm_sink`).
         picture_tail: Visual tokens kept before an evicted picture's `</img>`, which is kept too (`mm_sink`).
@@ -100,7 +102,7 @@ class CachePolicy:
 
         Args:
             evicted: Evicted pages in story order. The first one, introductions and the last `pictures` ones matter.
-            last_used: Number of the page that last used each name.
+            last_used: Number of the page that last used each name again, 0 if none did.
 
         Returns:
             Sorted positions; at most `sink_budget` of them for `mm_sink`.
@@ -113,15 +115,13 @@ class CachePolicy:
             introductions = self._introductions(evicted, last_used or {})
             words = [set(range(page.start, page.image_start)) for page in introductions]
             pictures = [self._picture_sinks(page) for page in [evicted[0], *reversed(evicted[1:])][: self.pictures]]
-            for group in (pictures[:1], words, pictures[1:]):
-                for tokens in group:
-                    if len(kept | tokens) > self.sink_budget:
-                        break
+            for tokens in (*pictures[:1], *words, *pictures[1:]):
+                if len(kept | tokens) <= self.sink_budget:
                     kept |= tokens
         return sorted(kept)
 
     def _introductions(self, evicted: Sequence[PageSpan], last_used: Mapping[str, int]) -> list[PageSpan]:
-        """The first page, then the pages that introduce somebody; those whose names were used last come first."""
+        """The first page, and those that introduce somebody: whose names were used again last, then the earliest."""
         others = [page for page in evicted[1:] if page.names]
         others.sort(key=lambda page: max(last_used.get(name, 0) for name in page.names), reverse=True)
         return [evicted[0], *others][: self.introductions]

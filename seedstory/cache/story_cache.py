@@ -16,7 +16,7 @@ captured once; a story's lengths are then read from `lengths` on the device, and
 """
 
 import contextlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from transformers import Cache, PreTrainedModel
@@ -233,9 +233,9 @@ class StoryCache(Cache):
             row.forget_last(count)
         self._tell_device()
 
-    def end_page(self, image_start: int, image_end: int, names: Collection[str] = (), row: int = 0) -> None:
+    def end_page(self, image_start: int, image_end: int, caption: str = "", row: int = 0) -> None:
         """Note that a page of a story has ended, see `Ledger.end_page`."""
-        self.rows[row].end_page(image_start, image_end, names)
+        self.rows[row].end_page(image_start, image_end, caption)
 
     def evict(self) -> None:
         """Forget the pages that the policy does not keep whole. Call it at page boundaries only."""

@@ -34,7 +34,6 @@ from seedstory.generation.pages import OpeningPage, PageDraft, StoryStart
 from seedstory.generation.sampling import CaptionSampler, LogitsHook, SamplingConfig, guided, page_generator
 from seedstory.layout import countdown
 from seedstory.modeling import StoryModel
-from seedstory.names import names_in
 from seedstory.story import page_seed
 
 _SENTENCE_END = re.compile(r"[.!?…]+[\"'”’)\]]*(?=\s|$)")
@@ -50,7 +49,7 @@ class _Story:
         self.history: list[list[int]] = []  # ids of recent captions
         self.window: list[torch.Tensor] = []  # embeddings of recent pages, for the policy that reads them again
         self.text = torch.empty(0)  # embeddings of the open page's caption and <img>, [T, D]
-        self.names: frozenset[str] = frozenset()  # that the open page uses
+        self.caption = ""  # of the open page
 
     @property
     def given(self) -> OpeningPage:
@@ -215,7 +214,7 @@ class StoryEngine:
 
         for story, words, own, text in zip(stories, captions, ids, texts, strict=True):
             story.history = [*story.history, own][-max(1, self.sampling.history_pages) :]
-            story.text, story.names = text[:-count], names_in(words)
+            story.text, story.caption = text[:-count], words
         held = self._turn_pages(features, image_starts)
         times.append(time.perf_counter())
         caption, picture, context = ((b - a) / len(stories) for a, b in zip(times, times[1:], strict=False))
@@ -359,7 +358,7 @@ class StoryEngine:
         self._next = self._open_page(pieces)
         if not self.policy.recomputes:
             for row, (story, start) in enumerate(zip(stories, image_starts, strict=True)):
-                self.cache.end_page(start, start + self.layout.num_visual_tokens + 1, story.names, row)
+                self.cache.end_page(start, start + self.layout.num_visual_tokens + 1, story.caption, row)
             self.cache.evict()
         for row, now in zip(going, self.cache.rows, strict=False):
             held[row] = now.length

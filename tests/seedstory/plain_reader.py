@@ -8,7 +8,7 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 from seedstory.layout import countdown
-from seedstory.names import names_in
+from seedstory.names import capitals_in, names_in
 
 
 def rotate(x: torch.Tensor, positions: torch.Tensor, frequencies: torch.Tensor) -> torch.Tensor:
@@ -76,7 +76,8 @@ def plain_mm_sink(
         captions: The whole story's captions.
         window: Pages that stay whole.
         first: Tokens of the story's start that stay.
-        words: Pages whose words stay: the first one, and those where the names came in that were used last.
+        words: Pages whose words stay: the first one, then those where the names came in that were used again last,
+            then the earliest ones that introduce somebody.
         pictures: Pages of whose pictures head and tail stay: the first one, and the last ones.
         head: Visual tokens that stay at a picture's head.
         tail: The same at its tail.
@@ -95,8 +96,13 @@ def plain_mm_sink(
     reader.read(embed(start), [(0, "text", 0)] * len(start))
     everything, came_in, last_used = [], {}, {}
     for page, caption in enumerate(captions):
-        came_in[page] = names_in(caption) - last_used.keys()
-        last_used |= dict.fromkeys(names_in(caption), page)
+        came_in[page] = set()
+        last_used |= {name: page for name in last_used if name in capitals_in(caption)}
+        for name in names_in(caption) - last_used.keys():
+            whole = range(max(0, page - window), page + 1)
+            earliest = next(one for one in whole if name in capitals_in(captions[one]))
+            came_in[earliest].add(name)
+            last_used[name] = 0 if earliest == page else page
         ids = layout.caption_ids(caption)
         for token in ids:
             reader.read(embed([token]), [(page, "text", 0)])
@@ -120,24 +126,22 @@ def plain_mm_sink(
 
         kept = places(lambda page, kind, place, at: at < first)
         first_picture = places(lambda page, kind, place, at: page == 0 and kind == "picture" and stays(page, place))
-        groups = [[first_picture] if pictures else []]
+        groups = [first_picture] if pictures else []
         met = {one: max(last_used[name] for name in came_in[one]) for one in range(1, left + 1) if came_in[one]}
         introductions = [0, *sorted(met, key=lambda one: (-met[one], one))][:words]
-        groups += [[places(lambda p, kind, place, at, one=one: p == one and kind == "text") for one in introductions]]
+        groups += [places(lambda p, kind, place, at, one=one: p == one and kind == "text") for one in introductions]
         groups += [
-            [
-                places(lambda p, kind, place, at, one=one: p == one and kind == "picture" and stays(p, place))
-                for one in range(left, max(0, left - pictures + 1), -1)
-            ]
+            places(lambda p, kind, place, at, one=one: p == one and kind == "picture" and stays(p, place))
+            for one in range(left, max(0, left - pictures + 1), -1)
         ]
-        for group in groups if budget else []:
-            for tokens in group:
-                if len(kept | tokens) > budget:
-                    break
+        for tokens in groups if budget else []:
+            if len(kept | tokens) <= budget:
                 kept |= tokens
         reader.keep(lambda label, kept=kept, left=left: label[0] > left or label[3] in kept)
         held = {label[3] for label in reader.labels}
-        for one in met:
+        for one in range(left + 1):
             if not places(lambda p, kind, place, at, one=one: p == one and kind == "text") <= held:
-                came_in[one] = frozenset()  # words that are gone do not come back
+                for name in came_in[one]:
+                    del last_used[name]  # who is introduced by words that are gone is unknown
+                came_in[one] = set()
     return results

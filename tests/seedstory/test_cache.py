@@ -93,35 +93,77 @@ def test_the_books_hold_what_the_policy_says_whenever_they_are_closed(pages, siz
     assert {place for place in held if left and place < spans[left].start} <= asked
 
 
-def remembered(names_of_pages: list[str], policy: CachePolicy) -> tuple[Ledger, set[int]]:
+def remembered(captions: list[str], policy: CachePolicy) -> tuple[Ledger, set[int]]:
     """The books of a story of pages of eleven tokens, five of them words, and the pages whose words are sinks."""
     ledger = Ledger()
-    for number, names in enumerate(names_of_pages):
+    for number, caption in enumerate(captions):
         ledger.advance(11)
-        ledger.end_page(11 * number + 5, 11 * number + 9, names.split())
+        ledger.end_page(11 * number + 5, 11 * number + 9, caption)
         ledger.advance(1)  # of the next page
         ledger.evict(policy)
         ledger.forget_last(1)
     held = set(ledger.sink_positions)
-    return ledger, {page for page in range(len(names_of_pages)) if held >= set(range(11 * page, 11 * page + 5))}
+    return ledger, {page for page in range(len(captions)) if held >= set(range(11 * page, 11 * page + 5))}
+
+
+WORDS_ALONE = CachePolicy(window_pages=1, introductions=3, first_tokens=0, picture_head=0, picture_tail=0)
 
 
 def test_pages_where_somebody_came_in_are_remembered_as_long_as_they_are_among_those_named_last():
-    names = ["Mia", "Mia Otto", "Mia", "Ida", "Ida", "Otto", "Uwe", "", "Uwe", "", ""]
-    policy = CachePolicy(window_pages=1, introductions=3, first_tokens=0, picture_head=0, picture_tail=0)
-    assert remembered(names[:6], policy)[1] == {0, 1, 3}
-    # The third guest drives out who was not named for longest, and nobody comes back.
-    assert remembered(names, policy)[1] == {0, 1, 6}
-    assert remembered([*names, "Ida", "Ida", "Ida", ""], policy)[1] == {0, 1, 6}
-    assert remembered(names, replace(policy, introductions=9))[1] == {0, 1, 3, 6}
-    assert remembered(names, replace(policy, introductions=0))[1] == set()
-    # Words for which there is no room are left out: two pages' words and all pictures' two tokens do not fit.
-    assert remembered(names, replace(policy, sink_budget=13))[1] == {0, 6}
+    nobody = "Then they slept."
+    story = ["So Mia ran.", "Then Mia met Otto.", nobody, "So Ida came.", "Then Ida sang.", "Otto sang."]
+    assert remembered([*story, nobody], WORDS_ALONE)[1] == {0, 1, 3}
+    # The third guest drives out who was not named for longest, who is new when he comes again.
+    story += ["They met Uwe.", "Uwe sat.", nobody]
+    assert remembered([*story, nobody], WORDS_ALONE)[1] == {0, 1, 6}
+    story += ["Then Ida was back.", "Ida sat.", nobody]
+    assert remembered([*story, nobody], WORDS_ALONE)[1] == {0, 6, 9}
+    assert remembered(story, replace(WORDS_ALONE, introductions=9))[1] == {0, 1, 3, 6}
+    assert remembered(story, replace(WORDS_ALONE, introductions=0))[1] == set()
+
+
+def test_names_that_were_used_once_make_room_for_those_that_come_again():
+    story = [
+        "Mia ran.",
+        "They met Otto.",
+        "It was Monday.",
+        "Otto sat.",
+        "Then they slept.",
+        "It was June.",
+        "They sat.",
+    ]
+    assert remembered(story, WORDS_ALONE)[1] == {0, 1, 2}
+    assert remembered([*story[:2], *story[4:], *story[2:]], WORDS_ALONE)[1] == {0, 1, 3}
+
+
+def test_who_stood_at_a_sentences_start_first_was_introduced_there():
+    story = ["It rained.", "Otto was a bear.", '"Sit down," said Otto.', "They sat.", "They slept."]
+    assert remembered(story, WORDS_ALONE)[1] == {0, 1}
+    assert remembered(["It rained.", "Boom!", "Otto was a bear.", "They sat.", "They slept."], WORDS_ALONE)[1] == {0}
+
+
+@pytest.mark.parametrize("caption", ["一只狐狸。", "a fox ran.", "A FOX RAN."])
+def test_without_capitals_the_first_pages_are_remembered(caption):
+    assert remembered([f"{caption} {page}" for page in range(9)], WORDS_ALONE)[1] == {0, 1, 2}
+
+
+def test_words_for_which_there_is_no_room_leave_it_to_others():
+    story = ["It was Mia.", "They met Otto.", "Then Ida came.", "Ida sat.", "They slept."]
+    assert remembered(story, replace(WORDS_ALONE, sink_budget=14))[1] == {0, 2}
+    ledger = Ledger()
+    for start, words, caption in ((0, 90, story[0]), (92, 5, story[1]), (99, 5, "They slept.")):
+        ledger.advance(words + 2)
+        ledger.end_page(start + words, start + words + 1, caption)
+    ledger.advance(1)
+    ledger.evict(replace(WORDS_ALONE, sink_budget=20))
+    assert set(range(92, 97)) <= set(ledger.sink_positions) and 50 not in ledger.sink_positions
 
 
 def test_the_books_of_a_story_with_ever_new_names_do_not_grow():
-    ledger, pages = remembered([f"Name{page}" for page in range(400)], CachePolicy(window_pages=2, sink_budget=90))
-    assert len(ledger.evicted) <= 1 + 5 + 12 and 0 in pages and len(pages) > 5 and len(ledger.sink_positions) <= 90
+    story = [f"Then Name{page} came." for page in range(400)]
+    ledger, pages = remembered(story, CachePolicy(window_pages=2, sink_budget=90))
+    assert 0 in pages and len(pages) > 5 and len(ledger.sink_positions) <= 90
+    assert len(ledger.evicted) <= 1 + 5 + 12 and len(ledger.last_used) <= 20
 
 
 @pytest.mark.parametrize("policy", ["mm_sink", "sink", "window"])

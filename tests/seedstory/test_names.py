@@ -5,7 +5,7 @@ import doctest
 import pytest
 
 import seedstory.names
-from seedstory.names import names_in
+from seedstory.names import capitals_in, names_in
 
 
 @pytest.mark.parametrize(
@@ -18,11 +18,19 @@ from seedstory.names import names_in
         ("Es war ein Fuchs mit einem Hut.", {"Fuchs", "Hut"}),
         ("", set()),
         ("从前有一只狐狸。", {"从前有一只狐狸。"}),
+        ("小狐狸叫Mia，她很小。", {"小狐狸叫Mia，她很小。"}),
+        ("the fox and mia", {"the fox and mia"}),
+        ("იყო ერთი მელა.", {"იყო ერთი მელა."}),
         ("123 456", {"123 456"}),
     ],
 )
 def test_names_are_capital_inside_a_sentence(text, names):
     assert names_in(text) == names
+
+
+def test_capitals_are_found_at_a_sentences_start_too():
+    assert capitals_in('Otto ran. "Stop!" said Mia (and I).') == {"Otto", "Stop", "Mia"}
+    assert capitals_in("一只狐狸") == names_in("一只狐狸")
 
 
 def test_the_example_holds():

@@ -66,8 +66,7 @@ class MllmConfig(StoryConfigOfRun):
         init: folder of a story model to go on from; the `lora_` settings and `feature_head` are then its own.
         picture_only: share of stories whose first caption is dropped, to learn openings of a picture alone.
         max_pages: a sample shows at most so many pages of a story; of a longer one some in a row, and earlier ones.
-        skipped: share of stories from whose middle pages are left out, as in the memory of a long story: the first
-            pages, a gap, and the last pages.
+        skipped: share of stories from whose middle pages are left out: the first pages, a gap, and the last pages.
         window: of longer stories, so many consecutive pages are a sample instead, drawn anew each time (0: off).
         context_noise: context features get Gaussian noise of a level drawn from U(0, context_noise).
         own_context_from: share of the run after which half of the steps show the model its own regressed

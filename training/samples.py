@@ -99,36 +99,42 @@ def draw_drops(record: StoryRecord, config: MllmConfig, choice: random.Random) -
 def later_part(record: StoryRecord, most: int, choice: random.Random) -> list[int]:
     """At most `most` pages of a long story, as the `mm_sink` cache remembers it.
 
-    They are some in a row, the first page, those where the characters of shown pages came in, and perhaps others from
-    before.
+    They are the first page, some in a row, those where the characters of shown pages came in as far as there is room,
+    and perhaps others from before.
     """
-    least = min(3, most)
-    length = choice.randint(least, most)
+    least = min(3, most - 1)
+    length = choice.randint(least, most - 1)
     start = choice.randint(0, len(record.captions) - length)
     came_in: dict[str, int] = {}
     for page in range(len(record.captions)):
         for name in names_on(record, page):
             came_in.setdefault(name, page)
 
+    def introducing(pages: set[int]) -> set[int]:
+        return {came_in[name] for page in pages for name in names_on(record, page)} - pages
+
     def introduced(pages: set[int]) -> set[int]:
-        more = pages | {came_in[name] for page in pages for name in names_on(record, page)}
-        return pages if more == pages else introduced(more)
+        return introduced(pages | introducing(pages)) if introducing(pages) else pages
 
     row = list(range(start, start + length))
     while len(row) > least and len(introduced({0, *row})) > most:
         row.pop()
-    shown = introduced({0, *row})
+    shown = {0, *row}
+    while len(shown) < most and (missing := introducing(shown)):
+        shown.add(min(missing))
     for page in choice.sample(range(start), choice.randint(0, start)):
         if len(more := introduced(shown | {page})) <= most:
             shown = more
-    return sorted(shown)[-most:]
+    return sorted(shown)
 
 
 def names_on(record: StoryRecord, page: int) -> set[str]:
-    """Names of who is on a page: by the ground truth of its picture, or else by its words."""
-    if record.pages is None:
+    """Names of who is on a page: by the ground truth of its picture where that names anybody, or else by its words."""
+    truth = (record.pages[page] if record.pages else None) or {}
+    known = [truth[key] for key in ("actors", "characters") if key in truth]
+    if not known:
         return set(names_in(record.captions[page]))
-    return {actor["name"] for actor in (record.pages[page] or {}).get("actors", ()) if "name" in actor}
+    return {someone["name"] for someone in known[0] if "name" in someone}
 
 
 def story_batch(

@@ -60,11 +60,32 @@ def test_a_later_part_without_ground_truth_knows_names_by_their_capitals():
 def test_more_characters_than_pages_shorten_the_row():
     story = record_of([f"Name{number}" for number in range(10)] + ["Name3"] * 10 + [f"Name{n}" for n in range(10)])
     for seed in range(200):
-        pages = later_part(story, 6, random.Random(seed))
-        assert len(pages) <= 6
+        pages = later_part(story, 7, random.Random(seed))
+        assert len(pages) <= 7 and pages[0] == 0
         shown = set().union(*(names_on(story, page) for page in pages))
         assert {f"Name{page}" for page in pages if page < 10} >= shown
         assert any(page >= 10 for page in pages) or pages[-1] < 10
+
+
+def test_more_names_than_pages_leave_the_row_whole():
+    captions = ["Es war einmal ein Tag."] + [f"Da kam N{n}a mit dem Ding{n} im Korb{n}." for n in range(30)]
+    story = replace(record_of(["x"] * 31), captions=captions, pages=None)
+    for seed in range(100):
+        pages = later_part(story, 8, random.Random(seed))
+        assert pages[0] == 0 and 3 <= len(pages) <= 8 and all(told_on(pages)[-2:])
+
+
+def test_names_are_those_of_the_ground_truth_or_of_the_words():
+    story = record_of(["Mia"])
+    for truth, names in [
+        ({"actors": [{"name": "Otto"}]}, {"Otto"}),
+        ({"characters": [{"name": "Ida"}, {"box": [0, 0, 1, 1]}]}, {"Ida"}),
+        ({"actors": []}, set()),
+        ({"description": "a fox"}, {"Mia"}),
+        (None, {"Mia"}),
+    ]:
+        assert names_on(replace(story, pages=[truth]), 0) == names
+    assert names_on(replace(story, pages=None), 0) == {"Mia"}
 
 
 def test_drops_keep_to_the_number_of_pages(long_story):

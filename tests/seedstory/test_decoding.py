@@ -118,6 +118,36 @@ def test_stories_told_together_equal_the_same_stories_alone(decoding, policy):
         assert [page.index for page in together[number]] == list(range(story.pages))
 
 
+REMEMBERING = CachePolicy(window_pages=2, introductions=3, pictures=2, picture_head=1, picture_tail=1, sink_budget=160)
+GUESTS = [
+    ["So Bruno ran.", "Then Ida sat.", "It rained.", "So Bruno ran.", "It rained.", "It rained."],
+    ["Ida ran.", "It rained.", "So Bruno ran.", "Then Otto sat.", "Then Otto ran.", "So Bruno sat."],
+]
+
+
+@pytest.mark.parametrize("guidance", [1.0, 1.5])
+@pytest.mark.parametrize("decoding", ["eager", "native", "static"])
+def test_each_story_of_many_remembers_its_own_guests(decoding, guidance):
+    model = tiny_model().merge_lora()
+    if decoding == "native":
+        needs_native(model)
+    sampling = SamplingConfig(temperature=1.0, max_caption_tokens=9, text_guidance=guidance)
+    starts = [StoryStart([OpeningPage(caption) for caption in story], pages=8, seed=3) for story in GUESTS]
+    together, _ = tell(model, decoding, starts, sampling=sampling, policy=REMEMBERING)
+    for number, start in enumerate(starts):
+        engine = StoryEngine(model, REMEMBERING, sampling, decoding=decoding)
+        engine.start_many([start])
+        alone = [next(iter(engine.pages())) for _ in range(7)]
+        row = engine.cache.rows[0]
+        kept = [page for page in row.evicted if {page.start, page.image_start - 1} <= {*row.sink_positions}]
+        assert [set(page.names) for page in kept] == [[{"Bruno"}, {"Ida"}], [set(), {"Bruno"}, {"Otto"}]][number]
+        alone += engine.pages()
+        assert_same_pages(alone, together[number])
+        resumed = StoryStart([page.as_opening() for page in alone[:7]], pages=8, seed=3)
+        (again,), _ = tell(model, decoding, [resumed], sampling=sampling, policy=REMEMBERING)
+        assert_same_pages(alone, again, atol=0)
+
+
 def test_each_story_of_many_keeps_its_own_books():
     model = tiny_model().merge_lora()
     engine = StoryEngine(model, CachePolicy(**SMALL_SINK), WORDS)

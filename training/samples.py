@@ -114,7 +114,8 @@ def later_part(record: StoryRecord, most: int, choice: random.Random) -> list[in
         return {came_in[name] for page in pages for name in names_on(record, page)} - pages
 
     def introduced(pages: set[int]) -> set[int]:
-        return introduced(pages | introducing(pages)) if introducing(pages) else pages
+        missing = introducing(pages)
+        return introduced(pages | missing) if missing else pages
 
     row = list(range(start, start + length))
     while len(row) > least and len(introduced({0, *row})) > most:

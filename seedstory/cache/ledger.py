@@ -121,7 +121,7 @@ class Ledger:
                 for name in page.names:
                     del self.last_used[name]
                 page = replace(page, names=frozenset())
-            evicted.append(replace(page, capitals=frozenset()))
+            evicted.append(page)
         recent = max(1, policy.pictures)
         old = [page for page in evicted[1:-recent] if page.names]
         self.evicted = [*evicted[:1], *old, *evicted[1:][-recent:]]

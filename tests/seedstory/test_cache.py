@@ -172,18 +172,18 @@ def test_counting_positions_anew_changes_nothing(policy, decoding, monkeypatch):
     model = tiny_model().merge_lora()
     needs_native(model)
     ends = {"picture_head": 1, "picture_tail": 1}
-    keeping = CachePolicy(name=policy, window_pages=2, first_tokens=5, introductions=3, **ends, sink_budget=90)
-    opening = [OpeningPage(" ".join(WORDS[page : page + 6])) if page % 3 else OpeningPage() for page in range(24)]
+    keeping = CachePolicy(name=policy, window_pages=2, first_tokens=5, introductions=3, **ends, sink_budget=60)
+    opening = [OpeningPage(" ".join(WORDS[page : page + 6])) if page % 3 else OpeningPage() for page in range(14)]
     stories = []
     for rebase_at in (60, 10**9):
         monkeypatch.setattr("seedstory.cache.story_cache._REBASE_AT", rebase_at)
         engine = StoryEngine(model, keeping, SamplingConfig(max_caption_tokens=5), decoding=decoding)
-        engine.start(opening, pages=24)
+        engine.start(opening, pages=14)
         stories.append(list(engine.pages()))
-        assert (engine.cache.position < 200) == (rebase_at == 60)
+        assert (engine.cache.position < 110) == (rebase_at == 60)
     for one, other in zip(*stories, strict=True):
         assert one.caption == other.caption
-        assert (one.features - other.features).abs().max() <= 1e-5 * one.features.abs().max(), one.index
+        assert (one.features - other.features).abs().max() <= 1e-5, one.index
 
 
 def test_memory_stays_as_it_is_to_page_three_hundred(captions):

@@ -85,7 +85,7 @@ def test_mm_sink_equals_a_plain_reader_of_unrotated_keys(model, captions, first,
     sizes = {"window_pages": 2, "first_tokens": first, "picture_head": head, "picture_tail": tail}
     budget = max(first + head + tail + 2, first + pictures * (min(4, head + tail) + 2)) + 40 * words
     said_by = ["Bruno", "Mia", "Bruno", "Ida", "Otto", "Mia"]
-    texts = [f"{captions[page % 4]} So said {said_by[page % 6]}." for page in range(11)]
+    texts = [f"{captions[page % 4][:20]}, {said_by[page % 6]}." for page in range(11)]
     got = write(model, script(texts, 11), pages=11, policy="mm_sink", introductions=words, sink_budget=budget, **sizes)
     expected = plain_mm_sink(
         model, texts, window=2, first=first, words=words, pictures=5, head=head, tail=tail, budget=budget
@@ -95,7 +95,7 @@ def test_mm_sink_equals_a_plain_reader_of_unrotated_keys(model, captions, first,
         caption = model.layout.caption_ids(texts[page.index + 1])
         assert page.cached_tokens == held - len(caption) - 1
     for page, (features, _) in zip(got, expected, strict=True):
-        assert (page.features - features).abs().max() <= 1e-5 * features.abs().max(), page.index
+        assert (page.features - features).abs().max() <= 1e-5, page.index
 
 
 @pytest.mark.parametrize(("policy", "first"), [("sink", 4), ("sink", 40), ("window", 0)])

@@ -16,7 +16,7 @@ tokens, the mean of the published sample story) and random weights of the size o
 A step learns each page of a story but the first, on which the published scheme never trains. The published scheme
 takes these samples at once, as its configuration does (thirty), or, in a row of its own, one after the other. Schemes
 take turns step by step; figures are medians. Memory is the growth of a process of its own over one step. On a CPU that
-others use too, look at the column of CPU time.
+others use too, look at the column of CPU time. No memory is shown where a scheme needs more than the machine has.
 """
 
 from __future__ import annotations
@@ -31,10 +31,12 @@ import multiprocessing
 import os
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from rich.console import Console
@@ -61,6 +63,8 @@ from training.reference import (
     page_sample,
 )
 from training.stories import open_stories
+
+T = TypeVar("T")
 
 MINI = Path(__file__).resolve().parents[1] / "seedstory" / "weights" / "mini"
 SHAPES = ("mini", "published")
@@ -228,6 +232,15 @@ def peak_memory(options: Options, length: int, scheme: Scheme) -> float | None:
     return (peak - before) / 1e6
 
 
+def in_own_process(function: Callable[..., T], *args: Any) -> T | None:
+    """What a function returns in a fresh process; None if that was killed, as systems do when memory runs out."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        try:
+            return pool.submit(function, *args).result()
+        except BrokenProcessPool:
+            return None
+
+
 def resident(name: str) -> int:
     lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines() if ":" in line)
     return int(lines[name].split()[0]) * 1024
@@ -257,8 +270,13 @@ def measure(options: Options) -> dict[str, Any]:
     peaks: dict[str, float | None] = dict.fromkeys(names)
     console = Console(stderr=True)
     with Progress(console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task("warm-up", total=len(names) * (1 + options.steps + options.memory))
+        task = bar.add_task("", total=len(names) * (1 + options.steps + options.memory))
+        for name in names if options.memory else []:  # first, while this process needs little itself
+            bar.update(task, description=f"memory of {name}")
+            peaks[name] = in_own_process(peak_memory, options, length, schemes[name])
+            bar.advance(task)
         for name in names:
+            bar.update(task, description="warm-up")
             trainer.step(schemes[name], [first_pages(stories[0], 2)])
             bar.advance(task)
         for turn, group in enumerate(groups):
@@ -270,12 +288,6 @@ def measure(options: Options) -> dict[str, Any]:
                 seconds[name].append((wall, cpu))
                 bar.advance(task)
         amounts = {name: work(trainer, scheme, stories) for name, scheme in schemes.items()}
-        del trainer
-        for name in names if options.memory else []:
-            bar.update(task, description=f"memory of {name}")
-            with multiprocessing.get_context("spawn").Pool(1) as pool:
-                peaks[name] = pool.apply(peak_memory, (options, length, schemes[name]))
-            bar.advance(task)
     pages = [sum(len(story.caption_ids) - 1 for story in group) for group in groups]
     result["pages_per_step"] = statistics.median(pages)
     result["schemes"] = {}

@@ -1,6 +1,7 @@
 """The published scheme beside ours: the same losses and gradients on the same pages, and honest counts of the work."""
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from seedstory.storystream import StoryRecord, write_jsonl
 from tests.seedstory.tiny_language import SENTENCES, tiny_model
 from tests.tiny import SIDE, tiny_model_folder, tiny_vision_tower
 from training import benchmark
-from training.benchmark import main
+from training.benchmark import in_own_process, main
 from training.reference import ONE_BY_ONE, OURS, PUBLISHED, SCHEMES, BenchStory, Trainer, compare_losses, page_sample
 
 LENGTH = 160
@@ -45,6 +46,11 @@ def gradients(trainer, scheme, stories):
     trainer.optimizer.step = lambda: None
     trainer.step(SCHEMES[scheme], stories, mixed=False)
     return {name: weight.grad for name, weight in trainer.model.named_parameters() if weight.requires_grad}
+
+
+def test_a_process_that_is_killed_is_not_waited_for():
+    assert in_own_process(os.getpid) != os.getpid()
+    assert in_own_process(os.abort) is None
 
 
 @pytest.mark.parametrize("trainer", ["regression", "flow"], indirect=True)

@@ -5,10 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
+from data_tools.engine import StepError, run
 from data_tools.paper_theatre import casting
-from data_tools.paper_theatre.dataset import Job, write_all, write_long_story, write_loose_page, write_story
+from data_tools.paper_theatre.dataset import Job, write_long_story, write_loose_page, write_story
 from data_tools.paper_theatre.stories import PAGES, SPLITS
 from seedstory.storystream import write_jsonl
 
@@ -57,13 +56,14 @@ def main(arguments: list[str] | None = None) -> None:
 
     chapters = _chapters(args.pages, args.stories, parser) if args.pages else ()
     stories = (args.stories, write_long_story if chapters else write_story, f"{'long-' * bool(chapters)}{args.split}")
-    bar = Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with bar:
+    engine, workers = ("processes", args.workers) if args.workers > 1 else ("inline", None)
+    try:
         for count, write, name in ((args.loose_pages, write_loose_page, f"loose-{args.split}"), stories):
             if count:
                 jobs = [Job(args.out, args.split, args.seed + n, args.size, args.masks, chapters) for n in range(count)]
-                records = write_all(write, jobs, args.workers)
-                write_jsonl(args.out / f"{name}.jsonl", bar.track(records, total=count, description=name))
+                write_jsonl(args.out / f"{name}.jsonl", run(write, jobs, engine=engine, workers=workers, label=name))
+    except StepError as error:
+        parser.error(str(error))
 
 
 def _chapters(pages: int, stories: int, parser: argparse.ArgumentParser) -> tuple[int, ...]:

@@ -5,10 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -58,15 +56,6 @@ def write_loose_page(job: Job) -> StoryRecord:
     path = f"images/loose-{job.split}/{job.seed // 1000:03d}/{job.seed:06d}.png"
     truth = _write_page(page, job, path)
     return StoryRecord(id=name, images=[path], captions=[page.caption], orders=[0], license="CC0-1.0", pages=[truth])
-
-
-def write_all(write: Callable[[Job], StoryRecord], jobs: list[Job], workers: int) -> Iterator[StoryRecord]:
-    """Runs the jobs in `workers` processes, and yields the records in the order of the jobs."""
-    if workers <= 1:
-        yield from map(write, jobs)
-        return
-    with get_context("spawn").Pool(workers) as pool:
-        yield from pool.imap(write, jobs, chunksize=8)
 
 
 def scene_truth(scene: Scene) -> dict[str, Any]:

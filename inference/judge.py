@@ -21,6 +21,7 @@ from rich.progress import track
 from torch import Tensor, nn
 
 from inference.pictures import TruthPictures, view_of
+from seedstory.precision import fast_precision
 
 ATTRIBUTES = ("species", "outfit", "hat", "pose", "expression")
 NOBODY = "nobody"
@@ -209,7 +210,7 @@ def train(
             rows, seen = zip(*(looks[names[number]][index] for index in found))
             crops.append(judge.crop(weathered(pictures.pixels(torch.tensor(rows))), where))
             answers += seen
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=fast_precision() == "bf16"):
             logits = judge(torch.cat(crops).to(memory_format=torch.channels_last))
         loss = torch.zeros(len(answers))
         for name, classes in judge.config.labels.items():

@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerF
 from seedstory.layout import LONGEST_CHAPTER, StoryLayout
 from seedstory.modeling import StoryModel
 from seedstory.pipeline import find_model
+from seedstory.precision import fast_dtype
 
 # The original's proportions: 64 visual tokens, 256 feature tokens as wide as the language model, shallow resamplers.
 SHAPES: dict[str, dict[str, int | bool]] = {
@@ -45,7 +46,7 @@ WORDS = (
 
 
 def load(name: str, device: torch.device) -> StoryModel:
-    """A model in bfloat16 and evaluation mode.
+    """A model in evaluation mode, in the type that the device multiplies fastest; captions are decoded in bfloat16.
 
     Args:
         name: "mini", the folder of a model, or a key of `SHAPES` for random weights.
@@ -55,11 +56,13 @@ def load(name: str, device: torch.device) -> StoryModel:
         ValueError: There is no such model.
     """
     if name not in SHAPES:
-        return StoryModel.from_pretrained(find_model(name) / "story_model", device=device)
+        model = StoryModel.from_pretrained(find_model(name) / "story_model", dtype=fast_dtype(device), device=device)
+        model.decode_dtype = torch.bfloat16
+        return model
     config = LlamaConfig(**SHAPES[name], max_position_embeddings=131072)
     torch.manual_seed(0)
     with torch.device(device):
-        llm = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+        llm = AutoModelForCausalLM.from_config(config, dtype=fast_dtype(device))
         width = config.hidden_size
         resampler = {"width": width, "depth": 1, "heads": config.num_attention_heads}
         sizes: dict[str, Any] = {
@@ -74,7 +77,8 @@ def load(name: str, device: torch.device) -> StoryModel:
             lora_rank=0,
             **sizes,
         )
-    return model.to(torch.bfloat16).eval().requires_grad_(False)
+    model.decode_dtype = torch.bfloat16
+    return model.to(fast_dtype(device)).eval().requires_grad_(False)
 
 
 def word_tokenizer(vocab_size: int) -> PreTrainedTokenizerFast:

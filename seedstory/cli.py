@@ -271,8 +271,9 @@ def resume(
         changed = [f"{key} {old}" for key, old in story.versions.items() if versions().get(key) != old]
         if changed:
             typer.echo(f"note: begun with {', '.join(changed)}: new pages may differ in details", err=True)
-        int8 = story.model.get("dtype", "").endswith("int8")
-        pipe = _load(model or story.model.get("name") or "mini", device, int8=int8, decoding=decoding)
+        begun_with = story.model.get("dtype", "")
+        name = model or story.model.get("name") or "mini"
+        pipe = _load(name, device, int8=begun_with.endswith("int8"), decoding=decoding, begun_with=begun_with)
         screen = _Screen(total, done=whole)
         _tell(pipe.resume(story, on_text=screen.on_text, **asdict(drawing)), folder, screen)
 
@@ -419,7 +420,7 @@ def _write_book(folder: Path) -> Path:
     return write_html(StoryFolder.open(folder), folder / "index.html")
 
 
-def _load(model: str, device: str | None, *, int8: bool, decoding: str) -> StoryPipeline:
+def _load(model: str, device: str | None, *, int8: bool, decoding: str, begun_with: str = "") -> StoryPipeline:
     """Loads a model without the chatter of the libraries under it."""
     from seedstory.pipeline import StoryPipeline, find_model
 
@@ -443,7 +444,7 @@ def _load(model: str, device: str | None, *, int8: bool, decoding: str) -> Story
                 torch.empty(0, device=device)
             except (RuntimeError, AssertionError):
                 raise ValueError(f"there is no device {device!r} here: leave --device out, or give cpu") from None
-        return StoryPipeline.from_pretrained(model, device=device, int8=int8, decoding=decoding)
+        return StoryPipeline.from_pretrained(model, device=device, int8=int8, decoding=decoding, begun_with=begun_with)
 
 
 def _read_script(path: Path) -> list[str]:

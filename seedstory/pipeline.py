@@ -79,6 +79,7 @@ class StoryPipeline:
         decoding: str = "auto",
     ) -> None:
         self._story_model: StoryModel | None = story_model
+        self._decode_dtype: torch.dtype | None = None
         self._freed: dict[str, Any] = {}  # how a language model that was freed is loaded again
         self.vision_tower = vision_tower
         self.detokenizer = detokenizer
@@ -98,20 +99,24 @@ class StoryPipeline:
         device: str | torch.device | None = None,
         int8: bool = False,
         decoding: str = "auto",
+        begun_with: str = "",
     ) -> StoryPipeline:
         """Loads a model folder.
 
         Args:
             name: "mini" for the embedded model, or a folder with `model_index.json`, `story_model/`, `vision_tower/`
                 and `detokenizer/`.
-            dtype: Type of all weights; by default bfloat16 for the language model and float32 for the small
-                picture networks.
+            dtype: Type of all weights; by default float32 for the small picture networks and, for the language model,
+                the type that `device` multiplies fastest (`seedstory.precision`). Captions are decoded from
+                bfloat16 weights in either case, since memory is their bound.
             device: Where the model runs; by default a GPU if there is one.
             int8: Store the language model's weights in eight bits: less memory, faster words, slightly rounded.
             decoding: As in the class.
+            begun_with: The `dtype` in the record of a story that shall be gone on with, perhaps on a machine of another
+                kind; the language model is then loaded in it.
 
         Raises:
-            ValueError: There is no such model or decoding, or the model's folder is incomplete.
+            ValueError: There is no such model, type or decoding, or the model's folder is incomplete.
         """
         folder = find_model(name)
         check_decoding(decoding)
@@ -120,12 +125,18 @@ class StoryPipeline:
         from seedstory.detokenizers.detokenizer import Detokenizer
         from seedstory.modeling.story_model import StoryModel
         from seedstory.modeling.vision_tower import VisionTower
+        from seedstory.precision import fast_dtype
 
         if device is None:
             device = "cuda" if torch.cuda.is_available() else "cpu"
         picture_dtype = dtype or torch.float32
+        language_dtype, decode_dtype = dtype or fast_dtype(device), None if dtype else torch.bfloat16
+        if begun_with and dtype is None:
+            language_dtype, decode_dtype = _recorded_types(begun_with)
+        story_model = StoryModel.from_pretrained(folder / "story_model", dtype=language_dtype, int8=int8, device=device)
+        story_model.decode_dtype = decode_dtype
         return cls(
-            StoryModel.from_pretrained(folder / "story_model", dtype=dtype or torch.bfloat16, int8=int8, device=device),
+            story_model,
             VisionTower.from_pretrained(folder / "vision_tower", torch_dtype=picture_dtype).to(device).eval(),
             Detokenizer.from_pretrained(folder / "detokenizer", dtype=picture_dtype).to(device),
             name=str(name),
@@ -167,6 +178,7 @@ class StoryPipeline:
             self._story_model = StoryModel.from_pretrained(
                 self.source / "story_model", device=self.device, **self._freed
             )
+            self._story_model.decode_dtype = self._decode_dtype
         return self._story_model
 
     def free_story_model(self) -> None:
@@ -181,6 +193,7 @@ class StoryPipeline:
             import torch
 
             self._freed = {"dtype": self._story_model.dtype, "int8": self._story_model.int8}
+            self._decode_dtype = self._story_model.decode_dtype
             self._story_model = None
             gc.collect()
             if torch.cuda.is_available():
@@ -487,8 +500,28 @@ class StoryPipeline:
         return {
             "name": self.name,
             "fingerprint": self.fingerprint,
-            "dtype": str(self.story_model.dtype).removeprefix("torch.") + (", int8" if self.story_model.int8 else ""),
+            "dtype": _type_record(self.story_model),
         }
+
+
+def _type_record(model: StoryModel) -> str:
+    """What the words of a story depend on: "float32+bfloat16" computes in the one and decodes from the other."""
+    names = [str(model.dtype).removeprefix("torch.")]
+    if model.decode_dtype not in (None, model.dtype) and not model.int8:
+        names.append(str(model.decode_dtype).removeprefix("torch."))
+    return "+".join(names) + (", int8" if model.int8 else "")
+
+
+def _recorded_types(record: str) -> tuple[torch.dtype, torch.dtype | None]:
+    """The types of `_type_record`, of the language model and for decoding."""
+    import torch
+
+    known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    names = record.removesuffix(", int8").split("+")
+    if len(names) > 2 or not all(name in known for name in names):
+        raise ValueError(f"the story was begun with an unknown type of weights ({record!r}): start it again")
+    types = [known[name] for name in names]
+    return types[0], types[1] if len(types) == 2 else None
 
 
 class _Keeper:

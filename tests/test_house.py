@@ -25,7 +25,7 @@ FLOORS = (
     {"pipeline", "illustrator", "export", "convert"},
     {"generation"},
     {"detokenizers", "modeling", "cache", "resampler"},
-    {"io", "layout", "story", "storystream", "modelfolder", "names", "settings", "shards", "picture"},
+    {"io", "layout", "story", "storystream", "modelfolder", "names", "precision", "settings", "shards", "picture"},
 )
 FLOOR_OF = {unit: level for level, units in enumerate(FLOORS) for unit in units}
 

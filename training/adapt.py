@@ -15,6 +15,7 @@ from torch import Tensor
 
 from seedstory.detokenizers.detokenizer import Detokenizer
 from seedstory.modeling.story_model import StoryModel
+from seedstory.precision import fast_dtype
 from training.backend import Backend
 from training.command import run_stage
 from training.detokenizer import SDXL_HELDOUT, DrawingConfig, FeaturesStage, need
@@ -66,7 +67,9 @@ class AdaptStage(FeaturesStage):
 
     def __init__(self, config: AdaptConfig, backend: Backend) -> None:
         need(config.stage1, ("vision_tower", "detokenizer"), "detokenizer", "stage1")
-        model = StoryModel.from_pretrained(config.story_model, base_model=config.base_lm).to(backend.device)
+        model = StoryModel.from_pretrained(
+            config.story_model, base_model=config.base_lm, dtype=fast_dtype(backend.device)
+        ).to(backend.device)
         stories = Stories(config, config.split, backend, limit=config.stories)
         heldout = Stories(config, config.heldout, backend, limit=8)
         # Another seed than that of the samples, whose noise would be like that of the page of the same number.

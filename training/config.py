@@ -10,9 +10,11 @@ from typing import Literal, TypeVar, get_args
 
 import yaml
 
+from seedstory.precision import fast_precision
+
 T = TypeVar("T")
 
-Precision = Literal["bf16", "fp32"]
+Precision = Literal["auto", "bf16", "fp32"]
 Optimizer = Literal["muon", "adamw"]
 Offload = Literal["none", "cpu"]
 Device = Literal["auto", "cpu", "cuda"]
@@ -39,7 +41,8 @@ class RunConfig:
         muon_lr, adam_lr, weight_decay: of the optimiser.
         max_grad_norm: the gradient is scaled down to this norm (0: left as it is).
         average: decay of the average of the weights that is evaluated and written (0: the weights themselves).
-        precision: "bf16" (mixed) or "fp32".
+        precision: "bf16" (mixed), "fp32", or "auto": what the machine multiplies faster. It becomes one of the two
+            here, so that a run goes on with what it began with.
         zero_stage: DeepSpeed ZeRO stage 1, 2 or 3; 0 trains without DeepSpeed, in one process or several.
         offload: "cpu" keeps the optimiser's state, and with ZeRO-3 the weights, in main memory.
         gradient_checkpointing: compute the activations of language model or U-Net twice rather than store them.
@@ -65,7 +68,7 @@ class RunConfig:
     weight_decay: float = 1e-3
     max_grad_norm: float = 1.0
     average: float = 0.0
-    precision: Precision = "bf16"
+    precision: Precision = "auto"
     zero_stage: int = 0
     offload: Offload = "none"
     gradient_checkpointing: bool = False
@@ -93,6 +96,8 @@ class RunConfig:
         for name, allowed in choices.items():
             if getattr(self, name) not in get_args(allowed):
                 raise ValueError(f"{name} must be one of {', '.join(get_args(allowed))}, not {getattr(self, name)!r}")
+        if self.precision == "auto":
+            self.precision = fast_precision(self.device)
         if self.zero_stage not in range(4):
             raise ValueError(f"zero_stage must be 0, 1, 2 or 3, not {self.zero_stage}")
         if self.zero_stage and self.optimizer == "muon":

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from seedstory.modeling.vision_tower import VisionTower
 from seedstory.picture import square, to_tensor
+from seedstory.precision import fast_precision
 from seedstory.shards import PackedStory, ShardReader
 from training.stories import FolderReader, FolderStory, open_stories
 
@@ -69,7 +70,8 @@ class FeatureWorker:
             return advance(stop - start)
         parts = []
         for pixels in self.pixels(start, stop):
-            with torch.autocast(torch.device(self.device).type, torch.bfloat16):
+            kind = torch.device(self.device).type
+            with torch.autocast(kind, torch.bfloat16, enabled=fast_precision(kind) == "bf16"):
                 parts.append(self.tower(pixels.to(self.device)).to(torch.bfloat16).cpu())
             advance(len(pixels))
         with written_at_once(path) as temporary:

@@ -34,6 +34,7 @@ from seedstory.modelfolder import fingerprint as model_fingerprint
 from seedstory.modeling.configuration import StoryConfig
 from seedstory.modeling.story_model import StoryModel
 from seedstory.picture import square
+from seedstory.precision import fast_dtype
 from seedstory.storystream import write_jsonl
 from training.adapt import AdaptConfig, AdaptStage, regress_features
 from training.assemble import assemble
@@ -286,7 +287,9 @@ def show(config: FinetuneConfig, models: dict[str, Path]) -> None:
         pixels, _ = PagePictures(part.data, part.heldout, limit=stories.starts[-1]).batch(
             torch.arange(stories.starts[-1])
         )
-        story_model = StoryModel.from_pretrained(folder / "story_model", base_model=part.base_lm).to(backend.device)
+        story_model = StoryModel.from_pretrained(
+            folder / "story_model", base_model=part.base_lm, dtype=fast_dtype(backend.device)
+        ).to(backend.device)
         told = regress_features(story_model, stories, backend, part.seed + 1)
         features = {"rebuilt": stories.features[: len(told)], "told": told}
         del story_model

@@ -85,6 +85,7 @@ class StoryModel(PreTrainedModel):
 
     Attributes:
         layout: Ids of the story's pieces, with the tokenizer; None after the bare constructor.
+        decode_dtype: Type from which the native decoding reads matrices; None for the one that they have.
     """
 
     config_class = StoryConfig
@@ -107,6 +108,7 @@ class StoryModel(PreTrainedModel):
         if self.llm.config._attn_implementation == "sdpa":
             self.llm.set_attn_implementation(PACKED_ATTENTION)
         self.layout: StoryLayout | None = None
+        self.decode_dtype: torch.dtype | None = None
         embedding = self.llm.get_input_embeddings().weight[: config.image_start_id].detach().float()
         self.token_rows = nn.Parameter(_new_rows(embedding, 2 + config.num_visual_tokens))
         head = self.llm.get_output_embeddings().weight

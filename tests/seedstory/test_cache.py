@@ -181,9 +181,13 @@ def test_counting_positions_anew_changes_nothing(policy, decoding, monkeypatch):
         engine.start(opening, pages=14)
         stories.append(list(engine.pages()))
         assert (engine.cache.position < 110) == (rebase_at == 60)
+    # An angle is position x frequency rounded to float32, so at position P it is off by up to P * eps / 2 radians: the
+    # two ways of counting turn keys by that much, and no kernel can agree better.
+    bound = engine.cache.position * torch.finfo(torch.float32).eps / 2
+    assert bound < 4e-5
     for one, other in zip(*stories, strict=True):
         assert one.caption == other.caption
-        assert (one.features - other.features).abs().max() <= 1e-5, one.index
+        assert (one.features - other.features).abs().max() <= bound * other.features.abs().max(), one.index
 
 
 def test_memory_stays_as_it_is_to_page_three_hundred(captions):

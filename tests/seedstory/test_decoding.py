@@ -234,6 +234,21 @@ def test_bfloat16_in_c_is_closer_to_float32_than_the_models_own_layers():
     assert error["native"] <= error["eager"]
 
 
+def test_decoding_reads_small_weights_of_a_model_that_multiplies_in_float32():
+    model = tiny_model().merge_lora().bfloat16().float()  # weights that bfloat16 holds exactly
+    needs_native(model)
+    (plain,), expected = tell(model, "native", ONE)
+    model.decode_dtype = torch.bfloat16
+    (pages,), scores = tell(model, "native", ONE)
+    assert_same_pages(plain, pages)
+    assert_same_scores(expected, scores)
+    step = NativeStep(model)
+    assert {weight.dtype for weight in step._alive if getattr(weight, "ndim", 0) == 2} == {torch.bfloat16}
+    with torch.no_grad():  # other weights in the same layer are read, not those of before
+        model.llm.base_model.layers[0].mlp.up_proj.weight.mul_(1.5)
+    assert why_not_native(model) == "" and NativeStep.of(model)
+
+
 def test_what_does_not_fit_is_told_and_auto_takes_the_models_own_layers(monkeypatch):
     unmerged = tiny_model()
     assert why_not_native(unmerged) == "LoRA is not merged"

@@ -259,3 +259,18 @@ def test_a_logits_hook_chooses_the_words(pipe):
 
     pages = pipe("Was it a star?", pages=3, logits_hook=only_a).pages
     assert [page.caption for page in pages[1:]] == ["aaaa", "aaaaa"]
+
+
+def test_a_story_goes_on_in_the_types_that_it_was_begun_with(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("SEEDSTORY_PRECISION", "fp32")
+    story = StoryPipeline.from_pretrained(folder, device="cpu")("The fox.", pages=2, out=tmp_path / "s", **QUICK)
+    record = StoryFolder.open(tmp_path / "s").model["dtype"]
+    assert len(story.pages) == 2 and record == "float32+bfloat16"
+    monkeypatch.setenv("SEEDSTORY_PRECISION", "bf16")
+    elsewhere = StoryPipeline.from_pretrained(folder, device="cpu")
+    assert elsewhere._model_record()["dtype"] == "bfloat16"
+    with pytest.raises(ValueError, match="load the model that began it"):
+        elsewhere.resume(tmp_path / "s")
+    list(StoryPipeline.from_pretrained(folder, device="cpu", begun_with=record).resume(tmp_path / "s"))
+    with pytest.raises(ValueError, match="unknown type of weights"):
+        StoryPipeline.from_pretrained(folder, device="cpu", begun_with="float8")

@@ -266,7 +266,7 @@ def test_minutes_end_the_run_with_a_checkpoint(tmp_path):
         ({"zero_stage": 4}, "zero_stage must be 0, 1, 2 or 3"),
         ({"offload": "cpu"}, "offload needs DeepSpeed"),
         ({"zero_stage": 3, "average": 0.9}, "averaged weights need whole weights"),
-        ({"precision": "fp8"}, "precision must be one of bf16, fp32"),
+        ({"precision": "fp8"}, "precision must be one of auto, bf16, fp32"),
         ({"device": "gpu"}, "device must be one of auto, cpu, cuda"),
         ({"micro_batch_size": -4}, "micro_batch_size must be 0 or more"),
         ({"average": 1.5}, "average must be at least 0 and below 1"),

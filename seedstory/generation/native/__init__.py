@@ -20,6 +20,7 @@ from seedstory.modeling.int8 import Int8Linear
 _TYPES = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}
 _PARTS = {0: 1, 1: 2, 2: 4}  # numbers in a word of 32 bits
 _KNOWN: WeakKeyDictionary = WeakKeyDictionary()
+_ROUNDED: WeakKeyDictionary = WeakKeyDictionary()  # a layer's matrix in the type that decoding reads
 
 _pointer, _integer, _double = ctypes.c_void_p, ctypes.c_int64, ctypes.c_double
 
@@ -177,7 +178,7 @@ class NativeStep:
     def _matrix(self, module: nn.Module) -> ctypes.Structure:
         if not isinstance(module, nn.Linear | Int8Linear):
             raise Unfit(f"it has a {type(module).__name__} where a linear layer is expected")
-        weight = module.weight.detach()
+        weight = self._stored(module)
         kind = _TYPES[weight.dtype]
         if not weight.is_contiguous() or weight.shape[1] % _PARTS[kind]:
             raise Unfit(f"a weight of shape {tuple(weight.shape)} is not laid out in words")
@@ -185,6 +186,15 @@ class NativeStep:
         self._alive.append(weight)
         bias = None if module.bias is None else self._floats(module.bias)
         return _Matrix(weight.data_ptr(), scale, bias, *weight.shape, kind)
+
+    def _stored(self, module: nn.Linear | Int8Linear) -> torch.Tensor:
+        weight, wanted = module.weight.detach(), self.model.decode_dtype
+        if wanted is None or weight.dtype in (wanted, torch.int8):
+            return weight
+        state = (weight.data_ptr(), module.weight._version, wanted)
+        if module not in _ROUNDED or _ROUNDED[module][0] != state:
+            _ROUNDED[module] = (state, weight.to(wanted))
+        return _ROUNDED[module][1]
 
     def _norm(self, module: nn.Module | None) -> int | None:
         return None if module is None else self._floats(cast(torch.Tensor, module.weight))
@@ -204,7 +214,7 @@ class NativeStep:
         hidden = embeds[0, 2:].float()
         self.read(cache, hidden, [0])
         wanted = expected.last_hidden_state[0, 2:].float()
-        tolerance = 1e-4 if llm.dtype == torch.float32 else 0.1
+        tolerance = 1e-4 if (self.model.decode_dtype or llm.dtype) == torch.float32 else 0.1
         if not (hidden - wanted).norm() < tolerance * wanted.norm():
             raise Unfit("its layers compute something else than those of Llama")
 
@@ -215,7 +225,7 @@ def _epsilon(norm: nn.Module) -> float:
 
 def why_not_native(model: StoryModel) -> str:
     """Why captions of this model cannot be decoded in C here; empty if they can."""
-    state = (model.device, model.llm.dtype, model.has_lora, model.int8)
+    state = (model.device, model.llm.dtype, model.has_lora, model.int8, model.decode_dtype)
     known = _KNOWN.get(model)
     if known is None or known[0] != state:
         try:

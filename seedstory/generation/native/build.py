@@ -15,9 +15,10 @@ from seedstory.modeling.base_lm import cache_folder
 SOURCE = Path(__file__).with_name("decode.c")
 # Sums may be reordered, which vector code needs; infinities and NaN keep their meaning, so damage stays visible.
 FLAGS = (
-    "-O3 -march=native -std=gnu11 -fopenmp -fno-math-errno -fassociative-math -fno-signed-zeros -fno-trapping-math "
+    "-O3 -std=gnu11 -fopenmp -fno-math-errno -fassociative-math -fno-signed-zeros -fno-trapping-math "
     "-shared -fPIC"
 ).split()
+MARCH = "SEEDSTORY_MARCH"  # builds for another kind of CPU than this one, as `-march` names it: x86-64-v3 has AVX2 alone
 
 
 class BuildError(Exception):
@@ -38,7 +39,7 @@ def library() -> ctypes.CDLL:
         version = subprocess.run([*compiler.split(), "--version"], capture_output=True, text=True, timeout=60).stdout
     except (OSError, subprocess.TimeoutExpired) as error:
         raise BuildError(f"the C compiler {compiler} does not run: {error}") from None
-    made_for = [SOURCE.read_text("utf-8"), *FLAGS, version, platform.machine(), _cpu()]
+    made_for = [SOURCE.read_text("utf-8"), *_flags(), version, platform.machine(), _cpu()]
     name = hashlib.sha256("\0".join(made_for).encode()).hexdigest()[:20]
     target = cache_folder() / "native" / f"decode-{name}.so"
     try:
@@ -53,7 +54,7 @@ def _compile(compiler: list[str], target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".build-") as folder:
         built = Path(folder) / target.name
-        command = [*compiler, *FLAGS, "-o", str(built), str(SOURCE), "-lm"]
+        command = [*compiler, *_flags(), "-o", str(built), str(SOURCE), "-lm"]
         try:
             run = subprocess.run(command, capture_output=True, text=True, timeout=300)
         except subprocess.TimeoutExpired:
@@ -61,6 +62,10 @@ def _compile(compiler: list[str], target: Path) -> None:
         if run.returncode:
             raise BuildError(f"{compiler[0]} failed: {(run.stderr.strip().splitlines() or ['no message'])[-1]}")
         os.replace(built, target)
+
+
+def _flags() -> list[str]:
+    return [f"-march={os.environ.get(MARCH) or 'native'}", *FLAGS]
 
 
 def _cpu() -> str:

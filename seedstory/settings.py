@@ -78,6 +78,8 @@ class StorySettings:
         if self.policy not in POLICIES:
             raise ValueError(f"unknown policy {self.policy!r}: choose one of {', '.join(POLICIES)}")
         if self.captions is not None:
+            if isinstance(self.captions, str):
+                raise ValueError("captions are a list with a text for each page, not one text: give [text, ...]")
             if len(self.captions) != self.pages - 1:
                 raise ValueError(
                     f"the script has {len(self.captions)} captions, but {self.pages} pages need {self.pages - 1}: "

@@ -374,13 +374,22 @@ def page_seed(seed: int, index: int) -> int:
     return int.from_bytes(hashlib.sha256(f"seedstory page {index} of {seed}".encode()).digest()[:4], "big")
 
 
+# A full stop after one of these, or after a single capital, ends no sentence.
+_ABBREVIATION = r"(?:^|[\s\"'“‘(])(?:Mr|Mrs|Ms|Dr|St|Prof|Capt|Sgt|Rev|Jr|Sr|vs|vol|Vol|no|No|[A-HJ-Z])\.$"
+
+
 def title_from(text: str) -> str:
     """A title from the first sentence of a text.
 
     "Once upon a time there was" is left out; what is longer than `MAX_TITLE` characters ends before a clause or,
     failing that, after a whole word.
     """
-    first = re.split(r"(?<=[.!?])[\"'”’)]*\s", " ".join(text.split()), maxsplit=1)[0].strip(" \"'“”‘’.")
+    words = " ".join(text.split())
+    ends = (
+        end for end in re.finditer(r"[.!?][\"'”’)]*(?=\s)", words) if not re.search(_ABBREVIATION, words[: end.end()])
+    )
+    first = words[: end.start()] + words[end.start()].strip(".") if (end := next(ends, None)) else words
+    first = first.strip(" \"'“”‘’.")
     first = re.sub(r"^once upon a time\W+(?:there (?:was|were|lived) )?", "", first, flags=re.IGNORECASE)
     if not first:
         return "A story"

@@ -274,3 +274,8 @@ def test_a_story_goes_on_in_the_types_that_it_was_begun_with(folder, tmp_path, m
     list(StoryPipeline.from_pretrained(folder, device="cpu", begun_with=record).resume(tmp_path / "s"))
     with pytest.raises(ValueError, match="unknown type of weights"):
         StoryPipeline.from_pretrained(folder, device="cpu", begun_with="float8")
+
+
+def test_one_text_is_no_script(pipe):
+    with pytest.raises(ValueError, match="captions are a list with a text for each page"):
+        pipe(TEXT, captions="ab", pages=3)

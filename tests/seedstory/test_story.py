@@ -258,6 +258,10 @@ def test_text_is_cleaned():
         ),
         ("word " * 40, "Word" + " word" * 10 + "…"),
         ("...", "A story"),
+        ("Mr. Bear baked a cake. It was blue.", "Mr. Bear baked a cake"),
+        ("“Dr. Owl and Mrs. J. Hen!” they said. Then", "Dr. Owl and Mrs. J. Hen!"),
+        ("It was only I. Then came Tom.", "It was only I"),
+        ("Was it no. 7? No. It was not.", "Was it no. 7?"),
     ],
 )
 def test_title_from_the_first_sentence(text, title):

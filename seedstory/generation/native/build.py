@@ -15,10 +15,11 @@ from seedstory.modeling.base_lm import cache_folder
 SOURCE = Path(__file__).with_name("decode.c")
 # Sums may be reordered, which vector code needs; infinities and NaN keep their meaning, so damage stays visible.
 FLAGS = (
-    "-O3 -std=gnu11 -fopenmp -fno-math-errno -fassociative-math -fno-signed-zeros -fno-trapping-math "
-    "-shared -fPIC"
+    "-O3 -std=gnu11 -fopenmp -fno-math-errno -fassociative-math -fno-signed-zeros -fno-trapping-math -shared -fPIC"
 ).split()
-MARCH = "SEEDSTORY_MARCH"  # builds for another kind of CPU than this one, as `-march` names it: x86-64-v3 has AVX2 alone
+MARCH = (
+    "SEEDSTORY_MARCH"  # builds for another kind of CPU than this one, as `-march` names it: x86-64-v3 has AVX2 alone
+)
 
 
 class BuildError(Exception):

@@ -1,6 +1,7 @@
 """Where a stage runs: one process or many, plain or with DeepSpeed ZeRO, behind one set of verbs.
 
-Trained weights are float32 masters on every back end and products run in bf16 under autocast, so a checkpoint of one
+Trained weights are float32 masters on every back end and products run in bf16 under
+autocast where the machine is fast at that (`precision`), so a checkpoint of one
 back end goes on in any other, with any number of processes: weights and moments are stored whole, by name.
 """
 

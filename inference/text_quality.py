@@ -100,7 +100,9 @@ def base_scores(
     """How probable the base language model, without our weights, finds the captions of stories, page by page."""
     assert model.layout is not None, "a loaded story model has its layout"
     folder = base_lm_folder(model.config.base_lm)
-    base = AutoModelForCausalLM.from_pretrained(folder, dtype=model.dtype, attn_implementation="sdpa")
+    base = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=model.dtype, attn_implementation="sdpa", trust_remote_code=False
+    )
     base = base.to(model.device).eval()
     scores = []
     for captions in stories:

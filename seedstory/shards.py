@@ -43,6 +43,7 @@ MAX_STORY = 2**32  # bytes
 _SUFFIXES = frozenset(STORED.values())
 _KEY = re.compile(r"[0-9A-Za-z][0-9A-Za-z_-]{0,71}")
 _SHARD = re.compile(r"[0-9A-Za-z_][0-9A-Za-z_.-]{0,199}")
+_SPLIT = re.compile(r"[^\W_][\w.+-]{0,99}")  # letters and digits of any script first; no path
 
 
 def story_key(number: int, id: str) -> str:
@@ -118,6 +119,8 @@ class Shard:
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not _SHARD.fullmatch(self.name):
             raise ValueError(f"{self.name!r} is no name of a shard")
+        if isinstance(self.split, str) and not _SPLIT.fullmatch(self.split):  # it becomes the name of a file
+            raise ValueError(f"{self.name}: {self.split!r:.80} is no name of a split")
         if not isinstance(self.split, str) or not isinstance(self.sha256, str) or not _is_count(self.bytes):
             raise ValueError(f"{self.name}: split, sha256 or bytes are not as the packer writes them")
         for story in self.stories:

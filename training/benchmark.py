@@ -116,9 +116,13 @@ def build_model(options: Options, dtype: torch.dtype) -> StoryModel:
         return StoryModel.from_pretrained(folder, dtype=dtype, merge=False)
     config = StoryConfig.from_pretrained(folder)
     kept = ("feature_tokens", "feature_dim", "lora_rank", "lora_alpha", "lora_targets", "visual_loss_weight")
-    llm = AutoModelForCausalLM.from_config(config.language_config(), dtype=dtype, attn_implementation="sdpa")
+    llm = AutoModelForCausalLM.from_config(
+        config.language_config(), dtype=dtype, attn_implementation="sdpa", trust_remote_code=False
+    )
     own = (folder / "tokenizer_config.json").is_file()  # otherwise the language model's, as in StoryModel
-    tokenizer = AutoTokenizer.from_pretrained(folder if own else base_lm_folder(config.base_lm))
+    tokenizer = AutoTokenizer.from_pretrained(
+        folder if own else base_lm_folder(config.base_lm), trust_remote_code=False
+    )
     settings = {name: getattr(config, name) for name in kept}
     return StoryModel.from_base(llm, tokenizer=tokenizer, num_visual_tokens=PUBLISHED_TOKENS, **settings)
 

@@ -126,8 +126,9 @@ def convert_gguf(gguf: Path, folder: Path) -> None:
         gguf_file=gguf.name,
         dtype=torch.float32,
         quantization_config=GgufConfig(dequantize=True),
+        trust_remote_code=False,
     )
-    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name, trust_remote_code=False)
     # A fresh model, because one read from GGUF keeps wrappers and a quantization_config that cannot be saved.
     config = type(model.config)(**{**model.config.to_dict(), "quantization_config": None})
     del config.quantization_config

@@ -5,6 +5,7 @@ from typing import Any
 from transformers import AutoConfig, PreTrainedConfig
 
 FEATURE_HEADS = ("regression", "flow")
+_ATTENTION = ("sdpa", "eager", "seedstory_packed")
 _ROPE_TYPES_WITHOUT_FIXED_ANGLES = ("dynamic", "longrope")
 
 
@@ -67,6 +68,7 @@ class StoryConfig(PreTrainedConfig):
         unknown = [key for key in unknown if key not in ("attn_implementation", "name_or_path", "torch_dtype")]
         if unknown:
             raise ValueError(f"Unknown StoryConfig settings: {', '.join(sorted(unknown))}.")
+        _check_attention(kwargs, "StoryConfig")
         super().__post_init__(**kwargs)
         self._check()
 
@@ -105,7 +107,15 @@ class StoryConfig(PreTrainedConfig):
         if not self.base_lm_config or "model_type" not in self.base_lm_config:
             raise ValueError("StoryConfig.base_lm_config is missing; build the model with StoryModel.from_base(...).")
         settings = dict(self.base_lm_config)
+        _check_attention(settings, "StoryConfig.base_lm_config")
         return AutoConfig.for_model(settings.pop("model_type"), **settings)
+
+
+def _check_attention(settings: dict[str, Any], where: str) -> None:
+    """Refuse attention by any other name: transformers would look for a kernel of that name on the Hub and run it."""
+    for key in ("attn_implementation", "_attn_implementation", "_attn_implementation_internal"):
+        if settings.get(key) not in (None, *_ATTENTION):
+            raise ValueError(f"{where}.{key} must be one of {', '.join(_ATTENTION)}, not {settings[key]!r:.80}.")
 
 
 def check_base_lm(config: PreTrainedConfig) -> None:

@@ -103,7 +103,7 @@ class StoryModel(PreTrainedModel):
                 f"StoryConfig.image_start_id must lie in 1..{language.vocab_size} (right after the base vocabulary), "
                 f"got {config.image_start_id}."
             )
-        self.llm = AutoModelForCausalLM.from_config(language) if llm is None else llm
+        self.llm = AutoModelForCausalLM.from_config(language, trust_remote_code=False) if llm is None else llm
         self.llm.requires_grad_(False)
         if self.llm.config._attn_implementation == "sdpa":
             self.llm.set_attn_implementation(PACKED_ATTENTION)
@@ -342,7 +342,7 @@ class StoryModel(PreTrainedModel):
         if tokenizer is None:
             if folder is None:
                 raise ValueError("Pass the tokenizer along with a loaded base model.")
-            tokenizer = AutoTokenizer.from_pretrained(folder)
+            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         layout = StoryLayout.extend(tokenizer, settings.get("num_visual_tokens", StoryConfig.num_visual_tokens))
         name = llm.config.name_or_path if folder is None else str(base_lm)
         base_config = {key: value for key, value in llm.config.to_dict().items() if key != "_name_or_path"}
@@ -423,7 +423,7 @@ class StoryModel(PreTrainedModel):
         model = cls(config, llm)
         read_trained(model, folder)
         own_tokenizer = base_folder is None or (folder / "tokenizer_config.json").is_file()
-        tokenizer = AutoTokenizer.from_pretrained(folder if own_tokenizer else base_folder)
+        tokenizer = AutoTokenizer.from_pretrained(folder if own_tokenizer else base_folder, trust_remote_code=False)
         model.layout = StoryLayout.extend(tokenizer, config.num_visual_tokens)
         if model.layout.image_start_id != config.image_start_id:
             raise ValueError("The checkpoint's tokenizer and configuration disagree about the id of <img>.")
@@ -470,7 +470,7 @@ def _load_base(base_lm: str | Path | PreTrainedModel, dtype: torch.dtype) -> tup
         check_base_lm(base_lm.config)
         return base_lm, None
     folder = base_lm_folder(base_lm)
-    llm = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="sdpa")
+    llm = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="sdpa", trust_remote_code=False)
     check_base_lm(llm.config)
     return llm, folder
 

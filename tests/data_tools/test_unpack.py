@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from data_tools import unpack as module
 from data_tools.pack import pack
 from data_tools.unpack import unpack
-from seedstory.shards import BLOCK, padded, tar_header
+from seedstory.shards import BLOCK, ShardReader, padded, tar_header
 from seedstory.storystream import StoryRecord, write_jsonl
 
 
@@ -101,3 +101,18 @@ def test_the_command_says_what_is_wrong(tmp_path, png):
     assert CliRunner().invoke(app, [str(tmp_path / "shards"), "--out", str(tmp_path / "back")]).exit_code == 0
     result = CliRunner().invoke(app, [str(tmp_path / "data"), "--out", str(tmp_path / "more")])
     assert result.exit_code == 2 and "pack" in result.output
+
+
+@pytest.mark.parametrize("split", ["../precious", "/precious", "..", "", "a/b", "a\\b", ".hidden", "a\0b", "C:x"])
+def test_a_split_is_a_name_and_no_path(tmp_path, png, split):
+    shards = rogue_shards(tmp_path / "in/shards", [({"id": "a", "images": ["ok.png"], "captions": [""]}, png)])
+    (tmp_path / "in/precious.jsonl").write_text("mine")
+    index = json.loads((shards / "index.json").read_text())
+    index["shards"][0]["split"] = split
+    (shards / "index.json").write_text(json.dumps(index))
+    before = contents(tmp_path)
+    with pytest.raises(ValueError, match="is no name of a split"):
+        unpack(shards, tmp_path / "in/out")
+    with pytest.raises(ValueError, match="is no name of a split"):
+        ShardReader(shards)
+    assert contents(tmp_path) == before

@@ -1,6 +1,8 @@
 """The story model: losses and gradients, what a checkpoint holds, and what is refused."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -189,3 +191,50 @@ def test_a_base_model_is_found_or_the_reader_is_told_what_to_do(base_folder, tmp
         base_lm_folder()
     with pytest.raises(ValueError, match="Unknown base LM"):
         base_lm_folder("gpt9")
+
+
+@pytest.mark.parametrize("key", ["attn_implementation", "_attn_implementation", "_attn_implementation_internal"])
+def test_no_attention_is_fetched_by_name(key):
+    config = tiny_model().config
+    config.base_lm_config = config.base_lm_config | {key: "somebody/kernel"}
+    with pytest.raises(ValueError, match="must be one of sdpa, eager"):
+        config.language_config()
+    with pytest.raises(ValueError, match="must be one of sdpa, eager"):
+        StoryConfig(**{key: "somebody/kernel"})
+
+
+CODE_IN_A_FOLDER = """
+import sys
+from seedstory.modeling.story_model import StoryModel
+try:
+    StoryModel.from_base(sys.argv[1])
+except ValueError as error:
+    print("refused:", str(error).splitlines()[0])
+"""
+
+
+@pytest.mark.parametrize("file", ["config.json", "tokenizer_config.json"])
+def test_code_in_a_base_models_folder_never_runs_and_nobody_is_asked(tmp_path, file):
+    tiny_lm(64).save_pretrained(tmp_path / "base")
+    tiny_tokenizer().save_pretrained(tmp_path / "base")
+    kinds = {
+        "AutoConfig": "evil.Config",
+        "AutoModelForCausalLM": "evil.Model",
+        "AutoTokenizer": ["evil.Tok", "evil.Tok"],
+    }
+    path = tmp_path / "base" / file
+    settings = json.loads(path.read_text()) | {"auto_map": kinds, "tokenizer_class": "EvilTokenizer"}
+    if file == "config.json":
+        settings["model_type"] = "evil"
+    path.write_text(json.dumps(settings))
+    ran = tmp_path / "ran"
+    (tmp_path / "base" / "evil.py").write_text(f"open({str(ran)!r}, 'w')\nclass Tok: pass\n")
+    run = subprocess.run(
+        [sys.executable, "-c", CODE_IN_A_FOLDER, str(tmp_path / "base")],
+        input="y\n" * 100,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert not ran.exists() and "y/N" not in run.stdout + run.stderr
+    assert file != "config.json" or "refused:" in run.stdout, run.stderr[-2000:]

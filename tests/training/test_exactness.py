@@ -36,6 +36,14 @@ KINDS = "mllm of all kinds"  # loose pages, stories, parts of long ones, the mod
 RUNS = STAGES | {KINDS: (MllmConfig, MllmStage, "story_code")}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_kind_of_machine():
+    """Features of the golden losses were computed in bfloat16, which every machine can, if not fast."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SEEDSTORY_PRECISION", "bf16")
+        yield
+
+
 @pytest.fixture(scope="module")
 def parts(tmp_path_factory):
     """Data and untrained parts that the stages start from."""

@@ -56,6 +56,7 @@ from inference.telling import Telling, ToldStories, choose_records, tell
 from inference.text_quality import base_scores, perplexity, story_scores, variety
 from seedstory import StoryPipeline
 from seedstory.generation import OpeningPage
+from seedstory.modeling.base_lm import base_of
 from seedstory.modelfolder import find_model, fingerprint
 from seedstory.settings import POLICIES, StorySettings
 
@@ -110,7 +111,8 @@ def evaluate(
         split, records = choose_records(data, split, stories or len(folders), telling.pages)
     folder = find_model(model)
     if is_model and out is not None:
-        ToldStories(out, telling, fingerprint(folder))  # refuses a folder of something else before anything is loaded
+        # Refuses a folder of something else before anything is loaded.
+        ToldStories(out, telling, fingerprint(folder, base_of(folder / "story_model")))
     logging.disable_progress_bar()
     pipeline, looker = StoryPipeline.from_pretrained(model), Judge.load(judge)
     true = [read_record(data, record, telling.pages, pipeline.image_size) for record in records]

@@ -28,12 +28,15 @@ from rich.text import Text
 
 from seedstory import __version__
 from seedstory.illustrator import RENDERINGS, Rendering
-from seedstory.settings import DECODINGS, POLICIES, StorySettings, check_decoding, clean_text
+from seedstory.io import read_regular
+from seedstory.settings import DECODINGS, POLICIES, StorySettings, check_decoding, check_language, clean_text
 from seedstory.story import Page, StoryFolder, check_free, title_from
+from seedstory.writer import only_writer
 
 if TYPE_CHECKING:
     from seedstory.pipeline import StoryPipeline
 
+MAX_SCRIPT = 64 * 2**20  # bytes
 BAD_REQUEST, FAILED, INTERRUPTED = 2, 1, 130
 OPENING, BOOK, WORDS, PICTURES, MODEL = "Opening", "Book", "Words", "Pictures", "Model"  # panels of the help
 
@@ -108,6 +111,12 @@ def generate(
     seed: Annotated[int, typer.Option(help="Same seed, same story.", rich_help_panel=BOOK)] = 0,
     title: Annotated[
         str | None, typer.Option(help="Title. [default: made from the first sentence]", rich_help_panel=BOOK)
+    ] = None,
+    language: Annotated[
+        str | None,
+        typer.Option(
+            help="Language of the words, such as de. [default: guessed from --captions]", rich_help_panel=BOOK
+        ),
     ] = None,
     out: Annotated[
         Path | None,
@@ -224,6 +233,8 @@ def generate(
         )
         drawing = Rendering(rendering, render_batch)
         title = clean_text(title, "the title") if title is not None else None
+        if language is not None:
+            check_language(language)
         if image is not None:
             from seedstory.picture import read_picture
 
@@ -237,6 +248,7 @@ def generate(
         screen = _Screen(settings.pages)
         options = asdict(settings) | asdict(drawing)
         del options["picture"]  # its name, told by the picture itself
+        options["language"] = language
         told = pipe.stream(image=image, title=title, out=out, overwrite=overwrite, on_text=screen.on_text, **options)
         _tell(told, out, screen)
 
@@ -255,19 +267,20 @@ def resume(
     **Example**: seedstory resume stories/drawing
     """
     with _faults():
-        from seedstory.pipeline import versions
+        from seedstory.pipeline import check_resumable, versions
 
         drawing = Rendering(rendering, render_batch)
         story = StoryFolder.open(folder)
+        check_resumable(story)
         _check_writable(folder)
         total = story.settings.pages
         whole = sum(page.image is not None for page in story.pages)  # reads them: a damaged one is told now
         if whole == total:
-            _write_book(folder)
+            with only_writer(folder):
+                story.sweep()
+                _write_book(folder)
             typer.echo(f"Nothing to do: all {total} pages are there. The book: {folder / 'index.html'}")
             return
-        if len(story) == 0:
-            raise ValueError(f"{folder} has no page to go on from: start again with generate --overwrite")
         changed = [f"{key} {old}" for key, old in story.versions.items() if versions().get(key) != old]
         if changed:
             typer.echo(f"note: begun with {', '.join(changed)}: new pages may differ in details", err=True)
@@ -285,7 +298,8 @@ def export(folder: Folder) -> None:
     **Example**: seedstory export stories/drawing
     """
     with _faults():
-        typer.echo(f"The book: {_write_book(folder)}")
+        with only_writer(StoryFolder.open(folder).path):
+            typer.echo(f"The book: {_write_book(folder)}")
 
 
 @app.command()
@@ -298,8 +312,15 @@ def info(model: Annotated[str, typer.Option(help="'mini' or a model folder.")] =
         rows = dict(versions())
         rows["python"] = sys.version.split()[0]
         size = sum(file.stat().st_size for file in found.rglob("*") if file.is_file())
-        rows["model"] = f"{model} ({size / 1e6:.1f} MB, fingerprint {fingerprint(found)[:12]})"
         import torch
+
+        from seedstory.modeling.base_lm import base_of
+
+        try:
+            base, mark = [base_of(found / "story_model")], ""
+        except ValueError as error:
+            base, mark = [], f", without its base language model: {_one_line(str(error))}"
+        rows["model"] = f"{model} ({size / 1e6:.1f} MB, fingerprint {fingerprint(found, *base)[:12]}{mark})"
 
         rows["device"] = f"cuda ({torch.cuda.get_device_name()})" if torch.cuda.is_available() else "cpu"
         rows["threads"] = str(torch.get_num_threads())
@@ -337,8 +358,15 @@ def _tell(told: Generator[Page, None, None], out: Path, screen: _Screen) -> None
             raise
         with contextlib.suppress(ValueError, OSError):
             _write_book(out)
-        safe = len(StoryFolder.open(out))
-        kept = f"{safe} of {screen.total} pages are safe in {out}; go on with: seedstory resume {out}"
+        try:
+            safe = len(StoryFolder.open(out))
+        except ValueError:
+            raise OSError(
+                f"{out} was deleted or moved while its story was told: {screen.done} pages are lost"
+            ) from None
+        kept = f"{safe} of {screen.total} pages are safe in {out}"
+        if not isinstance(error, ValueError):  # which would come again
+            kept += f"; go on with: seedstory resume {out}"
         if isinstance(error, KeyboardInterrupt):
             typer.echo(f"\nStopped: {kept}", err=True)
             raise typer.Exit(INTERRUPTED) from None
@@ -449,11 +477,9 @@ def _load(model: str, device: str | None, *, int8: bool, decoding: str, begun_wi
 
 def _read_script(path: Path) -> list[str]:
     try:
-        lines = path.read_text("utf-8-sig").splitlines()
+        lines = read_regular(path, limit=MAX_SCRIPT).decode("utf-8-sig").splitlines()
     except UnicodeDecodeError:
         raise ValueError(f"{path} is not a UTF-8 text file: save it as plain text") from None
-    except OSError as error:
-        raise ValueError(f"cannot read {path}: {error.strerror}") from None
     script = [line for line in lines if line.strip()]
     if not script:
         raise ValueError(f"{path} is empty: write one page a line")

@@ -6,17 +6,18 @@ model folder, a story folder or a data set names is opened here.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import stat
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 MAX_JSON_BYTES = 64 * 2**20
 MAX_JSON_DEPTH = 64
 
 
-def open_regular(path: str | os.PathLike, *, limit: int | None = None, what: str | None = None) -> BinaryIO:
+def open_regular(path: str | os.PathLike, *, limit: int | None = None, what: str | None = None) -> io.BufferedReader:
     """Opens a regular file for reading; never waits for a pipe and never reads a device.
 
     Args:

@@ -10,11 +10,12 @@ import io
 import os
 import warnings
 from collections.abc import Collection, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from PIL import Image
+
+from seedstory.io import read_regular
 
 if TYPE_CHECKING:
     import torch
@@ -152,24 +153,7 @@ def _named(source: str | os.PathLike | bytes, name: str | None) -> tuple[bytes, 
     if isinstance(source, bytes):
         return source, name or "the picture"
     name = name or str(source)
-    return _read_file(Path(source), name), name
-
-
-def _read_file(path: Path, name: str) -> bytes:
-    if path.is_dir():
-        raise ValueError(f"{name} is a folder: give a picture file")
-    if not path.exists():
-        raise ValueError(f"there is no file {name}: check the path")
-    if not path.is_file():
-        raise ValueError(f"{name} is not a plain file: give a picture file")
-    try:
-        with open(path, "rb") as file:
-            data = file.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise ValueError(f"cannot read {name}: {error.strerror}") from None
-    if len(data) > MAX_BYTES:
-        raise ValueError(f"{name} is larger than {MAX_BYTES // 2**20} MB: save it smaller")
-    return data
+    return read_regular(source, limit=MAX_BYTES, what=name), name
 
 
 def _open(data: bytes, name: str, formats: Collection[str]) -> Image.Image:

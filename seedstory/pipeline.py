@@ -12,6 +12,7 @@ import json
 import shutil
 import sys
 from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -21,10 +22,19 @@ from PIL import Image
 
 from seedstory import __version__
 from seedstory.illustrator import Rendering, illustrate
+from seedstory.io import read_json
 from seedstory.modelfolder import PARTS, find_model, fingerprint, versions
 from seedstory.picture import read_picture, square, to_tensor
-from seedstory.settings import StorySettings, check_decoding, clean_text
-from seedstory.story import Page, Story, StoryFolder, check_free, page_seed, title_from
+from seedstory.settings import (
+    MAX_CAPTION_TOKENS,
+    StorySettings,
+    check_decoding,
+    check_language,
+    clean_text,
+    language_of,
+)
+from seedstory.story import UNTITLED, Page, Story, StoryFolder, check_free, page_seed, title_from
+from seedstory.writer import check_idle, only_writer
 
 if TYPE_CHECKING:
     import torch
@@ -51,6 +61,7 @@ class _Request:
     out: str | Path | None
     overwrite: bool
     rendering: Rendering
+    language: str
 
 
 class StoryPipeline:
@@ -80,6 +91,7 @@ class StoryPipeline:
     ) -> None:
         self._story_model: StoryModel | None = story_model
         self._decode_dtype: torch.dtype | None = None
+        self._types = ""  # of a language model that was freed, for the record
         self._freed: dict[str, Any] = {}  # how a language model that was freed is loaded again
         self.vision_tower = vision_tower
         self.detokenizer = detokenizer
@@ -123,6 +135,7 @@ class StoryPipeline:
         import torch
 
         from seedstory.detokenizers.detokenizer import Detokenizer
+        from seedstory.modeling.base_lm import base_of
         from seedstory.modeling.story_model import StoryModel
         from seedstory.modeling.vision_tower import VisionTower
         from seedstory.precision import fast_dtype
@@ -140,20 +153,38 @@ class StoryPipeline:
             VisionTower.from_pretrained(folder / "vision_tower", torch_dtype=picture_dtype).to(device).eval(),
             Detokenizer.from_pretrained(folder / "detokenizer", dtype=picture_dtype).to(device),
             name=str(name),
-            fingerprint=fingerprint(folder),
+            fingerprint=fingerprint(folder, base_of(folder / "story_model")),
             source=folder,
             decoding=decoding,
         )
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Writes the folder that `from_pretrained` reads; `model_index.json` last."""
+        """Writes the folder that `from_pretrained` reads; `model_index.json` last.
+
+        Args:
+            folder: A new folder, or one that holds a model to be replaced.
+
+        Raises:
+            ValueError: The language model cannot be written: LoRA is merged into it, and the folder that keeps it apart
+                is gone or has changed since.
+        """
         folder = Path(folder)
+        if self.source is not None:
+            self._check_source(self.source)
         for part in PARTS:
-            if part == "story_model" and self.source is not None:  # here LoRA is merged; the source keeps it apart
-                shutil.copytree(self.source / part, folder / part, dirs_exist_ok=True)
-            else:
+            if part != "story_model" or self.source is None:
                 getattr(self, part).save_pretrained(folder / part)
+            elif folder.resolve() != self.source.resolve():
+                _copy_story_model(self.source / part, folder / part)
         self.write_index(folder)
+
+    def _check_source(self, source: Path) -> None:
+        """What was loaded must still lie there before it is copied or loaded again."""
+        from seedstory.modeling.base_lm import base_of
+
+        found = fingerprint(source, base_of(source / "story_model")) if source.is_dir() else ""
+        if found != self.fingerprint:
+            raise ValueError(f"{source} is gone or has changed since this model was loaded from it: load it again")
 
     @classmethod
     def write_index(cls, folder: Path) -> None:
@@ -175,6 +206,7 @@ class StoryPipeline:
             from seedstory.modeling.story_model import StoryModel
 
             assert self.source is not None and self._freed, "only what can be loaded again is freed"
+            self._check_source(self.source)
             self._story_model = StoryModel.from_pretrained(
                 self.source / "story_model", device=self.device, **self._freed
             )
@@ -192,6 +224,7 @@ class StoryPipeline:
         if self._story_model is not None:
             import torch
 
+            self._types = _type_record(self._story_model)
             self._freed = {"dtype": self._story_model.dtype, "int8": self._story_model.int8}
             self._decode_dtype = self._story_model.decode_dtype
             self._story_model = None
@@ -200,6 +233,12 @@ class StoryPipeline:
                 torch.cuda.empty_cache()
             if sys.platform == "linux":  # glibc keeps what is freed for later
                 getattr(ctypes.CDLL(None), "malloc_trim", int)(0)
+
+    @property
+    def feature_shape(self) -> tuple[int, int]:
+        """Feature tokens of a picture and their width, `(F, Df)`."""
+        config = self.detokenizer.adapter.config
+        return config.num_features, config.feature_dim
 
     @property
     def device(self) -> torch.device:
@@ -246,11 +285,12 @@ class StoryPipeline:
             if callback_on_page is not None:
                 callback_on_page(page)
         return Story(
-            title=request.title or title_from(next((page.caption for page in told if page.caption), "")),
+            title=request.title or title_from(next((page.caption for page in told if page.caption), "")) or UNTITLED,
             pages=told,
             settings=request.settings,
             model=model,
             versions=versions(),
+            language=request.language,
         )
 
     def stream(
@@ -274,10 +314,11 @@ class StoryPipeline:
             title: The title; by default made from the first sentence.
             **options: What `StorySettings` has beyond these: pictures (`num_inference_steps`, `guidance_scale`), words
                 (`temperature`, `top_p`, `stop` ...), `policy` and `captions`; `generator`, a `torch.Generator` to draw
-                the seed from; `output_type`, "pil" or "features" (write without drawing); `on_text`, called with a
-                page's index and its caption so far while it is written; `logits_hook`, a control of your own over
-                the words, see `seedstory.generation.sampling.LogitsHook`; `out`, the story folder to write, page by
-                page; `overwrite`, whether it may replace an older story there; `rendering`, `render_batch` and
+                the seed from; `language`, a BCP 47 tag (by default guessed from `captions`, "en" without them);
+                `output_type`, "pil" or "features" (write without drawing); `on_text`, called with a page's index and
+                its caption so far while it is written; `logits_hook`, a control of your own over the words, see
+                `seedstory.generation.sampling.LogitsHook`; `out`, the story folder to write, page by page;
+                `overwrite`, whether it may replace an older story there; `rendering`, `render_batch` and
                 `render_queue`, when and in what batches pictures are drawn, as in `Rendering`.
 
         Yields:
@@ -315,8 +356,7 @@ class StoryPipeline:
         """
         how = self._rendering(**rendering)
         folder = folder if isinstance(folder, StoryFolder) else StoryFolder.open(folder)
-        if len(folder) == 0:
-            raise ValueError(f"{folder.path} has no page to go on from: start again with `generate --overwrite`")
+        check_resumable(folder)
         here = self._model_record()
         for key in ("fingerprint", "dtype"):
             if folder.model.get(key) != here[key]:
@@ -325,7 +365,14 @@ class StoryPipeline:
                     f"{(folder.model.get(key) or '(none)')[:16]}, this one has {here[key][:16] or '(none)'}: "
                     "load the model that began it"
                 )
-        folder.sweep()
+        shape = list(self.feature_shape)
+        for number in range(len(folder)):
+            features = folder.page(number).features
+            if features is not None and list(features.shape) != shape:
+                raise ValueError(
+                    f"page {number + 1} of {folder.path} has features {list(features.shape)}, but this model's are "
+                    f"{shape}: put its file back, or tell the story anew with generate --overwrite"
+                )
         return self._go_on(folder, on_text, logits_hook, how)
 
     def write_many(self, stories: Sequence[dict[str, Any]]) -> Generator[tuple[int, Page], None, None]:
@@ -360,19 +407,20 @@ class StoryPipeline:
     def _tell_together(self, requests: list[_Request]) -> Generator[tuple[int, Page], None, None]:
         if not requests:
             return
-        keepers = [_Keeper(request, self._model_record()) for request in requests]
-        given = [[self._opening(request)] for request in requests]
-        for number, pages in enumerate(given):
-            if pages[0].features is not None:
-                keepers[number](pages[0])
-                yield number, pages[0]
-        engine = self._engine(requests[0].settings)
-        engine.start_many([_start(request.settings, own) for request, own in zip(requests, given, strict=True)])
-        for draft in engine.pages():
-            page = _page(requests[draft.story].settings, given[draft.story], draft)
-            if page is not None:
-                keepers[draft.story](page)
-                yield draft.story, page
+        with ExitStack() as stack:
+            keepers = [stack.enter_context(_Keeper(request, self._model_record())) for request in requests]
+            given = [[self._opening(request)] for request in requests]
+            for number, pages in enumerate(given):
+                if pages[0].features is not None:
+                    keepers[number](pages[0])
+                    yield number, pages[0]
+            engine = self._engine(requests[0].settings)
+            engine.start_many([_start(request.settings, own) for request, own in zip(requests, given, strict=True)])
+            for draft in engine.pages():
+                page = _page(requests[draft.story].settings, given[draft.story], draft)
+                if page is not None:
+                    keepers[draft.story](page)
+                    yield draft.story, page
 
     def _request(
         self,
@@ -383,6 +431,7 @@ class StoryPipeline:
         *,
         title: str | None = None,
         generator: torch.Generator | None = None,
+        language: str | None = None,
         output_type: str = "pil",
         on_text: OnText | None = None,
         logits_hook: LogitsHook | None = None,
@@ -407,13 +456,26 @@ class StoryPipeline:
             name = "a picture" if isinstance(image, Image.Image) else Path(image).name
             opening = square(read_picture(image), self.image_size)
         settings = StorySettings(text=text, picture=name, pages=pages, seed=seed, **options)
-        layout = self.story_model.layout
-        assert layout is not None, "a loaded story model has its layout"
-        for caption in (settings.text or "", *(settings.captions or [])):
-            layout.caption_ids(caption)  # refuses the names of special tokens
+        self._check_captions([settings.text or "", *(settings.captions or [])])
+        language = language_of(settings) if language is None else check_language(language)
         if out is not None:
             check_free(out, overwrite=overwrite)
-        return _Request(settings, opening, title, output_type == "pil", on_text, logits_hook, out, overwrite, how)
+        draw = output_type == "pil"
+        return _Request(settings, opening, title, draw, on_text, logits_hook, out, overwrite, how, language)
+
+    def _check_captions(self, captions: Sequence[str]) -> None:
+        """Refuses captions that name special tokens or are longer than the model can read at once."""
+        model = self.story_model
+        assert model.layout is not None, "a loaded story model has its layout"
+        most = min(MAX_CAPTION_TOKENS, model.llm.config.max_position_embeddings // 2)
+        for number, caption in enumerate(captions, 1):
+            count = len(model.layout.caption_ids(caption))
+            if count > most:
+                fits = len(caption) * most // count
+                raise ValueError(
+                    f"the words of page {number} have {count:,} tokens, and {most:,} fit: shorten its "
+                    f"{len(caption):,} characters to about {fits:,}, or make several pages of it"
+                )
 
     def _rendering(self, *args: Any, **kwargs: Any) -> Rendering:
         rendering = Rendering(*args, **kwargs)
@@ -426,32 +488,35 @@ class StoryPipeline:
 
     def _tell(self, request: _Request) -> Generator[Page, None, None]:
         """All pages of a new story."""
-        opening, keep = self._opening(request), _Keeper(request, self._model_record())
-        if opening.features is not None:
-            keep(opening)
-            yield opening
-        written = self._write(request.settings, [opening], request.on_text, request.logits_hook)
-        if request.draw:
-            yield from illustrate(
-                written, self.detokenizer, request.settings, request.rendering, keep, self.free_story_model
-            )
-        else:
-            for page in written:
-                keep(page)
-                yield page
+        with _Keeper(request, self._model_record()) as keep:
+            opening = self._opening(request)
+            if opening.features is not None:
+                keep(opening)
+                yield opening
+            written = self._write(request.settings, [opening], request.on_text, request.logits_hook)
+            if request.draw:
+                yield from illustrate(
+                    written, self.detokenizer, request.settings, request.rendering, keep, self.free_story_model
+                )
+            else:
+                for page in written:
+                    keep(page)
+                    yield page
 
     def _go_on(
         self, folder: StoryFolder, on_text: OnText | None, logits_hook: LogitsHook | None, rendering: Rendering
     ) -> Generator[Page, None, None]:
         def keep(page: Page) -> None:
-            if folder.title == title_from("") and page.caption:  # a picture opened the story: its words come only now
-                folder.title = title_from(page.caption)
+            folder.title = folder.title or title_from(page.caption)  # a picture opened the story: its words come now
             folder.add_page(page)
 
-        done = [folder.page(i) for i in range(len(folder))]
-        untold = (page for page in done if page.image is None)
-        pages = chain(untold, self._write(folder.settings, done, on_text, logits_hook))
-        yield from illustrate(pages, self.detokenizer, folder.settings, rendering, keep, self.free_story_model)
+        with only_writer(folder.path):
+            folder.refresh()
+            folder.sweep()
+            done = [folder.page(i) for i in range(len(folder))] or [_begun(folder.settings)]
+            undrawn = (page for page in done if page.image is None and page.features is not None)
+            pages = chain(undrawn, self._write(folder.settings, done, on_text, logits_hook))
+            yield from illustrate(pages, self.detokenizer, folder.settings, rendering, keep, self.free_story_model)
 
     def _opening(self, request: _Request) -> Page:
         return Page(
@@ -500,8 +565,21 @@ class StoryPipeline:
         return {
             "name": self.name,
             "fingerprint": self.fingerprint,
-            "dtype": _type_record(self.story_model),
+            "dtype": self._types if self._story_model is None else _type_record(self._story_model),
         }
+
+
+def _copy_story_model(source: Path, target: Path) -> None:
+    """Copies a story model's folder in place of an older one; a base language model beside it stays where it is."""
+    from seedstory.modeling.base_lm import base_of
+
+    if target.exists():
+        shutil.rmtree(target)
+    shutil.copytree(source, target)
+    settings = read_json(target / "config.json")
+    if (source / settings["base_lm"]).is_dir():  # a relative path, which starts at the folder that names it
+        settings["base_lm"] = str(base_of(source).resolve())
+        (target / "config.json").write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", "utf-8")
 
 
 def _type_record(model: StoryModel) -> str:
@@ -525,31 +603,79 @@ def _recorded_types(record: str) -> tuple[torch.dtype, torch.dtype | None]:
 
 
 class _Keeper:
-    """Stores the pages of a new story. The folder is made when the first page is whole, so a failure leaves nothing."""
+    """Stores the pages of a new story, which nobody else may write meanwhile.
+
+    The folder is made at once, so that a killed run can be gone on with; where an older story is replaced, only when
+    the first page is whole. A run that fails before its first page leaves nothing.
+    """
 
     def __init__(self, request: _Request, model: dict[str, str]) -> None:
         self.request, self.model = request, model
-        self.titled = request.title is not None
         self.folder: StoryFolder | None = None
+        self._whole, self._made = False, list[Path]()
+        self._held = ExitStack()
+
+    def __enter__(self) -> _Keeper:
+        if self.request.out is not None:
+            out = Path(self.request.out)
+            self._made = [part for part in (out, *out.parents) if not part.exists()]
+            try:
+                out.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise ValueError(f"cannot write to {out}: {error.strerror}; choose another folder") from None
+            self._held.enter_context(only_writer(out))
+            if not (out / "story.json").exists():
+                self._create(title_from(self.request.settings.text or ""))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.folder is not None and not self._whole:
+            self.folder.discard()
+        self._held.close()
+        if not self._whole:
+            with suppress(OSError):
+                for part in self._made:
+                    part.rmdir()
 
     def __call__(self, page: Page) -> None:
-        request = self.request
-        if request.out is None:
+        if self.request.out is None:
             return
-        title = request.title or title_from(page.caption)
         if self.folder is None:
-            self.folder = StoryFolder.create(
-                request.out,
-                title=title,
-                settings=request.settings,
-                model=self.model,
-                versions=versions(),
-                overwrite=request.overwrite,
-            )
-        elif not self.titled:
-            self.folder.title = title
-        self.titled = self.titled or bool(page.caption)
+            self._create(title_from(page.caption))
+        assert self.folder is not None
+        self.folder.title = self.folder.title or title_from(page.caption)
         self.folder.add_page(page)
+        self._whole = True
+
+    def _create(self, title: str) -> None:
+        assert self.request.out is not None
+        self.folder = StoryFolder.create(
+            self.request.out,
+            title=self.request.title or title,
+            settings=self.request.settings,
+            model=self.model,
+            versions=versions(),
+            language=self.request.language,
+            overwrite=self.request.overwrite,
+        )
+
+
+def check_resumable(folder: StoryFolder) -> None:
+    """Checks that a story can be gone on with: that it has a page, or opens with words, which its settings hold.
+
+    Raises:
+        ValueError: It cannot.
+    """
+    check_idle(folder.path)
+    if len(folder) == 0 and folder.settings.picture is not None:
+        raise ValueError(
+            f"{folder.path} was stopped before its opening picture was stored: start again with `generate --overwrite`"
+        )
+
+
+def _begun(settings: StorySettings) -> Page:
+    """The opening of a story of which nothing is written yet."""
+    return Page(index=0, caption=settings.text or "", seed=page_seed(settings.seed, 0), state="opening")
 
 
 def _start(settings: StorySettings, given: list[Page]) -> StoryStart:

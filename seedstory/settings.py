@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,7 @@ POLICIES = ("recompute", "dense", "window", "sink", "mm_sink")
 DECODINGS = ("auto", "eager", "native", "static", "compiled")
 MAX_PAGES = 10_000
 MAX_TEXT = 4_000  # characters of one caption or opening
+MAX_CAPTION_TOKENS = 2_000  # of one caption or opening
 MAX_STOPS = 32
 
 
@@ -80,6 +82,8 @@ class StorySettings:
         if self.captions is not None:
             if isinstance(self.captions, str):
                 raise ValueError("captions are a list with a text for each page, not one text: give [text, ...]")
+            if not isinstance(self.captions, list | tuple):
+                raise ValueError(f"captions are a list of texts, not {type(self.captions).__name__}")
             if len(self.captions) != self.pages - 1:
                 raise ValueError(
                     f"the script has {len(self.captions)} captions, but {self.pages} pages need {self.pages - 1}: "
@@ -146,6 +150,31 @@ def clean_text(text: str, what: str) -> str:
     if len(text) > MAX_TEXT:
         raise ValueError(f"{what} has {len(text)} characters: at most {MAX_TEXT} fit")
     return text
+
+
+def check_language(tag: str) -> str:
+    """A BCP 47 language tag, or nothing.
+
+    Raises:
+        ValueError: It is neither.
+    """
+    if not isinstance(tag, str) or (tag and not re.fullmatch(r"[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*", tag)):
+        raise ValueError(f"the language must be a tag such as de or pt-BR, not {tag!r:.40}")
+    return tag
+
+
+def language_of(settings: StorySettings) -> str:
+    """Language of a story's words as a BCP 47 tag: guessed from a script; empty where that is too short to tell.
+
+    The embedded model writes English alone, and so do stories without a script.
+    """
+    if not settings.captions:
+        return "en"
+    from py3langid.langid import MODEL_FILE, LanguageIdentifier
+
+    words = " ".join([settings.text or "", *settings.captions])
+    language, probability = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True).classify(words[:10_000])
+    return language if probability >= 0.8 else ""
 
 
 def check_decoding(name: str) -> None:

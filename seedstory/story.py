@@ -15,6 +15,7 @@ This module imports neither torch nor transformers until tensors are read or wri
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
@@ -28,7 +29,10 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image, PngImagePlugin
 
+from seedstory.io import read_json, read_regular
+from seedstory.picture import read_picture
 from seedstory.settings import MAX_PAGES, StorySettings, check_whole
+from seedstory.writer import LOCK, check_idle, only_writer
 
 if TYPE_CHECKING:
     import torch
@@ -38,6 +42,8 @@ FORMAT_VERSION = 1
 STATES = ("opening", "written", "illustrated")
 MAX_TITLE = 60  # characters of a title made from a sentence
 MAX_JSON = 256 * 2**20  # bytes of story.json
+MAX_FEATURES = 64 * 2**20  # bytes of a page's features
+UNTITLED = "A story"  # what readers see while a story has no title
 
 _FILE = re.compile(r"pages/page-\d{3,5}(\.r\d{1,6})?\.(png|safetensors)")
 _CLAUSE = r"[,;:–—]| (?:and|at|because|but|by|from|in|near|on|so|that|under|until|when|where|while|who|with) "
@@ -91,7 +97,7 @@ class Story:
         settings: What was asked for.
         model: Name and fingerprint of the model, `{"name": ..., "fingerprint": ...}`.
         versions: Versions of seedstory, torch, transformers and diffusers that made it.
-        language: BCP 47 tag of the language of the captions.
+        language: BCP 47 tag of the language of the captions; empty if it is not known.
     """
 
     title: str
@@ -99,7 +105,7 @@ class Story:
     settings: StorySettings
     model: dict[str, str] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
-    language: str = "en"
+    language: str = ""
 
     @classmethod
     def load(cls, folder: str | Path) -> Story:
@@ -129,8 +135,9 @@ class Story:
             language=self.language,
             overwrite=overwrite,
         )
-        for page in self.pages:
-            target.add_page(page)
+        with only_writer(target.path):
+            for page in self.pages:
+                target.add_page(page)
         return target
 
 
@@ -165,7 +172,7 @@ class StoryFolder:
         settings: StorySettings,
         model: dict[str, str] | None = None,
         versions: dict[str, str] | None = None,
-        language: str = "en",
+        language: str = "",
         overwrite: bool = False,
     ) -> StoryFolder:
         """Starts an empty story in a new or empty folder, or in place of an older story.
@@ -174,7 +181,8 @@ class StoryFolder:
             ValueError: See `check_free`.
         """
         path = Path(path)
-        check_free(path, overwrite=overwrite)
+        check_free(path, overwrite=overwrite, idle=False)
+        _check_pages_folder(path)
         try:
             (path / "pages").mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -202,18 +210,23 @@ class StoryFolder:
         """
         path = Path(path)
         file = path / "story.json"
-        if not file.is_file():
+        if not file.exists():
             raise ValueError(f"{path} holds no story (there is no story.json in it): check the folder's name")
+        _check_pages_folder(path)
         try:
-            if file.stat().st_size > MAX_JSON:
-                raise ValueError("the file is too large")
-            record = json.loads(file.read_text("utf-8"))
-            return cls(path, **_checked(record))
-        except OSError as error:
-            raise ValueError(f"cannot read {file}: {error.strerror}") from None
-        except (ValueError, KeyError, TypeError, RecursionError) as error:  # JSON and Unicode errors are ValueErrors
+            return cls(path, **_checked(read_json(file, limit=MAX_JSON, what="it")))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
             raise ValueError(f"{file} is not a readable story: {reason}") from None
+
+    def refresh(self) -> None:
+        """Reads the pages again, which another process may have written meanwhile.
+
+        Raises:
+            ValueError: As `open`.
+        """
+        now = StoryFolder.open(self.path)
+        self.title, self._entries = now.title, now._entries
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -239,14 +252,13 @@ class StoryFolder:
         image = tensor = None
         try:
             if entry["picture"]:
-                with Image.open(self.path / entry["picture"], formats=("PNG",)) as file:
-                    image = file.convert("RGB")
+                image = read_picture(self.path / entry["picture"], formats=("PNG",))
             if features and entry["features"]:
-                from safetensors.torch import load_file
-
-                tensor = load_file(self.path / entry["features"])["features"]
-        except Exception as error:  # noqa: BLE001 - Pillow and safetensors raise many kinds for a damaged file
-            raise ValueError(f"page {index + 1} of {self.path} is damaged or missing: {error}") from None
+                tensor = _read_features(self.path / entry["features"])
+        except ValueError as error:
+            raise ValueError(
+                f"page {index + 1} of {self.path} is damaged or missing: {error}; put it back or tell anew"
+            ) from None
         return Page(
             index=index,
             caption=entry["caption"],
@@ -319,6 +331,14 @@ class StoryFolder:
             if _LEFTOVER.fullmatch(file.name) or (_FILE.fullmatch(relative) and relative not in named):
                 file.unlink(missing_ok=True)
 
+    def discard(self) -> None:
+        """Removes the story: its record first, then its files. Other files stay, and the folder if it is not empty."""
+        (self.path / "story.json").unlink(missing_ok=True)
+        self._entries = []
+        self.sweep()
+        with contextlib.suppress(OSError):
+            (self.path / "pages").rmdir()
+
     def _write_new(self, index: int, ending: str, data: bytes, old: str | None) -> str:
         """Writes a file of a page beside the old one, which stays if it holds the same; returns the file's name."""
         if old is not None and (self.path / old).is_file() and (self.path / old).read_bytes() == data:
@@ -330,23 +350,65 @@ class StoryFolder:
         return name
 
 
-def check_free(path: str | Path, *, overwrite: bool = False) -> None:
+def check_free(path: str | Path, *, overwrite: bool = False, idle: bool = True) -> None:
     """Checks, changing nothing, that a new story may go into a folder.
 
+    Args:
+        path: The folder; it need not exist.
+        overwrite: Whether an older story there may be replaced.
+        idle: Whether another process must not be writing there.
+
     Raises:
-        ValueError: The path is a file, holds a story and `overwrite` is False, or holds files that are not ours.
+        ValueError: The path is a file, is being written, holds a story and `overwrite` is False, or holds files that
+            are not ours.
     """
     path = Path(path)
     if not path.exists():
         return
     if not path.is_dir():
         raise ValueError(f"{path} is a file: give a folder for the story")
+    if idle:
+        check_idle(path)
     if (path / "story.json").exists():
         if not overwrite:
             raise ValueError(f"{path} already holds a story: use `seedstory resume {path}`, or --overwrite")
         StoryFolder.open(path)  # only a story of ours is ever replaced
-    elif any(not _LEFTOVER.fullmatch(f.name) and (f.name != "pages" or any(f.glob("[!.]*"))) for f in path.iterdir()):
+    elif any(map(_is_foreign, path.iterdir())):
         raise ValueError(f"{path} holds other files: give a new or an empty folder")
+
+
+def _is_foreign(file: Path) -> bool:
+    """Whether a file in a folder without a story is something else than what a killed process may have left."""
+    if file.name == "pages":
+        return file.is_symlink() or not file.is_dir() or any(file.glob("[!.]*"))
+    return file.name != LOCK and not _LEFTOVER.fullmatch(file.name)
+
+
+def _check_pages_folder(path: Path) -> None:
+    """Pages are written and removed in a folder of their own, never where a link leads."""
+    pages = path / "pages"
+    if pages.is_symlink() or (pages.exists() and not pages.is_dir()):
+        raise ValueError(f"{pages} is a link or a file: a story keeps its pages in a plain folder; put one there")
+
+
+def _read_features(path: Path) -> torch.Tensor:
+    """The features `[F, Df]` of a page, finite floats.
+
+    Raises:
+        ValueError: The file is missing, too large, damaged, or holds something else.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    try:
+        tensor = load(read_regular(path, limit=MAX_FEATURES))["features"]
+    except (SafetensorError, KeyError) as error:
+        raise ValueError(f"{path} holds no features ({error})") from None
+    if not tensor.is_floating_point() or tensor.ndim != 2:
+        raise ValueError(f"{path} holds {tensor.dtype} of shape {list(tensor.shape)}, not features [F, Df]")
+    if not bool(tensor.isfinite().all()):
+        raise ValueError(f"{path} holds NaN or infinity")
+    return tensor
 
 
 def write_atomic(path: Path, data: bytes) -> None:
@@ -382,7 +444,7 @@ def title_from(text: str) -> str:
     """A title from the first sentence of a text.
 
     "Once upon a time there was" is left out; what is longer than `MAX_TITLE` characters ends before a clause or,
-    failing that, after a whole word.
+    failing that, after a whole word. A text without words gives none.
     """
     words = " ".join(text.split())
     ends = (
@@ -392,7 +454,7 @@ def title_from(text: str) -> str:
     first = first.strip(" \"'“”‘’.")
     first = re.sub(r"^once upon a time\W+(?:there (?:was|were|lived) )?", "", first, flags=re.IGNORECASE)
     if not first:
-        return "A story"
+        return ""
     first = first[0].upper() + first[1:]
     if len(first) <= MAX_TITLE:
         return first
@@ -422,33 +484,56 @@ def _png(page: Page, title: str, settings: StorySettings) -> bytes:
     return buffer.getvalue()
 
 
+def _is_page_file(name: Any, ending: str) -> bool:
+    return isinstance(name, str) and bool(_FILE.fullmatch(name)) and name.endswith(ending)
+
+
 def _checked(record: Any) -> dict[str, Any]:
     """The parts of a parsed story.json, each checked, as keyword arguments of `StoryFolder`."""
     if not isinstance(record, dict) or record.get("format") != FORMAT:
         raise ValueError("it was not written by seedstory")
-    if record["format_version"] != FORMAT_VERSION:
-        raise ValueError(f"its format is {record['format_version']}, this seedstory reads {FORMAT_VERSION}: update it")
+    version = record["format_version"]
+    if isinstance(version, bool) or not isinstance(version, int):
+        raise ValueError(f"format_version must be a whole number, not {version!r:.40}")
+    if version != FORMAT_VERSION:
+        raise ValueError(f"its format is {version}, this seedstory reads {FORMAT_VERSION}: update it")
+    if not isinstance(record["settings"], dict) or not isinstance(record["pages"], list):
+        raise ValueError("settings must be an object, and pages a list")
     unknown = set(record["settings"]) - {f.name for f in fields(StorySettings)}
     if unknown:
         raise ValueError(f"unknown settings {', '.join(sorted(unknown))}")
+    if len(record["pages"]) > MAX_PAGES:
+        raise ValueError(f"it lists {len(record['pages']):,} pages: a story has at most {MAX_PAGES:,}")
     entries = []
     for number, page in enumerate(record["pages"], 1):
+        if not isinstance(page, dict):
+            raise ValueError(f"page {number} is not well formed")
         entry = {key: page[key] for key in ("caption", "picture", "features", "seed", "state")}
         entry["alt"] = page.get("alt", "")
         good = isinstance(entry["caption"], str) and isinstance(entry["alt"], str) and entry["state"] in STATES
-        good = good and isinstance(entry["seed"], int)
+        good = good and isinstance(entry["seed"], int) and not isinstance(entry["seed"], bool)
         for kind, ending in (("picture", ".png"), ("features", ".safetensors")):
             name = entry[kind]
-            good = good and (name is None or (bool(_FILE.fullmatch(name)) and name.endswith(ending)))
+            good = good and (
+                name is None or (isinstance(name, str) and bool(_FILE.fullmatch(name)) and name.endswith(ending))
+            )
         if not good:
             raise ValueError(f"page {number} is not well formed")
         entries.append(entry)
     for key in ("title", "language"):
         if not isinstance(record[key], str):
             raise ValueError(f"{key} is not text")
+    for key in ("model", "versions"):
+        facts = record[key]
+        if not isinstance(facts, dict) or not all(isinstance(value, str) for value in facts.values()):
+            raise ValueError(f"{key} must be an object of texts")
+    settings = StorySettings(**record["settings"])
+    if len(entries) > settings.pages:
+        count = len(entries)
+        raise ValueError(f"it has {count} pages, but settings.pages is {settings.pages}: set that to {count}")
     return {
         "title": record["title"],
-        "settings": StorySettings(**record["settings"]),
+        "settings": settings,
         "model": dict(record["model"]),
         "versions": dict(record["versions"]),
         "language": record["language"],

@@ -25,7 +25,8 @@ FLOORS = (
     {"pipeline", "illustrator", "export", "convert"},
     {"generation"},
     {"detokenizers", "modeling", "cache", "resampler"},
-    {"io", "layout", "story", "storystream", "modelfolder", "names", "precision", "settings", "shards", "picture"},
+    {"io", "layout", "modelfolder", "names", "networks", "picture", "precision", "settings", "shards", "story"}
+    | {"storystream", "writer"},
 )
 FLOOR_OF = {unit: level for level, units in enumerate(FLOORS) for unit in units}
 

@@ -30,6 +30,7 @@ from torch import Tensor
 from seedstory.detokenizers.autoencoder import PictureAutoencoder
 from seedstory.detokenizers.detokenizer import Detokenizer
 from seedstory.modelfolder import find_model
+from seedstory.modeling.base_lm import base_of
 from seedstory.modelfolder import fingerprint as model_fingerprint
 from seedstory.modeling.configuration import StoryConfig
 from seedstory.modeling.story_model import StoryModel
@@ -169,7 +170,7 @@ def begin(config: FinetuneConfig, model: Path) -> None:
         if not len(stories[name]):
             raise ValueError(f"{config.data} has no story in the split {split!r}")
     now = {key: value for key, value in dataclasses.asdict(config).items() if key not in _OF_THE_MACHINE}
-    now |= {"weights": model_fingerprint(model)}
+    now |= {"weights": model_fingerprint(model, base_of(model / "story_model"))}
     now |= {f"{name}_stories": stories_fingerprint(reader) for name, reader in stories.items()}
     begun = Path(config.out) / _BEGUN
     if begun.is_file():

@@ -5,10 +5,15 @@ Shapes: B batch, H W pixels, Z latent channels.
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import torch
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
+
+from seedstory.networks import check_network
 
 
 class ResidualBlock(nn.Module):
@@ -77,6 +82,16 @@ class PictureAutoencoder(ModelMixin, ConfigMixin):
     """
 
     downscale = 8  # pixels that a latent covers, along one edge
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, **options: Any) -> PictureAutoencoder:
+        """Load what `save_pretrained` wrote, after a look at it.
+
+        Raises:
+            ValueError: The folder is missing or damaged, or its weights do not fit its configuration.
+        """
+        check_network(cls, folder)
+        return super().from_pretrained(folder, **({"use_safetensors": True} | options))
 
     @register_to_config
     def __init__(

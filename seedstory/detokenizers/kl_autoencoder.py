@@ -26,6 +26,8 @@ class KLAutoencoder(nn.Module):
         ValueError: Its latents are scaled in another way than by one factor.
     """
 
+    network = AutoencoderKL  # what its folder holds
+
     def __init__(self, vae: AutoencoderKL) -> None:
         super().__init__()
         if vae.config.get("shift_factor") or vae.config.get("latents_mean"):

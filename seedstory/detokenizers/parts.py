@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,10 @@ import diffusers
 import torch
 from safetensors import SafetensorError
 
+from seedstory.networks import check_finite, check_network, described, read_config
+
 BASE_PARTS = ("unet", "vae", "scheduler")
+_MAX_STEPS = 100_000  # of a scheduler; ours have 1,000
 
 
 def load_part(folder: Path, kinds: Mapping[str, Any], dtype: torch.dtype | None = None) -> Any:
@@ -29,10 +31,13 @@ def load_part(folder: Path, kinds: Mapping[str, Any], dtype: torch.dtype | None 
     if name not in kinds:
         raise ValueError(f"{folder} holds a {name}, which is none of {', '.join(kinds)}")
     options = {"torch_dtype": dtype} if dtype else {}
+    check_network(getattr(kinds[name], "network", kinds[name]), folder)
     try:
-        return kinds[name].from_pretrained(folder, use_safetensors=True, **options).eval()
+        network = kinds[name].from_pretrained(folder, use_safetensors=True, **options).eval()
     except (OSError, SafetensorError, RuntimeError) as error:
         raise ValueError(f"{folder} cannot be loaded as a {name} ({error}): copy or download it again") from error
+    check_finite(network, folder)
+    return network
 
 
 def load_scheduler(folder: Path) -> Any:
@@ -46,7 +51,12 @@ def load_scheduler(folder: Path) -> Any:
     known: bool = isinstance(kind, type) and issubclass(kind, diffusers.SchedulerMixin)
     if not known:
         raise ValueError(f"{folder} holds a {name}, which is no scheduler of diffusers {diffusers.__version__}")
-    return kind.from_pretrained(folder)
+    steps = read_config(folder, "scheduler_config.json").get("num_train_timesteps", 1000)
+    if isinstance(steps, bool) or not isinstance(steps, int) or not 1 <= steps <= _MAX_STEPS:
+        raise ValueError(
+            f"{folder}: num_train_timesteps must be a whole number from 1 to {_MAX_STEPS:,}, not {steps!r}"
+        )
+    return described(lambda: kind.from_pretrained(folder), folder, "scheduler")
 
 
 def base_folder(name: str | Path) -> Path:
@@ -86,12 +96,12 @@ def _from_hub(name: str) -> Path:
 
 
 def _class_name(config: Path) -> Any:
-    try:
-        return json.loads(config.read_text("utf-8"))["_class_name"]
-    except FileNotFoundError:
-        raise ValueError(f"{config.parent} is no part of a de-tokenizer: it has no {config.name}") from None
-    except (OSError, ValueError, KeyError, TypeError):
-        raise ValueError(f"{config} cannot be read: the folder is damaged") from None
+    if not config.exists():
+        raise ValueError(f"{config.parent} is no part of a de-tokenizer: it has no {config.name}")
+    name = read_config(config.parent, config.name).get("_class_name")
+    if not isinstance(name, str):
+        raise ValueError(f"{config} cannot be read: it names no class; the folder is damaged")
+    return name
 
 
 def _listed(parts: tuple[str, ...] | list[str]) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from seedstory.story import Page, Story, StoryFolder, write_atomic
+from seedstory.story import UNTITLED, Page, Story, StoryFolder, write_atomic
 
 _STYLE = (Path(__file__).parent / "book.css").read_text("utf-8")
 
@@ -69,8 +69,9 @@ def _parts(story: Story | StoryFolder) -> Iterable[str]:
     if first is None:
         raise ValueError("the story has no page yet: nothing to show")
     total = len(story.pages) if isinstance(story, Story) else len(story)
-    title = escape(story.title)
-    yield _head(title, escape(story.language, quote=True), escape(first.caption, quote=True))
+    title = escape(story.title or UNTITLED)
+    language = f' lang="{escape(story.language, quote=True)}"' if story.language else ""
+    yield _head(title, language, escape(first.caption, quote=True))
     yield _cover(title, first, total)
     yield '<main aria-label="Story">\n'
     yield _leaf(first, total)
@@ -83,7 +84,7 @@ def _head(title: str, language: str, summary: str) -> str:
     digest = base64.b64encode(hashlib.sha256(_SCRIPT.encode("utf-8")).digest()).decode()
     policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
     return f"""<!doctype html>
-<html lang="{language}">
+<html{language}>
 <head>
 <meta charset="utf-8">
 <meta http-equiv="Content-Security-Policy" content="{policy}">

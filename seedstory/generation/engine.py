@@ -191,8 +191,17 @@ class StoryEngine:
     @torch.inference_mode()
     def _write_pages(self, on_text: Callable[[int, str], Any] | None) -> list[PageDraft]:
         """The next page of every story."""
-        stories, times = self._stories, [time.perf_counter()]
+        times = [time.perf_counter()]
         captions = self._captions(on_text)
+        try:
+            return self._finish_pages(captions, times)
+        except BaseException:  # half a page is in the cache
+            self._stories, self._started = [], False
+            raise
+
+    def _finish_pages(self, captions: list[str], times: list[float]) -> list[PageDraft]:
+        """Pictures of the pages whose captions are chosen, which the cache then turns."""
+        stories = self._stories
         ids = [self.layout.caption_ids(caption) for caption in captions]
         times.append(time.perf_counter())
 
@@ -256,20 +265,22 @@ class StoryEngine:
             if story.given.caption is None and story.given.features is None:
                 samplers[row], ids[row] = self._sampler(story), []
         before = [row.position for row in self.cache.rows]
-        asked = self._with_partners(samplers)
-        logits = self._cast(self.model.caption_logits, self._next[asked]) if samplers else self._next
-        while samplers:
-            scores = dict(zip(asked, logits, strict=True))
-            for row, sampler in list(samplers.items()):
-                caption = self._add_token(row, sampler, scores, ids[row], on_text)
-                if caption is not None:
-                    captions[row] = caption
-                    del samplers[row]
+        try:
             asked = self._with_partners(samplers)
-            if asked:
-                tokens = [ids[row % len(self._stories)][-1] for row in asked]
-                logits = self._step(self.cache, tokens, asked)
-        self.cache.forget_last([row.position - at for row, at in zip(self.cache.rows, before, strict=True)])
+            logits = self._cast(self.model.caption_logits, self._next[asked]) if samplers else self._next
+            while samplers:
+                scores = dict(zip(asked, logits, strict=True))
+                for row, sampler in list(samplers.items()):
+                    caption = self._add_token(row, sampler, scores, ids[row], on_text)
+                    if caption is not None:
+                        captions[row] = caption
+                        del samplers[row]
+                asked = self._with_partners(samplers)
+                if asked:
+                    tokens = [ids[row % len(self._stories)][-1] for row in asked]
+                    logits = self._step(self.cache, tokens, asked)
+        finally:  # also when `on_text` or a hook raises: the page can then be written again
+            self.cache.forget_last([row.position - at for row, at in zip(self.cache.rows, before, strict=True)])
         return captions
 
     def _add_token(

@@ -6,13 +6,19 @@ or on the Hugging Face Hub.
 """
 
 import importlib.util
+import math
 import os
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import torch
 from filelock import FileLock
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig, PreTrainedModel
+
+from seedstory.modeling.configuration import check_base_lm
+from seedstory.networks import check_counts, check_files, check_finite, described, read_config, stored_shapes
 
 BASE_LM_VARIABLE = "SEEDSTORY_BASE_LM"
 CACHE_VARIABLE = "SEEDSTORY_CACHE"
@@ -27,12 +33,14 @@ def cache_folder() -> Path:
     return Path(folder) if folder else Path.home() / ".cache" / "seedstory"
 
 
-def base_lm_folder(name: str | Path = "smollm2-135m-instruct") -> Path:
+def base_lm_folder(name: str | Path = "smollm2-135m-instruct", beside: Path | None = None) -> Path:
     """Find a base language model with its tokenizer as a local folder.
 
     Args:
         name: A local folder, a name known here (`smollm2-135m-instruct`) or a Hugging Face Hub id. For a known name
             the environment variable `SEEDSTORY_BASE_LM` may name a local folder to take instead.
+        beside: The folder of the model whose configuration gives `name`; a relative path starts there, not in the
+            current directory.
 
     Returns:
         A folder with `config.json`, safetensors and tokenizer files.
@@ -40,10 +48,11 @@ def base_lm_folder(name: str | Path = "smollm2-135m-instruct") -> Path:
     Raises:
         ValueError: If there is no such model here and none can be fetched; the message says what to install.
     """
-    if _is_model_folder(Path(name)):
-        return Path(name)
-    if Path(name).is_absolute() or Path(name).is_dir():
-        raise ValueError(f"{name} is not a model folder: it has no config.json.")
+    folder = Path(name) if beside is None else beside / name
+    if _is_model_folder(folder):
+        return folder
+    if folder.is_dir() or Path(name).is_absolute() or str(name).startswith("."):
+        raise ValueError(f"{folder} is not a model folder: it has no config.json.")
     name = str(name)
     chosen = os.environ.get(BASE_LM_VARIABLE)
     if chosen and name in _PYPI_PACKAGES:
@@ -60,6 +69,78 @@ def base_lm_folder(name: str | Path = "smollm2-135m-instruct") -> Path:
     elif "/" not in name:
         raise ValueError(f"Unknown base LM {name!r}: give a local folder, a Hub id or one of {sorted(_PYPI_PACKAGES)}.")
     return _from_hub(name)
+
+
+def base_of(story_model: Path) -> Path:
+    """The folder of the base language model that a story model's folder names.
+
+    Raises:
+        ValueError: As `base_lm_folder`; or the configuration names none.
+    """
+    name = read_config(story_model).get("base_lm")
+    if not isinstance(name, str) or not name:
+        raise ValueError(f"{story_model / 'config.json'}: base_lm must be a name or a folder, not {name!r:.60}")
+    return base_lm_folder(name, beside=story_model)
+
+
+def base_lm_config(folder: Path) -> PreTrainedConfig:
+    """The configuration of a base language model, held against the headers of its weights; loads nothing.
+
+    Raises:
+        ValueError: The folder is damaged, asks for code of its own or quantized weights, holds pickles or another
+            number of weights than its configuration describes, or is of a kind that the story cache cannot work on.
+    """
+    check_files(folder)
+    where, settings, shapes = folder / "config.json", read_config(folder), stored_shapes(folder)
+    check_counts(settings, len(shapes), where)
+    config = described(lambda: AutoConfig.from_pretrained(folder, trust_remote_code=False), where, "language model")
+    check_base_lm(config)
+
+    def build() -> torch.nn.Module:
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+
+    wanted = sum(weight.numel() for weight in described(build, where, "language model").parameters())
+    stored = sum(math.prod(shape) for shape in shapes.values())
+    spare = 2 * config.vocab_size * config.hidden_size  # tied rows may be stored twice
+    if not wanted <= stored <= wanted + spare:
+        raise ValueError(f"{folder} is damaged: it describes {wanted:,} weights, but {stored:,} are stored")
+    return config
+
+
+def load_base_lm(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
+    """The base language model of a folder, after a look at it.
+
+    Raises:
+        ValueError: As `base_lm_config`; or weights are missing, of another shape, NaN or infinite.
+    """
+    base_lm_config(folder)
+    llm, report = described(
+        lambda: AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=dtype,
+            attn_implementation="sdpa",
+            trust_remote_code=False,
+            use_safetensors=True,
+            output_loading_info=True,
+        ),
+        folder,
+        "language model",
+    )
+    if missing := [*report["missing_keys"], *report["mismatched_keys"]]:
+        raise ValueError(f"{folder} is damaged: {len(missing)} weights are missing or misshapen, such as {missing[0]}")
+    check_finite(llm, folder)
+    return llm
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """The tokenizer of a folder.
+
+    Raises:
+        ValueError: There is none, or it asks for code of its own.
+    """
+    check_files(folder)
+    return described(lambda: AutoTokenizer.from_pretrained(folder, trust_remote_code=False), folder, "tokenizer")
 
 
 def _is_model_folder(folder: Path) -> bool:
@@ -116,7 +197,7 @@ def convert_gguf(gguf: Path, folder: Path) -> None:
     Raises:
         ValueError: If the package that reads GGUF files is missing.
     """
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+    from transformers import GgufConfig
 
     if importlib.util.find_spec("gguf") is None:
         raise ValueError(f"Reading {gguf.name} needs the package gguf: pip install gguf")

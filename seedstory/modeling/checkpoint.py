@@ -7,6 +7,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from seedstory.networks import is_finite
+
 WEIGHTS_FILE = "model.safetensors"
 
 
@@ -54,6 +56,9 @@ def read_trained(model: torch.nn.Module, folder: Path) -> None:
     )
     if report:
         raise ValueError(f"{file} does not fit its configuration: {report}.")
+    for name, tensor in stored.items():
+        if not is_finite(tensor):
+            raise ValueError(f"{file} is damaged: the weight {name} holds NaN or infinity; copy or download it again.")
     with torch.no_grad():
         for name, tensor in own.items():
             tensor.copy_(stored[name])

@@ -1,11 +1,31 @@
 """Settings of a `StoryModel`."""
 
+import math
+from pathlib import Path
 from typing import Any
 
 from transformers import AutoConfig, PreTrainedConfig
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+from seedstory.networks import described, read_config
 
 FEATURE_HEADS = ("regression", "flow")
 _ATTENTION = ("sdpa", "eager", "seedstory_packed")
+_WEIGHTS = ("lm_loss_weight", "visual_loss_weight", "cosine_weight", "mse_weight")
+_LARGEST = {  # far beyond any model; what is more is a mistake, or meant to fill the memory
+    "num_visual_tokens": 4_096,
+    "feature_tokens": 65_536,
+    "feature_dim": 65_536,
+    "input_resampler_width": 65_536,
+    "input_resampler_depth": 1_000,
+    "input_resampler_heads": 1_000,
+    "output_resampler_width": 65_536,
+    "output_resampler_depth": 1_000,
+    "output_resampler_heads": 1_000,
+    "flow_depth": 1_000,
+    "flow_steps": 10_000,
+    "lora_rank": 65_536,
+}
 _ROPE_TYPES_WITHOUT_FIXED_ANGLES = ("dynamic", "longrope")
 
 
@@ -72,7 +92,21 @@ class StoryConfig(PreTrainedConfig):
         super().__post_init__(**kwargs)
         self._check()
 
+    @classmethod
+    def of_folder(cls, folder: str | Path) -> "StoryConfig":
+        """The configuration in a folder that may come from anyone.
+
+        Raises:
+            ValueError: There is none, or it is not one.
+        """
+        where = Path(folder) / "config.json"
+        settings = read_config(folder)
+        if settings.get("model_type") != cls.model_type:
+            raise ValueError(f"{where} describes a {settings.get('model_type')!r:.60}, not a story model")
+        return described(lambda: cls.from_dict(settings), where, cls.__name__)
+
     def _check(self) -> None:
+        self._check_types()
         for name in ("num_visual_tokens", "feature_tokens", "feature_dim"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
@@ -92,11 +126,37 @@ class StoryConfig(PreTrainedConfig):
             raise ValueError(f"flow_depth ({self.flow_depth}) and flow_steps ({self.flow_steps}) must be at least 1.")
         if self.lora_rank < 0 or not 0 <= self.lora_dropout < 1:
             raise ValueError(f"Need lora_rank >= 0 and 0 <= lora_dropout < 1: {self.lora_rank}, {self.lora_dropout}.")
-        for name in ("lm_loss_weight", "visual_loss_weight", "cosine_weight", "mse_weight"):
+        for name in _WEIGHTS:
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}.")
         if self.base_lm_config is not None:
             check_base_lm(self.language_config())
+
+    def _check_types(self) -> None:
+        for name, largest in _LARGEST.items():
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value > largest:
+                raise ValueError(f"{name} must be a whole number up to {largest:,}, not {value!r:.40}.")
+        for name in (
+            "lora_alpha",
+            "lora_dropout",
+            "lm_loss_weight",
+            "visual_loss_weight",
+            "cosine_weight",
+            "mse_weight",
+        ):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+                raise ValueError(f"{name} must be a number, not {value!r:.40}.")
+        for name in ("base_lm", "feature_head"):
+            if not isinstance(getattr(self, name), str):
+                raise ValueError(f"{name} must be a name, not {getattr(self, name)!r:.40}.")
+        targets = [self.lora_targets] if isinstance(self.lora_targets, str) else self.lora_targets
+        if not isinstance(targets, list | tuple | set) or not all(isinstance(target, str) for target in targets):
+            raise ValueError(f"lora_targets must be names of layers, not {self.lora_targets!r:.40}.")
+        start = self.image_start_id
+        if start is not None and (isinstance(start, bool) or not isinstance(start, int)):
+            raise ValueError(f"image_start_id must be a whole number, not {start!r:.40}.")
 
     def language_config(self) -> PreTrainedConfig:
         """The base model's configuration as an object.
@@ -104,11 +164,16 @@ class StoryConfig(PreTrainedConfig):
         Raises:
             ValueError: If this configuration has no `base_lm_config`.
         """
-        if not self.base_lm_config or "model_type" not in self.base_lm_config:
+        if not isinstance(self.base_lm_config, dict) or "model_type" not in self.base_lm_config:
             raise ValueError("StoryConfig.base_lm_config is missing; build the model with StoryModel.from_base(...).")
         settings = dict(self.base_lm_config)
         _check_attention(settings, "StoryConfig.base_lm_config")
-        return AutoConfig.for_model(settings.pop("model_type"), **settings)
+        if settings.pop("quantization_config", None) is not None:
+            raise ValueError("StoryConfig.base_lm_config asks for quantized weights: give a model with plain weights.")
+        kind = settings.pop("model_type")
+        if not isinstance(kind, str) or kind not in CONFIG_MAPPING:
+            raise ValueError(f"StoryConfig.base_lm_config is of the unknown model_type {kind!r:.60}.")
+        return described(lambda: AutoConfig.for_model(kind, **settings), "StoryConfig.base_lm_config", str(kind))
 
 
 def _check_attention(settings: dict[str, Any], where: str) -> None:

@@ -14,18 +14,19 @@ from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 from torch import nn
 from torch.nn import functional
-from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer, Cache, PreTrainedModel
+from transformers import AutoModel, AutoModelForCausalLM, Cache, PreTrainedModel
 from transformers.utils import ModelOutput
 
 from seedstory.layout import IGNORE, StoryLayout
-from seedstory.modeling.base_lm import base_lm_folder
-from seedstory.modeling.checkpoint import read_trained, resolve_checkpoint, write_trained
+from seedstory.modeling.base_lm import base_lm_config, base_lm_folder, base_of, load_base_lm, load_tokenizer
+from seedstory.modeling.checkpoint import read_trained, resolve_checkpoint, trained_state, write_trained
 from seedstory.modeling.configuration import StoryConfig, check_base_lm
 from seedstory.modeling.flash_attention import can_flash, find_runs
 from seedstory.modeling.flow_head import FlowResampler, make_output_resampler
 from seedstory.modeling.int8 import Int8Linear, quantize_int8
 from seedstory.modeling.lora import merge_lora
 from seedstory.modeling.packed_attention import NAME as PACKED_ATTENTION
+from seedstory.networks import check_counts, check_files, check_shapes, described, stored_shapes
 from seedstory.resampler import InputResampler
 
 
@@ -116,7 +117,7 @@ class StoryModel(PreTrainedModel):
         if head is not self.llm.get_input_embeddings().weight:
             self.image_start_head = nn.Parameter(_new_rows(head[: config.image_start_id].detach().float(), 1))
         self.input_resampler = make_input_resampler(
-            config, embedding.shape[1], embedding_rms=embedding.pow(2).mean().sqrt().item()
+            config, embedding.shape[1], 1.0 if embedding.is_meta else embedding.pow(2).mean().sqrt().item()
         )
         self.output_resampler = make_output_resampler(config, embedding.shape[1])
         if config.lora_rank:
@@ -342,9 +343,11 @@ class StoryModel(PreTrainedModel):
         if tokenizer is None:
             if folder is None:
                 raise ValueError("Pass the tokenizer along with a loaded base model.")
-            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+            tokenizer = load_tokenizer(folder)
         layout = StoryLayout.extend(tokenizer, settings.get("num_visual_tokens", StoryConfig.num_visual_tokens))
         name = llm.config.name_or_path if folder is None else str(base_lm)
+        if Path(name).is_dir():  # a relative path would start at the folder that this model is saved to
+            name = str(Path(name).absolute())
         base_config = {key: value for key, value in llm.config.to_dict().items() if key != "_name_or_path"}
         config = StoryConfig(base_lm=name, base_lm_config=base_config, image_start_id=layout.image_start_id, **settings)
         model = cls(config, llm)
@@ -411,19 +414,26 @@ class StoryModel(PreTrainedModel):
         if int8 and not merge:
             raise ValueError("int8 weights are for inference: merge LoRA into them (merge=True), or leave int8 out.")
         folder = resolve_checkpoint(pretrained_model_name_or_path)
-        config = StoryConfig.from_pretrained(folder)
-        llm, base_folder = _load_base(config.base_lm if base_model is None else base_model, dtype)
+        check_files(folder)
+        config, shapes = StoryConfig.of_folder(folder), stored_shapes(folder)
+        base_folder: Path | None = None
+        if isinstance(base_model, PreTrainedModel):
+            found = base_model.config
+        else:
+            base_folder = base_of(folder) if base_model is None else base_lm_folder(base_model)
+            found = base_lm_config(base_folder)
         expected = config.language_config()
         for key in ("model_type", "hidden_size", "num_hidden_layers", "vocab_size"):
-            if getattr(expected, key) != getattr(llm.config, key):
+            if getattr(expected, key) != getattr(found, key):
                 raise ValueError(
                     f"The checkpoint was trained on a base LM with {key}={getattr(expected, key)}, "
-                    f"but this one has {getattr(llm.config, key)}. Pass the right base_model."
+                    f"but this one has {getattr(found, key)}. Pass the right base_model."
                 )
-        model = cls(config, llm)
+        cls._check_trained(config, shapes, folder)
+        model = cls(config, base_model if base_folder is None else load_base_lm(base_folder, dtype))
         read_trained(model, folder)
-        own_tokenizer = base_folder is None or (folder / "tokenizer_config.json").is_file()
-        tokenizer = AutoTokenizer.from_pretrained(folder if own_tokenizer else base_folder, trust_remote_code=False)
+        own_tokenizer = (folder / "tokenizer_config.json").is_file()
+        tokenizer = load_tokenizer(folder if own_tokenizer or base_folder is None else base_folder)
         model.layout = StoryLayout.extend(tokenizer, config.num_visual_tokens)
         if model.layout.image_start_id != config.image_start_id:
             raise ValueError("The checkpoint's tokenizer and configuration disagree about the id of <img>.")
@@ -432,6 +442,19 @@ class StoryModel(PreTrainedModel):
         if int8:
             model.quantize_int8()
         return model.to(device)
+
+    @classmethod
+    def _check_trained(cls, config: StoryConfig, stored: dict[str, tuple[int, ...]], folder: Path) -> None:
+        """Holds the stored weights against those of a model that takes no memory."""
+        own = {key: value for key, value in config.to_dict().items() if key != "base_lm_config"}
+        check_counts(own, len(stored), folder / "config.json")
+
+        def build() -> StoryModel:
+            with torch.device("meta"):
+                return cls(config, AutoModelForCausalLM.from_config(config.language_config(), trust_remote_code=False))
+
+        skeleton = described(build, folder / "config.json", cls.__name__)
+        check_shapes({name: tuple(t.shape) for name, t in trained_state(skeleton).items()}, stored, folder)
 
     def merge_lora(self) -> "StoryModel":
         """Add LoRA to the base weights (in float32, rounded once) and drop it, for inference."""
@@ -470,9 +493,7 @@ def _load_base(base_lm: str | Path | PreTrainedModel, dtype: torch.dtype) -> tup
         check_base_lm(base_lm.config)
         return base_lm, None
     folder = base_lm_folder(base_lm)
-    llm = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="sdpa", trust_remote_code=False)
-    check_base_lm(llm.config)
-    return llm, folder
+    return load_base_lm(folder, dtype), folder
 
 
 AutoModel.register(StoryConfig, StoryModel)

@@ -1,16 +1,16 @@
 """The pipeline with a tiny random model: openings, exact resume, and nothing left behind by a failure."""
 
 import json
-import shutil
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from seedstory.modeling.story_model import StoryModel
 from seedstory.pipeline import StoryPipeline, find_model, fingerprint
 from seedstory.story import Page, Story, StoryFolder, page_seed
-from tests.tiny import SIDE, tiny_model_folder
+from tests.tiny import SIDE, tiny_model_folder, tiny_pipeline
 
 TEXT = "The fox found a lantern near the mill."
 QUICK = {"num_inference_steps": 1}
@@ -159,6 +159,9 @@ def test_an_older_story_goes_only_when_the_new_one_has_a_page(pipe, tmp_path):
     assert StoryFolder.open(tmp_path / "s").page(0).caption == TEXT
     next(stream)
     assert len(StoryFolder.open(tmp_path / "s")) == 1
+    with pytest.raises(ValueError, match="being written"):
+        pipe(TEXT, out=tmp_path / "s")
+    stream.close()
     with pytest.raises(ValueError, match="resume"):
         pipe(TEXT, out=tmp_path / "s")
 
@@ -173,14 +176,15 @@ def test_resume_refuses_another_model(pipe, tmp_path):
 
 
 def test_save_and_load_round_trip(pipe, folder, tmp_path):
-    assert fingerprint(folder) == pipe.fingerprint
-    shutil.copytree(folder, tmp_path / "copy")
-    assert fingerprint(tmp_path / "copy") == pipe.fingerprint
+    base = folder.parent / "base"
+    assert fingerprint(folder, base) == pipe.fingerprint
+    pipe.save_pretrained(tmp_path / "copy")
+    assert fingerprint(tmp_path / "copy", base) == pipe.fingerprint
     weights = tmp_path / "copy/story_model/model.safetensors"
     data = bytearray(weights.read_bytes())
     data[-1] ^= 1
     weights.write_bytes(bytes(data))
-    assert fingerprint(tmp_path / "copy") != pipe.fingerprint
+    assert fingerprint(tmp_path / "copy", base) != pipe.fingerprint
 
 
 def test_find_model_says_what_is_wrong(folder, tmp_path):
@@ -279,3 +283,148 @@ def test_a_story_goes_on_in_the_types_that_it_was_begun_with(folder, tmp_path, m
 def test_one_text_is_no_script(pipe):
     with pytest.raises(ValueError, match="captions are a list with a text for each page"):
         pipe(TEXT, captions="ab", pages=3)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json"])
+def test_another_base_language_model_is_another_model(tmp_path, name):
+    pipe = tiny_pipeline(tmp_path)
+    pipe(TEXT, pages=2, out=tmp_path / "s", **QUICK)
+    file = tmp_path / "base" / name
+    if name == "model.safetensors":
+        data = bytearray(file.read_bytes())
+        data[-2] ^= 1  # the middle of a number: still finite
+        file.write_bytes(bytes(data))
+    else:
+        content = json.loads(file.read_text("utf-8"))
+        if name == "config.json":
+            content["rms_norm_eps"] = 1e-4
+        else:
+            content["post_processor"] = None
+            content["truncation"] = {"direction": "Right", "max_length": 9, "strategy": "LongestFirst", "stride": 0}
+        file.write_text(json.dumps(content), "utf-8")
+    changed = StoryPipeline.from_pretrained(tmp_path / "model", dtype=torch.float32, device="cpu")
+    with pytest.raises(ValueError, match="load the model that began it"):
+        changed.resume(tmp_path / "s")
+    with pytest.raises(ValueError, match="has changed since"):
+        pipe.save_pretrained(tmp_path / "copy")
+
+
+def test_the_library_that_wrote_the_base_does_not_count(tmp_path):
+    pipe = tiny_pipeline(tmp_path)
+    file = tmp_path / "base/config.json"
+    file.write_text(json.dumps(json.loads(file.read_text("utf-8")) | {"transformers_version": "6.0"}), "utf-8")
+    assert fingerprint(tmp_path / "model", tmp_path / "base") == pipe.fingerprint
+
+
+def test_every_byte_of_a_large_file_counts(tmp_path):
+    with open(tmp_path / "model.safetensors", "wb") as file:
+        file.truncate(80 * 2**20)
+    before = fingerprint(tmp_path)
+    with open(tmp_path / "model.safetensors", "r+b") as file:
+        file.seek(40 * 2**20)
+        file.write(b"x")
+    assert fingerprint(tmp_path) != before
+
+
+def test_a_relative_base_starts_at_the_folder_that_names_it(tmp_path, monkeypatch):
+    tiny_pipeline(tmp_path)
+    file = tmp_path / "model/story_model/config.json"
+    file.write_text(json.dumps(json.loads(file.read_text("utf-8")) | {"base_lm": "../../base"}), "utf-8")
+    (tmp_path / "elsewhere/deep").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "elsewhere/deep")
+    pipe = StoryPipeline.from_pretrained(tmp_path / "model", dtype=torch.float32, device="cpu")
+    pipe.save_pretrained(tmp_path / "elsewhere/copy")
+    again = StoryPipeline.from_pretrained(tmp_path / "elsewhere/copy", dtype=torch.float32, device="cpu")
+    assert again(TEXT, pages=2, **QUICK).pages[1].caption == pipe(TEXT, pages=2, **QUICK).pages[1].caption
+
+
+def test_saving_leaves_no_file_of_an_older_model(pipe, tmp_path):
+    (tmp_path / "copy/story_model").mkdir(parents=True)
+    (tmp_path / "copy/story_model/merges.txt").write_text("of another tokenizer")
+    pipe.save_pretrained(tmp_path / "copy")
+    assert not (tmp_path / "copy/story_model/merges.txt").exists()
+
+
+def test_a_freed_language_model_is_not_loaded_to_read_its_type(tmp_path, monkeypatch):
+    pipe = tiny_pipeline(tmp_path)
+    pipe(TEXT, pages=2, output_type="features", out=tmp_path / "s", **QUICK)
+    pipe.free_story_model()
+    monkeypatch.setattr(StoryModel, "from_pretrained", lambda *_, **__: pytest.fail("it was loaded again"))
+    assert [page.state for page in pipe.resume(tmp_path / "s")] == ["opening", "illustrated"]
+
+
+def test_a_title_of_ones_own_stays_and_an_unnamed_story_gets_its_own(pipe, photo, tmp_path):
+    pipe(image=photo, pages=1, title="A story", out=tmp_path / "named", **QUICK)
+    pipe(image=photo, pages=1, out=tmp_path / "unnamed", **QUICK)
+    for name in ("named", "unnamed"):
+        record = json.loads((tmp_path / name / "story.json").read_text("utf-8"))
+        record["settings"]["pages"] = 2
+        (tmp_path / name / "story.json").write_text(json.dumps(record), "utf-8")
+        list(pipe.resume(tmp_path / name))
+    assert StoryFolder.open(tmp_path / "named").title == "A story"
+    assert StoryFolder.open(tmp_path / "unnamed").title not in ("", "A story")
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda features: features[:4], "features .4, 6., but this model's are .9, 6."),
+        (lambda features: features * float("nan"), "NaN"),
+        (lambda features: features.long(), "torch.int64"),
+        (lambda features: features.to(torch.complex64), "torch.complex64"),
+    ],
+)
+def test_pages_that_cannot_be_gone_on_from_are_told_before_anything_is_written(pipe, tmp_path, damage, message):
+    from safetensors.torch import load_file, save_file
+
+    pipe(TEXT, pages=3, out=tmp_path / "s", **QUICK)
+    record = json.loads((tmp_path / "s/story.json").read_text("utf-8"))
+    del record["pages"][2]
+    (tmp_path / "s/story.json").write_text(json.dumps(record), "utf-8")
+    file = tmp_path / "s/pages/page-002.safetensors"
+    save_file({"features": damage(load_file(file)["features"])}, file)
+    before = (tmp_path / "s/story.json").read_bytes()
+    with pytest.raises(ValueError, match=message) as error:
+        list(pipe.resume(tmp_path / "s"))
+    assert "page 2" in str(error.value)
+    assert "resume" not in str(error.value)
+    assert (tmp_path / "s/story.json").read_bytes() == before
+
+
+def test_a_story_killed_before_its_first_page_is_told_from_its_settings(pipe, tmp_path):
+    whole = pipe(TEXT, pages=2, seed=3, **QUICK)
+    StoryFolder.create(
+        tmp_path / "s",
+        title="",
+        settings=whole.settings,
+        model=whole.model,
+        versions=whole.versions,
+    )
+    pages = list(pipe.resume(tmp_path / "s"))
+    assert [page.caption for page in pages] == [page.caption for page in whole.pages]
+    assert [page.image.tobytes() for page in pages] == [page.image.tobytes() for page in whole.pages]
+
+
+def test_a_caption_beyond_the_context_is_told_with_the_length_that_fits(pipe):
+    with pytest.raises(
+        ValueError, match=r"page 2 have [\d,]+ tokens, and [\d,]+ fit: shorten its 3,900 characters to about"
+    ):
+        pipe.stream(TEXT, pages=2, captions=["\u5c0f\u72d0" * 1950])
+
+
+@pytest.mark.parametrize(
+    ("captions", "given", "language"),
+    [
+        (["Der Fuchs fand einen goldenen Schl\u00fcssel.", "Er lief in den Wald."], None, "de"),
+        (["Le renard a trouv\u00e9 une cl\u00e9 dans la for\u00eat.", "Il est rentr\u00e9 chez lui."], None, "fr"),
+        (["Hm.", "Oh."], None, ""),
+        (["Hm.", "Oh."], "pt-BR", "pt-BR"),
+        (None, None, "en"),
+    ],
+)
+def test_the_language_of_a_book(pipe, tmp_path, captions, given, language):
+    opening = {"text": None, "image": Image.new("RGB", (64, 64), "red")}
+    story = pipe(**opening, captions=captions, language=given, pages=3, out=tmp_path / "s", **QUICK)
+    assert story.language == StoryFolder.open(tmp_path / "s").language == language
+    with pytest.raises(ValueError, match="must be a tag"):
+        pipe.stream(TEXT, language='de" onload="')

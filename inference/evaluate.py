@@ -56,8 +56,8 @@ from inference.telling import Telling, ToldStories, choose_records, tell
 from inference.text_quality import base_scores, perplexity, story_scores, variety
 from seedstory import StoryPipeline
 from seedstory.generation import OpeningPage
-from seedstory.modeling.base_lm import base_of
 from seedstory.modelfolder import find_model, fingerprint
+from seedstory.modeling.base_lm import base_of
 from seedstory.settings import POLICIES, StorySettings
 
 DATA = Path("data/theatre")

@@ -30,8 +30,8 @@ from torch import Tensor
 from seedstory.detokenizers.autoencoder import PictureAutoencoder
 from seedstory.detokenizers.detokenizer import Detokenizer
 from seedstory.modelfolder import find_model
-from seedstory.modeling.base_lm import base_of
 from seedstory.modelfolder import fingerprint as model_fingerprint
+from seedstory.modeling.base_lm import base_of
 from seedstory.modeling.configuration import StoryConfig
 from seedstory.modeling.story_model import StoryModel
 from seedstory.picture import square

@@ -144,7 +144,7 @@ def load_tokenizer(folder: Path) -> Any:
 
 
 def _is_model_folder(folder: Path) -> bool:
-    return (folder / "config.json").is_file()
+    return (folder / "config.json").exists()
 
 
 def _packaged_gguf(package: str, file: str) -> Path | None:

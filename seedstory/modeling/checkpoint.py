@@ -71,7 +71,7 @@ def resolve_checkpoint(name: Any) -> Path:
         ValueError: If there is no such folder and the Hub has no such checkpoint or cannot be reached.
     """
     folder = Path(name)
-    if (folder / "config.json").is_file():
+    if (folder / "config.json").exists():
         return folder
     if folder.is_dir() or folder.is_absolute():
         raise ValueError(f"{folder} is not a checkpoint folder: it has no config.json.")

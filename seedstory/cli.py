@@ -298,7 +298,9 @@ def export(folder: Folder) -> None:
     **Example**: seedstory export stories/drawing
     """
     with _faults():
-        with only_writer(StoryFolder.open(folder).path):
+        story = StoryFolder.open(folder)
+        with only_writer(folder):
+            story.sweep()
             typer.echo(f"The book: {_write_book(folder)}")
 
 

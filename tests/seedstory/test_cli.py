@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from seedstory import __version__
 from seedstory.cli import app, main
+from seedstory.pipeline import StoryPipeline
 from seedstory.settings import StorySettings
 from seedstory.story import Page, StoryFolder
 from tests.seedstory.test_picture import png_header
@@ -251,6 +252,86 @@ def test_interrupt_keeps_the_finished_pages(desk, model, rendering):
     assert 3 <= len(story) < 500 and all(drawn[:3]) and drawn == sorted(drawn, reverse=True)
     assert all(drawn) or rendering == "ahead"
     assert "To be continued" in (desk / "cut/index.html").read_text("utf-8")
+
+
+def begin(*request, before="", **options) -> subprocess.Popen:
+    """The command in a process of its own, after some code."""
+    run_it = f"import sys\n{before}\nfrom seedstory.cli import main\nsys.argv[1:] = {list(request)!r}\nmain()"
+    return subprocess.Popen(
+        [sys.executable, "-c", run_it],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        **options,
+    )
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        ["generate", *TEXT, "--out", "busy"],
+        ["generate", *TEXT, "--out", "busy", "--overwrite"],
+        ["resume", "busy"],
+        ["export", "busy"],
+    ],
+    ids=["generate", "overwrite", "resume", "export"],
+)
+def test_one_writer_at_a_time(desk, capsys, model, second):
+    first = begin("generate", *TEXT, "--pages", "500", "--steps", "1", "--model", model, "--out", "busy")
+    try:
+        assert first.stdout.readline()
+        model_of_it = [] if second[0] == "export" else ["--model", model]
+        code, out, err = run(capsys, *second, *model_of_it)
+        assert code == 2 and out == "" and "is being written by another seedstory" in err and err.count("\n") == 1
+        assert first.stdout.readline(), "the first one goes on"
+    finally:
+        first.kill()
+        first.communicate(timeout=60)
+    code, _, err = run(capsys, "export", "busy")
+    assert code == 0, f"a killed writer holds nothing: {err}"
+
+
+def test_killed_before_its_first_page_a_story_is_still_told(desk, capsys, model):
+    request = ["generate", *TEXT, "--pages", "2", "--steps", "1", "--seed", "3", "--model", model]
+    kill = "import os, seedstory.pipeline as p\np.StoryPipeline._write = lambda *_: os.kill(os.getpid(), 9)"
+    process = begin(*request, "--out", "cut", before=kill)
+    process.communicate(timeout=60)
+    assert process.returncode == -9
+    assert run(capsys, "resume", "cut")[0] == 0
+    assert run(capsys, *request, "--out", "whole")[0] == 0
+    assert tree(desk / "cut") == tree(desk / "whole")
+
+
+def test_a_failure_before_the_first_page_leaves_nothing(desk, capsys, model, monkeypatch):
+    before = tree(desk)
+    monkeypatch.setattr(StoryPipeline, "_write", lambda *_: (_ for _ in ()).throw(RuntimeError("out of memory")))
+    with pytest.raises(RuntimeError):
+        run(capsys, "generate", *TEXT, "--model", model, "--out", "new/place")
+    assert tree(desk) == before and not (desk / "new").exists()
+
+
+def test_a_folder_deleted_meanwhile_is_named(desk, capsys, model, monkeypatch):
+    write = StoryFolder.add_page
+
+    def deleted(self, page):
+        if page.index == 2:
+            shutil.rmtree(self.path)
+        write(self, page)
+
+    monkeypatch.setattr(StoryFolder, "add_page", deleted)
+    code, _, err = run(capsys, "generate", *TEXT, "--pages", "4", "--steps", "1", "--model", model, "--out", "gone")
+    assert code == 1 and err == "error: gone was deleted or moved while its story was told: 2 pages are lost\n"
+    assert not (desk / "gone").exists()
+
+
+def test_what_a_killed_run_left_goes_with_the_next_command(desk, capsys, model):
+    assert run(capsys, "generate", *TEXT, "--pages", "2", "--steps", "1", "--model", model, "--out", "s")[0] == 0
+    for command in ("resume", "export"):
+        for name in (".index.html.0123abcd.tmp", "pages/.page-002.png.0123abcd.tmp"):
+            (desk / "s" / name).write_bytes(b"half")
+        assert run(capsys, command, "s")[0] == 0
+        assert not [*(desk / "s").rglob("*.tmp")], command
 
 
 def test_interrupt_keeps_pages_without_pictures(desk, capsys, model, monkeypatch):

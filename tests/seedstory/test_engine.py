@@ -180,6 +180,42 @@ def test_a_story_can_be_stopped_between_pages_and_taken_up_again(model):
     assert_same(pages, write(model, pages=5, policy="mm_sink"), atol=0)
 
 
+@pytest.mark.parametrize("decoding", ["eager", "static"])
+@pytest.mark.parametrize("policy", ["dense", "mm_sink", "recompute"])
+def test_a_page_that_a_callback_broke_off_is_written_again(model, captions, policy, decoding):
+    opening = [OpeningPage(captions[0])]
+    whole = write(model, opening, pages=5, policy=policy)
+    engine = StoryEngine(model, CachePolicy(name=policy), SHORT, decoding=decoding)
+    engine.start(opening, pages=5, seed=5)
+    heard, pages = 0, []
+
+    def tired(index: int, _text: str) -> None:
+        nonlocal heard
+        heard += 1
+        if heard in (3, 12):
+            raise KeyboardInterrupt
+
+    while len(pages) < 5:
+        try:
+            for page in engine.pages(tired):
+                pages.append(page)
+        except KeyboardInterrupt:
+            continue
+    assert heard > 12
+    assert_same(pages, whole)
+
+
+def test_a_page_that_broke_off_in_the_middle_ends_the_story(model, captions, monkeypatch):
+    engine = StoryEngine(model, CachePolicy(name="mm_sink"), SHORT)
+    engine.start([OpeningPage(captions[0])], pages=3)
+    next(engine.pages())
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError):
+        patch.setattr(type(model), "decode_features", lambda *_: (_ for _ in ()).throw(RuntimeError("no memory")))
+        next(engine.pages())
+    with pytest.raises(ValueError, match="No story was started"):
+        next(engine.pages())
+
+
 def test_what_is_given_is_kept_and_what_is_missing_is_made(model, captions):
     picture = torch.nn.functional.layer_norm(torch.randn(9, 6), (6,))
     opening = [OpeningPage(captions[0]), OpeningPage(features=picture), OpeningPage(captions[2], picture)]

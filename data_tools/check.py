@@ -17,9 +17,10 @@ from rich.markup import escape
 
 from data_tools import drops
 from data_tools.engine import Engine, StepError, run
-from data_tools.folder import Line, locate, read_lines, story_files
+from data_tools.folder import Line, inside, read_file, read_lines, story_files
+from seedstory.io import open_regular
 from seedstory.picture import STORED, read_header, read_picture
-from seedstory.shards import INDEX, Index, Shard, read_story
+from seedstory.shards import INDEX, Index, Shard, find_story
 from seedstory.storystream import StoryRecord
 
 _SHOWN = 50  # faults that are printed; --json has them all
@@ -109,10 +110,8 @@ def _check_folder(folder: Path, decode: bool, engine: Engine, workers: int | Non
 def _check_line(folder: Path, decode: bool, line: Line) -> list[Fault]:
     assert line.record is not None
 
-    def read(path: str) -> bytes:
-        return locate(folder, path).read_bytes()
-
-    found = _story_faults(line.record, lambda page: read(line.record.images[page]), read, decode)
+    record, read = line.record, partial(read_file, folder)
+    found = _story_faults(record, lambda page: read(record.images[page]), read, decode)
     return [Fault(line.file.name, line.number, where, line.record.id, message) for where, message in found]
 
 
@@ -134,7 +133,7 @@ def _check_shards(folder: Path, decode: bool, engine: Engine, workers: int | Non
 
 def _check_shard(folder: Path, layout: str, decode: bool, shard: Shard) -> list[Fault]:
     faults = []
-    if message := shard.fault(folder):
+    if message := shard.fault(folder):  # it may still be read story by story
         faults.append(Fault(shard.name, None, "", "", message))
     read = {"webdataset": _tar_stories, "parquet": _parquet_stories}.get(layout)
     if read is None:
@@ -144,51 +143,59 @@ def _check_shard(folder: Path, layout: str, decode: bool, shard: Shard) -> list[
             if isinstance(story, str):
                 faults.append(Fault(shard.name, number, _field_in(story), id, story))
                 continue
-            record, pictures, masks = story
-            found = _story_faults(record, pictures.__getitem__, masks.__getitem__, decode)
+            record, picture, mask = story
+            found = _story_faults(record, picture, mask, decode)
             if record.id != id:
                 found.insert(0, ("id", f"it is {record.id!r:.80}, not as the index has it"))
             if len(record) != pages:
                 found.insert(0, ("images", f"there are {len(record)} pages, but {pages} in the index"))
             faults += [Fault(shard.name, number, where, id, message) for where, message in found]
-    except FileNotFoundError:
-        pass  # said above
     except (OSError, ValueError) as error:
-        faults.append(Fault(shard.name, None, "", "", f"it cannot be read: {error}"))
+        if str(error) != message:
+            faults.append(Fault(shard.name, None, "", "", f"it cannot be read: {error}"))
     return faults
 
 
-_Story = tuple[StoryRecord, list[bytes], dict[str, bytes]]
+_Story = tuple[StoryRecord, Callable[[int], bytes], Callable[[str], bytes]]  # and what reads its pictures and masks
 
 
 def _tar_stories(folder: Path, shard: Shard) -> Iterator[tuple[str, int, _Story | str]]:
     """Each story of a shard as (id, pages, story), or with what is wrong with it in place of the story."""
-    with open(folder / shard.name, "rb", buffering=0) as file:
+    with open_regular(folder / shard.name, what=f"shard {shard.name}") as file:
         for id, offset, size, pages in shard.stories:
+
+            def read(at: int, length: int, offset: int = offset) -> bytes:
+                return os.pread(file.fileno(), length, offset + at)
+
             try:
-                story = read_story(os.pread(file.fileno(), size, offset))
-                yield id, pages, (story.record, story.pictures, story.masks)
+                places = find_story(read, size)
             except ValueError as error:
                 yield id, pages, str(error)
+                continue
+            picture = partial(_at, read, places.pictures)
+            yield id, pages, (places.record, picture, partial(_at, read, places.masks))
+
+
+def _at(read: Callable[[int, int], bytes], places: Any, key: Any) -> bytes:
+    return read(*places[key])
 
 
 def _parquet_stories(folder: Path, shard: Shard) -> Iterator[tuple[str, int, _Story | str]]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+    from data_tools.parquet import from_row, read_rows
 
-    from data_tools.parquet import from_row
+    rows = read_rows(folder / shard.name)
+    for (id, _, _, pages), row in zip(shard.stories, rows, strict=True):
+        try:
+            pictures, masks = row["images"], {mask["path"]: mask["bytes"] for mask in row["masks"]}
+            record = from_row(row)
+        except (ValueError, KeyError, TypeError) as error:
+            yield id, pages, f"the row is no story ({error})"
+            continue
+        yield id, pages, (record, partial(_bytes_of, pictures), masks.__getitem__)
 
-    try:
-        rows = pq.ParquetFile(folder / shard.name).iter_batches(batch_size=1)
-        for (id, _, _, pages), batch in zip(shard.stories, rows, strict=True):
-            (row,) = batch.to_pylist()
-            try:
-                masks = {mask["path"]: mask["bytes"] for mask in row["masks"]}
-                yield id, pages, (from_row(row), [image["bytes"] for image in row["images"]], masks)
-            except (ValueError, KeyError, TypeError) as error:
-                yield id, pages, f"the row is no story ({error})"
-    except pa.ArrowException as error:
-        raise ValueError(str(error)) from None
+
+def _bytes_of(pictures: list[dict[str, bytes]], page: int) -> bytes:
+    return pictures[page]["bytes"]
 
 
 def _story_faults(
@@ -202,6 +209,7 @@ def _story_faults(
     for page, path in enumerate(record.images):
         sizes.append(None)
         try:
+            inside(path)
             data = picture(page)
             kind, sizes[page] = read_header(data, path)
             if decode:
@@ -212,6 +220,7 @@ def _story_faults(
             found.append((f"images[{page}]", _said(error)))
     for page, path in record.masks():
         try:
+            inside(path)
             read_header(mask(path), path, ["PNG"])
         except (OSError, ValueError, LookupError) as error:
             found.append((f"pages[{page}].mask", _said(error)))

@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from data_tools import drops
+from seedstory.io import open_regular, read_regular
+from seedstory.picture import MAX_BYTES
 from seedstory.storystream import StoryRecord
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
@@ -40,7 +42,7 @@ def story_files(folder: Path) -> list[Path]:
     """
     if not folder.is_dir():
         raise ValueError(f"there is no folder {folder}: give the folder that holds train.jsonl or another NAME.jsonl")
-    files = sorted(path for path in folder.glob("*.jsonl") if path.is_file() and path.name != drops.NAME)
+    files = sorted(path for path in folder.glob("*.jsonl") if not path.is_dir() and path.name != drops.NAME)
     if not files:
         raise ValueError(f"{folder} holds no NAME.jsonl: a data set has one JSON object per story in such a file")
     return files
@@ -48,7 +50,7 @@ def story_files(folder: Path) -> list[Path]:
 
 def read_lines(path: Path) -> Iterator[Line]:
     """Reads every line of a story file, the broken ones too; blank lines are skipped."""
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         number = 0
         while raw := file.readline(MAX_LINE + 1):
             number += 1
@@ -94,6 +96,15 @@ def locate(folder: Path, path: str) -> Path:
     if not found.is_relative_to(folder.resolve()):
         raise ValueError(f"{path!r} leads out of the data set folder through a link")
     return found
+
+
+def read_file(folder: Path, path: str) -> bytes:
+    """The bytes of a picture or mask that a record names: a plain file of bounded size within the folder.
+
+    Raises:
+        ValueError: As `locate`; or there is no such file, or it is something else or too large.
+    """
+    return read_regular(locate(folder, path), limit=MAX_BYTES, what=path)
 
 
 def only_pages(record: StoryRecord, pages: Iterable[int]) -> StoryRecord:

@@ -24,6 +24,7 @@ from rich.console import Console
 from data_tools.drops import Drop, Tally
 from data_tools.engine import Engine, StepError, run
 from data_tools.folder import inside, locate, read_lines, story_files
+from seedstory.io import open_regular, read_regular
 from seedstory.picture import MAX_BYTES, STORED, read_header
 from seedstory.shards import (
     BLOCK,
@@ -121,7 +122,7 @@ def pack(
 
 
 def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -216,7 +217,7 @@ def _load(folder: Path, number: int, record: StoryRecord) -> LoadedStory:
     contents = []
     for place, (page, path) in enumerate(_files(record)):
         try:
-            data = (folder / path).read_bytes()
+            data = read_regular(folder / path, limit=MAX_BYTES, what=path)
             kind, _ = read_header(data, path, STORED if place < len(record) else ["PNG"])
         except (OSError, ValueError) as error:
             raise _Unfit(page, "unreadable-picture", str(error)) from None

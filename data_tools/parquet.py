@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from seedstory.io import open_regular
 from seedstory.storystream import StoryRecord
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ _COLUMNS: dict[str, pa.DataType] = {
     "masks": _PICTURES,
     "extra": pa.string(),
 }
+MAX_GROUP = 2**30  # bytes of a group of rows, unpacked; the packer closes one after 64 MB
 _ROW_GROUP = 64_000_000  # bytes of pictures; what a reader has to load to see one row
 
 
@@ -52,6 +54,24 @@ def write_rows(path: Path, stories: Iterable[LoadedStory]) -> Iterator[tuple[str
             yield story.record.id, len(story.record)
         if rows:
             writer.write_table(pa.Table.from_pylist(rows, _schema()))
+
+
+def read_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a Parquet file of stories, with one group of rows in memory at a time.
+
+    Raises:
+        ValueError: It is no plain file, or no such Parquet; or a group of rows is larger than memory should have to be.
+    """
+    with open_regular(path) as file:
+        try:
+            source = pq.ParquetFile(file)
+            for number in range(source.num_row_groups):
+                if source.metadata.row_group(number).total_byte_size > MAX_GROUP:
+                    raise ValueError(f"a group of rows has more than {MAX_GROUP // 2**30} GiB: pack the data set again")
+                for batch in source.iter_batches(batch_size=1, row_groups=[number]):
+                    yield from batch.to_pylist()
+        except pa.ArrowException as error:
+            raise ValueError(str(error)) from None
 
 
 def to_row(story: LoadedStory) -> dict[str, Any]:

@@ -76,14 +76,11 @@ def _read_tar(folder: Path, index: Index, split: str) -> Iterator[tuple[StoryRec
 
 
 def _read_parquet(folder: Path, index: Index, split: str) -> Iterator[tuple[StoryRecord, Files]]:
-    import pyarrow.parquet as pq
-
-    from data_tools.parquet import from_row
+    from data_tools.parquet import from_row, read_rows
 
     for shard in index.shards:
         if shard.split == split:
-            for batch in pq.ParquetFile(folder / shard.name).iter_batches(batch_size=1):
-                (row,) = batch.to_pylist()
+            for row in read_rows(folder / shard.name):
                 yield from_row(row), [(file["path"], file["bytes"]) for file in (*row["images"], *row["masks"])]
 
 

@@ -24,7 +24,7 @@ import json
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from seedstory.io import open_regular, read_json
 from seedstory.picture import MAX_BYTES, STORED, read_picture
 from seedstory.storystream import StoryRecord
 
@@ -40,6 +41,7 @@ INDEX = "index.json"
 BLOCK = 512  # bytes; tar counts in these
 MAX_RECORD = 64 * 2**20  # bytes
 MAX_STORY = 2**32  # bytes
+MAX_INDEX = 2**30  # bytes of index.json, which has a line for each story
 _SUFFIXES = frozenset(STORED.values())
 _KEY = re.compile(r"[0-9A-Za-z][0-9A-Za-z_-]{0,71}")
 _SHARD = re.compile(r"[0-9A-Za-z_][0-9A-Za-z_.-]{0,199}")
@@ -136,9 +138,11 @@ class Shard:
     def fault(self, folder: str | os.PathLike[str]) -> str:
         """Reads the shard of a folder and compares it with its SHA-256; empty if it is what was packed."""
         try:
-            with open(Path(folder) / self.name, "rb") as file:
+            with open_regular(Path(folder) / self.name, what=f"shard {self.name}") as file:
                 if hashlib.file_digest(file, "sha256").hexdigest() == self.sha256:
                     return ""
+        except ValueError as error:
+            return str(error)
         except OSError as error:
             return f"cannot read shard {self.name}: {error.strerror}"
         return f"{self.name} has changed since it was packed: its SHA-256 is another one"
@@ -160,17 +164,17 @@ class Index:
             ValueError: There is none, or it is not as the packer writes it.
         """
         path = Path(folder) / INDEX
+        if not path.exists():
+            raise ValueError(
+                f"there is no {path}: give a folder of shards that `python -m data_tools.pack` has finished"
+            )
         try:
-            data = json.loads(path.read_bytes())
+            data = read_json(path, limit=MAX_INDEX, depth=8, what="it")
             if data["format"] != FORMAT:
                 raise ValueError(f"its format is {data['format']!r:.80}, not {FORMAT!r}")
             shards = [Shard(**shard) for shard in data["shards"]]
             return cls(str(data["layout"]), dict(data["source"]), shards)
-        except FileNotFoundError:
-            raise ValueError(
-                f"there is no {path}: give a folder of shards that `python -m data_tools.pack` has finished"
-            ) from None
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ValueError(f"{path} is no index of shards ({error}): pack the data set again") from error
 
     def write(self, folder: str | os.PathLike[str]) -> None:
@@ -234,7 +238,7 @@ class ShardReader:
             raise IndexError(f"there is no story {number}: there are {len(self)}")
         shard = self.shards[self._shard_of[number]]
         offset, size, pages = map(int, self._places[number])
-        with open(self.folder / shard.name, "rb", buffering=0) as file:
+        with open_regular(self.folder / shard.name) as file:
             if os.fstat(file.fileno()).st_size != shard.bytes:
                 raise ValueError(f"{shard.name} has changed its size since it was packed: pack it again")
             data = os.pread(file.fileno(), size, offset)
@@ -275,41 +279,71 @@ def read_story(data: bytes) -> PackedStory:
     Raises:
         ValueError: Anything in it is not as the packer writes it.
     """
-    members = _members(data)
-    name, content = next(members, ("", b""))
+    places = find_story(lambda at, size: data[at : at + size], len(data))
+    return PackedStory(
+        places.key,
+        places.record,
+        [data[at : at + size] for at, size in places.pictures],
+        {path: data[at : at + size] for path, (at, size) in places.masks.items()},
+    )
+
+
+@dataclass(frozen=True)
+class StoryPlaces:
+    """Where the files of a story lie in its run of tar members, each (first byte, bytes); and its record."""
+
+    key: str
+    record: StoryRecord
+    pictures: list[tuple[int, int]]
+    masks: dict[str, tuple[int, int]]
+
+
+def find_story(read: Callable[[int, int], bytes], size: int) -> StoryPlaces:
+    """Finds the files of a story by the headers of its members; of their contents only the record is read.
+
+    Args:
+        read: Gives so many bytes of the story from a place on; fewer at its end.
+        size: Bytes of the story.
+
+    Raises:
+        ValueError: Anything in it is not as the packer writes it.
+    """
+    members = _members(read, size)
+    name, at, length = next(members, ("", 0, 0))
     key, _, suffix = name.partition(".")
-    if suffix != "json" or not _KEY.fullmatch(key) or len(content) > MAX_RECORD:
-        raise ValueError(f"a record was due, not {name!r:.80} of {len(content)} bytes")
-    record = StoryRecord.from_json(content)
+    if suffix != "json" or not _KEY.fullmatch(key) or length > MAX_RECORD:
+        raise ValueError(f"a record was due, not {name!r:.80} of {length} bytes")
+    record = StoryRecord.from_json(read(at, length))
     pictures = []
     for page in range(len(record)):
-        name, content = next(members, ("", b""))
+        name, at, length = next(members, ("", 0, 0))
         suffix = name.rpartition(".")[2]
-        if suffix not in _SUFFIXES or name != picture_member(key, page, suffix) or len(content) > MAX_BYTES:
-            raise ValueError(f"the picture of page {page} was due, not {name!r:.80} of {len(content)} bytes")
-        pictures.append(content)
+        if suffix not in _SUFFIXES or name != picture_member(key, page, suffix) or length > MAX_BYTES:
+            raise ValueError(f"the picture of page {page} was due, not {name!r:.80} of {length} bytes")
+        pictures.append((at, length))
     masks = {}
     for number, (page, path) in enumerate(record.masks()):
-        name, content = next(members, ("", b""))
-        if name != mask_member(key, page, number) or len(content) > MAX_BYTES:
-            raise ValueError(f"mask {number} was due, not {name!r:.80} of {len(content)} bytes")
-        masks[path] = content
+        name, at, length = next(members, ("", 0, 0))
+        if name != mask_member(key, page, number) or length > MAX_BYTES:
+            raise ValueError(f"mask {number} was due, not {name!r:.80} of {length} bytes")
+        masks[path] = (at, length)
     if (rest := next(members, None)) is not None:
         raise ValueError(f"the end was due, not {rest[0]!r:.80}")
-    return PackedStory(key, record, pictures, masks)
+    return StoryPlaces(key, record, pictures, masks)
 
 
-def _members(data: bytes) -> Iterator[tuple[str, bytes]]:
+def _members(read: Callable[[int, int], bytes], total: int) -> Iterator[tuple[str, int, int]]:
+    """Name, place and size of each member."""
     at = 0
-    while at < len(data):
-        header = data[at : at + BLOCK]
+    while at < total:
+        header = read(at, BLOCK)
         name, digits = header[:100].rstrip(b"\0"), header[124:135]
         if not name.isascii() or not digits.isdigit() or header != tar_header(name.decode(), size := _octal(digits)):
             raise ValueError(f"at byte {at} there is no plain member")
         at += BLOCK
-        if at + padded(size) > len(data):
+        if at + padded(size) > total:
             raise ValueError(f"{name.decode()!r} is longer than its story")
-        yield name.decode(), data[at : at + size]
+        yield name.decode(), at, size
         at += padded(size)
 
 

@@ -20,7 +20,7 @@ from data_tools.clean.rules import Inspected, Look, Rules, inspect
 from data_tools.clean.spool import Spool, to_line
 from data_tools.drops import Drop, Tally
 from data_tools.engine import Engine, run
-from data_tools.folder import inside, locate, only_pages, read_lines, story_files
+from data_tools.folder import inside, locate, only_pages, read_file, read_lines, story_files
 from seedstory.picture import STORED, read_header, read_picture
 from seedstory.storystream import StoryRecord, write_jsonl
 
@@ -208,7 +208,7 @@ def _store(folder: Path, out: Path, story: Story) -> tuple[StoryRecord, int, lis
 
 def _store_picture(folder: Path, out: Path, path: str, look: Look) -> str:
     """Copies a picture, or what is left of it within its bars; returns its path."""
-    data = locate(folder, path).read_bytes()
+    data = read_file(folder, path)
     kind, _ = read_header(data, path)
     if look.crop or kind not in STORED:
         image = read_picture(data, path)

@@ -18,7 +18,7 @@ from PIL import Image
 from data_tools.clean.steps import NAME as CLEANED
 from data_tools.drops import Tally
 from data_tools.engine import Engine, run
-from data_tools.folder import locate, read_lines, story_files
+from data_tools.folder import locate, read_file, read_lines, story_files
 from seedstory.picture import read_header, read_picture
 from seedstory.storystream import StoryRecord
 
@@ -140,7 +140,7 @@ def _measure(folder: Path, item: tuple[str, StoryRecord]) -> tuple[list[tuple[in
     sizes, total = [], 0
     for path in item[1].images:
         try:
-            data = locate(folder, path).read_bytes()
+            data = read_file(folder, path)
             sizes.append(read_header(data, path)[1])
             total += len(data)
         except (OSError, ValueError):

@@ -82,9 +82,24 @@ class Backend:
         """Whether this process writes logs, samples and checkpoints."""
         return self.rank == 0
 
-    def main_first(self) -> contextlib.AbstractContextManager:
-        """Inside, the first process goes ahead and the others follow, for what need be computed only once."""
-        return self.accelerator.main_process_first()
+    @contextlib.contextmanager
+    def main_first(self) -> Iterator[None]:
+        """Inside, the first process goes ahead and the others follow, for what need be computed only once.
+
+        Raises:
+            RuntimeError: The first process failed, so that the others need not follow.
+        """
+        if not self.is_main:
+            self._share(None)
+        fault: Exception | None = None
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 - whatever it is, the others must not wait for this process
+            fault = error
+        if self.is_main:
+            self._share(fault)
+        if fault:
+            raise fault
 
     def autocast(self) -> torch.autocast:
         """Mixed precision as configured."""
@@ -189,15 +204,29 @@ class Backend:
 
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
-        """Inside, where processes do not talk, the fault of one is a fault of all, so that nobody waits for it."""
+        """Inside, where processes do not talk, the fault of one is a fault of all, so that nobody waits for it.
+
+        Raises:
+            ValueError: Another process met with a ValueError or an OSError, which a user can put right.
+            RuntimeError: Another process met with anything else.
+        """
         fault: Exception | None = None
         try:
             yield
-        except (ValueError, OSError) as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, the others must not wait for this process
             fault = error
-        faults = [text for text in self.gathered(fault and str(fault)) if text is not None]
-        if faults:
-            raise fault or ValueError(faults[0])
+        self._share(fault)
+
+    def _share(self, fault: Exception | None) -> None:
+        """Tells the other processes of a fault, and raises it, or the first one of theirs."""
+        kind = ValueError if isinstance(fault, ValueError | OSError) else RuntimeError
+        text = str(fault) if kind is ValueError else f"{type(fault).__name__}: {fault}"
+        told = [one for one in self.gathered(fault and (kind is ValueError, text)) if one is not None]
+        if fault:
+            raise fault
+        if told:
+            mendable, text = told[0]
+            raise ValueError(text) if mendable else RuntimeError(f"another process failed with {text}")
 
     def pinned(self, batch: dict[str, Any]) -> dict[str, Any]:
         """A batch in memory from which a GPU can copy while it computes."""

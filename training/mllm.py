@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -151,6 +152,7 @@ class MllmStage(Stage):
         self.rows = ShuffledRows(len(self.stories), config.seed)
         self.loose_rows = ShuffledRows(len(self.loose), config.seed + 1) if self.loose else None
         self.long_rows = ShuffledRows(len(self.long), config.seed + 2) if self.long else None
+        self._drawn: tuple[int, Counter[str]] = 0, Counter()
 
     def _start_from_scenes(self, folder: Path) -> None:
         need(folder, WRITTEN, "scenes", "scenes")
@@ -164,16 +166,32 @@ class MllmStage(Stage):
         start_drawing(self.model.output_resampler, folder)
 
     def draw(self, step: int, progress: float) -> Draw:
+        stream, kind, size = self._kind(step)
+        rows = {"loose": self.loose_rows, "long": self.long_rows, "story": self.rows}[stream]
+        assert rows is not None, "only streams that there are get drawn from"
+        # Each stream goes on where its own last step ended, so that none skips rows while another one is shown.
+        taken = self._earlier(stream, step) * size
+        return Draw(list(zip(range(step * size, step * size + size), rows.take(taken, size), strict=True)), kind)
+
+    def _kind(self, step: int) -> tuple[str, str, int]:
+        """From which stream a step's samples come, what is done with them, and how many they are."""
         config, choice = self.config, random.Random(f"{self.config.seed}-{step}")
-        size = config.batch_size
+        progress = step / config.steps
         if self.loose_rows and progress < config.loose_until and choice.random() < 1 - progress / config.loose_until:
-            size *= LOOSE_PER_STORY
-            return Draw(list(enumerate(self.loose_rows.take(step * size, size), start=step * size)), "loose")
+            return "loose", "loose", config.batch_size * LOOSE_PER_STORY
         own = progress >= config.own_context_from and choice.random() < 0.5
         long = self.long_rows is not None and choice.random() < config.long_share
-        rows = (self.long_rows if long else self.rows).take(step * size, size)
         kind = ("own_long" if own else "long") if long else ("own" if own else "story")
-        return Draw(list(enumerate(rows, start=step * size)), kind)
+        return ("long" if long else "story"), kind, config.batch_size
+
+    def _earlier(self, stream: str, step: int) -> int:
+        """How many of the steps before this one drew from a stream."""
+        until, counts = self._drawn  # read once: another thread may ask for another step meanwhile
+        if until > step:
+            until, counts = 0, Counter()
+        counts = counts + Counter(self._kind(before)[0] for before in range(until, step))
+        self._drawn = step, counts
+        return counts[stream]
 
     def batch(self, samples: Sequence[tuple[int, int]], kind: str) -> dict[str, Any]:
         config = self.config

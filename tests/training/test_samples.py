@@ -1,15 +1,18 @@
 """Which pages of a story a sample shows, and what it asks for."""
 
 import random
+from collections import Counter
 from dataclasses import replace
 
 import pytest
+import torch
 
 from data_tools.paper_theatre.chapters import tell_long
 from seedstory.layout import IGNORE, StoryLayout, chapters
 from seedstory.storystream import StoryRecord
 from tests.seedstory.tiny_language import tiny_tokenizer
-from training.mllm import MllmConfig
+from training.mllm import MllmConfig, MllmStage
+from training.pages import ShuffledRows
 from training.samples import draw_drops, later_part, names_on, told_on
 
 
@@ -110,3 +113,24 @@ def test_what_is_behind_a_gap_is_not_asked_for():
     everything = layout.pack_story(captions, pages_left=[3, 2, 1])
     missing = int((everything.labels != IGNORE).sum() - (packed.labels != IGNORE).sum())
     assert missing >= len(layout.caption_ids(captions[2]))
+
+
+@pytest.mark.parametrize("seed", [0, 5])
+def test_every_row_of_every_stream_comes_once_an_epoch_however_they_mix(seed):
+    stage = MllmStage.__new__(MllmStage)
+    torch.nn.Module.__init__(stage)
+    stage.config = MllmConfig(
+        data="none", out="none", stage1="none", batch_size=2, steps=400, seed=seed, long_share=0.4, device="cpu"
+    )
+    stage.rows, stage.loose_rows, stage.long_rows = ShuffledRows(30, 1), ShuffledRows(200, 2), ShuffledRows(14, 3)
+    stage._drawn = 0, Counter()
+    draws = [stage.draw(step, step / 400) for step in range(400)]
+    for stream, count in (("story", 30), ("loose", 200), ("long", 14)):
+        kinds = {"story": ("story", "own"), "loose": ("loose",), "long": ("long", "own_long")}[stream]
+        rows = [row for draw in draws if draw.kind in kinds for _, row in draw.samples]
+        assert len(rows) >= 2 * count, "the test sees two epochs"
+        for epoch in range(len(rows) // count):
+            assert sorted(rows[epoch * count : (epoch + 1) * count]) == list(range(count))
+    numbers = [number for draw in draws if draw.kind != "loose" for number, _ in draw.samples]
+    assert len(set(numbers)) == len(numbers)
+    assert stage.draw(17, 17 / 400) == draws[17] and stage.draw(399, 399 / 400) == draws[399], "in any order of asking"

@@ -59,6 +59,16 @@ def test_a_fault_of_one_process_ends_both(tmp_path):
     assert checkpoints(tmp_path) == ["step-000005"]
 
 
+@pytest.mark.parametrize(("where", "rank"), [("unready", 0), ("unready", 1), ("unwritten", 0)])
+def test_a_fault_of_any_kind_while_others_wait_ends_both(tmp_path, where, rank):
+    processes = start(out=str(tmp_path), toy={where: [rank]})
+    said = end(processes)
+    assert all(process.returncode != 0 for process in processes), said
+    assert "KeyError: 'a " in said[rank]
+    if (where, rank) != ("unready", 1):  # the first one had gone ahead, and met the end of the other later
+        assert "RuntimeError: another process failed with KeyError: 'a " in said[1 - rank]
+
+
 def test_a_signal_to_one_process_stops_both_and_they_go_on_to_the_same_bits(tmp_path):
     whole, stopped = ({"out": str(tmp_path / name), **LONG} for name in ("whole", "stopped"))
     end(start(**whole))

@@ -25,11 +25,16 @@ class ToyStage(Stage):
     name = "toy"
     poisoned: set[int] = set()  # steps whose loss is not finite
     faulty: set[int] = set()  # steps that the last process cannot take
+    unready: set[int] = set()  # processes that fail where the first one goes ahead
+    unwritten: set[int] = set()  # processes that fail in their part of an export
     idle: set[int] | None = None  # steps that leave `late` out of the loss; None: there is no such part
 
     def __init__(self, config: RunConfig, backend: Backend) -> None:
         super().__init__()
         self.config, self.backend = config, backend
+        with backend.main_first():
+            if backend.rank in self.unready:
+                raise KeyError("a feature")
         torch.manual_seed(0)
         self.frozen = nn.Linear(8, 8).requires_grad_(False).bfloat16()
         self.net = nn.Sequential(nn.Linear(8, 16), nn.GELU(), nn.Dropout(config.seed / 100), nn.Linear(16, 4))
@@ -71,6 +76,8 @@ class ToyStage(Stage):
         recorder.write(step, heldout=(self.net(self.inputs) - self.targets).square().mean().item())
 
     def export(self, folder: Path):
+        if self.backend.rank in self.unwritten:
+            raise KeyError("a weight")
         (folder / "exported.json").write_text(json.dumps({name: w.tolist() for name, w in self.net.named_parameters()}))
 
 

@@ -31,6 +31,7 @@ from seedstory.illustrator import RENDERINGS, Rendering
 from seedstory.io import read_regular
 from seedstory.settings import DECODINGS, POLICIES, StorySettings, check_decoding, check_language, clean_text
 from seedstory.story import Page, StoryFolder, check_free, title_from
+from seedstory.text import plain_text
 from seedstory.writer import only_writer
 
 if TYPE_CHECKING:
@@ -426,20 +427,20 @@ class _Screen:
         """Shows the end of the caption that is being written."""
         if self.interrupted:
             raise KeyboardInterrupt
-        text, room = _printable(text), max(10, self._console.width - 10)
+        text, room = plain_text(text), max(10, self._console.width - 10)
         self._words.plain = f"{index + 1:>4}  {text if len(text) <= room else '…' + text[-room:]}"
 
     def show(self, page: Page) -> None:
         """Shows a finished page."""
         self.done = max(self.done, page.number)
         if not self._console.is_terminal:
-            print(f"[{page.number}/{self.total}] {_printable(page.caption)}", flush=True)
+            print(f"[{page.number}/{self.total}] {plain_text(page.caption)}", flush=True)
             return
         self._words.plain = ""
         row = Table.grid(padding=(0, 2))
         row.add_column(width=4, justify="right", style="dim")
         row.add_column()
-        row.add_row(str(page.number), Text(_printable(page.caption) or "(a picture)"))
+        row.add_row(str(page.number), Text(plain_text(page.caption) or "(a picture)"))
         self._console.print(row)
         self._bar.update(self._task, completed=page.number)
 
@@ -534,11 +535,6 @@ def _faults() -> Iterator[None]:
 
 def _complain(message: str) -> None:
     typer.echo(f"error: {message}", err=True)
-
-
-def _printable(text: str) -> str:
-    """Text without control characters, which a terminal would obey."""
-    return "".join(c if c.isprintable() else " " for c in text)
 
 
 def _one_line(message: str) -> str:

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from seedstory.text import plain_text
+
 POLICIES = ("recompute", "dense", "window", "sink", "mm_sink")
 DECODINGS = ("auto", "eager", "native", "static", "compiled")
 MAX_PAGES = 10_000
@@ -137,14 +139,14 @@ def clean_stops(stop: str | Sequence[str]) -> tuple[str, ...]:
 
 
 def clean_text(text: str, what: str) -> str:
-    """Text with single spaces and without control characters.
+    """Text as `plain_text` keeps it.
 
     Raises:
         ValueError: It is empty or longer than `MAX_TEXT` characters.
     """
     if not isinstance(text, str):
         raise ValueError(f"{what} must be text, not {type(text).__name__}")
-    text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    text = plain_text(text)
     if not text:
         raise ValueError(f"{what} is empty: write at least one word")
     if len(text) > MAX_TEXT:

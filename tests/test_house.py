@@ -26,7 +26,7 @@ FLOORS = (
     {"generation"},
     {"detokenizers", "modeling", "cache", "resampler"},
     {"io", "layout", "modelfolder", "names", "networks", "picture", "precision", "settings", "shards", "story"}
-    | {"storystream", "writer"},
+    | {"storystream", "text", "writer"},
 )
 FLOOR_OF = {unit: level for level, units in enumerate(FLOORS) for unit in units}
 

@@ -21,6 +21,7 @@ from data_tools.drops import Drop, Tally
 from data_tools.engine import Engine, run
 from seedstory.picture import STORED, read_header, read_picture
 from seedstory.storystream import StoryRecord, write_jsonl
+from seedstory.text import plain_text
 
 PictureFormat = Literal["jpg", "png", "webp"]
 MAX_TEXT = 2 * 2**20  # bytes of a text file
@@ -306,9 +307,8 @@ def natural(path: str | Path) -> tuple[list[tuple[int, str]], str]:
 
 
 def clean_text(text: str) -> str:
-    """Text on one line, in NFC, without control characters."""
-    text = unicodedata.normalize("NFC", text.encode("utf-8", "ignore").decode())
-    return " ".join("".join(c if c.isprintable() or c.isspace() else "" for c in text).split())
+    """Text as `plain_text` keeps it, without halves of characters."""
+    return plain_text(text.encode("utf-8", "ignore").decode())
 
 
 def licence_name(text: str | None) -> str | None:

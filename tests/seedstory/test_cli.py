@@ -384,7 +384,7 @@ def test_control_characters_reach_neither_terminal_nor_folder(desk, capsys, mode
     request = ["generate", "--text", text, "--title", text, "--pages", "1", "--steps", "1", "--model", model, "-o", "s"]
     code, out, err = run(capsys, *request)
     assert (code, err) == (0, "") and "\x1b" not in out
-    assert StoryFolder.open("s").title == StoryFolder.open("s").settings.text == "A [31mred [0m fox ."
+    assert StoryFolder.open("s").title == StoryFolder.open("s").settings.text == "A [31mred [0m fox."
 
 
 def test_resume_tells_of_damage_and_of_other_versions(desk, capsys):

@@ -163,7 +163,12 @@ def video(
     subtitles: Annotated[
         Path | None, typer.Option(help="Subtitles of the one film; else film.srt or film.en.vtt beside it.")
     ] = None,
-    encoding: Annotated[str, typer.Option(help="How subtitles are encoded, such as 'cp1252'.")] = "utf-8-sig",
+    subtitle_kind: Annotated[
+        video_importer.SubtitleKind, typer.Option(help="Which of several subtitles beside a film to take first.")
+    ] = "full",
+    encoding: Annotated[
+        str, typer.Option(help="How subtitles are encoded, such as 'cp1252'; UTF-16 is known by itself.")
+    ] = "utf-8-sig",
     pages: Annotated[int, typer.Option(help="Length of a story.", min=1)] = 30,
     min_pages: Annotated[int, typer.Option(help="A shorter rest of a film is left out.", min=1)] = 5,
     side: Side = 1024,
@@ -187,7 +192,11 @@ def video(
     convert = partial(
         video_importer.convert, pages=pages, min_pages=min_pages, side=side, encoding=encoding, settings=settings
     )
-    _run(convert, lambda: video_importer.find(sources, subtitles, language or None), sources, target, engine, workers)
+
+    def find() -> list[Source]:
+        return video_importer.find(sources, subtitles, language or None, subtitle_kind)
+
+    _run(convert, find, sources, target, engine, workers)
 
 
 @app.command()

@@ -75,7 +75,8 @@ def convert(source: Source, target: Target, *, settings: PanelSettings | None = 
             _add_page(story, name, data, replace(settings, right_to_left=settings.right_to_left or backwards), whole)
     except ValueError as error:
         return Imported([], [Drop(source.id, None, "unreadable-comic", str(error))])
-    return story.finish(facts.filled_from(Facts(title=source.path.stem)))
+    title = source.path.name if source.path.is_dir() else source.path.stem
+    return story.finish(facts.filled_from(Facts(title=title)))
 
 
 def _add_page(story: Story, name: str, data: bytes, settings: PanelSettings, whole: bool) -> None:

@@ -50,7 +50,8 @@ def read_film(path: Path) -> tuple[Film, int]:
     to_middle, to_small, to_signature = VideoReformatter(), VideoReformatter(), VideoReformatter()
     with _opened(path) as (container, stream):
         broken = [0]
-        base, first = float(stream.time_base or 0), stream.start_time or 0
+        # Subtitles count from where the whole file begins, sound included, which may be before the first picture.
+        base, begin = float(stream.time_base or 0), (container.start_time or 0) / av.time_base
         for stamp, frame in _decoded(container, stream, broken):
             if numbers and stamp <= numbers[-1][0]:
                 continue
@@ -68,7 +69,7 @@ def read_film(path: Path) -> tuple[Film, int]:
     if not numbers:
         raise ValueError("no frame of it can be decoded")
     stamps, changes, sharpness, spread = (np.array(column) for column in zip(*numbers, strict=True))
-    times = (stamps - first) * base
+    times = stamps * base - begin
     seconds = float(times[-1]) + 1 / rate
     return Film(stamps, times, changes, sharpness, spread, np.stack(signatures), seconds), broken[0]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import io
 import json
@@ -19,12 +20,19 @@ from PIL import Image
 
 from data_tools.drops import Drop, Tally
 from data_tools.engine import Engine, run
+from seedstory.io import open_regular
 from seedstory.picture import STORED, read_header, read_picture
 from seedstory.storystream import StoryRecord, write_jsonl
 from seedstory.text import plain_text
 
 PictureFormat = Literal["jpg", "png", "webp"]
 MAX_TEXT = 2 * 2**20  # bytes of a text file
+_MARKS = (
+    (codecs.BOM_UTF32_LE, "utf-32"),  # before UTF-16, whose mark it begins with
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
 MAX_CAPTION = 20_000  # characters of a page
 
 
@@ -327,15 +335,16 @@ def read_text(path: Path, name: str) -> str:
     Raises:
         ValueError: It is too large or no UTF-8; the message begins with `name`.
     """
-    with open(path, "rb") as file:
+    with open_regular(path, what=name) as file:
         data = file.read(MAX_TEXT + 1)
     return decode_text(data, name)
 
 
 def decode_text(data: bytes, name: str, encoding: str = "utf-8-sig") -> str:
-    """Text of a file's bytes; see `read_text`."""
+    """Text of a file's bytes; see `read_text`. A byte order mark of UTF-16 or UTF-32 goes before `encoding`."""
     if len(data) > MAX_TEXT:
         raise ValueError(f"{name} is larger than {MAX_TEXT // 2**20} MB of text")
+    encoding = next((kind for mark, kind in _MARKS if data.startswith(mark)), encoding)
     try:
         return data.decode(encoding)
     except UnicodeDecodeError as error:

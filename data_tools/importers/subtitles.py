@@ -9,10 +9,12 @@ from pathlib import Path
 import pysubs2
 
 from data_tools.importers.harvest import clean_text, decode_text
+from seedstory.io import open_regular
 
 SUFFIXES = (".srt", ".vtt", ".ass", ".ssa")
 MAX_BYTES = 2 * 2**20
 MAX_SECONDS = 600.0  # of one cue
+PAUSE = 0.25  # seconds; rolling captions follow each other without one
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,8 @@ def read_subtitles(path: Path, encoding: str = "utf-8-sig") -> tuple[list[Cue], 
     """Reads a subtitle file.
 
     Cues are put in the order of time. A cue that ends before it starts, or lasts longer than `MAX_SECONDS`, is left
-    out. Lines that a cue repeats from the one before it, as rolling captions do, are said once.
+    out. Lines that a cue repeats from the one right before it, as rolling captions do, are said once, and again after
+    a pause.
 
     Args:
         path: The file.
@@ -40,7 +43,7 @@ def read_subtitles(path: Path, encoding: str = "utf-8-sig") -> tuple[list[Cue], 
     Raises:
         ValueError: It is too large, wrongly encoded, or in no known format. The message begins with the file's name.
     """
-    with open(path, "rb") as file:
+    with open_regular(path, what=path.name) as file:
         text = decode_text(file.read(MAX_BYTES + 1), path.name, encoding)
     try:
         events = pysubs2.SSAFile.from_string(text).events if text.strip() else []
@@ -49,6 +52,7 @@ def read_subtitles(path: Path, encoding: str = "utf-8-sig") -> tuple[list[Cue], 
     cues: list[Cue] = []
     notes = []
     before: list[str] = []
+    until = 0.0
     for event in sorted(events, key=lambda event: (event.start, event.end)):
         start, end = event.start / 1000, event.end / 1000
         plain = re.sub(r"<[^<>]{0,100}>", "", event.plaintext)  # the times of single words in WebVTT
@@ -58,8 +62,8 @@ def read_subtitles(path: Path, encoding: str = "utf-8-sig") -> tuple[list[Cue], 
         if not 0 <= start < end or end - start > MAX_SECONDS:
             notes.append(f"{path.name}: a cue from {start:.3f} s to {end:.3f} s")
             continue
-        new = [line for line in lines if line not in before]
-        before = lines
+        new = [line for line in lines if line not in before or start - until > PAUSE]
+        before, until = lines, end
         if new:
             cues.append(Cue(start, end, " ".join(new)))
     return cues, notes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import islice
 from pathlib import Path
+from typing import Literal, get_args
 
 from PIL import Image
 
@@ -15,16 +16,23 @@ from data_tools.importers.shots import Keyframe, ShotSettings, find_keyframes
 from data_tools.importers.subtitles import SUFFIXES as SUBTITLES
 from data_tools.importers.subtitles import read_subtitles, spoken_in
 
+SubtitleKind = Literal["full", "sdh", "forced"]
+KINDS: tuple[SubtitleKind, ...] = get_args(SubtitleKind)
+_KIND_OF = {"forced": "forced", "foreign": "forced", "sdh": "sdh", "cc": "sdh", "hi": "sdh"}
 FILMS = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ogv", ".ts", ".mpg", ".mpeg", ".flv")
 
 
-def find(paths: list[Path], subtitles: Path | None = None, language: str | None = None) -> list[Source]:
+def find(
+    paths: list[Path], subtitles: Path | None = None, language: str | None = None, kind: SubtitleKind = "full"
+) -> list[Source]:
     """The films that some paths name, or that lie in some folders, each with the subtitles beside it.
 
     Args:
         paths: Files and folders.
         subtitles: The subtitles, where there is one film. Otherwise `film.srt` or `film.en.srt` is looked for.
         language: Which of several subtitles to take.
+        kind: And which of these: "full", "sdh" (for the hard of hearing) or "forced" (foreign speech and signs alone).
+            Others are taken only where there is none of it, full ones first.
 
     Raises:
         ValueError: There is no such file, or no film, or one subtitle file for several films.
@@ -35,7 +43,7 @@ def find(paths: list[Path], subtitles: Path | None = None, language: str | None 
         for folder in {film.path.parent for film in films}:
             texts = (path for path in folder.iterdir() if path.suffix.lower() in SUBTITLES and path.is_file())
             beside[folder] = sorted(texts, key=natural)
-        return [Source(f.id, f.path, None, _beside(f.path, beside[f.path.parent], language)) for f in films]
+        return [Source(f.id, f.path, None, _beside(f.path, beside[f.path.parent], language, kind)) for f in films]
     if len(films) != 1:
         raise ValueError(f"one subtitle file for {len(films)} films: put film.srt beside each film.mp4 instead")
     if not subtitles.is_file():
@@ -117,17 +125,37 @@ def _said(source: Source, keyframes: list[Keyframe], encoding: str, done: Import
     return spoken_in(cues, [(keyframe.start, keyframe.end) for keyframe in keyframes])
 
 
-def _beside(film: Path, here: list[Path], language: str | None) -> tuple[Path, ...]:
-    """The subtitle file of a film, of those in its folder: `film.srt`, or one with a language such as `film.en.srt`."""
-    exact = [path for path in here if path.stem == film.stem]
-    spoken = [path for path in here if path.stem == f"{film.stem}.{language}"]
-    return tuple((spoken or exact or [path for path in here if path.stem.startswith(f"{film.stem}.")])[:1])
+def _beside(film: Path, here: list[Path], language: str | None, kind: SubtitleKind) -> tuple[Path, ...]:
+    """The subtitle file of a film, of those in its folder.
+
+    The wanted language goes first, then a file that names none; then the wanted kind, and of the others full subtitles
+    before those for the hard of hearing before forced ones, which hold foreign speech and signs alone.
+    """
+    kinds = dict.fromkeys((kind, *KINDS))
+
+    def rank(path: Path) -> tuple[int, int, bool]:
+        spoken, what = _marks(film, path)
+        known = 0 if language and spoken.lower() == language.lower() else 1 if not spoken or not language else 2
+        return known, list(kinds).index(what), path.stem != film.stem
+
+    fitting = [path for path in here if path.stem == film.stem or path.stem.startswith(f"{film.stem}.")]
+    return tuple(sorted(fitting, key=rank)[:1])
+
+
+def _marks(film: Path, subtitles: Path) -> tuple[str, str]:
+    """The language in the name of subtitles, which may be empty, and their kind."""
+    language, kind = "", "full"
+    for part in subtitles.stem.removeprefix(film.stem).split("."):
+        if part.lower() in _KIND_OF and (part.lower() != "hi" or language):  # alone, "hi" is Hindi
+            kind = _KIND_OF[part.lower()]
+        elif 2 <= len(part) <= 8 and not language:
+            language = part
+    return language, kind
 
 
 def _language(source: Source) -> str | None:
     """The language in the name of the subtitles."""
-    name = source.beside[0].stem.removeprefix(source.path.stem) if source.beside else ""
-    return name[1:] if name.startswith(".") and 2 <= len(name) - 1 <= 8 else None
+    return (_marks(source.path, source.beside[0])[0] if source.beside else "") or None
 
 
 def _reason(error: Exception) -> str:

@@ -3,6 +3,7 @@
 import ctypes
 import io
 import zipfile
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -111,15 +112,25 @@ def write_pdf(path: Path, pages: list[dict], size: tuple[int, int] = (400, 300))
     return path
 
 
-def write_film(path: Path, frames: list[Image.Image], rate: int = 10, codec: str = "mpeg4") -> Path:
+def write_film(path: Path, frames: list[Image.Image], rate: int = 10, codec: str = "mpeg4", begin: float = 0.0) -> Path:
+    """Writes a film; one that begins later has silence before its first picture."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=rate)
         stream.width, stream.height = frames[0].size
         stream.pix_fmt = "yuv420p"
         stream.bit_rate = 4_000_000
         stream.codec_context.gop_size = 12
-        for image in frames:
-            container.mux(stream.encode(av.VideoFrame.from_image(image)))
+        if begin:
+            sound = container.add_stream("aac", rate=8000, layout="mono")
+            for place in range(0, int(8000 * (begin + len(frames) / rate)), 1024):
+                silence = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+                silence.sample_rate, silence.pts = 8000, place
+                container.mux(sound.encode(silence))
+            container.mux(sound.encode(None))
+        for number, image in enumerate(frames):
+            frame = av.VideoFrame.from_image(image)
+            frame.pts, frame.time_base = round(begin * rate) + number, Fraction(1, rate)
+            container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     return path
 

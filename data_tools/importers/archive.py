@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import lzma
 import stat
+import unicodedata
 import zipfile
 import zlib
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+
+from seedstory.io import open_regular
 
 MAX_MEMBERS = 20_000
 MAX_MEMBER = 64 * 2**20  # bytes, unpacked
@@ -21,15 +25,16 @@ class Archive:
 
     Args:
         path: The file.
+        data: Its bytes, where it is itself a member of another one.
 
     Raises:
         ValueError: It is no ZIP file, is damaged, or has too many members.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, data: bytes | None = None) -> None:
         self.name = path.name
         try:
-            self._zip = zipfile.ZipFile(path)
+            self._zip = zipfile.ZipFile(open_regular(path) if data is None else io.BytesIO(data))
             members = self._zip.infolist()
         except _FAULTS as error:
             raise ValueError(f"{path.name} is no ZIP file that can be read ({error})") from None
@@ -50,6 +55,13 @@ class Archive:
     def names(self) -> list[str]:
         """Names of the plain members, as the file has them."""
         return list(self._members)
+
+    def find(self, name: str) -> str:
+        """The member that a link means: by its name, or else the only one that differs in case or composition alone."""
+        if name in self._members:
+            return name
+        alike = [member for member in self._members if _folded(member) == _folded(name)]
+        return alike[0] if len(alike) == 1 else name
 
     def read(self, name: str) -> bytes:
         """The contents of a member.
@@ -72,6 +84,10 @@ class Archive:
             raise ValueError(f"{name} unfolds into more than {limit // 2**20} MB")
         self._left -= len(data)
         return data
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def _is_plain(member: zipfile.ZipInfo) -> bool:

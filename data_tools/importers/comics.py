@@ -9,7 +9,6 @@ from pathlib import Path
 from data_tools.drops import Drop
 from data_tools.folder import PICTURES
 from data_tools.importers.archive import Archive
-from data_tools.importers.epub import parse_xml
 from data_tools.importers.harvest import (
     Facts,
     Imported,
@@ -22,7 +21,9 @@ from data_tools.importers.harvest import (
     natural,
     unique_ids,
 )
+from data_tools.importers.markup import parse_xml
 from data_tools.importers.panels import PanelSettings, find_panels
+from seedstory.io import read_regular
 from seedstory.picture import MAX_BYTES, read_picture
 
 MIN_SIDE = 64  # px of a panel
@@ -70,7 +71,7 @@ def convert(source: Source, target: Target, *, settings: PanelSettings | None = 
     settings = settings or PanelSettings()
     story = Story(source.id, target)
     try:
-        facts, backwards = _comic_info(source.path)
+        facts, backwards = _comic_info(source.path, story)
         for name, data in _pages(source.path, story):
             _add_page(story, name, data, replace(settings, right_to_left=settings.right_to_left or backwards), whole)
     except ValueError as error:
@@ -107,27 +108,43 @@ def _pages(path: Path, story: Story) -> Iterator[tuple[str, bytes]]:
                 yield file.name, file.read_bytes()
         return
     with Archive(path) as archive:
-        names = [n for n in archive.names() if n.lower().endswith(PICTURES) and not n.startswith("__MACOSX/")]
-        for name in sorted(names, key=natural):
+        yield from _members(archive, story)
+        inner = [name for name in archive.names() if name.lower().endswith((".cbz", ".zip")) and not _is_fork(name)]
+        for name in sorted(inner, key=natural):  # one level deep
             try:
-                data = archive.read(name)
+                with Archive(Path(name), archive.read(name)) as volume:
+                    yield from ((f"{name}/{page}", data) for page, data in _members(volume, story))
             except ValueError as error:
-                story.drop_page("unreadable-picture", str(error))
-                continue
-            yield name, data
+                story.drop_page("unreadable-archive", str(error))
 
 
-def _comic_info(path: Path) -> tuple[Facts, bool]:
-    """What a ComicInfo.xml says: the facts, and whether the comic is read from right to left."""
-    if path.is_dir():
-        file = path / "ComicInfo.xml"
-        data = file.read_bytes() if inside(file, path) and file.stat().st_size < 2**20 else None
-    else:
-        with Archive(path) as archive:
-            data = archive.read("ComicInfo.xml") if "ComicInfo.xml" in archive.names() else None
-    if data is None:
-        return Facts(), False
-    said = {item.tag: clean_text(item.text or "") for item in parse_xml(data, "ComicInfo.xml")}
+def _members(archive: Archive, story: Story) -> Iterator[tuple[str, bytes]]:
+    names = [name for name in archive.names() if name.lower().endswith(PICTURES) and not _is_fork(name)]
+    for name in sorted(names, key=natural):
+        try:
+            data = archive.read(name)
+        except ValueError as error:
+            story.drop_page("unreadable-picture", str(error))
+            continue
+        yield name, data
+
+
+def _is_fork(name: str) -> bool:
+    """Whether a member is what macOS keeps beside a file."""
+    return name.startswith("__MACOSX/")
+
+
+def _comic_info(path: Path, story: Story) -> tuple[Facts, bool]:
+    """What a ComicInfo.xml says: the facts, and whether the comic is read from right to left.
+
+    One that cannot be read is counted, and costs no page.
+    """
+    try:
+        data = _comic_info_file(path)
+        said = {item.tag: clean_text(item.text or "") for item in parse_xml(data, "ComicInfo.xml")} if data else {}
+    except ValueError as error:
+        story.drops.append(Drop(story.id, None, "unreadable-comic-info", str(error)))
+        said = {}
     number = said.get("Number")
     series = f"{said['Series']} {number}" if said.get("Series") and number else said.get("Series")
     facts = Facts(
@@ -137,3 +154,12 @@ def _comic_info(path: Path) -> tuple[Facts, bool]:
         language=said.get("LanguageISO") or None,
     )
     return facts, said.get("Manga") == "YesAndRightToLeft"
+
+
+def _comic_info_file(path: Path) -> bytes | None:
+    if path.is_dir():
+        file = path / "ComicInfo.xml"
+        return read_regular(file, limit=2**20) if file.exists() and inside(file, path) else None
+    with Archive(path) as archive:
+        found = [name for name in archive.names() if name.rpartition("/")[2].lower() == "comicinfo.xml"]
+        return archive.read(min(found, key=lambda name: (name.count("/"), name))) if found else None

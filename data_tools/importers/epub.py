@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote
-from xml.etree import ElementTree
+
+from PIL import Image
 
 from data_tools.drops import Drop
 from data_tools.importers.archive import Archive
@@ -26,6 +28,7 @@ from data_tools.importers.harvest import (
     decode_text,
     licence_name,
 )
+from data_tools.importers.markup import background_in, backgrounds_of, data_url, parse_xml, render_svg
 
 MIN_SIDE = 96  # px; smaller pictures are ornaments
 MAX_DOCUMENTS = 5_000
@@ -33,32 +36,54 @@ _HIDDEN = {"script", "style", "head", "template", "rt", "rp"}
 _BLOCKS = {"p", "div", "br", "li", "tr", "td", "section", "blockquote", "figcaption", *(f"h{n}" for n in range(1, 7))}
 _MATTER = {"cover", "titlepage", "copyright-page", "colophon", "toc", "imprint", "frontmatter", "backmatter"}
 _ROLES = {"aut": "Text", "ill": "Illustration", "art": "Illustration", "trl": "Translation"}
-_DC = "{http://purl.org/dc/elements/1.1/}"
+_PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".gif")
+_SHAPES = {"path", "rect", "circle", "ellipse", "polygon", "polyline", "line", "image", "use"}
 _OPF = "{http://www.idpf.org/2007/opf}"
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture of the book."""
+    """A picture of the book: a member, a `data:` address, pixels made here; or one elsewhere, which is not read."""
 
     member: str
     alt: str = ""
+    elsewhere: bool = False
+    pixels: Image.Image | None = None
+
+    def read(self, archive: Archive) -> bytes | Image.Image:
+        """Its file, or its pixels.
+
+        Raises:
+            ValueError: There is no such member, or it is damaged.
+        """
+        if self.pixels is not None:
+            return self.pixels
+        return data_url(self.member) if self.member.startswith("data:") else archive.read(archive.find(self.member))
+
+    @property
+    def name(self) -> str:
+        """What to call it."""
+        return self.member[:60]
 
 
 class Reader(HTMLParser):
     """Text and pictures of one document, in order.
 
     Attributes:
-        events: ("text", words, "") and ("picture", address, description).
+        events: ("text", words, ""), ("picture", address, description) and ("background", address, "").
+
+    Args:
+        backgrounds: Addresses of background pictures by the tags, `.classes` and `#ids` that have them.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, backgrounds: Mapping[str, str] | None = None) -> None:
         super().__init__(convert_charrefs=True)
+        self._backgrounds = backgrounds or {}
         self.events: list[tuple[str, str, str]] = []
         self._body: set[str] = set()
         self._sections: list[set[str]] = []
         self._hidden = 0
-        self._size = 0
+        self.pixels: Image.Image | None = None
 
     def is_matter(self) -> bool:
         """Whether the document, or the one section that it is, is marked as no part of the story."""
@@ -71,8 +96,11 @@ class Reader(HTMLParser):
             self._body.update(said.get("epub:type", "").split())
         elif tag == "section":
             self._sections.append(set(said.get("epub:type", "").split()))
+        self._add_background(tag, said)
         if tag in _HIDDEN:
             self._hidden += 1
+        elif tag == "object" and said.get("data") and said.get("type", "image").startswith("image"):
+            self.events.append(("picture", said["data"], said.get("title", "")))
         elif tag == "img" and said.get("src"):
             self.events.append(("picture", said["src"], said.get("alt", "")))
         elif tag == "image":  # of SVG
@@ -81,6 +109,14 @@ class Reader(HTMLParser):
                 self.events.append(("picture", address, ""))
         elif tag in _BLOCKS:
             self.events.append(("text", " ", ""))
+
+    def _add_background(self, tag: str, said: Mapping[str, str]) -> None:
+        marks = [tag, *(f".{name}" for name in said.get("class", "").split()), f"#{said.get('id', '')}"]
+        address = background_in(said.get("style", "")) or next(
+            (self._backgrounds[mark] for mark in marks[::-1] if mark in self._backgrounds), ""
+        )
+        if address:
+            self.events.append(("background", address, ""))
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.handle_starttag(tag, attrs)
@@ -110,12 +146,15 @@ def convert(source: Source, target: Target, *, text_first: bool = False) -> Impo
             facts, documents = _package(archive, _package_path(archive))
             story = Story(source.id, target)
             for picture, text in pair(leaves_of(_documents(archive, documents, story)), text_first=text_first):
+                if picture.elsewhere:
+                    story.drop_page("picture-elsewhere", f"{picture.name} is not in the book")
+                    continue
                 try:
-                    data = archive.read(picture.member)
+                    data = picture.read(archive)
                 except ValueError as error:
                     story.drop_page("unreadable-picture", str(error))
                     continue
-                story.add(data, text, alt=picture.alt, source=picture.member, min_side=MIN_SIDE)
+                story.add(data, text, alt=picture.alt, source=picture.name, min_side=MIN_SIDE)
             return story.finish(facts)
     except ValueError as error:
         return Imported([], [Drop(source.id, None, "unreadable-book", str(error))])
@@ -124,13 +163,60 @@ def convert(source: Source, target: Target, *, text_first: bool = False) -> Impo
 def _documents(archive: Archive, names: list[str], story: Story) -> Iterator[tuple[str, Reader]]:
     for name in names:
         try:
-            reader = Reader()
-            reader.feed(_tame(decode_text(archive.read(name), name)))
-            reader.close()
+            if name.lower().endswith(_PICTURES):
+                reader = Reader()
+                reader.events.append(("picture", f"/{name}", ""))
+            elif name.lower().endswith(".svg"):
+                reader = _svg_page(archive, name, story)
+            else:
+                text = decode_text(archive.read(archive.find(name)), name)
+                reader = Reader(_style_sheets(archive, name, text))
+                reader.feed(_tame(text))
+                reader.close()
         except ValueError as error:
             story.drops.append(Drop(story.id, None, "unreadable-text", str(error)))
             continue
         yield name, reader
+
+
+def _svg_page(archive: Archive, name: str, story: Story) -> Reader:
+    """A page that is an SVG document: its one picture as it is, if it shows nothing else; or else rendered."""
+
+    def fetch(address: str) -> bytes | None:
+        picture = _picture(name, address)
+        try:
+            return None if picture is None or picture.elsewhere else bytes(picture.read(archive))
+        except ValueError as error:
+            story.drops.append(Drop(story.id, None, "unreadable-picture", f"{name}: {error}"))
+            return None
+
+    data, reader = archive.read(archive.find(name)), Reader()
+    shapes = [item.tag for item in parse_xml(data, name).iter() if item.tag in _SHAPES]
+    if shapes == ["image"]:
+        reader.feed(_tame(decode_text(data, name)))
+        reader.close()
+        return reader
+    pixels, text = render_svg(data, name, fetch)
+    reader.events.append(("text", text, ""))
+    reader.pixels = pixels
+    return reader
+
+
+def _style_sheets(archive: Archive, document: str, text: str) -> dict[str, str]:
+    """Background pictures of a document's style sheets, as addresses from the root of the book."""
+    sheets = [(document, css) for css in re.findall(r"<style[^>]*>(.{1,100000}?)</style", text, re.S | re.I)]
+    for link in re.findall(r"<link\b[^<>]{0,500}>", text, re.I)[:20]:
+        address = re.search(r"href\s*=\s*[\"']([^\"']+)", link, re.I)
+        sheet = _resolve(document, address[1]) if address and "stylesheet" in link.lower() else None
+        if sheet:
+            with suppress(ValueError):  # a book does not fail over its looks
+                sheets.append((sheet, decode_text(archive.read(archive.find(sheet)), sheet)))
+    found = {}
+    for sheet, css in sheets:
+        for mark, address in backgrounds_of(css).items():
+            member = _resolve(sheet, address)
+            found[mark] = f"/{member}" if member else address
+    return found
 
 
 def leaves_of(documents: Iterable[tuple[str, Reader]]) -> Iterator[Leaf[Picture]]:
@@ -145,18 +231,36 @@ def leaves_of(documents: Iterable[tuple[str, Reader]]) -> Iterator[Leaf[Picture]
             continue
         pictures: list[Picture] = []
         texts: list[list[str]] = [[]]
+        # Backgrounds are ornaments, but where a page has no other picture.
+        wanted = "picture" if any(kind == "picture" for kind, _, _ in reader.events) else "background"
+        if reader.pixels is not None:
+            pictures.append(Picture(name, pixels=reader.pixels))
         for kind, value, alt in reader.events:
-            member = _resolve(name, value) if kind == "picture" else None
-            if member is not None:
+            picture = _picture(name, value, alt) if kind == wanted else None
+            if picture is not None and picture not in pictures[-1:]:
                 if pictures:
                     texts.append([])
-                pictures.append(Picture(member, alt))
+                pictures.append(picture)
             elif kind == "text":
                 texts[-1].append(value)
         if pictures:
             yield from (Leaf(one, "".join(text)) for one, text in zip(pictures, texts, strict=True))
         else:
             yield Leaf(None, "".join(texts[0]))
+
+
+def _picture(document: str, address: str, alt: str = "") -> Picture | None:
+    """The picture at an address in a document; None where the address is empty."""
+    address = address.strip()
+    if address.startswith("data:"):
+        return Picture(address, alt)
+    if address.startswith("/") and not address.startswith("//"):
+        member: str | None = posixpath.normpath(address[1:])
+    else:
+        member = _resolve(document, address)
+    if member and not member.startswith(("../", "/")):
+        return Picture(member, alt)
+    return Picture(address, alt, elsewhere=True) if address.partition("#")[0] else None
 
 
 def _tame(text: str) -> str:
@@ -186,20 +290,20 @@ def _package_path(archive: Archive) -> str:
 
 def _package(archive: Archive, path: str) -> tuple[Facts, list[str]]:
     """What the package document says of the book, and its documents in reading order."""
-    root = parse_xml(archive.read(path), path)
-    said = [(item.tag.removeprefix(_DC), item) for item in root.iter() if isinstance(item.tag, str) and item.text]
+    root = parse_xml(archive.read(archive.find(path)), path)
+    said = [(item.tag, item) for item in root.iter() if isinstance(item.tag, str) and item.text]
     first: dict[str, str] = {}
     for key, item in said:
         first.setdefault(key, clean_text(item.text or "")[:MAX_CAPTION])
     roles = {
         (item.get("refines") or "").lstrip("#"): (item.text or "").strip()
-        for item in root.iter(f"{_OPF}meta")
+        for item in root.iter("meta")
         if item.get("property") == "role"
     }
     credit: dict[str, str] = {}
     for key, item in said:
         if key in ("creator", "contributor"):
-            role = roles.get(item.get("id") or "") or item.get(f"{_OPF}role") or "aut"
+            role = roles.get(item.get("id") or "") or item.get(f"{_OPF}role") or item.get("role") or "aut"
             if role in _ROLES:
                 kind, name = _ROLES[role], clean_text(item.text or "")
                 credit[kind] = f"{credit[kind]}, {name}" if kind in credit else name
@@ -209,29 +313,15 @@ def _package(archive: Archive, path: str) -> tuple[Facts, list[str]]:
         credit=credit or None,
         language=first.get("language"),
     )
-    manifest = {item.get("id"): item for item in root.iter(f"{_OPF}item")}
+    manifest = {item.get("id"): item for item in root.iter("item")}
     documents = []
-    for reference in root.iter(f"{_OPF}itemref"):
+    for reference in root.iter("itemref"):
         entry = manifest.get(reference.get("idref"))
         if entry is None or reference.get("linear") == "no" or "nav" in (entry.get("properties") or "").split():
             continue
         member = _resolve(path, entry.get("href") or "")
-        if member and "html" in (entry.get("media-type") or ""):
+        if member and re.search("html|svg|^image/", entry.get("media-type") or ""):
             documents.append(member)
     if not documents:
         raise ValueError(f"{path} lists no document to read")
     return facts, documents[:MAX_DOCUMENTS]
-
-
-def parse_xml(data: bytes, name: str) -> ElementTree.Element:
-    """A small XML document without entities of its own.
-
-    Raises:
-        ValueError: It is no XML, or declares entities, by which a few bytes can unfold into gigabytes.
-    """
-    if b"<!ENTITY" in data or b"\x00" in data[:200]:
-        raise ValueError(f"{name} declares entities or is not UTF-8: it is not read")
-    try:
-        return ElementTree.fromstring(data)
-    except (ElementTree.ParseError, ValueError, LookupError, RecursionError) as error:
-        raise ValueError(f"{name} is not XML ({error})") from None

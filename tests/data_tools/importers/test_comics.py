@@ -1,5 +1,6 @@
 """Comics: gutters, reading order, archives, and hostile files."""
 
+import io
 import zipfile
 
 import pytest
@@ -162,6 +163,47 @@ def test_a_cbz_with_comic_info(tmp_path):
     assert reasons(done.drops) == ["unreadable-picture"]
     check_stored(done, target)
     assert not (tmp_path / "1.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "info", "title", "dropped"),
+    [
+        ("ComicInfo.xml", b"<ComicInfo><Title>Fox & Bear</Title></ComicInfo>", "Fox & Bear", []),
+        ("ComicInfo.xml", "<ComicInfo><Title>Caf\u00e9</Title></ComicInfo>".encode("utf-16"), "Caf\u00e9", []),
+        ("Fox 1/ComicInfo.xml", b"<ComicInfo><Title>Nested</Title></ComicInfo>", "Nested", []),
+        ("comicinfo.xml", b"<ComicInfo><Title>Small</Title></ComicInfo>", "Small", []),
+        ("ComicInfo.xml", b"<ComicInfo><Title>cut", "fox", ["unreadable-comic-info"]),
+        ("ComicInfo.xml", b"<!DOCTYPE a [<!ENTITY x 'y'>]><a>&x;</a>", "fox", ["unreadable-comic-info"]),
+        ("ComicInfo.xml", bytes(200), "fox", ["unreadable-comic-info"]),
+    ],
+)
+def test_no_comic_is_lost_over_its_record(tmp_path, name, info, title, dropped):
+    with zipfile.ZipFile(tmp_path / "fox.cbz", "w") as archive:
+        archive.writestr(name, info)
+        archive.writestr("Fox 1/1.png", file_of(art(1), "PNG"))
+    done, _ = imported(tmp_path / "fox.cbz", tmp_path)
+    assert done.records[0].title == title and reasons(done.drops) == dropped
+
+
+def test_archives_in_an_archive_are_read_one_level_deep(tmp_path):
+    def cbz(members) -> bytes:
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w") as archive:
+            for name, data in members.items():
+                archive.writestr(name, data)
+        return buffer.getvalue()
+
+    deepest = cbz({"9.png": file_of(art(9), "PNG")})
+    volumes = {f"vol {n}.cbz": cbz({"1.png": file_of(art(n), "PNG"), "deep.cbz": deepest}) for n in (10, 2)}
+    path = write(tmp_path / "all.cbz", cbz({"0.png": file_of(art(0), "PNG"), "bad.zip": b"no"} | volumes))
+    done, _ = imported(path, tmp_path, whole=True)
+    assert [page["source_page"] for page in done.records[0].pages] == ["0.png", "vol 2.cbz/1.png", "vol 10.cbz/1.png"]
+    assert reasons(done.drops) == ["unreadable-archive"]
+
+
+def test_a_folder_is_called_by_its_whole_name(tmp_path):
+    write(tmp_path / "Mr. Fox vol. 2" / "1.png", file_of(art(1), "PNG"))
+    assert imported(tmp_path / "Mr. Fox vol. 2", tmp_path)[0].records[0].title == "Mr. Fox vol. 2"
 
 
 @pytest.mark.parametrize("data", [b"", b"Rar!\x1a\x07" + bytes(90), b"PK\x03\x04" + bytes(500)])

@@ -1,15 +1,20 @@
 """EPUB picture books: which text belongs to which picture, what the package says, and hostile files."""
 
+import base64
+import re
 import time
 import zipfile
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from data_tools.importers.archive import MAX_MEMBERS, Archive
-from data_tools.importers.epub import Reader, _tame, convert, find, parse_xml
+from data_tools.importers.epub import Reader, _tame, convert, find
 from data_tools.importers.harvest import Source, Target
+from data_tools.importers.markup import parse_xml
+from seedstory.picture import read_picture
 from tests.data_tools.importers.sources import art, check_stored, file_of, reasons, stored, write, write_epub
 
 METADATA = """
@@ -84,7 +89,9 @@ def test_bad_pictures_are_counted_and_the_rest_goes_on(tmp_path):
     done, target = imported(write_epub(tmp_path / "k.epub", {"a.xhtml": body}, members), tmp_path)
     assert len(done.records[0]) == 1
     assert sorted(reasons(done.drops)) == [
+        *["picture-elsewhere"] * 2,
         "too-small",
+        "unreadable-picture",
         "unreadable-picture",
         "unreadable-picture",
         "unreadable-picture",
@@ -176,3 +183,136 @@ def test_find(tmp_path):
         find([write(tmp_path / "d" / "x.txt", "").parent])
     with pytest.raises(ValueError, match="check the path"):
         find([tmp_path / "nowhere"])
+
+
+def rewrite(path, change, **more):
+    """Changes the package document of an EPUB, and other members."""
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    members["OEBPS/book.opf"] = change(members["OEBPS/book.opf"])
+    members |= {f"OEBPS/{name}": data for name, data in more.items()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    return path
+
+
+def test_words_stay_with_their_picture_wherever_that_lies(tmp_path):
+    inline = "data:image/jpeg;base64," + base64.b64encode(file_of(art(7))).decode()
+    documents = {
+        "1": "<img src='img/p0.jpg'><p>one</p>",
+        "2": f"<img src='{inline}'><p>two</p>",
+        "3": "<img src='https://example.org/3.jpg'><p>three</p>",
+        "4": "<p>four</p><img src='data:image/png,broken'>",
+        "5": "<img src='img/p1.jpg'><p>five</p>",
+    }
+    done, target = imported(write_epub(tmp_path / "k.epub", documents, pictures(2)), tmp_path)
+    assert done.records[0].captions == ["one", "two", "five"]
+    assert stored(target, done.records[0].images[1]) == file_of(art(7))
+    assert sorted(reasons(done.drops)) == ["picture-elsewhere", "unreadable-picture"]
+
+
+@pytest.mark.parametrize(
+    ("link", "members", "found"),
+    [
+        ("Images/P1.JPG", ["images/p1.jpg"], 1),
+        ("Images/P1.JPG", ["images/p1.jpg", "IMAGES/p1.jpg"], 0),
+        ("f\u00fcchse.jpg", ["fu\u0308chse.jpg"], 1),
+        ("a/../images/p1.jpg", ["images/p1.jpg"], 1),
+    ],
+)
+def test_a_name_in_another_case_is_found_when_only_one_fits(tmp_path, link, members, found):
+    members = dict.fromkeys(members, file_of(art(1)))
+    path = write_epub(tmp_path / "k.epub", {"1": f"<img src='{link}'><p>one</p>"}, members)
+    assert len(imported(path, tmp_path)[0].records) == found
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        "<div style=\"background: #fff url('img/p0.jpg') no-repeat\"><p>one</p></div>",
+        "<object data='img/p0.jpg' type='image/jpeg'></object><p>one</p>",
+        "<html><head><style>/* x */ p, div.page { background-image: url(img/p0.jpg) }</style></head>"
+        "<body><div class='page big'><p>one</p></div></body></html>",
+        "<html><head><link rel='stylesheet' href='css/a.css'/></head><body id='p1'><p>one</p></body></html>",
+    ],
+)
+def test_pictures_that_are_backgrounds_or_objects_are_pictures(tmp_path, page):
+    members = pictures(1) | {"css/a.css": b"body#p1 { color: red; background-image: url('../img/p0.jpg'); }"}
+    done, _ = imported(write_epub(tmp_path / "k.epub", {"1.xhtml": page}, members), tmp_path)
+    assert done.records[0].captions == ["one"]
+
+
+def test_a_background_beside_a_picture_is_an_ornament(tmp_path):
+    page = "<div style='background: url(img/p0.jpg)'><img src='img/p1.jpg'><p>one</p></div>"
+    done, target = imported(write_epub(tmp_path / "k.epub", {"1.xhtml": page}, pictures(2)), tmp_path)
+    assert [stored(target, path) for path in done.records[0].images] == [pictures(2)["img/p1.jpg"]]
+
+
+SVG = (
+    "<svg xmlns='http://www.w3.org/2000/svg' xmlns:xlink='http://www.w3.org/1999/xlink' viewBox='0 0 300 400'>{}</svg>"
+)
+
+
+@pytest.mark.parametrize(
+    "drawn", ["<image width='9' height='9' xlink:href='img/p0.jpg'/>", "<image href='img/p0.jpg'/>"]
+)
+def test_an_svg_page_of_one_picture_is_that_picture(tmp_path, drawn):
+    done, target = svg_page(tmp_path, f"{drawn}<text x='9' y='380'>Page one.</text>")
+    assert done.records[0].captions == ["Page one."]
+    assert stored(target, done.records[0].images[0]) == pictures(1)["img/p0.jpg"]
+
+
+def svg_page(tmp_path, inner):
+    tmp_path.mkdir(exist_ok=True)
+    path = write_epub(tmp_path / "k.epub", {"1.svg": ""}, pictures(1))
+    svg = {"1.svg": SVG.format(inner).encode()}
+    path = rewrite(path, lambda package: package.replace(b"application/xhtml+xml", b"image/svg+xml"), **svg)
+    return imported(path, tmp_path)
+
+
+def test_an_svg_page_of_shapes_is_rendered_without_its_text(tmp_path):
+    done, target = svg_page(
+        tmp_path,
+        "<rect width='300' height='400' fill='#00f'/><circle cx='150' cy='200' r='80' fill='#f00'/>"
+        "<image width='60' height='60' xlink:href='img/p0.jpg'/><image xlink:href='/etc/passwd'/>"
+        "<text x='100' y='200' font-size='40'>Hello.</text>",
+    )
+    assert done.records[0].captions == ["Hello."]
+    assert reasons(done.drops) == ["unreadable-picture"]  # /etc/passwd, which is not in the book
+    picture = read_picture(stored(target, done.records[0].images[0]))
+    assert picture.size == (768, 1024)
+    assert picture.getpixel((384, 512))[0] > 200 and picture.getpixel((700, 60))[2] > 200
+    assert np.asarray(picture)[:150, :150].std() > 10, "the picture in it is drawn"
+
+
+def test_svg_bombs_and_empty_pages_are_counted(tmp_path):
+    bomb = "<g id='a'><rect width='9' height='9'/></g>" + "".join(
+        f"<g id='{chr(98 + n)}'>{f'<use href=%s#{chr(97 + n)}%s/>' % (chr(39), chr(39)) * 9}</g>" for n in range(9)
+    )
+    done, _ = svg_page(tmp_path, bomb)
+    assert reasons(done.drops)[0] == "unreadable-text" and "nests <use>" in done.drops[0].detail
+    assert reasons(svg_page(tmp_path / "two", "<text>words</text>")[0].drops) == ["no-pages"]
+
+
+@pytest.mark.parametrize(
+    ("change", "title"),
+    [
+        (lambda package: package.replace(b"Kite", b"Fox&nbsp;&amp; co & Bear &unknown;"), "Fox & co & Bear &unknown;"),
+        (lambda package: package.replace(b'xmlns="http://www.idpf.org/2007/opf" ', b""), "Kite"),
+        (lambda package: re.sub(rb' xmlns(:\w+)?="[^"]*"', b"", package), "Kite"),
+        (lambda package: f'<?xml version="1.0" encoding="UTF-16"?>{package.decode()}'.encode("utf-16"), "Kite"),
+        (lambda package: b'<?xml version="1.0"?><!DOCTYPE package SYSTEM "file:///etc/passwd">' + package, "Kite"),
+    ],
+)
+def test_a_package_file_is_read_leniently(tmp_path, change, title):
+    pages = {"1": "<img src='img/p0.jpg'><p>one</p>"}
+    path = write_epub(tmp_path / "k.epub", pages, pictures(1), "<dc:title>Kite</dc:title>")
+    assert imported(rewrite(path, change), tmp_path)[0].records[0].title == title
+
+
+def test_entities_are_never_expanded(tmp_path):
+    for text in ("<!DOCTYPE a [<!ENTITY x SYSTEM 'file:///etc/passwd'>]><a>&x;</a>",):
+        for encoding in ("utf-8", "utf-16"):
+            with pytest.raises(ValueError, match="declares entities"):
+                parse_xml(text.encode(encoding), "a.xml")

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from math import prod
 from pathlib import Path
 
+import numpy as np
 import pypdfium2
 import pypdfium2.raw as pdfium
 from PIL import Image, ImageChops
@@ -23,6 +24,9 @@ MAX_OBJECTS = 50_000  # of one page
 MIN_SIDE = 96  # px
 MIN_SHARE = 0.04  # of the page's area; what is drawn smaller is an ornament
 PAPER = 12  # of 255: how far from white paper may be
+_PROOF = 256  # px: longer side of a picture that is rendered to be compared with its file
+_GRID = 24  # cells a side in which they are compared
+_ALIKE = 6.0  # of 255: how far they may be apart on the average, and four times that in any cell
 _TEXT, _IMAGE, _FORM = pdfium.FPDF_PAGEOBJ_TEXT, pdfium.FPDF_PAGEOBJ_IMAGE, pdfium.FPDF_PAGEOBJ_FORM
 
 
@@ -36,8 +40,8 @@ def convert(
 ) -> Imported:
     """Imports one PDF file.
 
-    A page whose only picture is a JPEG is stored as that file. Any other page is rendered without its text and cut
-    down to what is drawn. Text on a page without picture goes to a picture near it.
+    A page whose only picture is a JPEG, and shows it as it is, is stored as that file. Any other page is rendered
+    without its text and cut down to what is drawn. Text on a page without picture goes to a picture near it.
 
     Args:
         source: The file.
@@ -103,12 +107,12 @@ def _picture(page: pypdfium2.PdfPage, side: int, keep_text: bool) -> bytes | Ima
     for one in drawn:
         if isinstance(one, pypdfium2.PdfImage) and prod(one.get_px_size()) > MAX_PIXELS:
             raise ValueError(f"a picture on it has more than {MAX_PIXELS // 1_000_000} megapixels")
+    for one in hidden:
+        pdfium.FPDFPageObj_SetIsActive(one, False)
     if len(drawn) == 1 and isinstance(drawn[0], pypdfium2.PdfImage) and not (texts and keep_text):
         data = _stored(page, drawn[0])
         if data is not None:
             return data
-    for one in hidden:
-        pdfium.FPDFPageObj_SetIsActive(one, False)
     pixels = page.render(scale=side / max(size), may_draw_forms=False).to_pil().convert("RGB")
     paper = ImageChops.difference(pixels, Image.new("RGB", pixels.size, "white")).convert("L")
     box = paper.point(lambda value: 255 * (value > PAPER)).getbbox()
@@ -152,7 +156,29 @@ def _stored(page: pypdfium2.PdfPage, image: pypdfium2.PdfImage) -> bytes | None:
         return None
     data = bytes(image.get_data(decode_simple=True))
     try:
-        read_picture(data)
+        picture = read_picture(data)
     except ValueError:
         return None  # rendered instead, as a reader of PDF shows it
-    return data if image.get_metadata().bits_per_pixel in (8, 24) else None
+    return data if _is_shown(page, image, picture) else None
+
+
+def _is_shown(page: pypdfium2.PdfPage, image: pypdfium2.PdfImage, picture: Image.Image) -> bool:
+    """Whether a page shows a picture as its file has it.
+
+    Soft masks, clips, inverted colours, blending and overprint are all found in one way: the place of the picture is
+    rendered, and must look like the picture.
+    """
+    left, bottom, right, top = image.get_bounds()
+    width, height = page.get_size()
+    if left < -1 or bottom < -1 or right > width + 1 or top > height + 1:
+        return False  # the edge of the page cuts it off
+    scale = _PROOF / max(right - left, top - bottom)
+    crop = tuple(max(0.0, edge) for edge in (left, bottom, width - right, height - top))
+    shown = page.render(scale=scale, crop=crop, may_draw_forms=False).to_pil().convert("RGB")
+    apart = np.abs(_coarse(shown) - _coarse(picture))
+    return bool(apart.mean() <= _ALIKE and apart.max() <= 4 * _ALIKE)
+
+
+def _coarse(picture: Image.Image) -> np.ndarray:
+    """A picture as a coarse grid of colours, in which neither scaling nor rounding shows."""
+    return np.asarray(picture.resize((_GRID, _GRID), Image.Resampling.BOX), np.float32)

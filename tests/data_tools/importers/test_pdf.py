@@ -1,5 +1,7 @@
 """PDF picture books: pictures without the text on them, text without pictures, and hostile files."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -58,6 +60,87 @@ def test_pages_of_text_and_ornaments(tmp_path):
     path = write_pdf(tmp_path / "b.pdf", pages)
     assert imported(path, tmp_path)[0].records[0].captions == ["One.", "Two."]
     assert imported(path, tmp_path, text_first=True)[0].records[0].captions == ["Title", "One."]
+
+
+def write_raw_pdf(path, drawing: str, image: str = "", more: str = "", states: str = "", ground: str = "") -> Path:
+    """A PDF written by hand: `drawing` shows /Im, whose dictionary may say more, on a ground."""
+    jpeg, content = file_of(art(3, (320, 320))), f"{ground} q {drawing} /Im Do Q".encode()
+    objects = [
+        b"<< /Type /Catalog /Pages 2 0 R >>",
+        b"<< /Type /Pages /Kids [3 0 R] /Count 1 >>",
+        b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 600 600] /Contents 4 0 R /Resources << /XObject << /Im 5 0 R >> "
+        + f"/ExtGState << /G << {states} >> >> >> >>".encode(),
+        b"<< /Length %d >>\nstream\n%b\nendstream" % (len(content), content),
+        f"<< /Type /XObject /Subtype /Image /Width 320 /Height 320 /BitsPerComponent 8 /ColorSpace /DeviceRGB "
+        f"/Filter /DCTDecode {image} /Length {len(jpeg)} >>\nstream\n".encode()
+        + jpeg
+        + b"\nendstream",
+        *([more.encode("latin-1")] if more else []),
+    ]
+    data, places = b"%PDF-1.6\n", []
+    for number, one in enumerate(objects, 1):
+        places.append(len(data))
+        data += b"%d 0 obj\n%b\nendobj\n" % (number, one)
+    rows = b"".join(b"%010d 00000 n \n" % place for place in places)
+    data += b"xref\n0 %d\n0000000000 65535 f \n%b" % (len(objects) + 1, rows)
+    data += b"trailer << /Root 1 0 R /Size %d >>\nstartxref\n%d\n%%%%EOF" % (len(objects) + 1, data.rindex(b"xref"))
+    return write(path, data)
+
+
+PLACE = "400 0 0 400 100 120 cm"
+HALF = "".join(chr(0 if x < 160 else 255) for _ in range(320) for x in range(320))
+MASK = (
+    "<< /Type /XObject /Subtype /Image /Width 320 /Height 320 /BitsPerComponent 8 /ColorSpace /DeviceGray "
+    f"/Length {320 * 320} >>\nstream\n{HALF}\nendstream"
+)
+
+
+def rendered(tmp_path, **options):
+    """What is stored of such a page, and whether that is the JPEG itself."""
+    done, target = imported(write_raw_pdf(tmp_path / "b.pdf", **options), tmp_path, side=600)
+    data = stored(target, done.records[0].images[0])
+    return read_picture(data), data == file_of(art(3, (320, 320)))
+
+
+def test_a_plain_picture_is_taken_over(tmp_path):
+    assert rendered(tmp_path, drawing=PLACE)[1]
+    assert rendered(tmp_path, drawing=f"/G gs {PLACE}", states="/BM /Normal /CA 1 /ca 1")[1]
+
+
+@pytest.mark.parametrize(
+    ("ground", "colour"),
+    [("", (255, 255, 255)), ("1 0.9 0.2 rg 0 0 600 600 re f", (255, 230, 51))],
+    ids=["paper", "ground"],
+)
+def test_a_soft_mask_lets_the_ground_through(tmp_path, ground, colour):
+    picture, same = rendered(tmp_path, drawing=PLACE, image="/SMask 6 0 R", more=MASK, ground=ground)
+    assert not same
+    if ground:
+        assert (
+            np.abs(np.asarray(picture)[300, 150].astype(int) - (255, 230, 51)).max() < 4
+        )  # the left half of its place
+    else:
+        assert picture.width < 0.6 * picture.height  # nothing but its right half is to be seen
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"drawing": f"100 120 200 400 re W n {PLACE}"},
+        {"drawing": f"100 120 m 500 120 l 300 520 l h W n {PLACE}"},
+        {"drawing": PLACE, "image": "/Decode [1 0 1 0 1 0]"},
+        {"drawing": f"/G gs {PLACE}", "states": "/BM /Multiply", "ground": "0 0.6 1 rg 0 0 600 600 re f"},
+        {"drawing": f"/G gs {PLACE}", "states": "/BM /SoftLight", "ground": "0.2 g 0 0 600 600 re f"},
+        {"drawing": f"/G gs {PLACE}", "states": "/ca 0.3"},
+        {"drawing": "400 0 0 400 400 120 cm"},
+        {"drawing": PLACE, "image": "/Mask [0 90 0 90 0 90]"},
+    ],
+    ids=["clip", "triangle", "decode", "multiply", "soft light", "opacity", "over the edge", "colour key"],
+)
+def test_a_picture_that_the_page_shows_otherwise_is_rendered(tmp_path, options):
+    picture, same = rendered(tmp_path, **options)
+    assert not same
+    assert min(picture.size) > 100
 
 
 @pytest.mark.parametrize("data", [b"", b"%PDF-1.7\n", b"\x00" * 5000, b"<html>"])

@@ -77,7 +77,10 @@ def inside(path: str) -> PurePosixPath:
     pure = PurePosixPath(path)
     odd = not path or "\\" in path or "\0" in path or ":" in path.split("/")[0]
     if odd or pure.is_absolute() or ".." in pure.parts:
-        raise ValueError(f"{path!r} does not stay inside the data set folder: use a relative path like images/1.png")
+        raise ValueError(
+            f"{path!r} does not stay inside the data set folder: use a relative path like images/1.png"
+            + (r" (paths with \ are read by `python -m data_tools.importers storystream`)" if "\\" in path else "")
+        )
     if pure.suffix.lower() not in PICTURES:
         raise ValueError(f"{path!r} does not end like a picture: {' '.join(PICTURES)}")
     return pure

@@ -81,7 +81,7 @@ def read_header(
         formats: What it may be, some of `FORMATS`.
 
     Returns:
-        Its format, and its (width, height) in px as stored: EXIF may turn it.
+        Its format, and its (width, height) in px, upright as `read_picture` gives it.
 
     Raises:
         ValueError: As in `read_picture`, but for damage behind the header.
@@ -89,7 +89,8 @@ def read_header(
     data, name = _named(source, name)
     with _open(data, name, formats) as image:
         _check_size(image.size, name)
-        return str(image.format), image.size
+        turned = image.format != "TIFF" and _orientation(image, data) >= 5  # Pillow turns the size of a TIFF by itself
+        return str(image.format), image.size[::-1] if turned else image.size
 
 
 def square(image: Image.Image, size: int, fit: Literal["crop", "pad"] = "crop") -> Image.Image:
@@ -210,9 +211,14 @@ def _plain(image: Image.Image, name: str) -> Image.Image:
     return plain
 
 
-def _orientation(image: Image.Image) -> int:
-    """EXIF orientation, 1 (upright) where the EXIF block is unreadable: the pixels are still a picture."""
+def _orientation(image: Image.Image, data: bytes = b"") -> int:
+    """EXIF orientation, 1 (upright) where the EXIF block is unreadable: the pixels are still a picture.
+
+    Given the bytes of the file, no pixel of a PNG is decoded for it, unless its EXIF block may lie behind them.
+    """
     try:
+        if image.format == "PNG" and data and b"eXIf" not in data and b"Raw profile type" not in data:
+            return 1
         return image.getexif().get(0x0112, 1)
     except Exception:  # noqa: BLE001 - Pillow raises many kinds for a damaged block
         return 1

@@ -34,6 +34,26 @@ def plain_text(text: str) -> str:
     return " ".join("".join(kept).split())
 
 
+_SIGN = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")  # Chinese and Japanese
+_UNSPACED = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]+")  # Thai, Lao, Burmese, Khmer
+
+
+def count_words(text: str) -> int:
+    """Words of a text: what spaces part.
+
+    Where none do, words are estimated: a sign of Chinese or Japanese counts as one, and so do five letters of Thai,
+    Lao, Burmese or Khmer.
+    """
+    return sum(_estimated(word) if _SIGN.search(word) or _UNSPACED.search(word) else 1 for word in text.split())
+
+
+def _estimated(run: str) -> int:
+    """Words of a run without spaces, of which some sign needs none."""
+    rest = _UNSPACED.sub(" ", _SIGN.sub(" ", run)).split()
+    letters = sum(-(-len(part) // 5) for part in _UNSPACED.findall(run))
+    return len(_SIGN.findall(run)) + letters + sum(any(char.isalnum() for char in part) for part in rest)
+
+
 def _joins(text: str, place: int) -> bool:
     """Whether a joiner stands between two characters that it can join: letters, marks or symbols."""
     around = text[place - 1 : place] + text[place + 1 : place + 2]

@@ -9,6 +9,7 @@ from difflib import SequenceMatcher
 from itertools import islice
 
 from seedstory.settings import clean_text
+from seedstory.text import count_words
 
 _THOUGHT = re.compile(r"<think>.*?</think>", re.DOTALL)
 _WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|[^\W\d_]+(?:['’][^\W\d_]+)*|\d+")
@@ -56,7 +57,7 @@ def read_reply(reply: str, field: str) -> str:
     """
     if len(reply) > MAX_REPLY:
         raise BadReply(f"it is longer than {MAX_REPLY} characters")
-    reply = _THOUGHT.sub("", reply)
+    reply = _THOUGHT.sub("", reply).rpartition("</think>")[2]  # some begin a thought without saying so
     decoder = json.JSONDecoder(strict=False)
     for brace in islice(re.finditer(r"{", reply), MAX_OBJECTS):
         try:
@@ -141,8 +142,3 @@ def telling_words(text: str) -> set[str]:
 def sentences(text: str) -> list[str]:
     """The whole sentences of a text; an unfinished rest is left out."""
     return _SENTENCE.findall(text)
-
-
-def count_words(text: str) -> int:
-    """Words of a text; a sign of Chinese, Japanese or Korean counts as one."""
-    return len(_WORD.findall(text))

@@ -16,6 +16,7 @@ from data_tools.drops import Drop
 from data_tools.folder import locate, only_pages
 from seedstory.picture import read_picture
 from seedstory.storystream import StoryRecord
+from seedstory.text import count_words
 
 _SURE = 0.8  # probability from which a language is believed
 _ENOUGH = 40  # letters that it takes to tell a language
@@ -146,7 +147,7 @@ def inspect(record: StoryRecord, folder: Path, rules: Rules) -> Inspected:
                 continue
             drops.append(Drop(record.id, page, "near-duplicate", f"its picture is that of page {kept[twin]}"))
             joined = f"{captions[kept[twin]]} {captions[page]}".strip()
-            if twin == len(looks) - 1 and len(joined.split()) <= rules.max_words:
+            if twin == len(looks) - 1 and count_words(joined) <= rules.max_words:
                 captions[kept[twin]] = joined
         else:
             drops.append(Drop(record.id, page, *seen))
@@ -181,7 +182,7 @@ def _fault_of_story(record: StoryRecord, rules: Rules) -> tuple[str, str] | None
 
 def _look(record: StoryRecord, page: int, folder: Path, rules: Rules) -> Look | tuple[str, str]:
     """Looks at a page: what stays to be known of it, or why it is dropped and the detail."""
-    words = len(record.captions[page].split())
+    words = count_words(record.captions[page])
     if words < rules.min_words:
         return "too-few-words", f"{words} of at least {rules.min_words}"
     if words > rules.max_words:

@@ -156,6 +156,8 @@ def _open_folder(folder: Path, out: Path, key: str) -> None:
     if not notes and out.is_dir() and any(path.name != _WORK for path in out.iterdir()):
         raise ValueError(f"{out} is not empty: choose another folder")
     (out / _WORK).mkdir(parents=True, exist_ok=True)
+    for left in out.rglob(".*.part"):  # of a run that was killed
+        left.unlink()
     _write_atomically(out / _WORK / "key.json", json.dumps({"key": key}).encode())
 
 

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from data_tools.drops import Drop
-from data_tools.folder import MAX_LINE, locate, only_pages, story_files
+from data_tools.folder import MAX_LINE, locate, only_pages, read_file, story_files
 from data_tools.importers.harvest import Facts, Imported, Source, Target, slug, write_atomically
+from seedstory.io import open_regular
 from seedstory.picture import STORED, read_header, read_picture
 from seedstory.storystream import StoryRecord
 
@@ -55,7 +56,7 @@ def convert(source: Source, target: Target, prefix: str = "") -> Imported:
     try:
         if len(raw) > MAX_LINE:
             raise ValueError(f"longer than {MAX_LINE // 2**20} MiB")
-        record = StoryRecord.from_json(raw)
+        record = _with_slashes(StoryRecord.from_json(raw))
     except ValueError as error:
         where = f"{source.path.name}, line {source.number}"
         return Imported([], [Drop(where, None, "broken-line", str(error))])
@@ -81,7 +82,7 @@ def convert(source: Source, target: Target, prefix: str = "") -> Imported:
         try:
             found = locate(source.root, path)
             read_header(found, path, ["PNG"])
-            write_atomically(target.out / f"{stem}/{page:03d}.mask-{number}.png", found.read_bytes())
+            write_atomically(target.out / f"{stem}/{page:03d}.mask-{number}.png", read_file(source.root, path))
         except (OSError, ValueError) as error:
             masks[path] = None
             drops.append(Drop(record.id, kept[page], "unreadable-mask", str(error)))
@@ -91,7 +92,7 @@ def convert(source: Source, target: Target, prefix: str = "") -> Imported:
 
 
 def _lines(file: Path) -> Iterator[Line]:
-    with open(file, "rb") as opened:
+    with open_regular(file) as opened:
         offset = number = 0
         if opened.read(3) != b"\xef\xbb\xbf":
             opened.seek(0)
@@ -103,6 +104,17 @@ def _lines(file: Path) -> Iterator[Line]:
             offset += len(raw)
 
 
+def _with_slashes(record: StoryRecord) -> StoryRecord:
+    """A record that was made on Windows with the paths that every system reads."""
+
+    def turned(holder: dict[str, Any]) -> dict[str, Any]:
+        known = holder | ({"mask": holder["mask"].replace("\\", "/")} if "mask" in holder else {})
+        return known | ({"characters": [turned(one) for one in known["characters"]]} if "characters" in known else {})
+
+    pages = None if record.pages is None else [page and turned(page) for page in record.pages]
+    return replace(record, images=[path.replace("\\", "/") for path in record.images], pages=pages)
+
+
 def _filled(record: StoryRecord, facts: Facts) -> StoryRecord:
     """The record, with what the user says of all stories where it says nothing."""
     return replace(record, **{key: value for key, value in asdict(facts).items() if getattr(record, key) is None})
@@ -110,7 +122,7 @@ def _filled(record: StoryRecord, facts: Facts) -> StoryRecord:
 
 def _picture(root: Path, path: str) -> tuple[bytes, str]:
     """The bytes of a picture that can be decoded, and its suffix; a PNG where the format is not kept as it is."""
-    data = locate(root, path).read_bytes()
+    data = read_file(root, path)
     pixels = read_picture(data, path)
     suffix = STORED.get(read_header(data, path)[0])
     if suffix:

@@ -21,6 +21,7 @@ from data_tools.engine import Engine, run
 from data_tools.folder import locate, read_file, read_lines, story_files
 from seedstory.picture import read_header, read_picture
 from seedstory.storystream import StoryRecord
+from seedstory.text import count_words
 
 THUMB = 128  # px, longer side
 _SOURCES = 12  # sources that are told apart
@@ -149,7 +150,7 @@ def _measure(folder: Path, item: tuple[str, StoryRecord]) -> tuple[list[tuple[in
 
 
 def _count(facts: Facts, split: str, record: StoryRecord) -> _Seen:
-    words = [len(caption.split()) for caption in record.captions]
+    words = [count_words(caption) for caption in record.captions]
     facts.splits[split].update(stories=1, pages=len(record), words=sum(words))
     facts.pages.append(len(record))
     facts.words += words

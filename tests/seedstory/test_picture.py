@@ -122,6 +122,22 @@ def test_the_header_tells_format_and_size_and_a_list_is_kept_to(tmp_path, kind):
                 read(file, formats=STORED)
 
 
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "PNG with its EXIF behind the pixels"])
+def test_header_and_pixels_agree_on_a_picture_that_is_turned(kind, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    buffer = io.BytesIO()
+    gradient().save(buffer, kind.partition(" ")[0], exif=exif)
+    data = buffer.getvalue()
+    if " " in kind:
+        at = data.index(b"eXIf") - 4
+        end = at + 12 + int.from_bytes(data[at : at + 4])
+        tail = data.index(b"IEND") - 4
+        data = data[:at] + data[end:tail] + data[at:end] + data[tail:]
+    assert read_header(data)[1] == read_picture(data).size == ((32, 48) if orientation > 4 else (48, 32))
+
+
 def test_the_header_is_judged_before_pixels():
     with pytest.raises(ValueError, match="^it is too large: "):
         read_header(png_header(10_000, 9_000), "it")

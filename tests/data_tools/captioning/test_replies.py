@@ -99,3 +99,9 @@ def test_a_name_said_twice_is_no_repetition() -> None:
     assert tells_the_same(
         "So. The fox ran home to his mother.", "And the fox ran home to his mother. The fox ran home to his mother."
     )
+
+
+def test_what_stands_before_the_end_of_a_thought_is_none_of_the_answer():
+    assert read_reply('I could say {"text": "no"} but</think>{"text": "yes"}', "text") == "yes"
+    with pytest.raises(BadReply):
+        read_reply('{"text": "no"} or so</think>', "text")

@@ -1,6 +1,7 @@
 """A clean data set holds what the rules want, says what it dropped, and is the same whatever happens on the way."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -214,6 +215,49 @@ def test_a_killed_run_goes_on_to_the_same_bytes(whole, tmp_path, monkeypatch, st
         clean(data, out, Rules())
     clean(data, out, RULES)
     assert content(out) == expected
+
+
+@pytest.mark.parametrize("moment", [1, 2, 5, 9])
+def test_a_run_that_was_killed_while_it_wrote_leaves_nothing_behind(whole, tmp_path, moment):
+    data, expected = whole
+    code = f"""
+import os, pathlib, sys
+from data_tools.clean import steps
+from tests.data_tools.clean.test_clean import RULES
+replace, count = os.replace, 0
+def killed(*names):
+    global count
+    count += 1
+    if count == {moment}:
+        os.kill(os.getpid(), 9)
+    replace(*names)
+os.replace = killed
+steps.clean(pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]), RULES)
+"""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", code, str(data), str(tmp_path / "out")], env=environment, timeout=120)
+    assert done.returncode == -9
+    assert [*(tmp_path / "out").rglob("*.part")]
+    clean(data, tmp_path / "out", RULES)
+    assert content(tmp_path / "out") == expected
+    assert not [*(tmp_path / "out").rglob("*.part")]
+
+
+@pytest.mark.parametrize(
+    ("caption", "words"),
+    [
+        ("\u5c0f\u72d0\u72f8\u8d70\u8fdb\u68ee\u6797\u3002", 7),
+        ("\u304d\u3064\u306d\u304c\u68ee\u306b", 6),
+        ("\u0e08\u0e34\u0e49\u0e07\u0e08\u0e2d\u0e01\u0e40\u0e14\u0e34\u0e19", 3),
+        ("It's a fox - isn't it?", 6),
+        ("\uc5ec\uc6b0\uac00 \uac14\ub2e4", 2),
+    ],
+)
+def test_words_are_counted_where_no_spaces_part_them(tmp_path, caption, words):
+    data = write_data(tmp_path / "data", {"a": [drawing(1), drawing(2)]})
+    change(data, "a", captions=[caption, caption])
+    assert not clean(data, tmp_path / "few", Rules(min_words=words))[1].counts()
+    assert clean(data, tmp_path / "many", Rules(min_words=words + 1))[1].counts()["too-few-words"] == 2
 
 
 def test_hostile_input_is_counted_and_stays_inside(tmp_path):

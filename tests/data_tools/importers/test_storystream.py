@@ -57,3 +57,23 @@ def test_released_lines_and_broken_ones(tmp_path):
     assert record.images == ["images/train/000001-17/000.png", "images/train/000001-17/001.png"]
     with Image.open(tmp_path / "out" / record.images[1]) as image:
         assert image.format == "PNG"
+
+
+def test_paths_made_on_windows_are_read_and_stay_inside(tmp_path):
+    data = write_data(tmp_path / "data", {"a": [drawing(1), drawing(2)]})
+    Image.new("L", (160, 120), 1).save(data / "m.png")
+    (tmp_path / "outside.png").write_bytes((data / "m.png").read_bytes())
+    (record,) = read_jsonl(data / "train.jsonl")
+    images = [path.replace("/", "\\") for path in record.images]
+    pages = [{"mask": ".\\m.png", "characters": [{"name": "Mia", "mask": "images\\..\\..\\outside.png"}]}, None]
+    change(data, "a", images=images, pages=pages)
+    assert any("importers storystream" in fault.message for fault in check(data).faults)
+    target = Target(tmp_path / "out")
+    count, tally = harvest(convert, find([data]), target)
+    assert count == 1 and tally.counts() == {"unreadable-mask": 1}
+    (new,) = read_jsonl(tmp_path / "out/train.jsonl")
+    assert [(tmp_path / "out" / path).read_bytes() for path in new.images] == [
+        (data / path).read_bytes() for path in record.images
+    ]
+    change(data, "a", images=["..\\outside.png", "C:\\outside.png"], pages=None)
+    assert harvest(convert, find([data]), Target(tmp_path / "none"))[0] == 0

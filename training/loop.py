@@ -28,6 +28,7 @@ from training.checkpoint import Checkpoint, Checkpoints, claimed, digest_of, put
 from training.config import RunConfig
 from training.optimizers import AveragedWeights, learning_rate
 from training.pages import ShuffledRows
+from training.progress import StepsLeft
 from training.recorder import Recorder
 
 T = TypeVar("T", bound=RunConfig)
@@ -147,6 +148,7 @@ class _Run:
         self.built: Future[_Work]
         self.asked = self.stopping = ""  # by whom to stop; all processes agree on the second one
         self.asked_at = 0.0
+        self.left: StepsLeft | None = None
 
     def go(self) -> Stage:
         again = self._resume()
@@ -163,6 +165,8 @@ class _Run:
             with ThreadPoolExecutor(1, "batches") as self.builder:
                 self._train()
         finally:
+            if self.left is not None:
+                self.left.close()
             for number, handler in handlers.items():
                 signal.signal(number, handler)
             self.recorder.close()
@@ -179,8 +183,11 @@ class _Run:
         if self.step < self.config.steps:
             self.built = self.builder.submit(self._build, self.step)
         last_step, last_time = self.step, self.recorder.seconds
+        say = self.recorder.say if self.backend.is_main else None
+        self.left = StepsLeft(self.stage.name, self.config.steps, self.step, say)
         while self.step < self.config.steps and not self.stopping:
             self._one_step()
+            self.left.update(self.step)
             done = self.step == self.config.steps
             if self.step % self.config.log_every == 0 or done:
                 now = self.recorder.seconds

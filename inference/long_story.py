@@ -340,7 +340,8 @@ def main(
         variants = make_variants(policies, ranges[-1][1], **settings)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
-    records = _records(data / f"{split}.jsonl", stories, max(variant.pages for variant in variants))
+    ends = [end for _, end in ranges]
+    records = _records(data / f"{split}.jsonl", stories, max(variant.pages for variant in variants), ends)
 
     pipeline = StoryPipeline.from_pretrained(model)
     bench = Bench(pipeline, Judge.load(judge), data, ranges=ranges, pictures=pictures, steps=steps, seed=seed)
@@ -366,8 +367,8 @@ def main(
     typer.echo(f"{markdown(report)}\n{out / 'report.md'}")
 
 
-def _records(file: Path, stories: int, pages: int) -> list[StoryRecord]:
-    """The stories to tell."""
+def _records(file: Path, stories: int, pages: int, ends: list[int]) -> list[StoryRecord]:
+    """The stories to tell, all of so many pages; `ends` are those of the ranges, for advice."""
     if not file.is_file():
         raise typer.BadParameter(
             f"there is no {file}: write it with python -m data_tools.paper_theatre --out {file.parent} "
@@ -380,8 +381,12 @@ def _records(file: Path, stories: int, pages: int) -> list[StoryRecord]:
         if record.pages is None or None in record.pages:
             raise typer.BadParameter(f"{file}: story {record.id} lacks ground truth (`pages`)")
         if len(record) < pages:
+            shorter = [str(end) for end in ends if end < len(record)] + [str(len(record))]
             raise typer.BadParameter(
-                f"{file}: story {record.id} has {len(record)} pages, not {pages}", param_hint="--lengths"
+                f"{file}: story {record.id} has {len(record)} pages, not {pages}: give --lengths {','.join(shorter)}, "
+                f"or write longer ones with python -m data_tools.paper_theatre --out {file.parent} --split heldout "
+                f"--stories {stories} --pages {pages}",
+                param_hint="--lengths",
             )
     return records
 

@@ -51,6 +51,7 @@ from seedstory.modeling.base_lm import base_lm_folder
 from seedstory.modeling.configuration import StoryConfig
 from seedstory.modeling.vision_tower import VisionTower
 from seedstory.picture import square, to_tensor
+from seedstory.precision import fast_dtype
 from training.reference import (
     ONE_BY_ONE,
     OURS,
@@ -162,8 +163,9 @@ def sample_length(options: Options, layout: StoryLayout) -> int:
     return longest
 
 
-def build(options: Options, length: int, dtype: torch.dtype = torch.bfloat16) -> Trainer:
-    """A trainer of the model of a shape, whose samples are padded to `length`."""
+def build(options: Options, length: int, dtype: torch.dtype | None = None) -> Trainer:
+    """A trainer of the model of a shape, whose samples are padded to `length`; by default in the fast type."""
+    dtype = fast_dtype(options.device) if dtype is None else dtype
     if options.threads:
         torch.set_num_threads(options.threads)
     disable_progress_bar()  # one for every file of weights

@@ -315,6 +315,7 @@ class DetokenizerStage(DrawingStage):
     name = "detokenizer"
 
     def __init__(self, config: DetokenizerConfig, backend: Backend) -> None:
+        need(config.autoencoder, ("config.json",), "autoencoder", "autoencoder")
         autoencoder = PictureAutoencoder.from_pretrained(config.autoencoder).to(backend.device)
         pictures = PagePictures(
             config.data, config.split, head_weight=config.head_weight, limit=config.limit, keep=False

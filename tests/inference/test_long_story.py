@@ -108,7 +108,8 @@ def test_requests_that_cannot_be_met(theatre, model, tmp_path):
         ({"window": "2,b"}, "whole numbers"),
         ({"window": "0"}, "window_pages must be at least 1"),
         ({"stories": 3}, "has 2 stories, not 3"),
-        ({"lengths": "10,20"}, "has 16 pages, not 20"),
+        ({"lengths": "10,20"}, "has 16 pages, not 20: give --lengths 10,16, or write longer ones with python -m"),
+        ({"lengths": "10,25,200"}, "has 16 pages, not 200: give --lengths 10,16, or write"),
         ({"lengths": "10,5"}, "must grow"),
         ({"split": "other"}, "write it with python -m data_tools.paper_theatre"),
     ):

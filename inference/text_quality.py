@@ -27,6 +27,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from seedstory.cache import CachePolicy
 from seedstory.generation import OpeningPage, StoryEngine, StoryStart
+from seedstory.generation.scoring import score_pages
 from seedstory.layout import StoryLayout
 from seedstory.modeling import StoryModel
 from seedstory.modeling.base_lm import base_lm_folder
@@ -144,6 +145,9 @@ def story_scores(
 ) -> tuple[list[list[Score]], list[Tensor]]:
     """How probable a story model finds given captions, and the features that it regresses where none are given.
 
+    Where every page has features, nothing is regressed, many pages are read in a pass, and the features that come back
+    are those that were given.
+
     Args:
         model: The model.
         stories: The pages, all with a caption; those without features are drawn by the model.
@@ -157,7 +161,15 @@ def story_scores(
     """
     scores: list[list[Score]] = [[] for _ in stories]
     features: list[list[Tensor]] = [[] for _ in stories]
-    engine = StoryEngine(model, CachePolicy(name=policy))
+    kept = CachePolicy(name=policy)
+    if not kept.recomputes and all(page.features is not None for story in stories for page in story):
+        starts = [StoryStart(story, length) for story, length in zip(stories, lengths, strict=True)]
+        for first in range(0, len(stories), together):
+            scores[first : first + together] = score_pages(model, starts[first : first + together], kept, on_page)
+        return scores, [
+            torch.stack([page.features for page in story if page.features is not None]) for story in stories
+        ]
+    engine = StoryEngine(model, kept)
     for first in range(0, len(stories), together):
         group = range(first, min(first + together, len(stories)))
         engine.start_many([StoryStart(stories[n], lengths[n]) for n in group], score=True)

@@ -266,7 +266,9 @@ def drawing_of(config: FinetuneConfig, model: Path) -> AdaptConfig:
 
 def of_stories(config: FinetuneConfig, model: Path) -> dict[str, str]:
     """Settings of the parts that read stories."""
-    base = StoryConfig.from_pretrained(model / "story_model").base_lm
+    base = StoryConfig.of_folder(model / "story_model").base_lm
+    if (model / "story_model" / base).is_dir():  # a relative path starts there
+        base = str((model / "story_model" / base).resolve())
     return {"stage1": str(Path(config.out) / "start"), "base_lm": base}
 
 

@@ -422,6 +422,8 @@ class StoryModel(PreTrainedModel):
         else:
             base_folder = base_of(folder) if base_model is None else base_lm_folder(base_model)
             found = base_lm_config(base_folder)
+            if (folder / config.base_lm).is_dir():  # a relative path, which means nothing elsewhere
+                config.base_lm = str((folder / config.base_lm).resolve())
         expected = config.language_config()
         for key in ("model_type", "hidden_size", "num_hidden_layers", "vocab_size"):
             if getattr(expected, key) != getattr(found, key):

@@ -1,0 +1,144 @@
+"""How probable a model finds stories that are there, many pages a pass.
+
+While nothing has left the cache, reading pages one by one and reading them together is the same (the mask is causal
+either way). So the first pages of several stories take one pass, and from then on each page takes one, as in
+`StoryEngine`; a story whose every page is given needs no query tokens.
+
+Shapes: T tokens, D hidden width, F features of a picture, Df width of a feature.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from seedstory.cache import CachePolicy, StoryCache
+from seedstory.generation.decoding import autocast
+from seedstory.generation.pages import OpeningPage, StoryStart
+from seedstory.layout import countdown
+from seedstory.modeling import StoryModel
+
+_MOST = 16  # pages a pass
+
+
+@torch.inference_mode()
+def score_pages(
+    model: StoryModel,
+    stories: Sequence[StoryStart],
+    policy: CachePolicy,
+    on_page: Callable[[], Any] = lambda: None,
+) -> list[list[tuple[float, int]]]:
+    """Log-probability of the captions of stories whose pages are given whole.
+
+    Args:
+        model: The model, in evaluation mode.
+        stories: Their `opening` is what is scored; `pages`, by which labels count down, may be more.
+        policy: What the cache keeps; any but "recompute".
+        on_page: Called for each page.
+
+    Returns:
+        For each page of each story the log-probability of its caption and `<img>`, and how many tokens these are.
+
+    Raises:
+        ValueError: A page lacks caption or features, or the policy keeps nothing.
+    """
+    if policy.recomputes:
+        raise ValueError("the policy recompute reads every page anew: score with StoryEngine")
+    if any(page.caption is None or page.features is None for story in stories for page in story.opening):
+        raise ValueError("to be scored, a page needs a caption and features")
+    reader = _Reader(model, stories, policy)
+    scores: list[list[tuple[float, int]]] = [[] for _ in stories]
+    for row, score in reader.read():
+        scores[row].append(score)
+        on_page()
+    return scores
+
+
+class _Reader:
+    """Stories under way, one a row of the cache."""
+
+    def __init__(self, model: StoryModel, stories: Sequence[StoryStart], policy: CachePolicy) -> None:
+        assert model.layout is not None, "a loaded story model has its layout"
+        self.model, self.layout, self.policy = model, model.layout, policy
+        self.stories, self.names = list(stories), list(range(len(stories)))
+        self.labels = [countdown(story.pages) for story in stories]
+        self.cast, self.page = autocast(model), 0
+        self.cache = StoryCache(model.llm, policy, stories=len(stories))
+        self.last: list[Tensor] = []  # hidden state before the next caption of each story, [D]
+
+    def read(self) -> Iterator[tuple[int, tuple[float, int]]]:
+        """Each story's number and the score of its next page."""
+        opening = [self._embed([*self.layout.opening_ids, *self._label(row, 0)]) for row in self.names]
+        self.last = [hidden[-1] for hidden in self._pass(opening)]
+        while self.stories:
+            yield from self._next_pages(self._count())
+            left = [row for row, story in enumerate(self.stories) if self.page < len(story.opening)]
+            if left and len(left) < len(self.stories):
+                self.cache.select(left)
+            self.stories, self.names = [self.stories[row] for row in left], [self.names[row] for row in left]
+            self.labels, self.last = [self.labels[row] for row in left], [self.last[row] for row in left]
+
+    def _count(self) -> int:
+        """Pages that may be read at once: until the first of them leaves, and until a story ends."""
+        until = min(len(story.opening) for story in self.stories) - self.page
+        stay = _MOST if self.policy.name == "dense" else max(1, self.policy.window_pages - self.page)
+        return min(until, stay, _MOST)
+
+    def _next_pages(self, count: int) -> Iterator[tuple[int, tuple[float, int]]]:
+        pages = [story.opening[self.page : self.page + count] for story in self.stories]
+        pieces = [self._pieces(row, own) for row, own in enumerate(pages)]
+        begin = [row.position for row in self.cache.rows]
+        hidden = self._pass([torch.cat([part for page in own for part in page]) for own in pieces])
+        for row, own in enumerate(pages):
+            at = 0
+            for page, parts in zip(own, pieces[row], strict=True):
+                ids = self.layout.caption_ids(page.caption or "")
+                before = torch.cat([self.last[row][None], hidden[row][at : at + len(ids)]])
+                yield self.names[row], (self._log_likelihood(before, ids), len(ids) + 1)
+                end = at + len(ids) + 1 + self.layout.num_visual_tokens  # of </img>
+                if len(parts[1]):  # the last page of a story is not turned
+                    self.cache.end_page(begin[row] + at + len(ids), begin[row] + end, page.caption or "", row)
+                at += sum(map(len, parts))
+                self.last[row] = hidden[row][at - 1]
+        self.page += count
+        self.cache.evict()
+
+    def _pieces(self, row: int, pages: Sequence[OpeningPage]) -> list[tuple[Tensor, Tensor]]:
+        """Embeddings of each page's caption with `<img>`, and of its picture with the next page's label, [T, D]."""
+        features = torch.stack([page.features for page in pages if page.features is not None])
+        pictures = self.cast(self.model.embed_pictures, features.to(self.model.device, torch.float32))
+        found = []
+        for place, page in enumerate(pages):
+            text = self._embed([*self.layout.caption_ids(page.caption or ""), self.layout.image_start_id])
+            after = self.page + place + 1
+            if after < self.stories[row].pages:
+                turned = self._embed([self.layout.image_end_id, *self._label(row, after)])
+                found.append((text, torch.cat([pictures[place].to(text.dtype), turned])))
+            else:
+                found.append((text, text[:0]))
+        return found
+
+    def _label(self, row: int, page: int) -> list[int]:
+        return self.layout.page_label_ids(self.labels[row][page])
+
+    def _embed(self, ids: Sequence[int]) -> Tensor:
+        return self.model.embed_tokens(torch.tensor(ids, dtype=torch.long, device=self.model.device))
+
+    def _pass(self, pieces: Sequence[Tensor]) -> list[Tensor]:
+        """Hidden states of each story's next tokens, which enter the cache, [T, D] each."""
+        longest, device = max(map(len, pieces)), pieces[0].device
+        embeds = pieces[0].new_zeros(len(pieces), longest, pieces[0].shape[-1])
+        for row, piece in enumerate(pieces):
+            embeds[row, : len(piece)] = piece
+        positions, mask = self.cache.position_ids(longest, device), self.cache.causal_mask(longest, device)
+        hidden = self.cast(self.model.hidden_states, embeds, positions, mask, self.cache)
+        self.cache.forget_last([longest - len(piece) for piece in pieces])
+        return [own[: len(piece)] for own, piece in zip(hidden, pieces, strict=True)]
+
+    def _log_likelihood(self, before: Tensor, ids: Sequence[int]) -> float:
+        logits = self.cast(self.model.caption_logits, before).float()
+        targets = torch.tensor([*ids, self.layout.image_start_id], device=logits.device)
+        return -torch.nn.functional.cross_entropy(logits, targets, reduction="sum").item()

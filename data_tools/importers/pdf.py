@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import re
 from collections.abc import Iterator
-from math import prod
+from math import hypot, prod
 from pathlib import Path
 
-import numpy as np
 import pypdfium2
 import pypdfium2.raw as pdfium
 from PIL import Image, ImageChops
@@ -23,10 +23,12 @@ MAX_PAGES = 2_000
 MAX_OBJECTS = 50_000  # of one page
 MIN_SIDE = 96  # px
 MIN_SHARE = 0.04  # of the page's area; what is drawn smaller is an ornament
+MAIN_SHARE = 0.25  # of a region's area; a picture that is drawn larger sets its resolution
+MAX_FITTED = 2048  # px; longer side of what is rendered to fit a picture
 PAPER = 12  # of 255: how far from white paper may be
-_PROOF = 256  # px: longer side of a picture that is rendered to be compared with its file
-_GRID = 24  # cells a side in which they are compared
-_ALIKE = 6.0  # of 255: how far they may be apart on the average, and four times that in any cell
+SAME = 8  # of 255: how far the pixels of a file may be from the page as rendered
+_BAND = 8_000_000  # px that are compared at a time
+_Box = tuple[float, float, float, float]  # left, bottom, right, top in points
 _TEXT, _IMAGE, _FORM = pdfium.FPDF_PAGEOBJ_TEXT, pdfium.FPDF_PAGEOBJ_IMAGE, pdfium.FPDF_PAGEOBJ_FORM
 
 
@@ -40,13 +42,15 @@ def convert(
 ) -> Imported:
     """Imports one PDF file.
 
-    A page whose only picture is a JPEG, and shows it as it is, is stored as that file. Any other page is rendered
-    without its text and cut down to what is drawn. Text on a page without picture goes to a picture near it.
+    A page whose only picture is a JPEG is stored as that file where a reader of the page sees just its pixels: no
+    mask, clip path, inverted channel or blending changes them. Any other page is rendered without its text and cut
+    down to what is drawn, at the resolution of a large picture on it. Text on a page without picture goes to a picture
+    near it.
 
     Args:
         source: The file.
         target: Where to store.
-        side: Longer side in px of a rendered page.
+        side: Longer side in px of a whole page where it is rendered; more where a large picture on it is finer.
         keep_text: Render pages with the text on them.
         text_first: See `facing.pair`.
     """
@@ -104,22 +108,99 @@ def _picture(page: pypdfium2.PdfPage, side: int, keep_text: bool) -> bytes | Ima
     drawn = [one for one in drawn if one not in hidden]
     if not drawn:
         return None
-    for one in drawn:
-        if isinstance(one, pypdfium2.PdfImage) and prod(one.get_px_size()) > MAX_PIXELS:
-            raise ValueError(f"a picture on it has more than {MAX_PIXELS // 1_000_000} megapixels")
+    images = [one for one in drawn if isinstance(one, pypdfium2.PdfImage)]
+    if any(prod(one.get_px_size()) > MAX_PIXELS for one in images):
+        raise ValueError(f"a picture on it has more than {MAX_PIXELS // 1_000_000} megapixels")
     for one in hidden:
         pdfium.FPDFPageObj_SetIsActive(one, False)
-    if len(drawn) == 1 and isinstance(drawn[0], pypdfium2.PdfImage) and not (texts and keep_text):
-        data = _stored(page, drawn[0])
-        if data is not None:
-            return data
-    pixels = page.render(scale=side / max(size), may_draw_forms=False).to_pil().convert("RGB")
+    if len(drawn) == len(images) == 1 and not (texts and keep_text):
+        data = _stored(page, images[0])
+        region = _seen(page, images[0])
+        return data if data is not None else _ink(page, region, _scale(page, images, region, side))
+    return _ink(page, page.get_bbox(), _scale(page, images, page.get_bbox(), side))
+
+
+def _scale(page: pypdfium2.PdfPage, images: list[pypdfium2.PdfImage], region: _Box, side: int) -> float:
+    """Pixels a point: what `side` says, or what large images bring, as long as the region does not grow too large."""
+    scale = side / max(page.get_size())
+    large = [one for one in images if _area(_seen(page, one)) >= MAIN_SHARE * _area(region)]
+    longer = max(region[2] - region[0], region[3] - region[1], 1e-6)
+    return max(scale, min(max(map(_density, large), default=0.0), MAX_FITTED / longer))
+
+
+def _ink(page: pypdfium2.PdfPage, region: _Box, scale: float) -> Image.Image | None:
+    """A region of a page, cut down to what is drawn; None where that is one flat colour, or an ornament."""
+    if _area(region) < MIN_SHARE * _area(page.get_bbox()):
+        return None
+    width, height = region[2] - region[0], region[3] - region[1]
+    if page.get_rotation() % 180:
+        width, height = height, width
+    pixels = _render(page, region, (max(1, round(width * scale)), max(1, round(height * scale))))
     paper = ImageChops.difference(pixels, Image.new("RGB", pixels.size, "white")).convert("L")
     box = paper.point(lambda value: 255 * (value > PAPER)).getbbox()
-    flat = all(low == high for low, high in pixels.getextrema())
-    if box is None or flat or (box[2] - box[0]) * (box[3] - box[1]) < MIN_SHARE * pixels.width * pixels.height:
+    if box is None or all(low == high for low, high in pixels.getextrema()):
+        return None
+    share = (box[2] - box[0]) * (box[3] - box[1]) / (pixels.width * pixels.height)
+    if share * _area(region) < MIN_SHARE * _area(page.get_bbox()):
         return None
     return pixels.crop(box)
+
+
+def _render(
+    page: pypdfium2.PdfPage, region: _Box, size: tuple[int, int], rows: tuple[int, int] | None = None
+) -> Image.Image:
+    """A region of a page on white, `size` px large; of that only some rows, if told.
+
+    The region's edges fall just inside the outermost pixels: a picture that fills it is drawn pixel on pixel.
+    """
+    first, last = rows or (0, size[1])
+    corners = [_on_paper(page, region[0], region[1]), _on_paper(page, region[2], region[3])]
+    (x0, x1), (y0, y1) = sorted(x for x, _ in corners), sorted(y for _, y in corners)
+    inset = 0.05  # px
+    a, d = (size[0] - 2 * inset) / max(x1 - x0, 1e-6), (size[1] - 2 * inset) / max(y1 - y0, 1e-6)
+    matrix = pypdfium2.PdfMatrix(a, 0, 0, d, inset - x0 * a, inset - first - y0 * d)
+    bitmap = pypdfium2.PdfBitmap.new_native(size[0], last - first, pdfium.FPDFBitmap_BGRx)
+    bitmap.fill_rect((255, 255, 255, 255), 0, 0, size[0], last - first)
+    all_of_it = pdfium.FS_RECTF(0, 0, size[0], last - first)
+    pdfium.FPDF_RenderPageBitmapWithMatrix(bitmap, page, matrix, all_of_it, pdfium.FPDF_ANNOT)
+    return bitmap.to_pil().convert("RGB")
+
+
+def _on_paper(page: pypdfium2.PdfPage, x: float, y: float) -> tuple[float, float]:
+    """A point of the page's own space as points from the upper left corner of the page as it is seen."""
+    fine = min(10_000, 2**30 / max(page.get_size()))  # it answers in whole numbers
+    width, height = (round(side * fine) for side in page.get_size())
+    right, down = ctypes.c_int(), ctypes.c_int()
+    pdfium.FPDF_PageToDevice(page, 0, 0, width, height, 0, x, y, right, down)
+    return right.value / fine, down.value / fine
+
+
+def _matrix(one: pypdfium2.PdfObject) -> pypdfium2.PdfMatrix:
+    """Where an object stands on the page; pdfium knows that only within the form that holds it."""
+    matrix = one.get_matrix()
+    while one.container is not None:
+        one = one.container
+        matrix = matrix.multiply(one.get_matrix())
+    return matrix
+
+
+def _seen(page: pypdfium2.PdfPage, image: pypdfium2.PdfImage) -> _Box:
+    """The part of the page that a picture lies on."""
+    m = _matrix(image)
+    xs, ys = [m.e, m.e + m.a, m.e + m.c, m.e + m.a + m.c], [m.f, m.f + m.b, m.f + m.d, m.f + m.b + m.d]
+    left, bottom, right, top = page.get_bbox()
+    return max(left, min(xs)), max(bottom, min(ys)), min(right, max(xs)), min(top, max(ys))
+
+
+def _area(box: _Box) -> float:
+    return max(0.0, box[2] - box[0]) * max(0.0, box[3] - box[1])
+
+
+def _density(image: pypdfium2.PdfImage) -> float:
+    """How many of its pixels a picture has on a point of the page."""
+    m = _matrix(image)
+    width, height = image.get_px_size()
+    return max(width / max(hypot(m.a, m.b), 1e-6), height / max(hypot(m.c, m.d), 1e-6))
 
 
 def _objects(page: pypdfium2.PdfPage) -> Iterator[pypdfium2.PdfObject]:
@@ -145,7 +226,7 @@ def _labels(drawn: list[pypdfium2.PdfObject], texts: list[pypdfium2.PdfObject]) 
 
 
 def _stored(page: pypdfium2.PdfPage, image: pypdfium2.PdfImage) -> bytes | None:
-    """The JPEG file of an image that the page shows as it is: upright, opaque, and not a mere ornament."""
+    """The JPEG file of an image that the page shows as it is: upright, whole, unchanged, and not a mere ornament."""
     turned = page.get_rotation() != 0 or image.level != 0 or pdfium.FPDFPageObj_HasTransparency(image)
     matrix = image.get_matrix()
     if turned or matrix.a <= 0 or matrix.d <= 0 or abs(matrix.b) + abs(matrix.c) > 1e-3 * (matrix.a + matrix.d):
@@ -156,29 +237,28 @@ def _stored(page: pypdfium2.PdfPage, image: pypdfium2.PdfImage) -> bytes | None:
         return None
     data = bytes(image.get_data(decode_simple=True))
     try:
-        picture = read_picture(data)
+        pixels = read_picture(data)
     except ValueError:
         return None  # rendered instead, as a reader of PDF shows it
-    return data if _is_shown(page, image, picture) else None
+    if image.get_metadata().bits_per_pixel not in (8, 24) or not _is_shown(page, image, pixels):
+        return None
+    return data
 
 
-def _is_shown(page: pypdfium2.PdfPage, image: pypdfium2.PdfImage, picture: Image.Image) -> bool:
-    """Whether a page shows a picture as its file has it.
-
-    Soft masks, clips, inverted colours, blending and overprint are all found in one way: the place of the picture is
-    rendered, and must look like the picture.
-    """
-    left, bottom, right, top = image.get_bounds()
-    width, height = page.get_size()
-    if left < -1 or bottom < -1 or right > width + 1 or top > height + 1:
-        return False  # the edge of the page cuts it off
-    scale = _PROOF / max(right - left, top - bottom)
-    crop = tuple(max(0.0, edge) for edge in (left, bottom, width - right, height - top))
-    shown = page.render(scale=scale, crop=crop, may_draw_forms=False).to_pil().convert("RGB")
-    apart = np.abs(_coarse(shown) - _coarse(picture))
-    return bool(apart.mean() <= _ALIKE and apart.max() <= 4 * _ALIKE)
-
-
-def _coarse(picture: Image.Image) -> np.ndarray:
-    """A picture as a coarse grid of colours, in which neither scaling nor rounding shows."""
-    return np.asarray(picture.resize((_GRID, _GRID), Image.Resampling.BOX), np.float32)
+def _is_shown(page: pypdfium2.PdfPage, image: pypdfium2.PdfImage, pixels: Image.Image) -> bool:
+    """Whether a page shows just these pixels where an upright image stands: whole, unstretched, each as it is."""
+    m = image.get_matrix()
+    region = (m.e, m.f, m.e + m.a, m.f + m.d)
+    left, bottom, right, top = page.get_bbox()
+    if min(region[0] - left, region[1] - bottom, right - region[2], top - region[3]) < -0.5:
+        return False
+    if pixels.size != tuple(image.get_px_size()) or abs(pixels.width * m.d / (pixels.height * m.a) - 1) > 0.01:
+        return False
+    step = max(1, _BAND // pixels.width)
+    for first in range(0, pixels.height, step):
+        last = min(first + step, pixels.height)
+        shown = _render(page, region, pixels.size, (first, last))
+        away = ImageChops.difference(shown, pixels.crop((0, first, pixels.width, last))).getextrema()
+        if any(high > SAME for _, high in away):
+            return False
+    return True

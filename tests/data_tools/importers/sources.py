@@ -112,6 +112,40 @@ def write_pdf(path: Path, pages: list[dict], size: tuple[int, int] = (400, 300))
     return path
 
 
+def write_raw_pdf(
+    path: Path,
+    content: str,
+    *,
+    image: Image.Image,
+    keys: str = "/ColorSpace /DeviceRGB",
+    page: str = "/MediaBox [0 0 400 300]",
+    resources: str = "",
+    others: tuple[tuple[str, bytes | None], ...] = (),
+) -> Path:
+    """A PDF of one page that draws a JPEG `/Im`; object numbers of `others` (dictionary, stream) begin with 6."""
+    size = f"/Type /XObject /Subtype /Image /Width {image.width} /Height {image.height} /BitsPerComponent 8"
+    objects = [
+        ("/Type /Catalog /Pages 2 0 R", None),
+        ("/Type /Pages /Kids [3 0 R] /Count 1", None),
+        (
+            f"/Type /Page /Parent 2 0 R {page} /Contents 4 0 R /Resources << /XObject << /Im 5 0 R >> {resources} >>",
+            None,
+        ),
+        ("", content.encode()),
+        (f"{size} /Filter /DCTDecode {keys}", file_of(image)),
+        *others,
+    ]
+    data, places = b"%PDF-1.7\n", []
+    for number, (said, stream) in enumerate(objects, start=1):
+        places.append(len(data))
+        body = b"" if stream is None else b"\nstream\n" + stream + b"\nendstream"
+        length = "" if stream is None else f" /Length {len(stream)}"
+        data += f"{number} 0 obj\n<< {said}{length} >>".encode() + body + b"\nendobj\n"
+    table = "".join(f"{place:010} 00000 n \n" for place in places)
+    trailer = f"trailer << /Size {len(objects) + 1} /Root 1 0 R >>\nstartxref\n{len(data)}\n%%EOF"
+    return write(path, data + f"xref\n0 {len(objects) + 1}\n0000000000 65535 f \n{table}{trailer}".encode())
+
+
 def write_film(path: Path, frames: list[Image.Image], rate: int = 10, codec: str = "mpeg4", begin: float = 0.0) -> Path:
     """Writes a film; one that begins later has silence before its first picture."""
     with av.open(str(path), "w") as container:

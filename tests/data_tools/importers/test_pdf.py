@@ -1,14 +1,23 @@
 """PDF picture books: pictures without the text on them, text without pictures, and hostile files."""
 
-from pathlib import Path
-
 import numpy as np
+import pypdfium2
 import pytest
+from PIL import Image, ImageChops
 
 from data_tools.importers.harvest import Source, Target
 from data_tools.importers.pdf import convert
 from seedstory.picture import read_picture
-from tests.data_tools.importers.sources import art, check_stored, file_of, reasons, stored, write, write_pdf
+from tests.data_tools.importers.sources import (
+    art,
+    check_stored,
+    file_of,
+    reasons,
+    stored,
+    write,
+    write_pdf,
+    write_raw_pdf,
+)
 
 
 def imported(path, tmp_path, **options):
@@ -62,87 +71,6 @@ def test_pages_of_text_and_ornaments(tmp_path):
     assert imported(path, tmp_path, text_first=True)[0].records[0].captions == ["Title", "One."]
 
 
-def write_raw_pdf(path, drawing: str, image: str = "", more: str = "", states: str = "", ground: str = "") -> Path:
-    """A PDF written by hand: `drawing` shows /Im, whose dictionary may say more, on a ground."""
-    jpeg, content = file_of(art(3, (320, 320))), f"{ground} q {drawing} /Im Do Q".encode()
-    objects = [
-        b"<< /Type /Catalog /Pages 2 0 R >>",
-        b"<< /Type /Pages /Kids [3 0 R] /Count 1 >>",
-        b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 600 600] /Contents 4 0 R /Resources << /XObject << /Im 5 0 R >> "
-        + f"/ExtGState << /G << {states} >> >> >> >>".encode(),
-        b"<< /Length %d >>\nstream\n%b\nendstream" % (len(content), content),
-        f"<< /Type /XObject /Subtype /Image /Width 320 /Height 320 /BitsPerComponent 8 /ColorSpace /DeviceRGB "
-        f"/Filter /DCTDecode {image} /Length {len(jpeg)} >>\nstream\n".encode()
-        + jpeg
-        + b"\nendstream",
-        *([more.encode("latin-1")] if more else []),
-    ]
-    data, places = b"%PDF-1.6\n", []
-    for number, one in enumerate(objects, 1):
-        places.append(len(data))
-        data += b"%d 0 obj\n%b\nendobj\n" % (number, one)
-    rows = b"".join(b"%010d 00000 n \n" % place for place in places)
-    data += b"xref\n0 %d\n0000000000 65535 f \n%b" % (len(objects) + 1, rows)
-    data += b"trailer << /Root 1 0 R /Size %d >>\nstartxref\n%d\n%%%%EOF" % (len(objects) + 1, data.rindex(b"xref"))
-    return write(path, data)
-
-
-PLACE = "400 0 0 400 100 120 cm"
-HALF = "".join(chr(0 if x < 160 else 255) for _ in range(320) for x in range(320))
-MASK = (
-    "<< /Type /XObject /Subtype /Image /Width 320 /Height 320 /BitsPerComponent 8 /ColorSpace /DeviceGray "
-    f"/Length {320 * 320} >>\nstream\n{HALF}\nendstream"
-)
-
-
-def rendered(tmp_path, **options):
-    """What is stored of such a page, and whether that is the JPEG itself."""
-    done, target = imported(write_raw_pdf(tmp_path / "b.pdf", **options), tmp_path, side=600)
-    data = stored(target, done.records[0].images[0])
-    return read_picture(data), data == file_of(art(3, (320, 320)))
-
-
-def test_a_plain_picture_is_taken_over(tmp_path):
-    assert rendered(tmp_path, drawing=PLACE)[1]
-    assert rendered(tmp_path, drawing=f"/G gs {PLACE}", states="/BM /Normal /CA 1 /ca 1")[1]
-
-
-@pytest.mark.parametrize(
-    ("ground", "colour"),
-    [("", (255, 255, 255)), ("1 0.9 0.2 rg 0 0 600 600 re f", (255, 230, 51))],
-    ids=["paper", "ground"],
-)
-def test_a_soft_mask_lets_the_ground_through(tmp_path, ground, colour):
-    picture, same = rendered(tmp_path, drawing=PLACE, image="/SMask 6 0 R", more=MASK, ground=ground)
-    assert not same
-    if ground:
-        assert (
-            np.abs(np.asarray(picture)[300, 150].astype(int) - (255, 230, 51)).max() < 4
-        )  # the left half of its place
-    else:
-        assert picture.width < 0.6 * picture.height  # nothing but its right half is to be seen
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"drawing": f"100 120 200 400 re W n {PLACE}"},
-        {"drawing": f"100 120 m 500 120 l 300 520 l h W n {PLACE}"},
-        {"drawing": PLACE, "image": "/Decode [1 0 1 0 1 0]"},
-        {"drawing": f"/G gs {PLACE}", "states": "/BM /Multiply", "ground": "0 0.6 1 rg 0 0 600 600 re f"},
-        {"drawing": f"/G gs {PLACE}", "states": "/BM /SoftLight", "ground": "0.2 g 0 0 600 600 re f"},
-        {"drawing": f"/G gs {PLACE}", "states": "/ca 0.3"},
-        {"drawing": "400 0 0 400 400 120 cm"},
-        {"drawing": PLACE, "image": "/Mask [0 90 0 90 0 90]"},
-    ],
-    ids=["clip", "triangle", "decode", "multiply", "soft light", "opacity", "over the edge", "colour key"],
-)
-def test_a_picture_that_the_page_shows_otherwise_is_rendered(tmp_path, options):
-    picture, same = rendered(tmp_path, **options)
-    assert not same
-    assert min(picture.size) > 100
-
-
 @pytest.mark.parametrize("data", [b"", b"%PDF-1.7\n", b"\x00" * 5000, b"<html>"])
 def test_no_pdf(tmp_path, data):
     done, _ = imported(write(tmp_path / "b.pdf", data), tmp_path)
@@ -169,3 +97,109 @@ def test_a_huge_page_is_rendered_small(tmp_path):
     path = write_pdf(tmp_path / "b.pdf", [{"box": (0, 0, 14000, 9000)}], size=(14400, 14400))
     done, target = imported(path, tmp_path, side=512)
     assert max(read_picture(stored(target, done.records[0].images[0])).size) <= 512
+
+
+DRAW = "/Gs gs 320 0 0 240 40 30 cm /Im Do"  # upright, two points a pixel
+GRAY = "/Type /XObject /Subtype /Image /Width 160 /Height 120 /BitsPerComponent 8 /ColorSpace /DeviceGray"
+BITS = "/Type /XObject /Subtype /Image /Width 2 /Height 1 /BitsPerComponent 1 /ImageMask true"
+GROUP = "/Type /XObject /Subtype /Form /BBox [0 0 400 300] /Group << /S /Transparency /CS /DeviceGray >>"
+NOTE = "/Type /Annot /Subtype /Stamp /Rect [100 100 200 200] /F 4 /AP << /N 7 0 R >>"
+RGB = "/ColorSpace /DeviceRGB"
+OVAL = bytes(255 * ((x - 80) ** 2 / 4900 + (y - 60) ** 2 / 2500 < 1) for y in range(120) for x in range(160))
+CURVED = "40 150 m 40 280 360 280 360 150 c 360 20 40 20 40 150 c W n"
+
+CHANGED = {
+    "soft mask": {"keys": f"{RGB} /SMask 6 0 R", "others": ((GRAY, OVAL),)},
+    "stencil mask": {"keys": f"{RGB} /Mask 6 0 R", "others": ((BITS, b"\x40"),)},
+    "colour key": {"keys": f"{RGB} /Mask [0 130 0 255 0 255]"},
+    "clip path": {"content": f"100 60 100 150 re W n {DRAW}"},
+    "curved clip path": {"content": f"{CURVED} {DRAW}"},
+    "inverted": {"keys": f"{RGB} /Decode [1 0 1 0 1 0]"},
+    "darkened": {"keys": f"{RGB} /Decode [0 0.5 0 0.5 0 0.5]"},
+    "constant alpha": {"resources": "/ExtGState << /Gs << /ca 0.5 >> >>"},
+    "mask of the state": {
+        "resources": "/ExtGState << /Gs << /SMask << /S /Luminosity /G 6 0 R >> >> >>",
+        "others": ((GROUP, b"1 g 100 60 150 150 re f"),),
+    },
+    "soft light": {
+        "resources": "/ExtGState << /Gs << /BM /SoftLight >> >>",
+        "before": "0.3 0.6 0.9 rg 0 0 400 300 re f",
+    },
+    "multiply": {"resources": "/ExtGState << /Gs << /BM /Multiply >> >>", "before": "0.3 0.6 0.9 rg 0 0 400 300 re f"},
+    "drawn over": {"after": "0 0 1 rg 100 60 50 50 re f"},
+    "annotated": {
+        "page": "/MediaBox [0 0 400 300] /Annots [6 0 R]",
+        "others": ((NOTE, None), ("/Type /XObject /Subtype /Form /BBox [0 0 100 100]", b"0 1 0 rg 0 0 100 100 re f")),
+    },
+    "cropped": {"page": "/MediaBox [0 0 400 300] /CropBox [100 100 350 250]"},
+    "stretched": {"content": "320 0 0 160 40 30 cm /Im Do"},
+    "on a turned page": {"page": "/MediaBox [0 0 400 300] /Rotate 90"},
+    "turned": {"content": "0 240 -320 0 360 30 cm /Im Do"},
+    "mirrored": {"content": "-320 0 0 240 360 30 cm /Im Do"},
+    "within a form": {
+        "content": "0.5 0 0 0.5 20 10 cm /Fm Do",
+        "resources": "/XObject << /Im 5 0 R /Fm 6 0 R >>",
+        "others": (
+            (
+                "/Type /XObject /Subtype /Form /BBox [0 0 800 600] /Resources << /XObject << /Im 5 0 R >> >>",
+                b"640 0 0 480 40 30 cm /Im Do",
+            ),
+        ),
+    },
+}
+
+SAME = {
+    "plain": {},
+    "gray": {"keys": "/ColorSpace /DeviceGray", "image": art(1).convert("L")},
+    "identity decode": {"keys": f"{RGB} /Decode [0 1 0 1 0 1]"},
+    "wide clip path": {"content": f"0 0 400 300 re W n {DRAW}"},
+    "nothing blended": {"resources": "/ExtGState << /Gs << /BM /Normal /ca 1 >> >>"},
+    "overprint on white": {"resources": "/ExtGState << /Gs << /OP true /op true /OPM 1 >> >>"},
+    "odd page": {"page": "/MediaBox [-7.3 11.9 595.276 841.89]", "content": "313.7 0 0 235.275 41.3 33.7 cm /Im Do"},
+    "bleeding a hair": {"content": "400.4 0 0 300.3 -0.2 -0.1 cm /Im Do"},
+}
+
+
+def page_with_picture(path, content=DRAW, before="", after="", image=None, **parts):
+    content = f"q {before} Q q {content} Q q {after} Q"
+    return write_raw_pdf(path, content, image=image or art(1), **parts)
+
+
+def as_rendered(path):
+    """What a reader of the only page sees, cut down to what is drawn."""
+    with pypdfium2.PdfDocument(path) as document:
+        page = document[0].render(scale=4).to_pil().convert("RGB")
+    ink = ImageChops.difference(page, Image.new("RGB", page.size, "white")).convert("L")
+    return page.crop(ink.point(lambda value: 255 * (value > 12)).getbbox())
+
+
+@pytest.mark.parametrize("case", CHANGED)
+def test_a_picture_that_the_page_changes_is_rendered(tmp_path, case):
+    path = page_with_picture(tmp_path / "b.pdf", **CHANGED[case])
+    done, target = imported(path, tmp_path)
+    data = stored(target, done.records[0].images[0])
+    assert data != file_of(art(1))
+    seen, wanted = read_picture(data), as_rendered(path)
+    assert abs(seen.width / seen.height / (wanted.width / wanted.height) - 1) < 0.03
+    away = np.abs(np.asarray(seen, float) - np.asarray(wanted.resize(seen.size, Image.Resampling.BOX), float))
+    assert away.mean() < 6
+
+
+@pytest.mark.parametrize("case", SAME)
+def test_a_picture_that_the_page_shows_as_it_is_keeps_its_bytes(tmp_path, case):
+    done, target = imported(page_with_picture(tmp_path / "b.pdf", **SAME[case]), tmp_path)
+    assert stored(target, done.records[0].images[0]) == file_of(SAME[case].get("image") or art(1))
+
+
+def test_a_region_is_rendered_at_the_resolution_of_its_picture(tmp_path):
+    image, keys = art(1, (640, 480)), f"{RGB} /Decode [1 0 1 0 1 0]"
+    path = page_with_picture(tmp_path / "b.pdf", image=image, keys=keys)
+    done, target = imported(path, tmp_path, side=100)
+    seen = read_picture(stored(target, done.records[0].images[0]))
+    away = ImageChops.difference(seen, ImageChops.invert(read_picture(file_of(image))))
+    assert max(high for _, high in away.getextrema()) <= 1  # pixel on pixel
+    tiny = page_with_picture(
+        tmp_path / "c.pdf", "4 0 0 3 0 0 cm /Im Do", image=art(1, (2600, 1950)), keys=keys, page="/MediaBox [0 0 4 3]"
+    )
+    done, target = imported(tiny, tmp_path)
+    assert max(read_picture(stored(target, done.records[0].images[0])).size) == 2048  # bounded

@@ -37,7 +37,7 @@ test: $(VENV)/.test ## run the whole test suite (JOBS=n processes, PYTEST_ARGS='
 
 # Whatever this machine can do: a CPU with AVX2 alone sums in another order and may not miss a bound.
 AVX2 := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2 $(if $(filter x86_64,$(shell uname -m)),SEEDSTORY_MARCH=x86-64-v3)
-NUMERICAL := $(addprefix tests/seedstory/test_,cache.py engine.py decoding.py story_model.py feature_head.py) \
+NUMERICAL := $(addprefix tests/seedstory/test_,cache.py engine.py decoding.py scoring.py story_model.py feature_head.py) \
 	tests/training/test_exactness.py tests/training/test_loop.py
 
 test-avx2: $(VENV)/.test ## run the numerical tests with the kernels of a CPU that has AVX2 alone

@@ -133,13 +133,19 @@ def render_svg(data: bytes, name: str, fetch: Callable[[str], bytes | None]) -> 
 
 
 def _size(root: ElementTree.Element, name: str) -> dict[str, int]:
-    """The longer side of the picture, so that no size that a document asks for is made."""
+    """The longer side of the picture, so that no size that a document asks for is made; the document then asks for none.
+
+    A renderer that meets with too large a size ends the whole process.
+    """
     numbers = [float(number) for number in re.findall(r"-?[\d.]+", root.get("viewBox") or "")[2:4]]
     if len(numbers) != 2:
         numbers = [float((re.match(r"[\d.]+", root.get(key) or "") or ["0"])[0]) for key in ("width", "height")]
     width, height = numbers
     if not (0 < width < 1e6 and 0 < height < 1e6 and 1 / 20 < width / height < 20):
         raise ValueError(f"{name} has no size that a page can have: {width:g} x {height:g}")
+    for key in ("width", "height", "preserveAspectRatio"):
+        root.attrib.pop(key, None)
+    root.set("viewBox", root.get("viewBox") or f"0 0 {width} {height}")
     return {"width" if width >= height else "height": MAX_SIDE}
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from data_tools.importers.archive import MAX_MEMBERS, Archive
 from data_tools.importers.epub import Reader, _tame, convert, find
 from data_tools.importers.harvest import Source, Target
-from data_tools.importers.markup import parse_xml
+from data_tools.importers.markup import parse_xml, render_svg
 from seedstory.picture import read_picture
 from tests.data_tools.importers.sources import art, check_stored, file_of, reasons, stored, write, write_epub
 
@@ -284,6 +284,15 @@ def test_an_svg_page_of_shapes_is_rendered_without_its_text(tmp_path):
     assert picture.size == (768, 1024)
     assert picture.getpixel((384, 512))[0] > 200 and picture.getpixel((700, 60))[2] > 200
     assert np.asarray(picture)[:150, :150].std() > 10, "the picture in it is drawn"
+
+
+@pytest.mark.parametrize("size", ["width='3' height='40000'", "width='1e30' height='1'", "width='0' height='-5'"])
+def test_no_size_that_an_svg_page_asks_for_is_made(tmp_path, size):
+    svg = f"<svg xmlns='http://www.w3.org/2000/svg' {size} viewBox='0 0 300 400'><rect width='90' height='90'/></svg>"
+    picture, _ = render_svg(svg.encode(), "a.svg", lambda _: None)
+    assert picture.size == (768, 1024)
+    with pytest.raises(ValueError, match="no size that a page can have"):
+        render_svg(svg.replace("viewBox='0 0 300 400'", "").encode(), "a.svg", lambda _: None)
 
 
 def test_svg_bombs_and_empty_pages_are_counted(tmp_path):

@@ -119,12 +119,12 @@ def render_svg(data: bytes, name: str, fetch: Callable[[str], bytes | None]) -> 
         return None, text
     for one in elements:  # they lost their namespace when they were parsed
         one.tag = f"{{http://www.w3.org/2000/svg}}{one.tag}"
+    size = _size(root, name)
     try:
         import resvg_py
 
-        png = resvg_py.svg_to_bytes(
-            svg_string=ElementTree.tostring(root, "unicode"), skip_system_fonts=True, **_size(root, name)
-        )
+        written = ElementTree.tostring(root, "unicode")
+        png = resvg_py.svg_to_bytes(svg_string=written, skip_system_fonts=True, **size)
         return Image.open(io.BytesIO(bytes(png)), formats=["PNG"]), text
     except ImportError:
         raise ValueError(f"{name} is an SVG page, and to render it takes the package resvg_py") from None
@@ -133,9 +133,9 @@ def render_svg(data: bytes, name: str, fetch: Callable[[str], bytes | None]) -> 
 
 
 def _size(root: ElementTree.Element, name: str) -> dict[str, int]:
-    """The longer side of the picture, so that no size that a document asks for is made; the document then asks for none.
+    """The longer side of the picture; the document then asks for no size itself.
 
-    A renderer that meets with too large a size ends the whole process.
+    A renderer that meets with too large a one ends the whole process.
     """
     numbers = [float(number) for number in re.findall(r"-?[\d.]+", root.get("viewBox") or "")[2:4]]
     if len(numbers) != 2:

@@ -286,7 +286,7 @@ def test_an_svg_page_of_shapes_is_rendered_without_its_text(tmp_path):
     assert np.asarray(picture)[:150, :150].std() > 10, "the picture in it is drawn"
 
 
-@pytest.mark.parametrize("size", ["width='3' height='40000'", "width='1e30' height='1'", "width='0' height='-5'"])
+@pytest.mark.parametrize("size", ["width='3' height='40000'", "width='0' height='-5'"])
 def test_no_size_that_an_svg_page_asks_for_is_made(tmp_path, size):
     svg = f"<svg xmlns='http://www.w3.org/2000/svg' {size} viewBox='0 0 300 400'><rect width='90' height='90'/></svg>"
     picture, _ = render_svg(svg.encode(), "a.svg", lambda _: None)

@@ -204,6 +204,8 @@ class Detokenizer:
         expected = (self.adapter.config.num_features, self.adapter.config.feature_dim)
         if features.ndim != 3 or tuple(features.shape[1:]) != expected:
             raise ValueError(f"features must be [B, {expected[0]}, {expected[1]}], not {list(features.shape)}")
+        if not features.is_floating_point():
+            raise ValueError(f"features must be floats, not {features.dtype}")
         if not torch.isfinite(features).all():
             raise ValueError("features hold NaN or infinity: the story model's output is broken")
         if output_type not in ("pil", "pt", "latent"):

@@ -151,6 +151,8 @@ class StoryEngine:
         for index, page in enumerate(story.opening):
             if page.features is not None and tuple(page.features.shape) != shape:
                 raise ValueError(f"Opening page {index} has features {tuple(page.features.shape)}, expected {shape}.")
+            if page.features is not None and not (page.features.is_floating_point() and page.features.isfinite().all()):
+                raise ValueError(f"Opening page {index} has features that are not finite floats.")
             self.layout.caption_ids(page.caption or "")
 
     def _capacity(self) -> int:

@@ -243,6 +243,7 @@ def test_sizes_that_do_not_go_are_refused(base, sizes, message):
     [
         ({"features": torch.zeros(1, 4, 6)}, r"features must be \[B, 9, 6\]"),
         ({"features": torch.full((1, 9, 6), float("nan"))}, "NaN or infinity"),
+        ({"features": torch.zeros(1, 9, 6, dtype=torch.int32)}, "must be floats, not torch.int32"),
         ({"num_inference_steps": 0}, "at least 1"),
         ({"output_type": "jpeg"}, "unknown output_type"),
         ({"generator": []}, "0 generators for 1 pictures"),

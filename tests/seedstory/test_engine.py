@@ -309,6 +309,15 @@ def test_bad_requests_are_refused(model, captions):
         CachePolicy(window_pages=0)
 
 
+@pytest.mark.parametrize("kind", [torch.int64, torch.complex64, "nan"])
+def test_features_that_are_no_numbers_are_refused(model, captions, kind):
+    features = torch.zeros(model.config.feature_tokens, model.config.feature_dim)
+    features = features * float("nan") if kind == "nan" else features.to(kind)
+    engine = StoryEngine(model, CachePolicy(name="mm_sink"), SHORT)
+    with pytest.raises(ValueError, match="not finite floats"):
+        engine.start([OpeningPage(captions[0], features)], pages=2)
+
+
 def test_damaged_weights_are_reported():
     model = tiny_model()
     with torch.no_grad():

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from seedstory.precision import fast_dtype
 from training.config import RunConfig
 
 
@@ -102,10 +103,14 @@ def learning_rate(progress: float, warmup: float = 0.02, floor: float = 0.02) ->
 
 
 def orthogonalise(matrix: Tensor, steps: int = 5) -> Tensor:
-    """Return the nearest semi-orthogonal matrix to [M, N], roughly, by quintic Newton-Schulz iteration."""
+    """Return the nearest semi-orthogonal matrix to [M, N], roughly, by quintic Newton-Schulz iteration.
+
+    In the type that the machine multiplies fastest: the iteration bears the rounding of bfloat16, and on a CPU that is
+    slow at it, it would take nearly all of a step.
+    """
     a, b, c = 3.4445, -4.7750, 2.0315
     tall = matrix.shape[0] > matrix.shape[1]
-    x = (matrix.T if tall else matrix).to(torch.bfloat16)
+    x = (matrix.T if tall else matrix).to(fast_dtype(matrix.device))
     x = x / (x.norm() + 1e-7)
     for _ in range(steps):
         gram = x @ x.T

@@ -21,6 +21,7 @@ from rich.progress import track
 from torch import Tensor, nn
 
 from inference.pictures import TruthPictures, view_of
+from seedstory.networks import check_network
 from seedstory.precision import fast_precision
 
 ATTRIBUTES = ("species", "outfit", "hat", "pose", "expression")
@@ -70,8 +71,13 @@ class Judge(ModelMixin, ConfigMixin):
 
     @classmethod
     def load(cls, folder: str | Path = WEIGHTS) -> Judge:
-        """Load the judge in float32, ready to look; the shipped one without an argument."""
-        return cls.from_pretrained(folder, torch_dtype=torch.float32).eval()
+        """Load the judge in float32, ready to look; the shipped one without an argument.
+
+        Raises:
+            ValueError: The folder is missing or damaged, or its weights do not fit its configuration.
+        """
+        check_network(cls, folder)
+        return cls.from_pretrained(folder, torch_dtype=torch.float32, use_safetensors=True).eval()
 
     @torch.no_grad()
     def look(self, pixels: Tensor, where: str) -> list[dict[str, str]]:

@@ -81,7 +81,8 @@ def stored_shapes(folder: str | Path) -> dict[str, tuple[int, ...]]:
             with safe_open(path, "pt") as file:
                 for name in file.keys():
                     tensor = file.get_slice(name)
-                    if tensor.get_dtype() not in _FLOATS:
+                    counts = tensor.get_dtype() == "I64" and not tensor.get_shape()  # such as batch norm's steps
+                    if tensor.get_dtype() not in _FLOATS and not counts:
                         raise ValueError(f"{path} is damaged: {name} holds {tensor.get_dtype()}, not floats")
                     shapes[name] = tuple(tensor.get_shape())
         except (OSError, SafetensorError) as error:

@@ -19,6 +19,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from seedstory.io import open_regular
+
 _STRINGS = ("id", "title", "license", "language", "source_repo")
 _STRING_LISTS = ("images", "captions", "alts")
 _REQUIRED = ("id", "images", "captions")
@@ -176,7 +178,9 @@ def read_jsonl(path: str | os.PathLike[str]) -> Iterator[StoryRecord]:
         FileNotFoundError: There is no such file.
         ValueError: A line is not UTF-8, not JSON or not a story. The message names file, line and field.
     """
-    with open(path, "rb") as file:
+    if not os.path.lexists(path):
+        raise FileNotFoundError(f"there is no file {os.fspath(path)}")
+    with open_regular(path) as file:
         for number, raw in enumerate(file, start=1):
             line = raw.removeprefix(codecs.BOM_UTF8) if number == 1 else raw
             if not line.strip():

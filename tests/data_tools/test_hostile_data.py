@@ -13,6 +13,7 @@ from data_tools.pack import pack
 from data_tools.report.facts import gather
 from data_tools.unpack import unpack
 from seedstory.shards import BLOCK, Index, ShardReader
+from seedstory.storystream import read_jsonl
 from tests.data_tools import test_unpack
 from tests.data_tools.test_unpack import contents, png, rogue_shards  # noqa: F401 - png is a fixture
 
@@ -58,7 +59,16 @@ def test_a_picture_that_is_no_plain_file_is_a_fault(tmp_path, png, put, victim):
 
 
 @pytest.mark.parametrize("put", [pipe, device])
-@pytest.mark.parametrize("act", [check, lambda data: pack(data, data.parent / "shards"), gather])
+@pytest.mark.parametrize(
+    "act",
+    [
+        check,
+        lambda data: pack(data, data.parent / "shards"),
+        gather,
+        lambda data: list(read_jsonl(data / "train.jsonl")),
+    ],
+    ids=["check", "pack", "report", "read"],
+)
 def test_a_story_file_that_is_no_plain_file_is_refused(tmp_path, png, put, act):  # noqa: F811
     data = make_data(tmp_path / "data", png)
     put(data / "train.jsonl")

@@ -18,7 +18,7 @@ from tests.data_tools import test_unpack
 from tests.data_tools.test_unpack import contents, png, rogue_shards  # noqa: F401 - png is a fixture
 
 pytestmark = [
-    pytest.mark.timeout(60),
+    pytest.mark.timeout(300),
     pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes in folders"),
 ]
 

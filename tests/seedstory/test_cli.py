@@ -244,7 +244,7 @@ def test_interrupt_keeps_the_finished_pages(desk, model, rendering):
     for _ in range(3):
         process.stdout.readline()
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 130
     assert "pages are safe in cut; go on with: seedstory resume cut" in err and "Traceback" not in err
     story = StoryFolder.open("cut")
@@ -287,7 +287,7 @@ def test_one_writer_at_a_time(desk, capsys, model, second):
         assert first.stdout.readline(), "the first one goes on"
     finally:
         first.kill()
-        first.communicate(timeout=60)
+        first.communicate(timeout=300)
     code, _, err = run(capsys, "export", "busy")
     assert code == 0, f"a killed writer holds nothing: {err}"
 
@@ -296,7 +296,7 @@ def test_killed_before_its_first_page_a_story_is_still_told(desk, capsys, model)
     request = ["generate", *TEXT, "--pages", "2", "--steps", "1", "--seed", "3", "--model", model]
     kill = "import os, seedstory.pipeline as p\np.StoryPipeline._write = lambda *_: os.kill(os.getpid(), 9)"
     process = begin(*request, "--out", "cut", before=kill)
-    process.communicate(timeout=60)
+    process.communicate(timeout=300)
     assert process.returncode == -9
     assert run(capsys, "resume", "cut")[0] == 0
     assert run(capsys, *request, "--out", "whole")[0] == 0

@@ -19,7 +19,7 @@ from seedstory.pipeline import StoryPipeline
 from seedstory.story import StoryFolder
 from tests.tiny import tiny_model_folder, tiny_pipeline
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(300)
 
 CONFIGS = (
     "model/story_model/config.json",

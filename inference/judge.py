@@ -21,7 +21,7 @@ from rich.progress import track
 from torch import Tensor, nn
 
 from inference.pictures import TruthPictures, view_of
-from seedstory.networks import check_network
+from seedstory.networks import CheckedLoading
 from seedstory.precision import fast_precision
 
 ATTRIBUTES = ("species", "outfit", "hat", "pose", "expression")
@@ -31,7 +31,7 @@ PLACES = {"page": (0.0, 0.0, 1.0, 1.0), "first half": (0.0, 0.0, 0.5, 1.0), "sec
 WEIGHTS = Path(__file__).parent / "weights" / "judge"
 
 
-class Judge(ModelMixin, ConfigMixin):
+class Judge(CheckedLoading, ModelMixin, ConfigMixin):
     """Looks at one box of a picture: at a slot for a character (or nobody), at a key of `PLACES` for a place.
 
     Args:
@@ -76,8 +76,7 @@ class Judge(ModelMixin, ConfigMixin):
         Raises:
             ValueError: The folder is missing or damaged, or its weights do not fit its configuration.
         """
-        check_network(cls, folder)
-        return cls.from_pretrained(folder, torch_dtype=torch.float32, use_safetensors=True).eval()
+        return cls.from_pretrained(folder, torch_dtype=torch.float32).eval()
 
     @torch.no_grad()
     def look(self, pixels: Tensor, where: str) -> list[dict[str, str]]:

@@ -128,6 +128,22 @@ def check_network(kind: Any, folder: str | Path) -> None:
     check_shapes(wanted, {_today(name): shape for name, shape in shapes.items()}, folder)
 
 
+class CheckedLoading:
+    """Mixin before diffusers' `ModelMixin`: `from_pretrained` looks at the folder first, and at the weights after."""
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, **options: Any) -> Any:
+        """Load what `save_pretrained` wrote.
+
+        Raises:
+            ValueError: The folder is missing or damaged, its weights do not fit its configuration, or are NaN.
+        """
+        check_network(cls, folder)
+        network = typing.cast(Any, super()).from_pretrained(folder, **({"use_safetensors": True} | options))
+        check_finite(network.state_dict(), folder)
+        return network
+
+
 def described(build: Callable[[], Any], where: str | Path, what: str) -> Any:
     """What `build` returns; whatever a library raises over settings that describe no network becomes one line.
 
@@ -170,13 +186,13 @@ def is_finite(tensor: torch.Tensor) -> bool:
     return bool(torch.isfinite(tensor.sum())) or bool(torch.isfinite(tensor).all())
 
 
-def check_finite(network: torch.nn.Module, where: str | Path) -> None:
+def check_finite(weights: Mapping[str, torch.Tensor], where: str | Path) -> None:
     """Refuses weights that are NaN or infinite, which would make every page of a story so.
 
     Raises:
         ValueError: There are such weights.
     """
-    for name, weight in network.state_dict().items():
+    for name, weight in weights.items():
         if not is_finite(weight):
             raise ValueError(f"{where} is damaged: the weight {name} holds NaN or infinity; copy or download it again")
 

@@ -519,14 +519,8 @@ class StoryPipeline:
             yield from illustrate(pages, self.detokenizer, folder.settings, rendering, keep, self.free_story_model)
 
     def _opening(self, request: _Request) -> Page:
-        return Page(
-            index=0,
-            caption=request.settings.text or "",
-            image=request.image,
-            features=None if request.image is None else self._encode(request.image),
-            seed=page_seed(request.settings.seed, 0),
-            state="opening",
-        )
+        features = None if request.image is None else self._encode(request.image)
+        return replace(_begun(request.settings), image=request.image, features=features)
 
     def _write(
         self, settings: StorySettings, given: list[Page], on_text: OnText | None, logits_hook: LogitsHook | None
@@ -571,14 +565,14 @@ class StoryPipeline:
 
 def _copy_story_model(source: Path, target: Path) -> None:
     """Copies a story model's folder in place of an older one; a base language model beside it stays where it is."""
-    from seedstory.modeling.base_lm import base_of
+    from seedstory.modeling.base_lm import base_name
 
     if target.exists():
         shutil.rmtree(target)
     shutil.copytree(source, target)
-    settings = read_json(target / "config.json")
-    if (source / settings["base_lm"]).is_dir():  # a relative path, which starts at the folder that names it
-        settings["base_lm"] = str(base_of(source).resolve())
+    settings, name = read_json(target / "config.json"), base_name(source)
+    if settings["base_lm"] != name:
+        settings["base_lm"] = name
         (target / "config.json").write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", "utf-8")
 
 

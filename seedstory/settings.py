@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from seedstory.text import plain_text
+from seedstory.text import likeliest_language, plain_text
 
 POLICIES = ("recompute", "dense", "window", "sink", "mm_sink")
 DECODINGS = ("auto", "eager", "native", "static", "compiled")
@@ -172,10 +172,8 @@ def language_of(settings: StorySettings) -> str:
     """
     if not settings.captions:
         return "en"
-    from py3langid.langid import MODEL_FILE, LanguageIdentifier
-
     words = " ".join([settings.text or "", *settings.captions])
-    language, probability = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True).classify(words[:10_000])
+    language, probability = likeliest_language(words[:10_000])
     return language if probability >= 0.8 else ""
 
 

@@ -514,9 +514,7 @@ def _checked(record: Any) -> dict[str, Any]:
         good = good and isinstance(entry["seed"], int) and not isinstance(entry["seed"], bool)
         for kind, ending in (("picture", ".png"), ("features", ".safetensors")):
             name = entry[kind]
-            good = good and (
-                name is None or (isinstance(name, str) and bool(_FILE.fullmatch(name)) and name.endswith(ending))
-            )
+            good = good and (name is None or _is_page_file(name, ending))
         if not good:
             raise ValueError(f"page {number} is not well formed")
         entries.append(entry)

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from functools import cache
+from typing import Any
 
 _JOINERS = "\u200c\u200d"
 _SEEN_THOUGH_FORMAT = re.compile("[\u0600-\u0605\u06dd\u070f\u0890\u0891\u08e2\U000110bd\U000110cd]")
@@ -58,3 +60,15 @@ def _joins(text: str, place: int) -> bool:
     """Whether a joiner stands between two characters that it can join: letters, marks or symbols."""
     around = text[place - 1 : place] + text[place + 1 : place + 2]
     return len(around) == 2 and all(unicodedata.category(char)[0] in "LMS" or _EMOJI.match(char) for char in around)
+
+
+def likeliest_language(text: str) -> tuple[str, float]:
+    """The language of a text as an ISO 639-1 code, and how probable that is."""
+    return _identifier().classify(text)
+
+
+@cache
+def _identifier() -> Any:
+    from py3langid.langid import MODEL_FILE, LanguageIdentifier
+
+    return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)

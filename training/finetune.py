@@ -31,8 +31,7 @@ from seedstory.detokenizers.autoencoder import PictureAutoencoder
 from seedstory.detokenizers.detokenizer import Detokenizer
 from seedstory.modelfolder import find_model
 from seedstory.modelfolder import fingerprint as model_fingerprint
-from seedstory.modeling.base_lm import base_of
-from seedstory.modeling.configuration import StoryConfig
+from seedstory.modeling.base_lm import base_name, base_of
 from seedstory.modeling.story_model import StoryModel
 from seedstory.picture import square
 from seedstory.precision import fast_dtype
@@ -266,10 +265,7 @@ def drawing_of(config: FinetuneConfig, model: Path) -> AdaptConfig:
 
 def of_stories(config: FinetuneConfig, model: Path) -> dict[str, str]:
     """Settings of the parts that read stories."""
-    base = StoryConfig.of_folder(model / "story_model").base_lm
-    if (model / "story_model" / base).is_dir():  # a relative path starts there
-        base = str((model / "story_model" / base).resolve())
-    return {"stage1": str(Path(config.out) / "start"), "base_lm": base}
+    return {"stage1": str(Path(config.out) / "start"), "base_lm": base_name(model / "story_model")}
 
 
 # ------------------------------------------------------------------------------------------------------ what came of it

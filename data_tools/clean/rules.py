@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field, replace
-from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +15,7 @@ from data_tools.drops import Drop
 from data_tools.folder import locate, only_pages
 from seedstory.picture import read_picture
 from seedstory.storystream import StoryRecord
-from seedstory.text import count_words
+from seedstory.text import count_words, likeliest_language
 
 _SURE = 0.8  # probability from which a language is believed
 _ENOUGH = 40  # letters that it takes to tell a language
@@ -166,7 +165,7 @@ def tell_language(captions: list[str]) -> str | None:
     text = " ".join(captions)[:4000]
     if sum(c.isalpha() for c in text) < _ENOUGH:
         return None
-    language, probability = _identifier().classify(text)
+    language, probability = likeliest_language(text)
     return language if probability >= _SURE else None
 
 
@@ -232,10 +231,3 @@ def _holds_places(truth: Any) -> bool:
 
 def _plain_licence(name: str) -> str:
     return re.sub(r"[\s_-]+", "-", name.strip().casefold()).removesuffix("-international").removesuffix("-unported")
-
-
-@cache
-def _identifier() -> Any:
-    from py3langid.langid import MODEL_FILE, LanguageIdentifier
-
-    return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)

@@ -344,11 +344,16 @@ def decode_text(data: bytes, name: str, encoding: str = "utf-8-sig") -> str:
     """Text of a file's bytes; see `read_text`. A byte order mark of UTF-16 or UTF-32 goes before `encoding`."""
     if len(data) > MAX_TEXT:
         raise ValueError(f"{name} is larger than {MAX_TEXT // 2**20} MB of text")
-    encoding = next((kind for mark, kind in _MARKS if data.startswith(mark)), encoding)
+    encoding = marked_encoding(data) or encoding
     try:
         return data.decode(encoding)
     except UnicodeDecodeError as error:
         raise ValueError(f"{name} is not {encoding.removesuffix('-sig')} at byte {error.start}") from None
+
+
+def marked_encoding(data: bytes) -> str | None:
+    """The encoding that the byte order mark of a text names, but for UTF-8."""
+    return next((kind for mark, kind in _MARKS if data.startswith(mark)), None)
 
 
 def inside(path: Path, root: Path) -> bool:

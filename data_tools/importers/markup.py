@@ -12,10 +12,11 @@ from xml.etree import ElementTree
 
 from PIL import Image
 
+from data_tools.importers.harvest import marked_encoding
+
 MAX_ELEMENTS = 20_000  # of an SVG page
 MAX_SIDE = 1_024  # px of one that is rendered
 _PREFIX = re.compile(r"(</?|\s)(?!xmlns)[\w-]{1,40}:(?=[\w-]+[\s=/>])")
-_MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 _XML = {"amp", "lt", "gt", "quot", "apos"}
 _HREFS = ("href", "{http://www.w3.org/1999/xlink}href")
 _RULE = re.compile(r"([^{}]{1,500})\{([^{}]*)\}")
@@ -40,9 +41,7 @@ def parse_xml(data: bytes, name: str) -> ElementTree.Element:
         try:
             root = ElementTree.fromstring(text.strip())
         except ElementTree.ParseError:  # perhaps of a prefix that nothing declares
-            root = ElementTree.fromstring(
-                re.sub(r"(</?|\s)(?!xmlns)[\w-]{1,40}:(?=[\w-]+[\s=/>])", r"\1", text).strip()
-            )
+            root = ElementTree.fromstring(_PREFIX.sub(r"\1", text).strip())
     except (ElementTree.ParseError, ValueError, LookupError, RecursionError) as error:
         raise ValueError(f"{name} is not XML ({error})") from None
     for item in root.iter():
@@ -163,13 +162,10 @@ def _embed(image: ElementTree.Element, fetch: Callable[[str], bytes | None]) -> 
 
 
 def _decoded(data: bytes, name: str) -> str:
-    for mark, encoding in (
-        (codecs.BOM_UTF8, "utf-8-sig"),
-        (codecs.BOM_UTF16_LE, "utf-16"),
-        (codecs.BOM_UTF16_BE, "utf-16"),
-    ):
-        if data.startswith(mark):
-            return data.decode(encoding, "replace")
+    if data.startswith(codecs.BOM_UTF8):
+        return data.decode("utf-8-sig", "replace")
+    if encoding := marked_encoding(data):
+        return data.decode(encoding, "replace")
     if data[:1] == b"<" and data[1:2] == b"\0":
         return data.decode("utf-16-le", "replace")
     if data[:2] == b"\0<":

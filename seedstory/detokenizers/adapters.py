@@ -13,6 +13,7 @@ from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
+from seedstory.networks import CheckedLoading
 from seedstory.resampler import InputResampler
 
 
@@ -28,7 +29,7 @@ class Condition(NamedTuple):
     inputs: dict[str, Any]
 
 
-class FeatureAdapter(ModelMixin, ConfigMixin):
+class FeatureAdapter(CheckedLoading, ModelMixin, ConfigMixin):
     """The mini form: features steer twice, as a map laid over the latents and through cross-attention.
 
     Args:
@@ -65,7 +66,7 @@ class FeatureAdapter(ModelMixin, ConfigMixin):
         return Condition(nn.functional.pixel_shuffle(token_map, self.upscale), {"encoder_hidden_states": context})
 
 
-class ResamplerAdapter(ModelMixin, ConfigMixin):
+class ResamplerAdapter(CheckedLoading, ModelMixin, ConfigMixin):
     """The SDXL form: a resampler stands where SDXL (arXiv 2307.01952) has its two text encoders.
 
     Queries read the features; all but the last become the tokens that the U-Net attends to, the last one the pooled

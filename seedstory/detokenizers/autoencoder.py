@@ -5,15 +5,12 @@ Shapes: B batch, H W pixels, Z latent channels.
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
 import torch
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
-from seedstory.networks import check_network
+from seedstory.networks import CheckedLoading
 
 
 class ResidualBlock(nn.Module):
@@ -67,7 +64,7 @@ class PictureDecoder(nn.Module):
         return self.layers(latents)
 
 
-class PictureAutoencoder(ModelMixin, ConfigMixin):
+class PictureAutoencoder(CheckedLoading, ModelMixin, ConfigMixin):
     """Autoencoder for flat picture-book art; latents are what the de-tokenizer's U-Net denoises.
 
     Works at 1/4 of the picture's resolution and below (pixel shuffle at both ends), so that one
@@ -82,16 +79,6 @@ class PictureAutoencoder(ModelMixin, ConfigMixin):
     """
 
     downscale = 8  # pixels that a latent covers, along one edge
-
-    @classmethod
-    def from_pretrained(cls, folder: str | Path, **options: Any) -> PictureAutoencoder:
-        """Load what `save_pretrained` wrote, after a look at it.
-
-        Raises:
-            ValueError: The folder is missing or damaged, or its weights do not fit its configuration.
-        """
-        check_network(cls, folder)
-        return super().from_pretrained(folder, **({"use_safetensors": True} | options))
 
     @register_to_config
     def __init__(

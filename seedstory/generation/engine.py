@@ -31,6 +31,7 @@ import torch
 from seedstory.cache import CachePolicy, StoryCache
 from seedstory.generation.decoding import autocast, make_step
 from seedstory.generation.pages import OpeningPage, PageDraft, StoryStart
+from seedstory.generation.passes import caption_log_likelihood, embed_ids, read_pieces
 from seedstory.generation.sampling import CaptionSampler, LogitsHook, SamplingConfig, guided, page_generator
 from seedstory.layout import countdown
 from seedstory.modeling import StoryModel
@@ -329,10 +330,7 @@ class StoryEngine:
 
     def _log_likelihood(self, row: int, ids: Sequence[int], hidden: torch.Tensor) -> float:
         """Log-probability of a caption and its `<img>`, given the hidden states of its tokens, `[T, D]`."""
-        before = torch.cat([self._next[row][None], hidden[: len(ids)]])
-        logits = self._cast(self.model.caption_logits, before).float()
-        targets = torch.tensor([*ids, self.layout.image_start_id], device=logits.device)
-        return -torch.nn.functional.cross_entropy(logits, targets, reduction="sum").item()
+        return caption_log_likelihood(self.model, self._cast, self._next[row], hidden, ids)
 
     # --------------------------------------------------------------------------------------------------- turn a page
 
@@ -402,19 +400,11 @@ class StoryEngine:
 
     def _embed(self, ids: Sequence[int]) -> torch.Tensor:
         """Embeddings of ids, `[T, D]`."""
-        return self.model.embed_tokens(torch.tensor(ids, dtype=torch.long, device=self.model.device))
+        return embed_ids(self.model, ids)
 
     def _read(self, pieces: list[torch.Tensor]) -> list[torch.Tensor]:
         """Hidden states of each row's next tokens, which enter the cache: `[T, D]` each → `[T, D]` each.
 
         Rows of which nothing is read stay as they are.
         """
-        counts = [len(piece) for piece in pieces] + [0] * (len(self.cache.rows) - len(pieces))
-        longest, device = max(counts), pieces[0].device
-        embeds = pieces[0].new_zeros(len(counts), longest, pieces[0].shape[-1])
-        for row, piece in enumerate(pieces):
-            embeds[row, : len(piece)] = piece
-        positions, mask = self.cache.position_ids(longest, device), self.cache.causal_mask(longest, device)
-        hidden = self._cast(self.model.hidden_states, embeds, positions, mask, self.cache)
-        self.cache.forget_last([longest - count for count in counts])
-        return [part[:count] for part, count in zip(hidden, counts, strict=True)]
+        return read_pieces(self.model, self.cache, self._cast, pieces)

@@ -18,6 +18,7 @@ from torch import Tensor
 from seedstory.cache import CachePolicy, StoryCache
 from seedstory.generation.decoding import autocast
 from seedstory.generation.pages import OpeningPage, StoryStart
+from seedstory.generation.passes import caption_log_likelihood, embed_ids, read_pieces
 from seedstory.layout import countdown
 from seedstory.modeling import StoryModel
 
@@ -96,8 +97,8 @@ class _Reader:
             at = 0
             for page, parts in zip(own, pieces[row], strict=True):
                 ids = self.layout.caption_ids(page.caption or "")
-                before = torch.cat([self.last[row][None], hidden[row][at : at + len(ids)]])
-                yield self.names[row], (self._log_likelihood(before, ids), len(ids) + 1)
+                score = caption_log_likelihood(self.model, self.cast, self.last[row], hidden[row][at:], ids)
+                yield self.names[row], (score, len(ids) + 1)
                 end = at + len(ids) + 1 + self.layout.num_visual_tokens  # of </img>
                 if len(parts[1]):  # the last page of a story is not turned
                     self.cache.end_page(begin[row] + at + len(ids), begin[row] + end, page.caption or "", row)
@@ -125,20 +126,8 @@ class _Reader:
         return self.layout.page_label_ids(self.labels[row][page])
 
     def _embed(self, ids: Sequence[int]) -> Tensor:
-        return self.model.embed_tokens(torch.tensor(ids, dtype=torch.long, device=self.model.device))
+        return embed_ids(self.model, ids)
 
     def _pass(self, pieces: Sequence[Tensor]) -> list[Tensor]:
         """Hidden states of each story's next tokens, which enter the cache, [T, D] each."""
-        longest, device = max(map(len, pieces)), pieces[0].device
-        embeds = pieces[0].new_zeros(len(pieces), longest, pieces[0].shape[-1])
-        for row, piece in enumerate(pieces):
-            embeds[row, : len(piece)] = piece
-        positions, mask = self.cache.position_ids(longest, device), self.cache.causal_mask(longest, device)
-        hidden = self.cast(self.model.hidden_states, embeds, positions, mask, self.cache)
-        self.cache.forget_last([longest - len(piece) for piece in pieces])
-        return [own[: len(piece)] for own, piece in zip(hidden, pieces, strict=True)]
-
-    def _log_likelihood(self, before: Tensor, ids: Sequence[int]) -> float:
-        logits = self.cast(self.model.caption_logits, before).float()
-        targets = torch.tensor([*ids, self.layout.image_start_id], device=logits.device)
-        return -torch.nn.functional.cross_entropy(logits, targets, reduction="sum").item()
+        return read_pieces(self.model, self.cache, self.cast, pieces)

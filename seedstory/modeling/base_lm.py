@@ -77,10 +77,24 @@ def base_of(story_model: Path) -> Path:
     Raises:
         ValueError: As `base_lm_folder`; or the configuration names none.
     """
+    return base_lm_folder(_named_base(story_model), beside=story_model)
+
+
+def base_name(story_model: Path) -> str:
+    """The base language model of a story model's folder by a name that means the same anywhere.
+
+    Raises:
+        ValueError: The configuration names none.
+    """
+    name = _named_base(story_model)
+    return str((story_model / name).resolve()) if (story_model / name).is_dir() else name
+
+
+def _named_base(story_model: Path) -> str:
     name = read_config(story_model).get("base_lm")
     if not isinstance(name, str) or not name:
         raise ValueError(f"{story_model / 'config.json'}: base_lm must be a name or a folder, not {name!r:.60}")
-    return base_lm_folder(name, beside=story_model)
+    return name
 
 
 def base_lm_config(folder: Path) -> PreTrainedConfig:
@@ -129,7 +143,7 @@ def load_base_lm(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
     )
     if missing := [*report["missing_keys"], *report["mismatched_keys"]]:
         raise ValueError(f"{folder} is damaged: {len(missing)} weights are missing or misshapen, such as {missing[0]}")
-    check_finite(llm, folder)
+    check_finite(llm.state_dict(), folder)
     return llm
 
 

@@ -7,7 +7,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from seedstory.networks import is_finite
+from seedstory.networks import check_finite, check_shapes
 
 WEIGHTS_FILE = "model.safetensors"
 
@@ -42,26 +42,15 @@ def read_trained(model: torch.nn.Module, folder: Path) -> None:
     except (OSError, SafetensorError) as error:
         raise ValueError(f"{file} cannot be read as a safetensors checkpoint: {error}") from error
     own = trained_state(model)
-    faults = {
-        "missing": sorted(own.keys() - stored.keys()),
-        "unknown": sorted(stored.keys() - own.keys()),
-        "of another shape": sorted(
-            name for name in own.keys() & stored.keys() if own[name].shape != stored[name].shape
-        ),
-    }
-    report = "; ".join(
-        f"{len(names)} weights are {what} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
-        for what, names in faults.items()
-        if names
-    )
-    if report:
-        raise ValueError(f"{file} does not fit its configuration: {report}.")
-    for name, tensor in stored.items():
-        if not is_finite(tensor):
-            raise ValueError(f"{file} is damaged: the weight {name} holds NaN or infinity; copy or download it again.")
+    check_shapes(_shapes(own), _shapes(stored), file)
+    check_finite(stored, file)
     with torch.no_grad():
         for name, tensor in own.items():
             tensor.copy_(stored[name])
+
+
+def _shapes(tensors: dict[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
 
 
 def resolve_checkpoint(name: Any) -> Path:

@@ -137,14 +137,7 @@ class StoryConfig(PreTrainedConfig):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value > largest:
                 raise ValueError(f"{name} must be a whole number up to {largest:,}, not {value!r:.40}.")
-        for name in (
-            "lora_alpha",
-            "lora_dropout",
-            "lm_loss_weight",
-            "visual_loss_weight",
-            "cosine_weight",
-            "mse_weight",
-        ):
+        for name in ("lora_alpha", "lora_dropout", *_WEIGHTS):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
                 raise ValueError(f"{name} must be a number, not {value!r:.40}.")

@@ -18,7 +18,7 @@ from transformers import AutoModel, AutoModelForCausalLM, Cache, PreTrainedModel
 from transformers.utils import ModelOutput
 
 from seedstory.layout import IGNORE, StoryLayout
-from seedstory.modeling.base_lm import base_lm_config, base_lm_folder, base_of, load_base_lm, load_tokenizer
+from seedstory.modeling.base_lm import base_lm_config, base_lm_folder, base_name, base_of, load_base_lm, load_tokenizer
 from seedstory.modeling.checkpoint import read_trained, resolve_checkpoint, trained_state, write_trained
 from seedstory.modeling.configuration import StoryConfig, check_base_lm
 from seedstory.modeling.flash_attention import can_flash, find_runs
@@ -422,8 +422,7 @@ class StoryModel(PreTrainedModel):
         else:
             base_folder = base_of(folder) if base_model is None else base_lm_folder(base_model)
             found = base_lm_config(base_folder)
-            if (folder / config.base_lm).is_dir():  # a relative path, which means nothing elsewhere
-                config.base_lm = str((folder / config.base_lm).resolve())
+            config.base_lm = base_name(folder)  # a relative path means nothing elsewhere
         expected = config.language_config()
         for key in ("model_type", "hidden_size", "num_hidden_layers", "vocab_size"):
             if getattr(expected, key) != getattr(found, key):

@@ -5,9 +5,6 @@ Shapes: B batch, H W pixels, Z latent channels, F features of a picture (a squar
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from diffusers import ConfigMixin, ModelMixin
@@ -15,7 +12,7 @@ from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
 from seedstory.detokenizers.autoencoder import PictureEncoder, ResidualBlock
-from seedstory.networks import check_finite, check_network
+from seedstory.networks import CheckedLoading
 
 
 class TransformerBlock(nn.Module):
@@ -41,7 +38,7 @@ class TransformerBlock(nn.Module):
         return x + self.down(F.gelu(self.up(self.mlp_norm(x))))
 
 
-class VisionTower(ModelMixin, ConfigMixin):
+class VisionTower(CheckedLoading, ModelMixin, ConfigMixin):
     """Encodes a picture into F visual tokens of width D, each of zero mean and unit variance.
 
     The stem is a frozen copy of the autoencoder's encoder: what the autoencoder cannot draw, the
@@ -55,18 +52,6 @@ class VisionTower(ModelMixin, ConfigMixin):
         feature_dim: D.
         image_size: side of the picture in px; the feature grid's side is image_size / 16.
     """
-
-    @classmethod
-    def from_pretrained(cls, folder: str | Path, **options: Any) -> VisionTower:
-        """Load what `save_pretrained` wrote, after a look at it.
-
-        Raises:
-            ValueError: The folder is missing or damaged, or its weights do not fit its configuration.
-        """
-        check_network(cls, folder)
-        tower = super().from_pretrained(folder, **({"use_safetensors": True} | options))
-        check_finite(tower, folder)
-        return tower
 
     @register_to_config
     def __init__(

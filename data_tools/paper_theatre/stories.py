@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from data_tools.paper_theatre.casting import cast
 from data_tools.paper_theatre.plots import PLOTS, Beat, Plot
-from data_tools.paper_theatre.script import Member, Page, Script
+from data_tools.paper_theatre.script import Member, Script, ScriptedPage
 
 # The plots, and whose names and looks, of each split.
 TRAIN_PLOTS = tuple(plot for plot in PLOTS if not plot.held_out)
@@ -23,7 +23,7 @@ _TRIES = 60
 
 
 @dataclass(frozen=True)
-class Story:
+class GeneratedStory:
     """A whole story.
 
     Attributes:
@@ -36,10 +36,10 @@ class Story:
     title: str
     plot: str
     cast: tuple[Member, ...]
-    pages: tuple[Page, ...]
+    pages: tuple[ScriptedPage, ...]
 
 
-def tell(seed: int, split: str, plot: str | None = None) -> Story:
+def generate_story(seed: int, split: str, plot: str | None = None) -> GeneratedStory:
     """Tells one story; the same arguments always give the same story.
 
     Args:
@@ -69,7 +69,7 @@ def tell(seed: int, split: str, plot: str | None = None) -> Story:
     for key, value in (names | values).items():
         title = title.replace(f"{{{key}}}", value)
     title = title[0].upper() + title[1:]
-    return Story(title, chosen.name, tuple(members[letter] for letter in script.order), tuple(pages))
+    return GeneratedStory(title, chosen.name, tuple(members[letter] for letter in script.order), tuple(pages))
 
 
 def plots_of(split: str) -> tuple[tuple[Plot, ...], str]:
@@ -95,7 +95,7 @@ def _beats(plot: Plot, rng: random.Random) -> list[Beat]:
     return [beat for i, beat in enumerate(plot.beats) if not beat.optional or i in kept]
 
 
-def write_beat(beat: Beat, script: Script, rng: random.Random, words: range = WORDS) -> tuple[Script, Page]:
+def write_beat(beat: Beat, script: Script, rng: random.Random, words: range = WORDS) -> tuple[Script, ScriptedPage]:
     """Writes a beat, in a wording of the right length; the script goes on from the one returned."""
     for _ in range(_TRIES):
         attempt = script.snapshot()

@@ -102,7 +102,7 @@ def actor_box(scene: Scene, i: int, size: int = 128) -> tuple[int, int, int, int
 
 def actor_svg(actor: Actor) -> str:
     """Return one character alone on a transparent ground, standing in the center."""
-    return _document(_put("center", characters.figure(actor.appearance, actor.pose, actor.expression)))
+    return _document(_put("centre", characters.figure(actor.appearance, actor.pose, actor.expression)))
 
 
 def _halves(scene: Scene) -> tuple[tuple[Scene, str], ...]:

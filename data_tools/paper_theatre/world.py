@@ -81,20 +81,20 @@ class Stand:
 
 
 # Where characters stand in a middle view, as the x of their center in units of the picture's width.
-SLOTS = {"left": 0.22, "center": 0.50, "right": 0.78}
-SLOTS_BY_COUNT = {1: ("center",), 2: ("left", "right"), 3: ("left", "center", "right")}
+SLOTS = {"left": 0.22, "centre": 0.50, "right": 0.78}
+SLOTS_BY_COUNT = {1: ("centre",), 2: ("left", "right"), 3: ("left", "centre", "right")}
 # Every slot of every view. A name stands for one box: slots of other views have names of their own.
 STANDS: dict[str, Stand] = (
     {slot: Stand(x) for slot, x in SLOTS.items()}
-    | {f"near {slot}": Stand(x, 300 / 256, 1.55) for slot, x in (("left", 0.26), ("center", 0.5), ("right", 0.74))}
-    | {f"wide {slot}": Stand(x, 229 / 256, 0.5) for slot, x in (("left", 0.32), ("center", 0.5), ("right", 0.68))}
+    | {f"near {slot}": Stand(x, 300 / 256, 1.55) for slot, x in (("left", 0.26), ("centre", 0.5), ("right", 0.74))}
+    | {f"wide {slot}": Stand(x, 229 / 256, 0.5) for slot, x in (("left", 0.32), ("centre", 0.5), ("right", 0.68))}
     | {"first": Stand(62 / 256, scale=0.92), "second": Stand(194 / 256, scale=0.92)}
     | {f"first {side}": Stand(x / 256, 224 / 256, 0.66) for side, x in (("left", 32), ("right", 92))}
     | {f"second {side}": Stand(x / 256, 224 / 256, 0.66) for side, x in (("left", 164), ("right", 224))}
 )
 SLOTS_OF_VIEW = {
     "middle": SLOTS_BY_COUNT,
-    "near": {1: ("near center",), 2: ("near left", "near right")},
+    "near": {1: ("near centre",), 2: ("near left", "near right")},
     "wide": {n: tuple(f"wide {slot}" for slot in slots) for n, slots in SLOTS_BY_COUNT.items()},
     "first": {1: ("first",), 2: ("first left", "first right")},
     "second": {1: ("second",), 2: ("second left", "second right")},

@@ -100,7 +100,7 @@ def test_masks_are_disjoint_and_inside_their_boxes(size: int) -> None:
 
 
 def test_every_figure_fits_its_slot() -> None:
-    x0, y0, x1, y1 = theatre.slot_box("center")
+    x0, y0, x1, y1 = theatre.slot_box("centre")
     for i, species in enumerate(world.SPECIES):
         for hat in world.HATS if i % 3 == 0 else ("party hat",):
             for pose in ("cheering", "walking"):
@@ -123,7 +123,7 @@ def test_slot_boxes_have_one_size_in_a_view() -> None:
         boxes = {slot: theatre.slot_box(slot, size) for slot in world.STANDS}
         assert all(0 <= x0 < x1 <= size and 0 <= y0 < y1 <= size for x0, y0, x1, y1 in boxes.values())
         assert len(set(boxes.values())) == len(boxes)
-        for slots in (tuple(world.SLOTS), ("wide left", "wide center", "wide right"), ("first", "second")):
+        for slots in (tuple(world.SLOTS), ("wide left", "wide centre", "wide right"), ("first", "second")):
             assert len({(x1 - x0, y1 - y0) for x0, y0, x1, y1 in map(boxes.get, slots)}) == 1
 
 

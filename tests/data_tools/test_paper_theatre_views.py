@@ -106,7 +106,7 @@ def test_the_halves_of_a_two_place_page_do_not_touch_each_other() -> None:
 
 def test_the_truth_says_view_and_place() -> None:
     assert scene_truth(Scene("pond", "day", (BEAR,)))["view"] == "middle"
-    assert scene_truth(Scene("pond", "day", (BEAR,), view="near"))["actors"][0]["slot"] == "near center"
+    assert scene_truth(Scene("pond", "day", (BEAR,), view="near"))["actors"][0]["slot"] == "near centre"
     truth = scene_truth(SPLIT)
     assert (truth["view"], truth["place"], truth["props"]) == ("split", "forest", ["ball"])
     assert truth["meanwhile"] == {"place": "beach", "props": ["kite"]}

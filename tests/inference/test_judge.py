@@ -58,10 +58,10 @@ def test_the_judge_counts_wrong_images_as_wrong(judge, pages):
 
 def test_every_box_is_asked_for_what_is_to_be_seen(judge):
     fox = dict(zip(ATTRIBUTES, ("fox", "red coat", "none", "sitting", "sad"), strict=True))
-    page = {"place": "beach", "props": [], "actors": [fox | {"slot": "center", "name": "Pip"}]}
+    page = {"place": "beach", "props": [], "actors": [fox | {"slot": "centre", "name": "Pip"}]}
     empty = {"species": NOBODY}
     asked = judge.questions(page)  # a record without a view is of the middle one
-    assert asked == {"left": empty, "center": fox, "right": empty, "page": {"place": "beach"}}
+    assert asked == {"left": empty, "centre": fox, "right": empty, "page": {"place": "beach"}}
     split = {"view": "split", "meanwhile": {"place": "pond", "props": []}}
     split["actors"] = [fox | {"slot": "first"}, fox | {"slot": "second right"}]
     asked = judge.questions(page | split)
@@ -75,7 +75,7 @@ def test_a_missing_and_an_invented_character_cost_f1_alone(judge, pages):
     truths = pages[1]
     row = next(i for i, truth in enumerate(truths) if truth["view"] == "middle" and len(truth["actors"]) == 2)
     truth = truths[row]
-    moved = truth | {"actors": [truth["actors"][0], truth["actors"][1] | {"slot": "center"}]}
+    moved = truth | {"actors": [truth["actors"][0], truth["actors"][1] | {"slot": "centre"}]}
     result = score(judge, pages[0][[row]], [moved])
     assert result["characters"] == 2 and result["character_f1"] == 0.5
 

@@ -56,7 +56,8 @@ from inference.scorecard import print_scores
 from inference.text_quality import base_scores, perplexity, story_scores, variety
 from seedstory import StoryPipeline
 from seedstory.generation import GivenPage
-from seedstory.model_folder import find_model, fingerprint
+from seedstory.identity import fingerprint
+from seedstory.model_folder import find_model
 from seedstory.modeling.base_lm import resolve_base_lm
 from seedstory.settings import POLICIES, StorySettings
 
@@ -121,7 +122,9 @@ def evaluate(
     if is_model:
         with tempfile.TemporaryDirectory() as temporary, _progress("telling", 2 * len(true) * rollout.pages) as step:
             home = out or Path(temporary)
-            seconds = generate_stories(pipeline, records, RolloutFolder(home, rollout, pipeline.fingerprint), step)
+            seconds = generate_stories(
+                pipeline, records, RolloutFolder(home, rollout, pipeline.identity.fingerprint), step
+            )
             truths = [None if rollout.free else sample.truths for sample in true]
             samples = [
                 sample_from_folder(home / record.id, rollout.pages, pipeline.image_size, known)
@@ -137,7 +140,7 @@ def evaluate(
         "scored": "checkpoint" if is_model else "stories",
         "protocol": ("told freely" if rollout.free else "captions given") if is_model else "as they are",
         "model": model,
-        "fingerprint": pipeline.fingerprint,
+        "fingerprint": pipeline.identity.fingerprint,
         "policy": rollout.policy,
         "split": split if data is not None else None,
         "seed": rollout.seed if is_model else None,

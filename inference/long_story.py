@@ -133,7 +133,7 @@ class Bench:
             "drawn": sorted(page for page in self.drawn if page <= variant.pages),
             "steps": self.steps,
             "seed": self.seed,
-            "model": self.pipeline.fingerprint,
+            "model": self.pipeline.identity.fingerprint,
         }
 
     def scripted(
@@ -357,7 +357,7 @@ def main(
 
     report = {
         "mode": mode,
-        "model": {"name": model, "fingerprint": pipeline.fingerprint},
+        "model": {"name": model, "fingerprint": pipeline.identity.fingerprint},
         "data": f"{split}: {', '.join(record.id for record in records)}",
         "settings": settings | {"seed": seed, "steps": steps, "images": images},
         "away": max(settings["window_pages"]),

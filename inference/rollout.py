@@ -18,8 +18,9 @@ from typing import Any
 
 from seedstory import StoryPipeline
 from seedstory.export.html import write_html
+from seedstory.io import write_atomic
 from seedstory.rendering import render_pages
-from seedstory.story import StoryFolder, write_atomic
+from seedstory.story import StoryFolder
 from seedstory.storystream import StoryRecord, read_jsonl
 
 _BATCH = 8  # pictures drawn together

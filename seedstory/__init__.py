@@ -2,7 +2,8 @@
 
     from seedstory import StoryPipeline
 
-    story = StoryPipeline.from_pretrained("mini")(text="A small fox finds a lantern.", pages=10, out="stories/fox")
+    pipeline = StoryPipeline.from_pretrained("mini")
+    output = pipeline(text="A small fox finds a lantern.", pages=10, out="stories/fox")
 
 Names below are imported when first used, so that `import seedstory` stays instant.
 """
@@ -14,14 +15,21 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "CachePolicy": "seedstory.cache",
+    "DataError": "seedstory.errors",
     "Detokenizer": "seedstory.detokenizers.detokenizer",
+    "ModelError": "seedstory.errors",
+    "ModelIdentity": "seedstory.identity",
     "Page": "seedstory.story",
+    "RequestError": "seedstory.errors",
     "SamplingConfig": "seedstory.generation",
+    "SeedStoryError": "seedstory.errors",
     "Story": "seedstory.story",
     "StoryConfig": "seedstory.modeling.configuration",
     "StoryEngine": "seedstory.generation",
     "StoryFolder": "seedstory.story",
+    "StoryFolderError": "seedstory.errors",
     "StoryModel": "seedstory.modeling.story_model",
+    "StoryOutput": "seedstory.outputs",
     "StoryPipeline": "seedstory.pipeline",
     "StorySettings": "seedstory.settings",
     "VisionTower": "seedstory.modeling.vision_tower",
@@ -34,12 +42,15 @@ __all__ = [*_HOMES, "__version__"]
 if TYPE_CHECKING:
     from seedstory.cache import CachePolicy
     from seedstory.detokenizers.detokenizer import Detokenizer
+    from seedstory.errors import DataError, ModelError, RequestError, SeedStoryError, StoryFolderError
     from seedstory.export.html import write_html
     from seedstory.generation import SamplingConfig, StoryEngine
+    from seedstory.identity import ModelIdentity
     from seedstory.image import load_image
     from seedstory.modeling.configuration import StoryConfig
     from seedstory.modeling.story_model import StoryModel
     from seedstory.modeling.vision_tower import VisionTower
+    from seedstory.outputs import StoryOutput
     from seedstory.pipeline import StoryPipeline
     from seedstory.settings import StorySettings
     from seedstory.story import Page, Story, StoryFolder

@@ -1,17 +1,21 @@
 """The `seedstory` command.
 
-Whatever can be wrong with a request is found before a model is loaded, and said in one line on stderr that starts
-with `error:`; the exit status is then 2. An interrupted run (130) keeps its finished pages.
+Whatever can be wrong with a request is found before a model is loaded, and reported in one line on stderr that starts
+with `error:`; the exit status is then 2. An interrupted run (130) keeps its finished pages. Any other exception is a
+bug: one line, a log file, and the traceback with `--debug`.
 """
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import re
 import signal
 import sys
 import tempfile
+import time
+import traceback
 import unicodedata
 import warnings
 from collections.abc import Generator, Iterator
@@ -20,19 +24,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console, Group
-from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
-from rich.table import Table
-from rich.text import Text
+from rich.console import Console
 
 from seedstory import __version__
-from seedstory.io import read_regular
+from seedstory.errors import LostOpeningError, OtherModelError, RequestError, SeedStoryError, StoryExistsError
+from seedstory.io import cache_folder, exclusive_writer, read_regular
 from seedstory.rendering import RENDERING_MODES, Rendering
+from seedstory.screen import StoryScreen
 from seedstory.settings import DECODINGS, POLICIES, StorySettings, check_decoding, check_language, check_text
 from seedstory.story import Page, StoryFolder, check_target, make_title
-from seedstory.text import clean_text
-from seedstory.writer import exclusive_writer
 
 if TYPE_CHECKING:
     from seedstory.pipeline import StoryPipeline
@@ -71,15 +71,27 @@ When = Annotated[
 RenderBatch = Annotated[int, typer.Option(help="Pictures drawn together.", rich_help_panel=IMAGES)]
 
 
+_debugging: list[bool] = []  # not empty: as asked by --debug
+
+
 @app.callback(invoke_without_command=True)
 def _root(
     show_version: Annotated[
         bool, typer.Option("--version", help="Print the version and leave.", is_eager=True)
     ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the library's log, and the traceback of a bug.")] = False,
 ) -> None:
     if show_version:
         typer.echo(f"seedstory {__version__}")
         raise typer.Exit()
+    _debugging.clear()
+    if debug:
+        from rich.logging import RichHandler
+
+        _debugging.append(True)
+        handler = RichHandler(console=Console(stderr=True), show_path=False)
+        logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s", handlers=[handler], force=True)
+    logging.getLogger("seedstory").setLevel(logging.DEBUG if debug else logging.WARNING)
 
 
 @app.command()
@@ -169,17 +181,27 @@ def generate(
         ),
     ] = None,
     text_guidance_scale: Annotated[
-        float, typer.Option(help="Classifier-free guidance of the text; 1 is none.", rich_help_panel=WORDS)
+        float,
+        typer.Option(
+            "--text-guidance-scale",
+            "--text-guidance",
+            help="Classifier-free guidance of the text; 1 is none.",
+            rich_help_panel=WORDS,
+        ),
     ] = StorySettings.text_guidance_scale,
     steps: Annotated[
-        int, typer.Option(help="Diffusion steps a picture.", rich_help_panel=IMAGES)
+        int,
+        typer.Option("--num-inference-steps", "--steps", help="Diffusion steps a picture.", rich_help_panel=IMAGES),
     ] = StorySettings.num_inference_steps,
     guidance: Annotated[
-        float, typer.Option(help="Classifier-free guidance; 1 is none.", rich_help_panel=IMAGES)
+        float,
+        typer.Option(
+            "--guidance-scale", "--guidance", help="Classifier-free guidance; 1 is none.", rich_help_panel=IMAGES
+        ),
     ] = StorySettings.guidance_scale,
     rendering: When = Rendering.rendering,
     render_batch: RenderBatch = Rendering.render_batch,
-    model: Annotated[str, typer.Option(help="'mini' or a model folder.", rich_help_panel=MODEL)] = "mini",
+    model: Annotated[str, typer.Option(help="'mini', a model folder or a Hub id.", rich_help_panel=MODEL)] = "mini",
     policy: Annotated[
         str, typer.Option(help=f"Cache policy: {', '.join(POLICIES)}.", rich_help_panel=MODEL)
     ] = StorySettings.policy,
@@ -246,12 +268,12 @@ def generate(
         check_target(out, overwrite=overwrite)
         _check_writable(out)
         pipe = _load(model, device, int8=int8, decoding=decoding)
-        screen = _Screen(settings.pages)
+        screen = StoryScreen(settings.pages)
         options = asdict(settings) | asdict(drawing)
         del options["image_name"]  # its name, told by the picture itself
         options["language"] = language
         generated = pipe.stream(
-            image=image, title=title, out=out, overwrite=overwrite, callback_on_text=screen.callback_on_text, **options
+            image=image, title=title, out=out, overwrite=overwrite, callback_on_text=screen.on_text, **options
         )
         _generate(generated, out, screen)
 
@@ -264,13 +286,17 @@ def resume(
     render_batch: RenderBatch = Rendering.render_batch,
     decoding: Decoding = "auto",
     device: Device = None,
+    allow_other_model: Annotated[
+        bool, typer.Option("--allow-other-model", help="Also go on with a story that another model began.")
+    ] = False,
 ) -> None:
     """Go on with a story that was interrupted, as if it had not been.
 
     **Example**: seedstory resume stories/drawing
     """
     with _faults():
-        from seedstory.pipeline import check_resumable, versions
+        from seedstory.model_folder import versions
+        from seedstory.story_writer import check_resumable
 
         drawing = Rendering(rendering, render_batch)
         story = StoryFolder.open(folder)
@@ -287,11 +313,14 @@ def resume(
         changed = [f"{key} {old}" for key, old in story.versions.items() if versions().get(key) != old]
         if changed:
             typer.echo(f"note: begun with {', '.join(changed)}: new pages may differ in details", err=True)
-        story_dtype = story.model.get("dtype", "")
-        name = model or story.model.get("name") or "mini"
+        story_dtype = story.model.dtype
+        name = model or story.model.name or "mini"
         pipe = _load(name, device, int8=story_dtype.endswith("int8"), decoding=decoding, story_dtype=story_dtype)
-        screen = _Screen(total, done=whole)
-        _generate(pipe.resume(story, callback_on_text=screen.callback_on_text, **asdict(drawing)), folder, screen)
+        screen = StoryScreen(total, done=whole)
+        resumed = pipe.resume(
+            story, allow_other_model=allow_other_model, callback_on_text=screen.on_text, **asdict(drawing)
+        )
+        _generate(resumed, folder, screen)
 
 
 @app.command()
@@ -308,10 +337,11 @@ def export(folder: Folder) -> None:
 
 
 @app.command()
-def info(model: Annotated[str, typer.Option(help="'mini' or a model folder.")] = "mini") -> None:
+def info(model: Annotated[str, typer.Option(help="'mini', a model folder or a Hub id.")] = "mini") -> None:
     """Print versions, model and device."""
     with _faults():
-        from seedstory.pipeline import find_model, fingerprint, versions
+        from seedstory.identity import fingerprint
+        from seedstory.model_folder import find_model, versions
 
         found = find_model(model)
         rows = dict(versions())
@@ -349,7 +379,7 @@ def main() -> None:
     sys.exit(status if isinstance(status, int) else 0)
 
 
-def _generate(generated: Generator[Page, None, None], out: Path, screen: _Screen) -> None:
+def _generate(generated: Generator[Page, None, None], out: Path, screen: StoryScreen) -> None:
     """Shows pages as they come; writes the book at the end, also when interrupted."""
     before = _last_change(out)
     try:
@@ -367,7 +397,7 @@ def _generate(generated: Generator[Page, None, None], out: Path, screen: _Screen
             safe = len(StoryFolder.open(out))
         except ValueError:
             raise OSError(
-                f"{out} was deleted or moved while its story was told: {screen.done} pages are lost"
+                f"{out} was deleted or moved while its story was generated: {screen.done} pages are lost"
             ) from None
         kept = f"{safe} of {screen.total} pages are safe in {out}"
         if not isinstance(error, ValueError):  # which would come again
@@ -404,49 +434,6 @@ def _interruptible() -> Iterator[list[int]]:
         signal.signal(signal.SIGINT, before)
 
 
-class _Screen:
-    """Shows a story as it is told: on a terminal with a bar and the words as they come, else one line a page."""
-
-    def __init__(self, total: int, done: int = 0) -> None:
-        self.total, self.done = total, done
-        self.interrupted: list[int] = []
-        self._console = Console(highlight=False)
-        self._words = Text(style="dim", no_wrap=True, overflow="ellipsis")
-        columns = (SpinnerColumn(), BarColumn(), MofNCompleteColumn(), TextColumn("pages"), TimeRemainingColumn())
-        self._bar = Progress(*columns, console=self._console)
-        self._task = self._bar.add_task("", total=total, completed=done)
-        self._live = Live(Group(self._words, self._bar), console=self._console, transient=True, refresh_per_second=8)
-
-    def __enter__(self) -> _Screen:
-        if self._console.is_terminal:
-            self._live.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._live.stop()
-
-    def callback_on_text(self, index: int, text: str) -> None:
-        """Shows the end of the caption that is being written."""
-        if self.interrupted:
-            raise KeyboardInterrupt
-        text, room = clean_text(text), max(10, self._console.width - 10)
-        self._words.plain = f"{index + 1:>4}  {text if len(text) <= room else '…' + text[-room:]}"
-
-    def show(self, page: Page) -> None:
-        """Shows a finished page."""
-        self.done = max(self.done, page.number)
-        if not self._console.is_terminal:
-            print(f"[{page.number}/{self.total}] {clean_text(page.caption)}", flush=True)
-            return
-        self._words.plain = ""
-        row = Table.grid(padding=(0, 2))
-        row.add_column(width=4, justify="right", style="dim")
-        row.add_column()
-        row.add_row(str(page.number), Text(clean_text(page.caption) or "(a picture)"))
-        self._console.print(row)
-        self._bar.update(self._task, completed=page.number)
-
-
 def _write_book(folder: Path) -> Path:
     from seedstory.export.html import write_html
 
@@ -455,7 +442,8 @@ def _write_book(folder: Path) -> Path:
 
 def _load(model: str, device: str | None, *, int8: bool, decoding: str, story_dtype: str = "") -> StoryPipeline:
     """Loads a model without the chatter of the libraries under it."""
-    from seedstory.pipeline import StoryPipeline, find_model
+    from seedstory.model_folder import find_model
+    from seedstory.pipeline import StoryPipeline
 
     find_model(model)
     check_decoding(decoding)
@@ -466,17 +454,11 @@ def _load(model: str, device: str | None, *, int8: bool, decoding: str, story_dt
     warnings.filterwarnings("ignore")
     with Console(stderr=True).status(f"loading the model {model}"):
         import diffusers
-        import torch
         import transformers
 
         for library in (transformers, diffusers):
             library.utils.logging.set_verbosity_error()
             library.utils.logging.disable_progress_bar()
-        if device is not None:
-            try:
-                torch.empty(0, device=device)
-            except (RuntimeError, AssertionError):
-                raise ValueError(f"there is no device {device!r} here: leave --device out, or give cpu") from None
         return StoryPipeline.from_pretrained(
             model, device=device, int8=int8, decoding=decoding, story_dtype=story_dtype
         )
@@ -486,10 +468,10 @@ def _read_script(path: Path) -> list[str]:
     try:
         lines = read_regular(path, limit=MAX_SCRIPT).decode("utf-8-sig").splitlines()
     except UnicodeDecodeError:
-        raise ValueError(f"{path} is not a UTF-8 text file: save it as plain text") from None
+        raise RequestError(f"{path} is not a UTF-8 text file: save it as plain text") from None
     script = [line for line in lines if line.strip()]
     if not script:
-        raise ValueError(f"{path} is empty: write one page a line")
+        raise RequestError(f"{path} is empty: write one page a line")
     return script
 
 
@@ -515,7 +497,7 @@ def _check_writable(folder: Path) -> None:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise ValueError(f"cannot write to {folder}: {error.strerror}; choose another --out") from None
+        raise RequestError(f"cannot write to {folder}: {error.strerror}; choose another --out") from None
     finally:
         for part in reversed(made):
             part.rmdir()
@@ -523,11 +505,13 @@ def _check_writable(folder: Path) -> None:
 
 @contextlib.contextmanager
 def _faults() -> Iterator[None]:
-    """Turns what a user can put right into one line and exit status 2."""
+    """Turns what a user can put right into one line and exit status 2, and a bug into one line and a log file."""
     try:
         yield
-    except ValueError as error:
-        _complain(_one_line(str(error)))
+    except (typer.Exit, typer.Abort):
+        raise
+    except SeedStoryError as error:
+        _complain(_one_line(str(error)) + _advice(error))
         raise typer.Exit(BAD_REQUEST) from None
     except OSError as error:
         _complain(_one_line(str(error)))
@@ -535,6 +519,36 @@ def _faults() -> Iterator[None]:
     except KeyboardInterrupt:
         typer.echo("\nStopped: no page was finished.", err=True)
         raise typer.Exit(INTERRUPTED) from None
+    except Exception as error:
+        _report_bug(error)
+        raise typer.Exit(FAILED) from None
+
+
+def _advice(error: SeedStoryError) -> str:
+    """What the command line adds to an error of the library."""
+    if isinstance(error, StoryExistsError):
+        return f" (seedstory resume {error.folder}, or --overwrite)"
+    if isinstance(error, OtherModelError):
+        return " (--model), or go on with this one (--allow-other-model)"
+    if isinstance(error, LostOpeningError):
+        return " (seedstory generate ... --overwrite)"
+    return ""
+
+
+def _report_bug(error: Exception) -> None:
+    """One line on stderr, and all that a report needs in a log file."""
+    if _debugging:
+        Console(stderr=True).print_exception()
+    where = "run it with --debug to see where"
+    log = cache_folder() / "logs" / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        facts = f"seedstory {__version__}, Python {sys.version}\n{sys.argv}\n\n"
+        log.write_text(facts + "".join(traceback.format_exception(error)), "utf-8", "replace")
+        where = f"please report it with {log}"
+    except OSError:
+        pass
+    _complain(f"this is a bug in seedstory ({type(error).__name__}: {_one_line(str(error))[:200]}); {where}")
 
 
 def _complain(message: str) -> None:

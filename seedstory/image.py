@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from PIL import Image
 
+from seedstory.errors import DataError
 from seedstory.io import read_regular
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def load_image(
         A new RGB picture that shares nothing with the source. Of an animation, the first frame.
 
     Raises:
-        ValueError: There is no such file, it is no picture in one of `formats`, is damaged, or is too large or
+        DataError: There is no such file, it is no picture in one of `formats`, is damaged, or is too large or
             too small. One line that names the file and says what to do.
     """
     if isinstance(source, Image.Image):
@@ -84,7 +85,7 @@ def read_image_header(
         Its format, and its (width, height) in px, upright as `load_image` gives it.
 
     Raises:
-        ValueError: As in `load_image`, but for damage behind the header.
+        DataError: As in `load_image`, but for damage behind the header.
     """
     data, name = _named(source, name)
     with _open(data, name, formats) as image:
@@ -102,9 +103,9 @@ def to_square(image: Image.Image, size: int, fit: Literal["crop", "pad"] = "crop
         fit: "crop" keeps the center and cuts the longer sides; "pad" keeps all and adds white.
     """
     if size < 1:
-        raise ValueError(f"size must be at least 1 px, not {size}")
+        raise DataError(f"size must be at least 1 px, not {size}")
     if fit not in ("crop", "pad"):
-        raise ValueError(f"fit must be 'crop' or 'pad', not {fit!r}")
+        raise DataError(f"fit must be 'crop' or 'pad', not {fit!r}")
     width, height = image.size
     if fit == "crop":
         side = min(width, height)
@@ -133,7 +134,7 @@ def tensor_to_image(pixels: torch.Tensor) -> Image.Image | list[Image.Image]:
     """A picture from pixels `[3, H, W]` in [-1, 1], or a list of pictures from `[B, 3, H, W]`.
 
     Raises:
-        ValueError: The tensor has another shape or holds NaN.
+        DataError: The tensor has another shape or holds NaN.
     """
     if pixels.ndim == 4:
         return [_tensor_to_image(one) for one in pixels]
@@ -142,10 +143,10 @@ def tensor_to_image(pixels: torch.Tensor) -> Image.Image | list[Image.Image]:
 
 def _tensor_to_image(pixels: torch.Tensor) -> Image.Image:
     if pixels.ndim != 3 or pixels.shape[0] != 3:
-        raise ValueError(f"pixels must have shape [3, H, W] or [B, 3, H, W], not {list(pixels.shape)}")
+        raise DataError(f"pixels must have shape [3, H, W] or [B, 3, H, W], not {list(pixels.shape)}")
     values = pixels.detach().float().cpu()
     if values.isnan().any():
-        raise ValueError("the picture holds NaN: the de-tokenizer has failed, try another dtype or seed")
+        raise DataError("the picture holds NaN: the de-tokenizer has failed, try another dtype or seed")
     values = ((values.clamp(-1, 1) + 1.0) * 127.5).round().byte()
     return Image.fromarray(values.permute(1, 2, 0).contiguous().numpy(), "RGB")
 
@@ -160,36 +161,36 @@ def _named(source: str | os.PathLike | bytes, name: str | None) -> tuple[bytes, 
 def _open(data: bytes, name: str, formats: Collection[str]) -> Image.Image:
     """Parses the header only."""
     if not data:
-        raise ValueError(f"{name} is empty (0 bytes): give a picture file")
+        raise DataError(f"{name} is empty (0 bytes): give a picture file")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             return Image.open(io.BytesIO(data), formats=list(formats))
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
-        raise ValueError(
+        raise DataError(
             f"{name} is too large: its header announces more than {MAX_PIXELS // 1_000_000} megapixels; save it smaller"
         ) from None
     except Exception:  # noqa: BLE001 - Pillow raises many kinds for a file that is no picture
         *others, last = formats
         choice = f"{', '.join(others)} or {last}" if others else last
-        raise ValueError(f"{name} is not a picture that can be read: save it as {choice}") from None
+        raise DataError(f"{name} is not a picture that can be read: save it as {choice}") from None
 
 
 def _check_size(size: tuple[int, int], name: str) -> None:
     width, height = size
     if max(size) > MAX_SIDE or width * height > MAX_PIXELS:
-        raise ValueError(
+        raise DataError(
             f"{name} is too large: {width} x {height} px, at most {MAX_PIXELS // 1_000_000} megapixels and "
             f"{MAX_SIDE} px a side can be read; save it smaller"
         )
     if min(size) < MIN_SIDE:
-        raise ValueError(f"{name} is too small: {width} x {height} px, at least {MIN_SIDE} px a side are needed")
+        raise DataError(f"{name} is too small: {width} x {height} px, at least {MIN_SIDE} px a side are needed")
 
 
 def _plain(image: Image.Image, name: str) -> Image.Image:
     """Decodes; turns upright; drops alpha and metadata."""
     if image.mode == "F" or image.mode == "I":
-        raise ValueError(f"{name} has {image.mode!r} pixels (32 bits a channel): save it with 8 bits a channel")
+        raise DataError(f"{name} has {image.mode!r} pixels (32 bits a channel): save it with 8 bits a channel")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # notes about odd metadata, which is dropped here anyway
@@ -207,7 +208,7 @@ def _plain(image: Image.Image, name: str) -> Image.Image:
             plain.paste(image)
     except Exception as error:  # noqa: BLE001 - Pillow raises many kinds for a damaged file
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"{name} is damaged ({reason}): save it again or give another picture") from None
+        raise DataError(f"{name} is damaged ({reason}): save it again or give another picture") from None
     return plain
 
 

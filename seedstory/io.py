@@ -1,20 +1,34 @@
-"""Reading what comes from outside: regular files of bounded size only, and JSON of bounded depth.
+"""Files: reading what comes from outside, writing so that a reader never sees half a file, one writer at a time.
 
 A pipe would make a reader wait for ever, and a device such as `/dev/zero` never ends; every file that a user, a
 model folder, a story folder or a data set names is opened here.
+
+A file is written under a temporary name beside its own, `.NAME.XXXXXXXX.tmp`, and renamed. Only a killed process
+leaves such a file behind; `remove_leftovers` removes it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
+import re
+import secrets
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
+from seedstory.errors import DataError, StoryFolderError
+
 MAX_JSON_BYTES = 64 * 2**20
 MAX_JSON_DEPTH = 64
+WRITER_LOCK = ".writer.lock"
+CACHE_VARIABLE = "SEEDSTORY_CACHE"
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")
 
 
 def open_regular(path: str | os.PathLike, *, limit: int | None = None, what: str | None = None) -> io.BufferedReader:
@@ -26,27 +40,27 @@ def open_regular(path: str | os.PathLike, *, limit: int | None = None, what: str
         what: What to call it in errors; the path if None.
 
     Raises:
-        ValueError: There is no such file, it is a folder, a pipe, a socket or a device, is too large, or may not be
+        DataError: There is no such file, it is a folder, a pipe, a socket or a device, is too large, or may not be
             read. One line that names it and says what to do.
     """
     name = str(what if what is not None else path)
     try:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     except FileNotFoundError:
-        raise ValueError(f"there is no file {name}: check the path") from None
+        raise DataError(f"there is no file {name}: check the path") from None
     except (OSError, ValueError) as error:  # ValueError: a null byte in the name
         reason = getattr(error, "strerror", None) or error
         if os.path.isdir(path):  # some systems refuse to open a folder
             reason = "it is a folder"
-        raise ValueError(f"cannot read {name}: {reason}") from None
+        raise DataError(f"cannot read {name}: {reason}") from None
     try:
         found = os.fstat(descriptor)
         if stat.S_ISDIR(found.st_mode):
-            raise ValueError(f"{name} is a folder: give a file")
+            raise DataError(f"{name} is a folder: give a file")
         if not stat.S_ISREG(found.st_mode):
-            raise ValueError(f"{name} is not a plain file: give a file that is neither a pipe nor a device")
+            raise DataError(f"{name} is not a plain file: give a file that is neither a pipe nor a device")
         if limit is not None and found.st_size > limit:
-            raise ValueError(f"{name} is too large: {found.st_size:,} bytes, at most {limit:,} can be read")
+            raise DataError(f"{name} is too large: {found.st_size:,} bytes, at most {limit:,} can be read")
     except BaseException:
         os.close(descriptor)
         raise
@@ -57,16 +71,16 @@ def read_regular(path: str | os.PathLike, *, limit: int, what: str | None = None
     """The bytes of a regular file of at most `limit` bytes.
 
     Raises:
-        ValueError: As `open_regular`, or it cannot be read.
+        DataError: As `open_regular`, or it cannot be read.
     """
     name = str(what if what is not None else path)
     with open_regular(path, limit=limit, what=name) as file:
         try:
             data = file.read(limit + 1)
         except OSError as error:
-            raise ValueError(f"cannot read {name}: {error.strerror}") from None
+            raise DataError(f"cannot read {name}: {error.strerror}") from None
     if len(data) > limit:  # it has grown since
-        raise ValueError(f"{name} is too large: at most {limit:,} bytes can be read")
+        raise DataError(f"{name} is too large: at most {limit:,} bytes can be read")
     return data
 
 
@@ -74,21 +88,21 @@ def parse_json(text: str | bytes, what: str, *, depth: int = MAX_JSON_DEPTH) -> 
     """JSON of bounded depth in UTF-8, without NaN, infinities and lone surrogates.
 
     Raises:
-        ValueError: It is not that; one line that begins with `what`.
+        DataError: It is not that; one line that begins with `what`.
     """
 
     def refuse(constant: str) -> None:
-        raise ValueError(f"{constant} is not JSON")
+        raise DataError(f"{constant} is not JSON")
 
     try:
         words = text.decode("utf-8-sig") if isinstance(text, bytes) else text
         value = json.loads(words, parse_constant=refuse)
     except RecursionError:
-        raise ValueError(f"{what} is nested too deeply") from None
+        raise DataError(f"{what} is nested too deeply") from None
     except UnicodeDecodeError:
-        raise ValueError(f"{what} is not UTF-8") from None
+        raise DataError(f"{what} is not UTF-8") from None
     except ValueError as error:
-        raise ValueError(f"{what} is not valid JSON ({error})") from None
+        raise DataError(f"{what} is not valid JSON ({error})") from None
     level = [value]
     for _ in range(depth + 1):
         nested: list[Any] = []
@@ -104,7 +118,7 @@ def parse_json(text: str | bytes, what: str, *, depth: int = MAX_JSON_DEPTH) -> 
         if not nested:
             return value
         level = nested
-    raise ValueError(f"{what} is nested too deeply: at most {depth} levels can be read")
+    raise DataError(f"{what} is nested too deeply: at most {depth} levels can be read")
 
 
 def read_json(
@@ -113,7 +127,7 @@ def read_json(
     """A JSON file, read by `read_regular` and `parse_json`.
 
     Raises:
-        ValueError: As these two.
+        DataError: As these two.
     """
     name = str(what if what is not None else path)
     return parse_json(read_regular(path, limit=limit, what=name), name, depth=depth)
@@ -128,12 +142,12 @@ def inside(folder: Path, name: str, what: str = "path") -> Path:
         what: What to call the name in errors.
 
     Raises:
-        ValueError: It is not that.
+        DataError: It is not that.
     """
     parts = name.split("/") if isinstance(name, str) else [""]
     bad = any(part in ("", ".", "..") for part in parts)
     if bad or "\\" in name or (len(name) > 1 and name[1] == ":") or any(ord(c) < 32 or ord(c) == 127 for c in name):
-        raise ValueError(f"unsafe {what} {name!r}: it must be a relative path within {folder.name or folder}")
+        raise DataError(f"unsafe {what} {name!r}: it must be a relative path within {folder.name or folder}")
     return folder.joinpath(*parts)
 
 
@@ -141,4 +155,97 @@ def _refuse_surrogates(text: str, what: str) -> None:
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
-        raise ValueError(f"{what} holds half a character (a lone surrogate): write it anew in UTF-8") from None
+        raise DataError(f"{what} holds half a character (a lone surrogate): write it anew in UTF-8") from None
+
+
+def cache_folder() -> Path:
+    """The user's cache folder of this library: `$SEEDSTORY_CACHE`, else `seedstory` in the system's cache folder."""
+    folder = os.environ.get(CACHE_VARIABLE)
+    return Path(folder) if folder else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "seedstory"
+
+
+@contextlib.contextmanager
+def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
+    """Writes a file so that it is either whole or as it was before, also after a crash.
+
+    Args:
+        path: The file; its folder must exist.
+
+    Yields:
+        The temporary file to write, which takes the place of `path` at the end of the block. If the block raises, it
+        is removed.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        yield temporary
+        _sync(temporary)
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    if os.name == "posix":
+        _sync(path.parent)
+
+
+def write_atomic(path: str | os.PathLike, data: bytes | str) -> None:
+    """Writes bytes, or text as UTF-8, as `atomic_path` does."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(data.encode("utf-8") if isinstance(data, str) else data)
+
+
+def is_leftover(path: Path) -> bool:
+    """Whether a file is what a killed `atomic_path` left behind."""
+    return _TEMPORARY.fullmatch(path.name) is not None
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Removes what killed writers left in a folder. Only who alone writes there may call it."""
+    for path in folder.glob(".*.tmp"):
+        if is_leftover(path):
+            path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def exclusive_writer(folder: Path) -> Iterator[None]:
+    """Holds a story folder, which must exist, until the end of the block.
+
+    The lock is the operating system's, so it ends with its process, however that ends.
+
+    Raises:
+        StoryFolderError: Another process, or another story in this one, holds it.
+    """
+    lock = FileLock(folder / WRITER_LOCK, timeout=0, thread_local=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise StoryFolderError(
+            f"{folder} is being written by another seedstory: wait until it has ended, or choose another folder", folder
+        ) from None
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # Windows removes it when it is released
+            (folder / WRITER_LOCK).unlink()
+        with contextlib.suppress(OSError):
+            lock.release()
+
+
+def check_unlocked(folder: Path) -> None:
+    """Checks that nobody writes into a story folder.
+
+    Raises:
+        StoryFolderError: Somebody does.
+    """
+    if (folder / WRITER_LOCK).exists():
+        with exclusive_writer(folder):
+            pass
+
+
+def _sync(path: Path) -> None:
+    """Waits until a file or a folder is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

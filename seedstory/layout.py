@@ -20,6 +20,8 @@ from typing import Any
 
 import torch
 
+from seedstory.errors import RequestError
+
 IMAGE_START = "<img>"
 IMAGE_END = "</img>"
 IGNORE = -100
@@ -45,10 +47,10 @@ def chapters(pages: int, longest: int = LONGEST_CHAPTER) -> list[int]:
         The number of pages of each chapter; they sum to `pages` and differ by at most one.
 
     Raises:
-        ValueError: If `pages` or `longest` is below 1.
+        RequestError: If `pages` or `longest` is below 1.
     """
     if pages < 1 or longest < 1:
-        raise ValueError(
+        raise RequestError(
             f"A story needs at least one page and chapters of at least one page, got {pages=}, {longest=}."
         )
     count = -(-pages // longest)
@@ -69,7 +71,7 @@ class StoryLayout:
         num_visual_tokens: `N`, the number of visual tokens of a picture.
 
     Raises:
-        ValueError: If the tokenizer lacks an image token or an end-of-sequence token.
+        RequestError: If the tokenizer lacks an image token or an end-of-sequence token.
     """
 
     def __init__(self, tokenizer: Any, num_visual_tokens: int) -> None:
@@ -77,15 +79,15 @@ class StoryLayout:
         names = self.token_names(num_visual_tokens)
         missing = [name for name in names if name not in vocabulary]
         if missing:
-            raise ValueError(
+            raise RequestError(
                 f"The tokenizer lacks {len(missing)} image tokens ({missing[0]!r} ...). "
                 "Add them with StoryLayout.extend(tokenizer, num_visual_tokens)."
             )
         ids = [vocabulary[name] for name in names]
         if ids != list(range(ids[0], ids[0] + len(ids))):
-            raise ValueError("The image tokens must have consecutive ids in the order of StoryLayout.token_names().")
+            raise RequestError("The image tokens must have consecutive ids in the order of StoryLayout.token_names().")
         if tokenizer.eos_token_id is None:
-            raise ValueError("The tokenizer has no end-of-sequence token; set tokenizer.eos_token.")
+            raise RequestError("The tokenizer has no end-of-sequence token; set tokenizer.eos_token.")
         self.tokenizer = tokenizer
         self.num_visual_tokens = num_visual_tokens
         self.image_start_id, self.image_end_id = ids[0], ids[1]
@@ -99,7 +101,7 @@ class StoryLayout:
     def token_names(num_visual_tokens: int) -> list[str]:
         """The added tokens in id order: `<img>`, `</img>`, then the `N` query tokens."""
         if num_visual_tokens < 1:
-            raise ValueError(f"num_visual_tokens must be at least 1, got {num_visual_tokens}.")
+            raise RequestError(f"num_visual_tokens must be at least 1, got {num_visual_tokens}.")
         return [IMAGE_START, IMAGE_END, *(image_query_token(index) for index in range(num_visual_tokens))]
 
     @classmethod
@@ -119,14 +121,14 @@ class StoryLayout:
     def _page_label_ids(self, pages_left: int) -> list[int]:
         r"""Ids of the forced text that opens a page: `"\n7:"` for the page with which seven are left."""
         if pages_left < 1:
-            raise ValueError(f"A page label counts down to 1, got {pages_left}.")
+            raise RequestError(f"A page label counts down to 1, got {pages_left}.")
         return self.tokenizer.encode(f"\n{pages_left}:", add_special_tokens=False)
 
     def caption_ids(self, caption: str) -> list[int]:
         """Ids of one caption (white space made plain, one space in front). An empty caption has no ids.
 
         Raises:
-            ValueError: If the caption contains one of the tokenizer's special tokens, such as `<img>`.
+            RequestError: If the caption contains one of the tokenizer's special tokens, such as `<img>`.
         """
         text = " ".join(caption.split())
         if not text:
@@ -135,7 +137,7 @@ class StoryLayout:
         bad = self._special_ids.intersection(ids)
         if bad:
             names = ", ".join(sorted(self.tokenizer.convert_ids_to_tokens(sorted(bad))))
-            raise ValueError(f"A caption must not contain the special tokens {names}: {caption[:80]!r}")
+            raise RequestError(f"A caption must not contain the special tokens {names}: {caption[:80]!r}")
         return ids
 
     def caption_text(self, ids: Sequence[int]) -> str:
@@ -205,11 +207,11 @@ def pack_story(
         The packed story.
 
     Raises:
-        ValueError: If the story has no page or an option has the wrong length.
+        RequestError: If the story has no page or an option has the wrong length.
     """
     pages = len(caption_ids)
     if pages == 0:
-        raise ValueError("A story needs at least one page.")
+        raise RequestError("A story needs at least one page.")
     pages_left = countdown(pages) if pages_left is None else pages_left
     everywhere = [True] * pages
     keep_caption = everywhere if keep_caption is None else keep_caption
@@ -222,7 +224,7 @@ def pack_story(
         ("supervise_image", supervise_image),
     ]:
         if len(option) != pages:
-            raise ValueError(f"{name} has {len(option)} entries for a story of {pages} pages.")
+            raise RequestError(f"{name} has {len(option)} entries for a story of {pages} pages.")
 
     n = layout.num_visual_tokens
     ids: list[int] = []
@@ -302,10 +304,10 @@ def collate(stories: Sequence[PackedSequence], pad_to_multiple_of: int = 1) -> d
         both `[P, F, Df]` in the same order.
 
     Raises:
-        ValueError: If there is no story.
+        RequestError: If there is no story.
     """
     if not stories:
-        raise ValueError("A batch needs at least one story.")
+        raise RequestError("A batch needs at least one story.")
     parts = [[(story.branch == _CONTEXT).nonzero()[:, 0], (story.branch >= 0).nonzero()[:, 0]] for story in stories]
     lengths = [max(len(story[part]) for story in parts) for part in range(2)]
     lengths = [-(-length // pad_to_multiple_of) * pad_to_multiple_of for length in lengths]

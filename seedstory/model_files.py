@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from seedstory.errors import ModelError
 from seedstory.io import inside, open_regular, read_json
 
 if TYPE_CHECKING:
@@ -33,20 +34,20 @@ def read_config(folder: str | Path, name: str = "config.json") -> dict[str, Any]
     """The configuration of a network: one JSON object of plain values.
 
     Raises:
-        ValueError: It is missing, no plain file, too large, too deep, holds numbers beyond any network, or asks for
+        ModelError: It is missing, no plain file, too large, too deep, holds numbers beyond any network, or asks for
             quantized weights.
     """
     path = Path(folder) / name
     if not path.exists():
-        raise ValueError(f"{folder} holds no network: it has no {name}; copy or download it again")
+        raise ModelError(f"{folder} holds no network: it has no {name}; copy or download it again")
     config = read_json(path, limit=MAX_CONFIG_BYTES)
     if not isinstance(config, dict):
-        raise ValueError(f"{path} must be a JSON object of settings, not {type(config).__name__}")
+        raise ModelError(f"{path} must be a JSON object of settings, not {type(config).__name__}")
     for key, value in _leaves(config):
         if isinstance(value, int | float) and not (math.isfinite(value) and abs(value) <= MAX_NUMBER):
-            raise ValueError(f"{path}: {key} is {value!r:.40}, more than any network has")
+            raise ModelError(f"{path}: {key} is {value!r:.40}, more than any network has")
     if config.get("quantization_config") is not None:
-        raise ValueError(f"{path} asks for quantized weights (quantization_config): give a model with plain weights")
+        raise ModelError(f"{path} asks for quantized weights (quantization_config): give a model with plain weights")
     return config
 
 
@@ -54,11 +55,11 @@ def check_files(folder: str | Path) -> None:
     """Looks at the files of a folder that a library will read: plain ones of bounded size only.
 
     Raises:
-        ValueError: The folder is missing, or one of its files is a pipe, a device, or too large to be what it says.
+        ModelError: The folder is missing, or one of its files is a pipe, a device, or too large to be what it says.
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise ValueError(f"there is no folder {folder}: copy or download the model again")
+        raise ModelError(f"there is no folder {folder}: copy or download the model again")
     for path in sorted(folder.iterdir()):
         if path.is_dir() or path.name.startswith("."):
             continue
@@ -70,7 +71,7 @@ def stored_shapes(folder: str | Path) -> dict[str, tuple[int, ...]]:
     """Names and shapes of the tensors in a folder's safetensors files, from their headers alone.
 
     Raises:
-        ValueError: There are none (pickles are never read), one is damaged, or holds numbers other than floats.
+        ModelError: There are none (pickles are never read), one is damaged, or holds numbers other than floats.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -83,10 +84,10 @@ def stored_shapes(folder: str | Path) -> dict[str, tuple[int, ...]]:
                     tensor = file.get_slice(name)
                     counts = tensor.get_dtype() == "I64" and not tensor.get_shape()  # such as batch norm's steps
                     if tensor.get_dtype() not in _FLOATS and not counts:
-                        raise ValueError(f"{path} is damaged: {name} holds {tensor.get_dtype()}, not floats")
+                        raise ModelError(f"{path} is damaged: {name} holds {tensor.get_dtype()}, not floats")
                     shapes[name] = tuple(tensor.get_shape())
         except (OSError, SafetensorError) as error:
-            raise ValueError(f"{path} cannot be read as safetensors ({error}): copy or download it again") from None
+            raise ModelError(f"{path} cannot be read as safetensors ({error}): copy or download it again") from None
     return shapes
 
 
@@ -94,11 +95,11 @@ def check_counts(config: Mapping[str, Any], tensors: int, where: str | Path) -> 
     """Refuses settings that would build more layers than there are tensors.
 
     Raises:
-        ValueError: There is such a setting.
+        ModelError: There is such a setting.
     """
     for key, value in _leaves(config):
         if _COUNTS.search(key) and isinstance(value, int) and value > max(tensors, 1):
-            raise ValueError(f"{where} does not fit its weights: {key} is {value:,}, but there are {tensors} tensors")
+            raise ModelError(f"{where} does not fit its weights: {key} is {value:,}, but there are {tensors} tensors")
 
 
 def check_network(kind: Any, folder: str | Path) -> None:
@@ -109,7 +110,7 @@ def check_network(kind: Any, folder: str | Path) -> None:
         folder: What `save_pretrained` wrote.
 
     Raises:
-        ValueError: It does not.
+        ModelError: It does not.
     """
     import torch
 
@@ -136,7 +137,7 @@ class CheckedLoading:
         """Load what `save_pretrained` wrote.
 
         Raises:
-            ValueError: The folder is missing or damaged, its weights do not fit its configuration, or are NaN.
+            ModelError: The folder is missing or damaged, its weights do not fit its configuration, or are NaN.
         """
         check_network(cls, folder)
         network = typing.cast(Any, super()).from_pretrained(folder, **({"use_safetensors": True} | options))
@@ -148,20 +149,20 @@ def described(build: Callable[[], Any], where: str | Path, what: str) -> Any:
     """What `build` returns; whatever a library raises over settings that describe no network becomes one line.
 
     Raises:
-        ValueError: It raised anything.
+        ModelError: It raised anything.
     """
     try:
         return build()
     except Exception as error:  # noqa: BLE001 - libraries raise all kinds for settings that fit nothing
         reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise ValueError(f"{where} does not describe a {what}: {reason}") from error
+        raise ModelError(f"{where} does not describe a {what}: {reason}") from error
 
 
 def check_shapes(wanted: Mapping[str, tuple[int, ...]], stored: Mapping[str, tuple[int, ...]], where: Any) -> None:
     """Holds the tensors of a network against those that are stored.
 
     Raises:
-        ValueError: Some are missing, unknown or of another shape.
+        ModelError: Some are missing, unknown or of another shape.
     """
     faults = {
         "missing": sorted(wanted.keys() - stored.keys()),
@@ -174,7 +175,7 @@ def check_shapes(wanted: Mapping[str, tuple[int, ...]], stored: Mapping[str, tup
         if names
     )
     if report:
-        raise ValueError(f"the weights in {where} do not fit its configuration: {report}")
+        raise ModelError(f"the weights in {where} do not fit its configuration: {report}")
 
 
 def is_finite(tensor: torch.Tensor) -> bool:
@@ -190,11 +191,11 @@ def check_finite(weights: Mapping[str, torch.Tensor], where: str | Path) -> None
     """Refuses weights that are NaN or infinite, which would make every page of a story so.
 
     Raises:
-        ValueError: There are such weights.
+        ModelError: There are such weights.
     """
     for name, weight in weights.items():
         if not is_finite(weight):
-            raise ValueError(f"{where} is damaged: the weight {name} holds NaN or infinity; copy or download it again")
+            raise ModelError(f"{where} is damaged: the weight {name} holds NaN or infinity; copy or download it again")
 
 
 def _tensor_files(folder: Path) -> list[Path]:
@@ -203,13 +204,13 @@ def _tensor_files(folder: Path) -> list[Path]:
         index = read_json(indexed[0], limit=MAX_CONFIG_BYTES)
         names = index.get("weight_map") if isinstance(index, dict) else None
         if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
-            raise ValueError(f"{indexed[0]} is no index of safetensors files: copy or download it again")
+            raise ModelError(f"{indexed[0]} is no index of safetensors files: copy or download it again")
         return [inside(folder, name, "name of a weight file") for name in sorted(set(names.values()))]
     files = sorted(folder.glob(_TENSOR_FILES))
     if not files:
         pickles = any(folder.glob("*.bin")) or any(folder.glob("*.pt")) or any(folder.glob("*.ckpt"))
         hint = "; its pickles are never loaded: convert them to safetensors" if pickles else ": copy or download it"
-        raise ValueError(f"{folder} holds no safetensors file{hint}")
+        raise ModelError(f"{folder} holds no safetensors file{hint}")
     return files
 
 
@@ -232,7 +233,7 @@ def _check_types(function: Callable, config: Mapping[str, Any], where: Path) -> 
     for key, value in config.items():
         if key in hints and not _fits(value, hints[key]):
             wanted = str(getattr(hints[key], "__name__", hints[key])).replace("typing.", "")
-            raise ValueError(f"{where}: {key} must be of type {wanted}, not {value!r:.60}")
+            raise ModelError(f"{where}: {key} must be of type {wanted}, not {value!r:.60}")
 
 
 def _fits(value: Any, hint: Any) -> bool:

@@ -17,6 +17,9 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from seedstory.errors import RequestError
+from seedstory.io import cache_folder, write_atomic
+
 if TYPE_CHECKING:
     import torch
 
@@ -34,13 +37,13 @@ def fast_precision(device: str | torch.device = "cpu") -> Precision:
         device: Where they run: "cpu", "cuda", "auto" (a GPU if there is one) or a torch device.
 
     Raises:
-        ValueError: `SEEDSTORY_PRECISION` is neither "bf16" nor "fp32".
+        RequestError: `SEEDSTORY_PRECISION` is neither "bf16" nor "fp32".
     """
     asked = os.environ.get(OVERRIDE, "")
     if asked == "bf16" or asked == "fp32":
         return "bf16" if asked == "bf16" else "fp32"
     if asked not in ("", "auto"):
-        raise ValueError(f"{OVERRIDE} must be bf16, fp32 or auto, not {asked!r}")
+        raise RequestError(f"{OVERRIDE} must be bf16, fp32 or auto, not {asked!r}")
     import torch
 
     kind = str(device).partition(":")[0]
@@ -103,9 +106,7 @@ def _of_this_cpu() -> Precision:
     found: Precision = "bf16" if seconds["bf16"] < seconds["fp32"] else "fp32"
     try:  # a cache that cannot be written is measured again next time
         known.parent.mkdir(parents=True, exist_ok=True)
-        partial = known.with_name(f"{known.name}.{os.getpid()}")
-        partial.write_text(json.dumps({"precision": found, "cpu": cpu_name(), "seconds": seconds}) + "\n", "utf-8")
-        partial.replace(known)
+        write_atomic(known, json.dumps({"precision": found, "cpu": cpu_name(), "seconds": seconds}) + "\n")
     except OSError:
         pass
     return found
@@ -114,6 +115,5 @@ def _of_this_cpu() -> Precision:
 def _cache_file() -> Path:
     import torch
 
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     facts = [cpu_name(), torch.__version__, *(os.environ.get(name, "") for name in _LIMITS)]
-    return Path(base) / "seedstory" / f"precision-{hashlib.sha256(repr(facts).encode()).hexdigest()[:16]}.json"
+    return cache_folder() / f"precision-{hashlib.sha256(repr(facts).encode()).hexdigest()[:16]}.json"

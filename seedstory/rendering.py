@@ -19,8 +19,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from seedstory.errors import RequestError
 from seedstory.settings import StorySettings, check_int
 from seedstory.story import MAX_PAGES, Page
 
@@ -51,7 +52,7 @@ class Rendering:
 
     def __post_init__(self) -> None:
         if self.rendering not in RENDERING_MODES:
-            raise ValueError(f"unknown rendering {self.rendering!r}: choose one of {', '.join(RENDERING_MODES)}")
+            raise RequestError(f"unknown rendering {self.rendering!r}: choose one of {', '.join(RENDERING_MODES)}")
         check_int("render_batch", self.render_batch, 1, MAX_PAGES)
         check_int("render_queue", self.render_queue, 1, MAX_PAGES)
 
@@ -68,6 +69,9 @@ def render_story(
     rendering: Rendering,
     keep: Callable[[Page], None],
     free_story_model: Callable[[], None],
+    *,
+    before_batch: Callable[[], None] = lambda: None,
+    callback_on_step_end: Callable[..., Any] | None = None,
 ) -> Iterator[Page]:
     """Draws written pages. Close the generator to end the drawing early.
 
@@ -80,12 +84,16 @@ def render_story(
         keep: Stores a page: each one that is drawn, and before that each one that has to wait, so that a killed run
             loses little. Called in the caller's thread.
         free_story_model: Called by "after" when all pages are written.
+        before_batch: Called before each batch is drawn.
+        callback_on_step_end: Called after each diffusion step, see `Detokenizer`.
 
     Yields:
         The pages in order with their pictures, once their whole batch is stored.
     """
     batches = _batches(_kept(pages, keep) if rendering.defers else pages, rendering.render_batch)
-    draw = partial(render_pages, detokenizer, settings)
+    draw = partial(
+        render_pages, detokenizer, settings, before_batch=before_batch, callback_on_step_end=callback_on_step_end
+    )
     if rendering.rendering == "after":
         batches = iter(list(batches))
         free_story_model()
@@ -101,7 +109,13 @@ def render_story(
 
 
 def render_pages(
-    detokenizer: Detokenizer, settings: StorySettings, pages: list[Page], stopped: threading.Event | None = None
+    detokenizer: Detokenizer,
+    settings: StorySettings,
+    pages: list[Page],
+    stopped: threading.Event | None = None,
+    *,
+    before_batch: Callable[[], None] = lambda: None,
+    callback_on_step_end: Callable[..., Any] | None = None,
 ) -> list[Page]:
     """The pages with their pictures; the noise of each is a function of its seed alone.
 
@@ -110,18 +124,23 @@ def render_pages(
         settings: Of the story.
         pages: Written pages.
         stopped: Once set, drawing is given up before the next diffusion step.
+        before_batch: Called first.
+        callback_on_step_end: Called after each diffusion step, see `Detokenizer`.
 
     Raises:
         InterruptedError: Drawing was given up.
     """
     import torch
 
-    def check(*_: object) -> None:
+    def check(*step: object) -> None:
         if stopped is not None and stopped.is_set():
             raise InterruptedError("the drawing of pages was stopped")
+        if step and callback_on_step_end is not None:
+            callback_on_step_end(*step)
 
     assert all(page.features is not None for page in pages), "a page is written before it is drawn"
     check()
+    before_batch()
     images = detokenizer(
         torch.stack([page.features for page in pages if page.features is not None]),
         generator=[torch.Generator().manual_seed(page.seed) for page in pages],

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from seedstory.errors import RequestError
 from seedstory.text import clean_text, detect_language
 
 POLICIES = ("recompute", "dense", "window", "sink", "mm_sink")
@@ -72,7 +73,7 @@ class StorySettings:
         if self.image_name is not None:
             self.image_name = check_text(self.image_name, "the picture's name")
         if self.text is None and self.image_name is None:
-            raise ValueError("a story needs an opening: give a text, a picture, or both")
+            raise RequestError("a story needs an opening: give a text, a picture, or both")
         check_int("pages", self.pages, 1, MAX_PAGES)
         check_int("seed", self.seed, 0, 2**63 - 1)
         check_int("num_inference_steps", self.num_inference_steps, 1, 1000)
@@ -80,14 +81,14 @@ class StorySettings:
         self.stop = check_stops(self.stop)
         check_sampling(self)
         if self.policy not in POLICIES:
-            raise ValueError(f"unknown policy {self.policy!r}: choose one of {', '.join(POLICIES)}")
+            raise RequestError(f"unknown policy {self.policy!r}: choose one of {', '.join(POLICIES)}")
         if self.captions is not None:
             if isinstance(self.captions, str):
-                raise ValueError("captions are a list with a text for each page, not one text: give [text, ...]")
+                raise RequestError("captions are a list with a text for each page, not one text: give [text, ...]")
             if not isinstance(self.captions, list | tuple):
-                raise ValueError(f"captions are a list of texts, not {type(self.captions).__name__}")
+                raise RequestError(f"captions are a list of texts, not {type(self.captions).__name__}")
             if len(self.captions) != self.pages - 1:
-                raise ValueError(
+                raise RequestError(
                     f"the script has {len(self.captions)} captions, but {self.pages} pages need {self.pages - 1}: "
                     "one for each page after the opening"
                 )
@@ -98,7 +99,7 @@ def check_sampling(settings: Any) -> None:
     """Checks how the words of a story are chosen: the fields that `StorySettings` and `SamplingConfig` share.
 
     Raises:
-        ValueError: One is out of range, or two do not agree.
+        RequestError: One is out of range, or two do not agree.
     """
     check_float("temperature", settings.temperature, 0.0, 10.0)
     check_int("top_k", settings.top_k, 0, 1_000_000)
@@ -107,12 +108,12 @@ def check_sampling(settings: Any) -> None:
     check_float("repetition_penalty", settings.repetition_penalty, 0.1, 10.0)
     check_int("no_repeat_ngram_size", settings.no_repeat_ngram_size, 0, 1000)
     if settings.no_repeat_ngram_size == 1:
-        raise ValueError("no_repeat_ngram_size 1 would allow every word once only: give 0 (off) or 2 and more")
+        raise RequestError("no_repeat_ngram_size 1 would allow every word once only: give 0 (off) or 2 and more")
     check_int("history_pages", settings.history_pages, 0, 1000)
     check_int("max_caption_tokens", settings.max_caption_tokens, 1, 1000)
     check_int("min_caption_tokens", settings.min_caption_tokens, 1, 1000)
     if settings.min_caption_tokens > settings.max_caption_tokens:
-        raise ValueError(
+        raise RequestError(
             f"min_caption_tokens {settings.min_caption_tokens} is more than max_caption_tokens "
             f"{settings.max_caption_tokens}: lower the one or raise the other"
         )
@@ -124,13 +125,13 @@ def check_stops(stop: str | Sequence[str]) -> tuple[str, ...]:
     """Stop texts as they can stand in a caption: one line, single spaces. Spaces at the ends count and stay.
 
     Raises:
-        ValueError: One is no text, has nothing to be seen or is too long, or there are too many.
+        RequestError: One is no text, has nothing to be seen or is too long, or there are too many.
     """
     if not isinstance(stop, (str, list, tuple)):
-        raise ValueError(f"stop must be a text or several, not {type(stop).__name__}")
+        raise RequestError(f"stop must be a text or several, not {type(stop).__name__}")
     stops = [stop] if isinstance(stop, str) else stop
     if len(stops) > MAX_STOPS:
-        raise ValueError(f"there are {len(stops)} stop texts: at most {MAX_STOPS} fit")
+        raise RequestError(f"there are {len(stops)} stop texts: at most {MAX_STOPS} fit")
     cleaned = []
     for text in stops:
         core = check_text(text, "a stop text")
@@ -142,15 +143,15 @@ def check_text(text: str, what: str) -> str:
     """Text as `clean_text` keeps it.
 
     Raises:
-        ValueError: It is empty or longer than `MAX_TEXT` characters.
+        RequestError: It is empty or longer than `MAX_TEXT` characters.
     """
     if not isinstance(text, str):
-        raise ValueError(f"{what} must be text, not {type(text).__name__}")
+        raise RequestError(f"{what} must be text, not {type(text).__name__}")
     text = clean_text(text)
     if not text:
-        raise ValueError(f"{what} is empty: write at least one word")
+        raise RequestError(f"{what} is empty: write at least one word")
     if len(text) > MAX_TEXT:
-        raise ValueError(f"{what} has {len(text)} characters: at most {MAX_TEXT} fit")
+        raise RequestError(f"{what} has {len(text)} characters: at most {MAX_TEXT} fit")
     return text
 
 
@@ -158,10 +159,10 @@ def check_language(tag: str) -> str:
     """A BCP 47 language tag, or nothing.
 
     Raises:
-        ValueError: It is neither.
+        RequestError: It is neither.
     """
     if not isinstance(tag, str) or (tag and not re.fullmatch(r"[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*", tag)):
-        raise ValueError(f"the language must be a tag such as de or pt-BR, not {tag!r:.40}")
+        raise RequestError(f"the language must be a tag such as de or pt-BR, not {tag!r:.40}")
     return tag
 
 
@@ -180,16 +181,16 @@ def story_language(settings: StorySettings) -> str:
 def check_decoding(name: str) -> None:
     """Raises ValueError unless there is a decoding of this name."""
     if name not in DECODINGS:
-        raise ValueError(f"unknown decoding {name!r}: choose one of {', '.join(DECODINGS)}")
+        raise RequestError(f"unknown decoding {name!r}: choose one of {', '.join(DECODINGS)}")
 
 
 def check_int(name: str, value: Any, low: int, high: int) -> None:
     """Raises ValueError unless a value is a whole number in range, both ends included."""
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise ValueError(f"{name} must be a whole number from {low} to {high:,}, not {value}")
+        raise RequestError(f"{name} must be a whole number from {low} to {high:,}, not {value}")
 
 
 def check_float(name: str, value: Any, low: float, high: float) -> None:
     """Raises ValueError unless a value is a finite number in range, both ends included."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
-        raise ValueError(f"{name} must be a number from {low:g} to {high:g}, not {value}")
+        raise RequestError(f"{name} must be a number from {low:g} to {high:g}, not {value}")

@@ -32,8 +32,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from seedstory.errors import DataError
 from seedstory.image import MAX_BYTES, STORED, load_image
-from seedstory.io import open_regular, read_json
+from seedstory.io import open_regular, read_json, write_atomic
 from seedstory.storystream import StoryRecord
 
 FORMAT = "seedstory shards 1"
@@ -103,7 +104,7 @@ class ShardSample:
         """The picture of a page, upright and RGB.
 
         Raises:
-            ValueError: It is damaged, or too large to decode.
+            DataError: It is damaged, or too large to decode.
         """
         return load_image(self.images[page], f"{self.key}, page {page}", STORED)
 
@@ -120,16 +121,16 @@ class Shard:
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not _SHARD.fullmatch(self.name):
-            raise ValueError(f"{self.name!r} is no name of a shard")
+            raise DataError(f"{self.name!r} is no name of a shard")
         if isinstance(self.split, str) and not _SPLIT.fullmatch(self.split):  # it becomes the name of a file
-            raise ValueError(f"{self.name}: {self.split!r:.80} is no name of a split")
+            raise DataError(f"{self.name}: {self.split!r:.80} is no name of a split")
         if not isinstance(self.split, str) or not isinstance(self.sha256, str) or not _is_count(self.bytes):
-            raise ValueError(f"{self.name}: split, sha256 or bytes are not as the packer writes them")
+            raise DataError(f"{self.name}: split, sha256 or bytes are not as the packer writes them")
         for story in self.stories:
             if len(story) != 4 or not isinstance(story[0], str) or not all(map(_is_count, story[1:])):
-                raise ValueError(f"{self.name}: a story must be [id, offset, bytes, pages], not {story!r:.80}")
+                raise DataError(f"{self.name}: a story must be [id, offset, bytes, pages], not {story!r:.80}")
             if story[1] + story[2] > self.bytes or story[2] > MAX_STORY:
-                raise ValueError(f"{self.name}: story {story[0]!r:.80} is said to lie outside the shard")
+                raise DataError(f"{self.name}: story {story[0]!r:.80} is said to lie outside the shard")
 
     @property
     def pages(self) -> int:
@@ -161,30 +162,28 @@ class Index:
         """Reads and checks the index of a shard folder.
 
         Raises:
-            ValueError: There is none, or it is not as the packer writes it.
+            DataError: There is none, or it is not as the packer writes it.
         """
         path = Path(folder) / INDEX
         if not path.exists():
-            raise ValueError(
+            raise DataError(
                 f"there is no {path}: give a folder of shards that `python -m data_tools.pack` has finished"
             )
         try:
             data = read_json(path, limit=MAX_INDEX, depth=8, what="it")
             if data["format"] != FORMAT:
-                raise ValueError(f"its format is {data['format']!r:.80}, not {FORMAT!r}")
+                raise DataError(f"its format is {data['format']!r:.80}, not {FORMAT!r}")
             shards = [Shard(**shard) for shard in data["shards"]]
             return cls(str(data["layout"]), dict(data["source"]), shards)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise ValueError(f"{path} is no index of shards ({error}): pack the data set again") from error
+            raise DataError(f"{path} is no index of shards ({error}): pack the data set again") from error
 
     def write(self, folder: str | os.PathLike[str]) -> None:
         """Writes `index.json` in one atomic step, a shard a line."""
         head = {"format": FORMAT, "layout": self.layout, "source": self.source}
         lines = ",\n".join(json.dumps(vars(shard), ensure_ascii=False) for shard in self.shards)
         text = f'{json.dumps(head, ensure_ascii=False)[:-1]}, "shards": [\n{lines}\n]}}\n'
-        part = Path(folder) / f".{INDEX}.part"
-        part.write_text(text, encoding="utf-8", newline="\n")
-        os.replace(part, Path(folder) / INDEX)
+        write_atomic(Path(folder) / INDEX, text)
 
 
 class ShardReader:
@@ -201,19 +200,19 @@ class ShardReader:
         pages: The number of pages of each story, int64 [N].
 
     Raises:
-        ValueError: There is no index, no such split, or a shard is missing or has another size than when it was packed.
+        DataError: There is no index, no such split, or a shard is missing or has another size than when it was packed.
     """
 
     def __init__(self, folder: str | os.PathLike[str], split: str | None = None) -> None:
         self.folder = Path(folder)
         index = Index.read(folder)
         if index.layout != "webdataset":
-            raise ValueError(
+            raise DataError(
                 f"{folder} holds {index.layout} files: read them with datasets.load_dataset({index.layout!r})"
             )
         splits = sorted({shard.split for shard in index.shards})
         if split is not None and split not in splits:
-            raise ValueError(f"{folder} has no split {split!r}: it has {', '.join(splits) or 'no stories'}")
+            raise DataError(f"{folder} has no split {split!r}: it has {', '.join(splits) or 'no stories'}")
         self.shards = [shard for shard in index.shards if split in (None, shard.split)]
         for shard in self.shards:
             self._check_file(shard)
@@ -232,7 +231,7 @@ class ShardReader:
 
         Raises:
             IndexError: There are not so many stories.
-            ValueError: The shard is not what it was when it was packed. The message names shard and story.
+            DataError: The shard is not what it was when it was packed. The message names shard and story.
         """
         if not -len(self) <= number < len(self):
             raise IndexError(f"there is no story {number}: there are {len(self)}")
@@ -240,14 +239,14 @@ class ShardReader:
         offset, size, pages = map(int, self._places[number])
         with open_regular(self.folder / shard.name) as file:
             if os.fstat(file.fileno()).st_size != shard.bytes:
-                raise ValueError(f"{shard.name} has changed its size since it was packed: pack it again")
+                raise DataError(f"{shard.name} has changed its size since it was packed: pack it again")
             data = os.pread(file.fileno(), size, offset)
         try:
             story = read_sample(data)
             if story.record.id != self.ids[number] or len(story.record) != pages:
-                raise ValueError(f"it is story {story.record.id!r:.80} of {len(story.record)} pages")
+                raise DataError(f"it is story {story.record.id!r:.80} of {len(story.record)} pages")
         except ValueError as error:
-            raise ValueError(
+            raise DataError(
                 f"{shard.name} is not what it was when story {self.ids[number]!r} was packed: {error}"
             ) from error
         return story
@@ -263,11 +262,11 @@ class ShardReader:
         try:
             status = os.stat(self.folder / shard.name)
         except OSError as error:
-            raise ValueError(f"cannot read shard {self.folder / shard.name}: {error.strerror}") from None
+            raise DataError(f"cannot read shard {self.folder / shard.name}: {error.strerror}") from None
         if not stat.S_ISREG(status.st_mode):
-            raise ValueError(f"{self.folder / shard.name} is not a plain file")
+            raise DataError(f"{self.folder / shard.name} is not a plain file")
         if status.st_size != shard.bytes:
-            raise ValueError(
+            raise DataError(
                 f"{self.folder / shard.name} has {status.st_size} bytes, but had {shard.bytes} when it was packed: "
                 "copy or pack it again"
             )
@@ -277,7 +276,7 @@ def read_sample(data: bytes) -> ShardSample:
     """Takes a story's run of tar members apart.
 
     Raises:
-        ValueError: Anything in it is not as the packer writes it.
+        DataError: Anything in it is not as the packer writes it.
     """
     places = locate_sample(lambda at, size: data[at : at + size], len(data))
     return ShardSample(
@@ -306,29 +305,29 @@ def locate_sample(read: Callable[[int, int], bytes], size: int) -> SampleOffsets
         size: Bytes of the story.
 
     Raises:
-        ValueError: Anything in it is not as the packer writes it.
+        DataError: Anything in it is not as the packer writes it.
     """
     members = _members(read, size)
     name, at, length = next(members, ("", 0, 0))
     key, _, suffix = name.partition(".")
     if suffix != "json" or not _KEY.fullmatch(key) or length > MAX_RECORD:
-        raise ValueError(f"a record was due, not {name!r:.80} of {length} bytes")
+        raise DataError(f"a record was due, not {name!r:.80} of {length} bytes")
     record = StoryRecord.from_json(read(at, length))
     images = []
     for page in range(len(record)):
         name, at, length = next(members, ("", 0, 0))
         suffix = name.rpartition(".")[2]
         if suffix not in _SUFFIXES or name != image_member(key, page, suffix) or length > MAX_BYTES:
-            raise ValueError(f"the picture of page {page} was due, not {name!r:.80} of {length} bytes")
+            raise DataError(f"the picture of page {page} was due, not {name!r:.80} of {length} bytes")
         images.append((at, length))
     masks = {}
     for number, (page, path) in enumerate(record.masks()):
         name, at, length = next(members, ("", 0, 0))
         if name != mask_member(key, page, number) or length > MAX_BYTES:
-            raise ValueError(f"mask {number} was due, not {name!r:.80} of {length} bytes")
+            raise DataError(f"mask {number} was due, not {name!r:.80} of {length} bytes")
         masks[path] = (at, length)
     if (rest := next(members, None)) is not None:
-        raise ValueError(f"the end was due, not {rest[0]!r:.80}")
+        raise DataError(f"the end was due, not {rest[0]!r:.80}")
     return SampleOffsets(key, record, images, masks)
 
 
@@ -339,10 +338,10 @@ def _members(read: Callable[[int, int], bytes], total: int) -> Iterator[tuple[st
         header = read(at, BLOCK)
         name, digits = header[:100].rstrip(b"\0"), header[124:135]
         if not name.isascii() or not digits.isdigit() or header != tar_header(name.decode(), size := _octal(digits)):
-            raise ValueError(f"at byte {at} there is no plain member")
+            raise DataError(f"at byte {at} there is no plain member")
         at += BLOCK
         if at + padded(size) > total:
-            raise ValueError(f"{name.decode()!r} is longer than its story")
+            raise DataError(f"{name.decode()!r} is longer than its story")
         yield name.decode(), at, size
         at += padded(size)
 
@@ -372,9 +371,9 @@ class StorySampler:
 
     def __init__(self, length: int, *, seed: int = 0, shuffle: bool = True, rank: int = 0, world: int = 1) -> None:
         if not 0 <= rank < world:
-            raise ValueError(f"rank must be from 0 to {world - 1}, not {rank}")
+            raise DataError(f"rank must be from 0 to {world - 1}, not {rank}")
         if length < world:
-            raise ValueError(f"{length} stories are too few for {world} processes")
+            raise DataError(f"{length} stories are too few for {world} processes")
         self.length, self.seed, self.shuffle, self.rank, self.world = length, seed, shuffle, rank, world
         self.epoch = self.position = 0  # position: how many stories of the epoch all ranks together have taken
         self._order: tuple[int, np.ndarray] | None = None
@@ -407,11 +406,11 @@ class StorySampler:
         """Goes on where `state_dict` stood.
 
         Raises:
-            ValueError: The state is of other stories, or of another order.
+            DataError: The state is of other stories, or of another order.
         """
         for name in ("length", "seed", "shuffle"):
             if state[name] != getattr(self, name):
-                raise ValueError(f"the order was saved with {name} {state[name]}, but has {getattr(self, name)} now")
+                raise DataError(f"the order was saved with {name} {state[name]}, but has {getattr(self, name)} now")
         self.epoch, self.position = int(state["epoch"]), int(state["position"])
 
 

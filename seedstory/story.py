@@ -19,20 +19,29 @@ import contextlib
 import hashlib
 import io
 import json
-import os
 import re
-import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image, PngImagePlugin
 
+from seedstory.errors import StoryExistsError, StoryFolderError
+from seedstory.identity import NO_IDENTITY, ModelIdentity
 from seedstory.image import load_image
-from seedstory.io import read_json, read_regular
+from seedstory.io import (
+    WRITER_LOCK,
+    check_unlocked,
+    exclusive_writer,
+    is_leftover,
+    read_json,
+    read_regular,
+    remove_leftovers,
+    write_atomic,
+)
 from seedstory.settings import MAX_PAGES, StorySettings, check_int
-from seedstory.writer import LOCK, check_unlocked, exclusive_writer
+from seedstory.text import sentence_ends
 
 if TYPE_CHECKING:
     import torch
@@ -53,7 +62,6 @@ _NAMES_ON_DISK = {
     "no_repeat_ngram_size": "no_repeat_ngram",
     "text_guidance_scale": "text_guidance",
 }
-_LEFTOVER = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")
 
 
 @dataclass(kw_only=True, eq=False)
@@ -81,7 +89,7 @@ class Page:
     def __post_init__(self) -> None:
         check_int("index", self.index, 0, MAX_PAGES - 1)
         if self.state not in STATES:
-            raise ValueError(f"unknown page state {self.state!r}: choose one of {', '.join(STATES)}")
+            raise StoryFolderError(f"unknown page state {self.state!r}: choose one of {', '.join(STATES)}")
 
     @property
     def number(self) -> int:
@@ -101,7 +109,7 @@ class Story:
         title: The title.
         pages: The pages in order; `pages[0]` is the opening.
         settings: What was asked for.
-        model: Name and fingerprint of the model, `{"name": ..., "fingerprint": ...}`.
+        model: Which weights made it.
         versions: Versions of seedstory, torch, transformers and diffusers that made it.
         language: BCP 47 tag of the language of the captions; empty if it is not known.
     """
@@ -109,7 +117,7 @@ class Story:
     title: str
     pages: list[Page]
     settings: StorySettings
-    model: dict[str, str] = field(default_factory=dict)
+    model: ModelIdentity = NO_IDENTITY
     versions: dict[str, str] = field(default_factory=dict)
     language: str = ""
 
@@ -118,7 +126,7 @@ class Story:
         """Reads a story folder with all pictures and features.
 
         Raises:
-            ValueError: The folder holds no story, or a broken one.
+            StoryFolderError: The folder holds no story, or a broken one.
         """
         source = StoryFolder.open(folder)
         return cls(
@@ -156,10 +164,11 @@ class StoryFolder:
         *,
         title: str,
         settings: StorySettings,
-        model: dict[str, str],
+        model: ModelIdentity,
         versions: dict[str, str],
         language: str,
         entries: list[dict[str, Any]],
+        earlier_models: Sequence[ModelIdentity] = (),
     ) -> None:
         self.path = path
         self.title = title
@@ -168,6 +177,7 @@ class StoryFolder:
         self.versions = versions
         self.language = language
         self._entries = entries
+        self.earlier_models = list(earlier_models)
 
     @classmethod
     def create(
@@ -176,7 +186,7 @@ class StoryFolder:
         *,
         title: str,
         settings: StorySettings,
-        model: dict[str, str] | None = None,
+        model: ModelIdentity = NO_IDENTITY,
         versions: dict[str, str] | None = None,
         language: str = "",
         overwrite: bool = False,
@@ -184,7 +194,7 @@ class StoryFolder:
         """Starts an empty story in a new or empty folder, or in place of an older story.
 
         Raises:
-            ValueError: See `check_target`.
+            StoryFolderError: See `check_target`.
         """
         path = Path(path)
         check_target(path, overwrite=overwrite, idle=False)
@@ -192,12 +202,12 @@ class StoryFolder:
         try:
             (path / "pages").mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise ValueError(f"cannot write to {path}: {error.strerror}; choose another folder") from None
+            raise StoryFolderError(f"cannot write to {path}: {error.strerror}; choose another folder") from None
         story = cls(
             path,
             title=title,
             settings=settings,
-            model=dict(model or {}),
+            model=model,
             versions=dict(versions or {}),
             language=language,
             entries=[],
@@ -212,24 +222,24 @@ class StoryFolder:
         """Opens an existing story folder without changing it.
 
         Raises:
-            ValueError: There is no folder, no story in it, or a story that is broken or of a newer format.
+            StoryFolderError: There is no folder, no story in it, or a story that is broken or of a newer format.
         """
         path = Path(path)
         file = path / "story.json"
         if not file.exists():
-            raise ValueError(f"{path} holds no story (there is no story.json in it): check the folder's name")
+            raise StoryFolderError(f"{path} holds no story (there is no story.json in it): check the folder's name")
         _check_pages_folder(path)
         try:
             return cls(path, **_checked(read_json(file, limit=MAX_JSON, what="it")))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
-            raise ValueError(f"{file} is not a readable story: {reason}") from None
+            raise StoryFolderError(f"{file} is not a readable story: {reason}") from None
 
     def refresh(self) -> None:
         """Reads the pages again, which another process may have written meanwhile.
 
         Raises:
-            ValueError: As `open`.
+            StoryFolderError: As `open`.
         """
         now = StoryFolder.open(self.path)
         self.title, self._entries = now.title, now._entries
@@ -242,33 +252,34 @@ class StoryFolder:
         """The pages in order with their pictures and without features, read one at a time."""
         return (self.page(i, features=False) for i in range(len(self)))
 
-    def page(self, index: int, *, features: bool = True) -> Page:
+    def page(self, index: int, *, image: bool = True, features: bool = True) -> Page:
         """Reads one page.
 
         Args:
             index: From 0.
+            image: Also read the image.
             features: Also read the features `[F, Df]` (needs torch).
 
         Raises:
-            ValueError: There is no such page, or one of its files is missing or damaged.
+            StoryFolderError: There is no such page, or one of its files is missing or damaged.
         """
         if not 0 <= index < len(self):
-            raise ValueError(f"{self.path} has pages 0 to {len(self) - 1}, not {index}")
+            raise StoryFolderError(f"{self.path} has pages 0 to {len(self) - 1}, not {index}")
         entry = self._entries[index]
-        image = tensor = None
+        picture = tensor = None
         try:
-            if entry["picture"]:
-                image = load_image(self.path / entry["picture"], formats=("PNG",))
+            if image and entry["picture"]:
+                picture = load_image(self.path / entry["picture"], formats=("PNG",))
             if features and entry["features"]:
                 tensor = _read_features(self.path / entry["features"])
         except ValueError as error:
-            raise ValueError(
-                f"page {index + 1} of {self.path} is damaged or missing: {error}; put it back or tell anew"
+            raise StoryFolderError(
+                f"page {index + 1} of {self.path} is damaged or missing: {error}; put it back, or start the story anew"
             ) from None
         return Page(
             index=index,
             caption=entry["caption"],
-            image=image,
+            image=picture,
             features=tensor,
             seed=entry["seed"],
             state=entry["state"],
@@ -279,10 +290,12 @@ class StoryFolder:
         """Writes a page: the next one, or one already there anew (its old files stay until the new ones are named).
 
         Raises:
-            ValueError: The page would leave a gap.
+            StoryFolderError: The page would leave a gap.
         """
         if page.index > len(self):
-            raise ValueError(f"{self.path} has {len(self)} pages: page {page.number} cannot be added before the others")
+            raise StoryFolderError(
+                f"{self.path} has {len(self)} pages: page {page.number} cannot be added before the others"
+            )
         old = self._entries[page.index] if page.index < len(self) else {"picture": None, "features": None}
         entry = {
             "caption": page.caption,
@@ -318,23 +331,29 @@ class StoryFolder:
             "format_version": FORMAT_VERSION,
             "title": self.title,
             "language": self.language,
-            "model": self.model,
+            "model": self.model.to_dict(),
             "versions": self.versions,
             "settings": _settings_to_dict(self.settings),
             "pages": self._entries,
         }
+        if self.earlier_models:
+            record["earlier_models"] = [model.to_dict() for model in self.earlier_models]
         write_atomic(self.path / "story.json", json.dumps(record, indent=1, ensure_ascii=False).encode("utf-8"))
+
+    def resumed_by(self, model: ModelIdentity) -> None:
+        """Notes the model that goes on with the story; one that began it stays on record."""
+        if (model.fingerprint, model.dtype) != (self.model.fingerprint, self.model.dtype):
+            self.earlier_models, self.model = [*self.earlier_models, self.model], model
+            self.save_record()
 
     def remove_leftovers(self) -> None:
         """Removes what a killed process may have left: temporary files and page files that no page names."""
         named = {entry[kind] for entry in self._entries for kind in ("picture", "features")}
-        for file in [
-            *self.path.glob(".*.tmp"),
-            *(self.path / "pages").glob("*"),
-            *(self.path / "pages").glob(".*.tmp"),
-        ]:
+        remove_leftovers(self.path)
+        remove_leftovers(self.path / "pages")
+        for file in (self.path / "pages").glob("*"):
             relative = file.relative_to(self.path).as_posix()
-            if _LEFTOVER.fullmatch(file.name) or (_FILE.fullmatch(relative) and relative not in named):
+            if _FILE.fullmatch(relative) and relative not in named:
                 file.unlink(missing_ok=True)
 
     def discard(self) -> None:
@@ -365,43 +384,43 @@ def check_target(path: str | Path, *, overwrite: bool = False, idle: bool = True
         idle: Whether another process must not be writing there.
 
     Raises:
-        ValueError: The path is a file, is being written, holds a story and `overwrite` is False, or holds files that
-            are not ours.
+        StoryExistsError: It holds a story and `overwrite` is False.
+        StoryFolderError: The path is a file, is being written, or holds files that are not ours.
     """
     path = Path(path)
     if not path.exists():
         return
     if not path.is_dir():
-        raise ValueError(f"{path} is a file: give a folder for the story")
+        raise StoryFolderError(f"{path} is a file: give a folder for the story")
     if idle:
         check_unlocked(path)
     if (path / "story.json").exists():
         if not overwrite:
-            raise ValueError(f"{path} already holds a story: use `seedstory resume {path}`, or --overwrite")
+            raise StoryExistsError(f"{path} already holds a story: resume it, or allow it to be replaced", path)
         StoryFolder.open(path)  # only a story of ours is ever replaced
     elif any(map(_is_foreign, path.iterdir())):
-        raise ValueError(f"{path} holds other files: give a new or an empty folder")
+        raise StoryFolderError(f"{path} holds other files: give a new or an empty folder")
 
 
 def _is_foreign(file: Path) -> bool:
     """Whether a file in a folder without a story is something else than what a killed process may have left."""
     if file.name == "pages":
         return file.is_symlink() or not file.is_dir() or any(file.glob("[!.]*"))
-    return file.name != LOCK and not _LEFTOVER.fullmatch(file.name)
+    return file.name != WRITER_LOCK and not is_leftover(file)
 
 
 def _check_pages_folder(path: Path) -> None:
     """Pages are written and removed in a folder of their own, never where a link leads."""
     pages = path / "pages"
     if pages.is_symlink() or (pages.exists() and not pages.is_dir()):
-        raise ValueError(f"{pages} is a link or a file: a story keeps its pages in a plain folder; put one there")
+        raise StoryFolderError(f"{pages} is a link or a file: a story keeps its pages in a plain folder; put one there")
 
 
 def _read_features(path: Path) -> torch.Tensor:
     """The features `[F, Df]` of a page, finite floats.
 
     Raises:
-        ValueError: The file is missing, too large, damaged, or holds something else.
+        StoryFolderError: The file is missing, too large, damaged, or holds something else.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load
@@ -409,41 +428,17 @@ def _read_features(path: Path) -> torch.Tensor:
     try:
         tensor = load(read_regular(path, limit=MAX_FEATURES))["features"]
     except (SafetensorError, KeyError) as error:
-        raise ValueError(f"{path} holds no features ({error})") from None
+        raise StoryFolderError(f"{path} holds no features ({error})") from None
     if not tensor.is_floating_point() or tensor.ndim != 2:
-        raise ValueError(f"{path} holds {tensor.dtype} of shape {list(tensor.shape)}, not features [F, Df]")
+        raise StoryFolderError(f"{path} holds {tensor.dtype} of shape {list(tensor.shape)}, not features [F, Df]")
     if not bool(tensor.isfinite().all()):
-        raise ValueError(f"{path} holds NaN or infinity")
+        raise StoryFolderError(f"{path} holds NaN or infinity")
     return tensor
-
-
-def write_atomic(path: Path, data: bytes) -> None:
-    """Writes a file so that it is either whole or as it was before, also after a crash."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    if os.name == "posix":
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
 
 
 def page_seed(seed: int, index: int) -> int:
     """The seed of one page, a function of the story's seed and the page's index alone (32 bits)."""
     return int.from_bytes(hashlib.sha256(f"seedstory page {index} of {seed}".encode()).digest()[:4], "big")
-
-
-# A full stop after one of these, or after a single capital, ends no sentence.
-_ABBREVIATION = r"(?:^|[\s\"'“‘(])(?:Mr|Mrs|Ms|Dr|St|Prof|Capt|Sgt|Rev|Jr|Sr|vs|vol|Vol|no|No|[A-HJ-Z])\.$"
 
 
 def make_title(text: str) -> str:
@@ -453,11 +448,8 @@ def make_title(text: str) -> str:
     failing that, after a whole word. A text without words gives none.
     """
     words = " ".join(text.split())
-    ends = (
-        end for end in re.finditer(r"[.!?][\"'”’)]*(?=\s)", words) if not re.search(_ABBREVIATION, words[: end.end()])
-    )
-    first = words[: end.start()] + words[end.start()].strip(".") if (end := next(ends, None)) else words
-    first = first.strip(" \"'“”‘’.")
+    ends = sentence_ends(words, speech=True)
+    first = (words[: ends[0]] if ends else words).strip(" \"'“”‘’.")
     first = re.sub(r"^once upon a time\W+(?:there (?:was|were|lived) )?", "", first, flags=re.IGNORECASE)
     if not first:
         return ""
@@ -501,24 +493,24 @@ def _is_page_file(name: Any, ending: str) -> bool:
 def _checked(record: Any) -> dict[str, Any]:
     """The parts of a parsed story.json, each checked, as keyword arguments of `StoryFolder`."""
     if not isinstance(record, dict) or record.get("format") != FORMAT:
-        raise ValueError("it was not written by seedstory")
+        raise StoryFolderError("it was not written by seedstory")
     version = record["format_version"]
     if isinstance(version, bool) or not isinstance(version, int):
-        raise ValueError(f"format_version must be a whole number, not {version!r:.40}")
+        raise StoryFolderError(f"format_version must be a whole number, not {version!r:.40}")
     if version != FORMAT_VERSION:
-        raise ValueError(f"its format is {version}, this seedstory reads {FORMAT_VERSION}: update it")
+        raise StoryFolderError(f"its format is {version}, this seedstory reads {FORMAT_VERSION}: update it")
     if not isinstance(record["settings"], dict) or not isinstance(record["pages"], list):
-        raise ValueError("settings must be an object, and pages a list")
+        raise StoryFolderError("settings must be an object, and pages a list")
     known = {_NAMES_ON_DISK.get(f.name, f.name): f.name for f in fields(StorySettings)}
     unknown = set(record["settings"]) - set(known)
     if unknown:
-        raise ValueError(f"unknown settings {', '.join(sorted(unknown))}")
+        raise StoryFolderError(f"unknown settings {', '.join(sorted(unknown))}")
     if len(record["pages"]) > MAX_PAGES:
-        raise ValueError(f"it lists {len(record['pages']):,} pages: a story has at most {MAX_PAGES:,}")
+        raise StoryFolderError(f"it lists {len(record['pages']):,} pages: a story has at most {MAX_PAGES:,}")
     entries = []
     for number, page in enumerate(record["pages"], 1):
         if not isinstance(page, dict):
-            raise ValueError(f"page {number} is not well formed")
+            raise StoryFolderError(f"page {number} is not well formed")
         entry = {key: page[key] for key in ("caption", "picture", "features", "seed", "state")}
         entry["alt"] = page.get("alt", "")
         good = isinstance(entry["caption"], str) and isinstance(entry["alt"], str) and entry["state"] in STATES
@@ -527,24 +519,30 @@ def _checked(record: Any) -> dict[str, Any]:
             name = entry[kind]
             good = good and (name is None or _is_page_file(name, ending))
         if not good:
-            raise ValueError(f"page {number} is not well formed")
+            raise StoryFolderError(f"page {number} is not well formed")
         entries.append(entry)
     for key in ("title", "language"):
         if not isinstance(record[key], str):
-            raise ValueError(f"{key} is not text")
-    for key in ("model", "versions"):
-        facts = record[key]
-        if not isinstance(facts, dict) or not all(isinstance(value, str) for value in facts.values()):
-            raise ValueError(f"{key} must be an object of texts")
+            raise StoryFolderError(f"{key} is not text")
+    versions, earlier = record["versions"], record.get("earlier_models", [])
+    if not isinstance(versions, dict) or not all(isinstance(value, str) for value in versions.values()):
+        raise StoryFolderError("versions must be an object of texts")
+    if not isinstance(earlier, list):
+        raise StoryFolderError("earlier_models must be a list")
+    try:
+        model, *earlier = (ModelIdentity.from_dict(one) for one in [record["model"], *earlier])
+    except ValueError as error:
+        raise StoryFolderError(f"model is not well formed: {error}") from None
     settings = StorySettings(**{known[key]: value for key, value in record["settings"].items()})
     if len(entries) > settings.pages:
         count = len(entries)
-        raise ValueError(f"it has {count} pages, but settings.pages is {settings.pages}: set that to {count}")
+        raise StoryFolderError(f"it has {count} pages, but settings.pages is {settings.pages}: set that to {count}")
     return {
         "title": record["title"],
         "settings": settings,
-        "model": dict(record["model"]),
-        "versions": dict(record["versions"]),
+        "model": model,
+        "earlier_models": earlier,
+        "versions": dict(versions),
         "language": record["language"],
         "entries": entries,
     }

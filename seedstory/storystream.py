@@ -13,13 +13,13 @@ from __future__ import annotations
 import codecs
 import json
 import os
-import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from seedstory.io import open_regular
+from seedstory.errors import DataError
+from seedstory.io import atomic_path, open_regular
 
 _STRINGS = ("id", "title", "license", "language", "source_repo")
 _STRING_LISTS = ("images", "captions", "alts")
@@ -66,18 +66,18 @@ class StoryRecord:
         for key in _STRINGS:
             value = getattr(self, key)
             if not isinstance(value, str) and not (value is None and key != "id"):
-                raise ValueError(f"field {key!r} must be a string, not {_kind(value)}")
+                raise DataError(f"field {key!r} must be a string, not {_kind(value)}")
         if not self.id:
-            raise ValueError("field 'id' must not be empty")
+            raise DataError("field 'id' must not be empty")
         for key in _STRING_LISTS:
             value = getattr(self, key)
             if value is not None or key != "alts":
                 _check_list(key, value, str, "strings")
         _check_list("orders", self.orders, int, "integers")
         if any(not 0 <= order <= _MAX_ORDER for order in self.orders):
-            raise ValueError("field 'orders' must hold places from 0 upwards")
+            raise DataError("field 'orders' must hold places from 0 upwards")
         if self.credit is not None and not isinstance(self.credit, dict | str):
-            raise ValueError(f"field 'credit' must be an object or a string, not {_kind(self.credit)}")
+            raise DataError(f"field 'credit' must be an object or a string, not {_kind(self.credit)}")
         if self.pages is not None:
             _check_list("pages", self.pages, dict | None, "objects or nulls")
             for number, page in enumerate(self.pages):
@@ -85,7 +85,7 @@ class StoryRecord:
         for key in ("captions", "orders", "alts", "pages"):
             value = getattr(self, key)
             if value is not None and len(value) != len(self.images):
-                raise ValueError(f"field {key!r} has {len(value)} entries, but 'images' has {len(self.images)}")
+                raise DataError(f"field {key!r} has {len(value)} entries, but 'images' has {len(self.images)}")
 
     def __len__(self) -> int:
         """Number of pages."""
@@ -103,13 +103,13 @@ class StoryRecord:
             The checked record.
 
         Raises:
-            ValueError: A key is missing, has the wrong type, or lists differ in length. The message names the field.
+            DataError: A key is missing, has the wrong type, or lists differ in length. The message names the field.
         """
         if not isinstance(data, dict):
-            raise ValueError(f"a story must be a JSON object, not {_kind(data)}")  # noqa: TRY004
+            raise DataError(f"a story must be a JSON object, not {_kind(data)}")  # noqa: TRY004
         missing = [key for key in _REQUIRED if key not in data]
         if missing:
-            raise ValueError(f"missing field {missing[0]!r} (a story needs {', '.join(_REQUIRED)})")
+            raise DataError(f"missing field {missing[0]!r} (a story needs {', '.join(_REQUIRED)})")
         known = {key: value for key, value in data.items() if key in _FIELDS}
         extra = {key: value for key, value in data.items() if key not in _FIELDS}
         known["id"] = _whole(known["id"])
@@ -126,7 +126,7 @@ class StoryRecord:
         """Reads a record from its line, however broken that is.
 
         Raises:
-            ValueError: It is not UTF-8, not JSON, or not a story. The message names the place.
+            DataError: It is not UTF-8, not JSON, or not a story. The message names the place.
         """
         try:
             text = line.decode() if isinstance(line, bytes) else line
@@ -135,13 +135,13 @@ class StoryRecord:
                 json.dumps(data, ensure_ascii=False).encode()
             return cls.from_dict(data)
         except UnicodeDecodeError as error:
-            raise ValueError(f"not UTF-8 at byte {error.start} of the line ({error.reason})") from error
+            raise DataError(f"not UTF-8 at byte {error.start} of the line ({error.reason})") from error
         except UnicodeEncodeError as error:
-            raise ValueError("half a surrogate pair, which is no character") from error
+            raise DataError("half a surrogate pair, which is no character") from error
         except json.JSONDecodeError as error:
-            raise ValueError(f"not JSON at column {error.colno} ({error.msg})") from error
+            raise DataError(f"not JSON at column {error.colno} ({error.msg})") from error
         except RecursionError as error:
-            raise ValueError("nested too deeply for a story") from error
+            raise DataError("nested too deeply for a story") from error
 
     def to_json(self) -> str:
         """The line of this record, without its end."""
@@ -176,7 +176,7 @@ def read_jsonl(path: str | os.PathLike[str]) -> Iterator[StoryRecord]:
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: A line is not UTF-8, not JSON or not a story. The message names file, line and field.
+        DataError: A line is not UTF-8, not JSON or not a story. The message names file, line and field.
     """
     if not os.path.lexists(path):
         raise FileNotFoundError(f"there is no file {os.fspath(path)}")
@@ -188,7 +188,7 @@ def read_jsonl(path: str | os.PathLike[str]) -> Iterator[StoryRecord]:
             try:
                 yield StoryRecord.from_json(line)
             except ValueError as error:
-                raise ValueError(f"{os.fspath(path)}, line {number}: {error}") from error
+                raise DataError(f"{os.fspath(path)}, line {number}: {error}") from error
 
 
 def write_jsonl(path: str | os.PathLike[str], records: Iterable[StoryRecord]) -> int:
@@ -203,20 +203,11 @@ def write_jsonl(path: str | os.PathLike[str], records: Iterable[StoryRecord]) ->
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     count = 0
-    try:
-        with open(handle, "w", encoding="utf-8", newline="\n") as file:
-            for record in records:
-                file.write(record.to_json() + "\n")
-                count += 1
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8", newline="\n") as file:
+        for record in records:
+            file.write(record.to_json() + "\n")
+            count += 1
     return count
 
 
@@ -224,12 +215,12 @@ def _check_page(where: str, page: dict[str, Any]) -> None:
     """Checks the keys of a page, or of a character of it, whose meaning is fixed."""
     for key in ("name", "description", "mask"):
         if key in page and not isinstance(page[key], str):
-            raise ValueError(f"field '{where}.{key}' must be a string, not {_kind(page[key])}")
+            raise DataError(f"field '{where}.{key}' must be a string, not {_kind(page[key])}")
     for key in ("box", "panel"):
         if key in page and not _is_numbers(page[key], 4):
-            raise ValueError(f"field '{where}.{key}' must be a list of four numbers, x0, y0, x1, y1")
+            raise DataError(f"field '{where}.{key}' must be a list of four numbers, x0, y0, x1, y1")
     if "time" in page and not isinstance(page["time"], str) and not _is_numbers(page["time"], 2):
-        raise ValueError(f"field '{where}.time' must be two numbers, start and end in seconds, or a string")
+        raise DataError(f"field '{where}.time' must be two numbers, start and end in seconds, or a string")
     if "characters" in page:
         _check_list(f"{where}.characters", page["characters"], dict, "objects")
         for number, character in enumerate(page["characters"]):
@@ -247,15 +238,15 @@ def _whole(value: Any) -> Any:
 
 
 def _no_number(name: str) -> None:
-    raise ValueError(f"not JSON: {name} is no JSON number")
+    raise DataError(f"not JSON: {name} is no JSON number")
 
 
 def _check_list(key: str, value: Any, kind: Any, plural: str) -> None:
     if not isinstance(value, list):
-        raise ValueError(f"field {key!r} must be a list of {plural}, not {_kind(value)}")  # noqa: TRY004
+        raise DataError(f"field {key!r} must be a list of {plural}, not {_kind(value)}")  # noqa: TRY004
     for index, item in enumerate(value):
         if not isinstance(item, kind) or isinstance(item, bool):
-            raise ValueError(f"field {key!r} must be a list of {plural}, but entry {index} is {_kind(item)}")  # noqa: TRY004
+            raise DataError(f"field {key!r} must be a list of {plural}, but entry {index} is {_kind(item)}")  # noqa: TRY004
 
 
 def _kind(value: Any) -> str:

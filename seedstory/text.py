@@ -72,3 +72,40 @@ def _identifier() -> Any:
     from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
     return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
+
+
+_OPEN, _CLOSE = r"\"'“‘«(\[", r"\"'”’»)\]"
+# Behind the mark comes the next sentence's first letter, the end of the text, or a script without spaces.
+_SENTENCE_END = re.compile(
+    rf"[.!?…。！？]+[{_CLOSE}]*(?:(?=\s+[{_OPEN}]*(?P<next>[^\s{_OPEN}]))|(?=[\s{_OPEN}]*$)|(?=(?P<sign>[^\x00-\u2fff])))"
+)
+# A full stop after one of these, or after a single capital, ends no sentence.
+_ABBREVIATION = re.compile(
+    rf"(?:^|[\s{_OPEN}])(?:Mr|Mrs|Ms|Dr|St|Prof|Capt|Sgt|Rev|Jr|Sr|vs|[Vv]ol|[Nn]o|[A-HJ-Z])\.[{_CLOSE}]*$"
+)
+
+
+def sentence_ends(text: str, *, followed: bool = False, speech: bool = False) -> list[int]:
+    """Positions right after each whole sentence of a text, its closing quotes and brackets included.
+
+    `"Who?" asked the owl.` is one sentence, since what follows the mark begins small; so is `Mr. Bear sat down.`
+
+    Args:
+        text: Any text, perhaps unfinished.
+        followed: Leave out an end at which nothing follows yet, since the sentence may still go on.
+        speech: Also end after what is said, before `asked the owl`.
+    """
+    ends = []
+    for match in _SENTENCE_END.finditer(text):
+        following = match["next"] or match["sign"]
+        if following is None and followed or not speech and following is not None and following.islower():
+            continue
+        if not _ABBREVIATION.search(text, max(0, match.start() - 6), match.end()):
+            ends.append(match.end())
+    return ends
+
+
+def split_sentences(text: str) -> list[str]:
+    """The whole sentences of a text; an unfinished rest is left out."""
+    ends = sentence_ends(text)
+    return [text[start:end].strip() for start, end in zip([0, *ends], ends, strict=False)]

@@ -29,9 +29,9 @@ from torch import Tensor
 
 from seedstory.detokenizers.autoencoder import ImageAutoencoder
 from seedstory.detokenizers.detokenizer import Detokenizer
+from seedstory.identity import fingerprint as model_fingerprint
 from seedstory.image import to_square
 from seedstory.model_folder import find_model
-from seedstory.model_folder import fingerprint as model_fingerprint
 from seedstory.modeling.base_lm import base_lm_name, resolve_base_lm
 from seedstory.modeling.story_model import StoryModel
 from seedstory.precision import fast_dtype

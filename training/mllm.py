@@ -76,8 +76,8 @@ class MllmConfig(StoryConfigOfRun):
         scenes: folder that stage 2a wrote (none: learn to draw from nothing, without scene codes).
         code_loss_weight: weight of the regression of scene codes, where the data set has ground truth.
         word_loss_weight: weight of naming the scene's words at the query tokens.
-        train_head_from: share of the run after which the head of stage 2a is trained with the rest (1: never). The few pages
-            of a step would spoil it; until then, pages are trained on their scene codes alone.
+        train_head_from: share of the run after which the head of stage 2a is trained with the rest (1: never). The few
+            pages of a step would spoil it; until then, pages are trained on their scene codes alone.
         feature_head, lora_rank, lora_alpha, lora_targets, visual_loss_weight: as in `StoryConfig`.
     """
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 
 from seedstory.cache.policy import CachePolicy, PageSpan
-from seedstory.names import find_capitals, find_names
+from seedstory.salience import NOBODY, Mentions
 
 
 @dataclass(frozen=True)
@@ -64,23 +64,23 @@ class KeptTokens:
         self.length -= count
         assert self.position >= (self.pages[-1].end if self.pages else 0), "only the open page may be cropped"
 
-    def end_page(self, image_start: int, image_end: int, caption: str = "") -> None:
+    def end_page(self, image_start: int, image_end: int, mentions: Mentions = NOBODY) -> None:
         """Note that a page has ended.
 
         Args:
             image_start: Position of its `<img>`.
             image_end: Position of its `</img>`.
-            caption: Its words, by which it may turn out to introduce somebody.
+            mentions: Names in its caption, by which it may turn out to introduce somebody.
         """
         start = self.pages[-1].end if self.pages else self.evicted[-1].end if self.evicted else 0
         assert start <= image_start < image_end < self.position, "a page must lie inside the cache"
-        capitals, number = find_capitals(caption), self._ended
+        number = self._ended
         self._ended += 1
-        self.pages.append(PageSpan(start, image_start, image_end, capitals))
-        self.last_used |= dict.fromkeys(self.last_used.keys() & capitals, number)
-        for name in find_names(caption) - self.last_used.keys():
-            # Earlier it may have stood at a sentence's start, where nothing said that it is a name.
-            first = next(at for at, page in enumerate(self.pages) if name in page.capitals)
+        self.pages.append(PageSpan(start, image_start, image_end, mentions.candidates))
+        self.last_used |= dict.fromkeys(self.last_used.keys() & mentions.candidates, number)
+        for name in mentions.names - self.last_used.keys():
+            # An earlier page may have had it as a candidate, where nothing said that it is a name.
+            first = next(at for at, page in enumerate(self.pages) if name in page.candidates)
             self.last_used[name] = number if first < len(self.pages) - 1 else 0
             self.pages[first] = replace(self.pages[first], names=self.pages[first].names | {name})
 

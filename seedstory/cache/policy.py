@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from seedstory.errors import RequestError
 from seedstory.settings import POLICIES
 
 
@@ -14,14 +15,14 @@ class PageSpan:
         start: First token of the page.
         image_start: Its `<img>`.
         image_end: Its `</img>`; the page ends right after it.
-        capitals: Capital words on it.
-        names: Names that first occur on it: it may tell who they are.
+        candidates: Words on it that may be names.
+        names: Names that first occur on it: it may say who they are.
     """
 
     start: int
     image_start: int
     image_end: int
-    capitals: frozenset[str] = frozenset()
+    candidates: frozenset[str] = frozenset()
     names: frozenset[str] = frozenset()
 
     @property
@@ -61,7 +62,7 @@ class CachePolicy:
             therefore constant.
 
     Raises:
-        ValueError: If the name is unknown or a number is out of range.
+        RequestError: If the name is unknown or a number is out of range.
     """
 
     name: str = "mm_sink"
@@ -75,16 +76,16 @@ class CachePolicy:
 
     def __post_init__(self) -> None:
         if self.name not in POLICIES:
-            raise ValueError(f"Unknown cache policy {self.name!r}; choose one of {', '.join(POLICIES)}.")
+            raise RequestError(f"Unknown cache policy {self.name!r}; choose one of {', '.join(POLICIES)}.")
         if self.window_pages < 1:
-            raise ValueError(f"window_pages must be at least 1, got {self.window_pages}.")
+            raise RequestError(f"window_pages must be at least 1, got {self.window_pages}.")
         if min(self.first_tokens, self.salient_pages, self.kept_images, self.image_head, self.image_tail) < 0:
-            raise ValueError(
+            raise RequestError(
                 "first_tokens, salient_pages, kept_images, image_head and image_tail must not be negative."
             )
         least = self.first_tokens + self.image_head + self.image_tail + 2
         if self.name == "mm_sink" and self.max_sink_tokens < least:
-            raise ValueError(
+            raise RequestError(
                 f"max_sink_tokens must be at least {least} (first tokens and the sinks of one image), "
                 f"got {self.max_sink_tokens}."
             )

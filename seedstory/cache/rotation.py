@@ -5,6 +5,7 @@ from weakref import WeakKeyDictionary
 import torch
 from transformers import PreTrainedModel
 
+from seedstory.errors import ModelError
 from seedstory.modeling.configuration import check_base_lm
 
 _CHECKED: WeakKeyDictionary = WeakKeyDictionary()
@@ -26,13 +27,13 @@ class KeyRotation:
         """The rotation of a language model, tried out on its own keys.
 
         Raises:
-            ValueError: If the model's keys do not move as rotations of fixed frequencies.
+            ModelError: If the model's keys do not move as rotations of fixed frequencies.
         """
         if llm not in _CHECKED:
             check_base_lm(llm.config)
             rotary = getattr(llm.base_model, "rotary_emb", None)
             if rotary is None:
-                raise ValueError(f"Base LM {llm.config.model_type!r} has no rotary embedding of its own to read.")
+                raise ModelError(f"Base LM {llm.config.model_type!r} has no rotary embedding of its own to read.")
             rotation = cls(rotary.inv_freq)
             _verify(rotation, llm)
             _CHECKED[llm] = rotation
@@ -77,7 +78,7 @@ def _verify(rotation: KeyRotation, llm: PreTrainedModel) -> None:
         here, there = layer.keys.split(1)
         error = (rotation.shift(here, torch.tensor([37])) - there).float().norm() / there.float().norm()
         if not error < tolerance:
-            raise ValueError(
+            raise ModelError(
                 f"The keys of base LM {llm.config.model_type!r} do not move like plain rotary embeddings, "
                 "so cached pages could not be moved. Use the cache policy 'dense' or 'recompute'."
             )

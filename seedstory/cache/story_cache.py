@@ -25,6 +25,8 @@ from transformers.cache_utils import CacheLayerMixin
 from seedstory.cache.kept_tokens import Eviction, KeptTokens
 from seedstory.cache.policy import CachePolicy
 from seedstory.cache.rotation import KeyRotation
+from seedstory.errors import RequestError
+from seedstory.salience import Salience, by_capitals
 
 _BLOCK = 64
 _REBASE_AT = 32_768  # float32 angles lose their sharpness in the hundred thousands
@@ -86,7 +88,7 @@ class StoryCacheLayer(CacheLayerMixin):
         if tokens <= self.keys.shape[-2]:
             return
         if self.cache.capacity is not None:
-            raise ValueError(
+            raise RequestError(
                 f"The static cache has room for {self.cache.capacity} tokens, but {tokens} are needed: "
                 "give it a larger capacity, or shorter captions."
             )
@@ -113,10 +115,16 @@ class StoryCacheLayer(CacheLayerMixin):
         self.pristine = [self.pristine[row] for row in rows]
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        return self.cache.num_kept + query_length, self.cache.rows[0].evicted_count
+        evicted = {row.evicted_count for row in self.cache.rows}
+        if len(evicted) > 1:
+            raise ValueError("Rows have evicted different numbers of tokens: pass the mask of StoryCache.causal_mask.")
+        return self.cache.num_kept + query_length, evicted.pop()
 
     def get_seq_length(self) -> int:
-        return self.cache.position
+        positions = set(self.cache.positions)
+        if len(positions) > 1:
+            raise ValueError("Rows stand at different positions: pass those of StoryCache.position_ids.")
+        return positions.pop()
 
     def get_max_length(self) -> int:
         return -1
@@ -140,6 +148,7 @@ class StoryCache(Cache):
         policy: What is kept.
         stories: `B`.
         capacity: Tokens a row has room for, in the static form; None for the growing form.
+        salience: Says which names a caption mentions, by which `mm_sink` knows the pages whose words are worth keeping.
 
     Attributes:
         rows: The books of each story.
@@ -147,13 +156,19 @@ class StoryCache(Cache):
         in_decoding_step: Whether the pass under way is the static form's one-token step.
 
     Raises:
-        ValueError: If the policy evicts and the model's keys cannot be moved.
+        RequestError: If the policy evicts and the model's keys cannot be moved.
     """
 
     def __init__(
-        self, llm: PreTrainedModel, policy: CachePolicy, *, stories: int = 1, capacity: int | None = None
+        self,
+        llm: PreTrainedModel,
+        policy: CachePolicy,
+        *,
+        stories: int = 1,
+        capacity: int | None = None,
+        salience: Salience = by_capitals,
     ) -> None:
-        self.policy, self.capacity = policy, capacity
+        self.policy, self.capacity, self.salience = policy, capacity, salience
         self.rotation = KeyRotation.of(llm) if policy.bounded else None
         self.rows = [KeptTokens() for _ in range(stories)]
         self.rebase_at = _REBASE_AT
@@ -168,9 +183,9 @@ class StoryCache(Cache):
         return self.capacity is not None
 
     @property
-    def position(self) -> int:
-        """Position of the next token of the first story."""
-        return self.rows[0].position
+    def positions(self) -> list[int]:
+        """Position of the next token of each story, `[B]`."""
+        return [row.position for row in self.rows]
 
     @property
     def num_kept(self) -> int:
@@ -233,9 +248,16 @@ class StoryCache(Cache):
             row.drop_last(count)
         self._sync_device()
 
-    def end_page(self, image_start: int, image_end: int, caption: str = "", row: int = 0) -> None:
-        """Note that a page of a story has ended, see `KeptTokens.end_page`."""
-        self.rows[row].end_page(image_start, image_end, caption)
+    def end_page(self, row: int, image_start: int, image_end: int, caption: str = "") -> None:
+        """Note that a page of one story has ended.
+
+        Args:
+            row: The story.
+            image_start: Position of the page's `<img>`.
+            image_end: Position of its `</img>`.
+            caption: Its text, which the salience reads.
+        """
+        self.rows[row].end_page(image_start, image_end, self.salience(caption))
 
     def evict(self) -> None:
         """Forget the pages that the policy does not keep whole. Call it at page boundaries only."""
@@ -283,3 +305,19 @@ class StoryCache(Cache):
         self.lengths, self._evicted_counts = self.lengths[list(rows)], self._evicted_counts[list(rows)]
         for layer in self.layers:
             layer.select(rows)
+
+    def crop(self, max_length: int) -> None:
+        """Not supported: rows have lengths of their own; see `drop_last`."""
+        raise NotImplementedError("A StoryCache is cropped by drop_last, which takes a count for each row.")
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        """Not supported: a row is a story, and beams would share its pages."""
+        raise NotImplementedError("A StoryCache does not repeat rows: start the engine with more stories.")
+
+    def batch_select_indices(self, indices: torch.Tensor) -> None:
+        """Not supported by this name; see `select`."""
+        raise NotImplementedError("A StoryCache selects rows by select.")
+
+    def reorder_cache(self, beam_idx: torch.LongTensor) -> None:
+        """Not supported: stories are sampled, not searched for with beams."""
+        raise NotImplementedError("A StoryCache does not reorder rows for beam search.")

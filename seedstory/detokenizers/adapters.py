@@ -13,6 +13,7 @@ from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
+from seedstory.errors import ModelError
 from seedstory.model_files import CheckedLoading
 from seedstory.resampler import InputResampler
 
@@ -99,9 +100,9 @@ class ResamplerAdapter(CheckedLoading, ModelMixin, ConfigMixin):
     ) -> None:
         super().__init__()
         if math.isqrt(num_features) ** 2 != num_features:
-            raise ValueError(f"num_features must be a square number, not {num_features}: features lie on a square grid")
+            raise ModelError(f"num_features must be a square number, not {num_features}: features lie on a square grid")
         if width % heads or width % 4:
-            raise ValueError(f"width {width} must be a multiple of 4 and of the {heads} heads")
+            raise ModelError(f"width {width} must be a multiple of 4 and of the {heads} heads")
         self.resampler = InputResampler(
             num_features, feature_dim, context_tokens + 1, cross_attention_dim, width=width, depth=depth, heads=heads
         )

@@ -10,6 +10,8 @@ import diffusers
 import torch
 from safetensors import SafetensorError
 
+from seedstory.errors import ModelError
+from seedstory.hub import download
 from seedstory.model_files import CheckedLoading, check_finite, check_network, described, read_config
 
 BASE_COMPONENTS = ("unet", "vae", "scheduler")
@@ -25,11 +27,11 @@ def load_component(folder: Path, kinds: Mapping[str, Any], dtype: torch.dtype | 
         dtype: of its weights; by default float32.
 
     Raises:
-        ValueError: The folder is missing, damaged or holds something else.
+        ModelError: The folder is missing, damaged or holds something else.
     """
     name = _class_name(folder / "config.json")
     if name not in kinds:
-        raise ValueError(f"{folder} holds a {name}, which is none of {', '.join(kinds)}")
+        raise ModelError(f"{folder} holds a {name}, which is none of {', '.join(kinds)}")
     options = {"torch_dtype": dtype} if dtype else {}
     ours = issubclass(kinds[name], CheckedLoading)
     if not ours:
@@ -37,7 +39,7 @@ def load_component(folder: Path, kinds: Mapping[str, Any], dtype: torch.dtype | 
     try:
         network = kinds[name].from_pretrained(folder, use_safetensors=True, **options).eval()
     except (OSError, SafetensorError, RuntimeError) as error:
-        raise ValueError(f"{folder} cannot be loaded as a {name} ({error}): copy or download it again") from error
+        raise ModelError(f"{folder} cannot be loaded as a {name} ({error}): copy or download it again") from error
     if not ours:
         check_finite(network.state_dict(), folder)
     return network
@@ -47,16 +49,16 @@ def load_scheduler(folder: Path) -> Any:
     """Load a scheduler of diffusers.
 
     Raises:
-        ValueError: The folder is missing, damaged or holds something else.
+        ModelError: The folder is missing, damaged or holds something else.
     """
     name = _class_name(folder / "scheduler_config.json")
     kind: Any = getattr(diffusers, str(name), None)
     known: bool = isinstance(kind, type) and issubclass(kind, diffusers.SchedulerMixin)
     if not known:
-        raise ValueError(f"{folder} holds a {name}, which is no scheduler of diffusers {diffusers.__version__}")
+        raise ModelError(f"{folder} holds a {name}, which is no scheduler of diffusers {diffusers.__version__}")
     steps = read_config(folder, "scheduler_config.json").get("num_train_timesteps", 1000)
     if isinstance(steps, bool) or not isinstance(steps, int) or not 1 <= steps <= _MAX_STEPS:
-        raise ValueError(
+        raise ModelError(
             f"{folder}: num_train_timesteps must be a whole number from 1 to {_MAX_STEPS:,}, not {steps!r}"
         )
     return described(lambda: kind.from_pretrained(folder), folder, "scheduler")
@@ -66,16 +68,16 @@ def base_folder(name: str | Path) -> Path:
     """Find an SDXL model in diffusers' layout: a local folder, or what the Hugging Face Hub has by this id.
 
     Raises:
-        ValueError: There is no such model, or the folder lacks a part.
+        ModelError: There is no such model, or the folder lacks a part.
     """
     folder = Path(name)
     if not folder.is_dir():
         if folder.is_absolute() or str(name).count("/") != 1:
-            raise ValueError(f"there is no SDXL folder {name}: give one with {_listed(BASE_COMPONENTS)}, or a Hub id")
+            raise ModelError(f"there is no SDXL folder {name}: give one with {_listed(BASE_COMPONENTS)}, or a Hub id")
         folder = _from_hub(str(name))
     missing = [part for part in BASE_COMPONENTS if not (folder / part).is_dir()]
     if missing:
-        raise ValueError(
+        raise ModelError(
             f"{folder} is not an SDXL folder of diffusers' layout: it lacks {_listed(missing)}"
             + (" (this is a single-file checkpoint: convert it first)" if any(folder.glob("*.safetensors")) else "")
         )
@@ -83,27 +85,19 @@ def base_folder(name: str | Path) -> Path:
 
 
 def _from_hub(name: str) -> Path:
-    from huggingface_hub import snapshot_download
-
     # Plain safetensors only: the repository of SDXL also holds half-precision, ONNX, Flax and OpenVINO copies.
     weights = "diffusion_pytorch_model"
     patterns = [f"{part}/*.json" for part in BASE_COMPONENTS]
     patterns += [f"{part}/{weights}{end}" for part in ("unet", "vae") for end in (".safetensors", "-*.safetensors")]
-    try:
-        return Path(snapshot_download(name, allow_patterns=patterns))
-    except Exception as error:
-        raise ValueError(
-            f"SDXL model {name!r} is neither a local folder nor available from the Hugging Face Hub "
-            f"({type(error).__name__}): check the name and the network"
-        ) from error
+    return download(name, allow_patterns=patterns)
 
 
 def _class_name(config: Path) -> Any:
     if not config.exists():
-        raise ValueError(f"{config.parent} is no part of a de-tokenizer: it has no {config.name}")
+        raise ModelError(f"{config.parent} is no part of a de-tokenizer: it has no {config.name}")
     name = read_config(config.parent, config.name).get("_class_name")
     if not isinstance(name, str):
-        raise ValueError(f"{config} cannot be read: it names no class; the folder is damaged")
+        raise ModelError(f"{config} cannot be read: it names no class; the folder is damaged")
     return name
 
 

@@ -26,6 +26,7 @@ from seedstory.detokenizers.autoencoder import ImageAutoencoder
 from seedstory.detokenizers.components import base_folder, load_component, load_scheduler
 from seedstory.detokenizers.kl_autoencoder import KLAutoencoder
 from seedstory.detokenizers.objectives import Objective, make_objective
+from seedstory.errors import ModelError
 
 _KINDS: dict[str, dict[str, Any]] = {
     "unet": {"UNet2DConditionModel": UNet2DConditionModel},
@@ -48,7 +49,7 @@ class Detokenizer:
         scheduler: says what the U-Net predicts and how drawing goes; by default flow-matching Euler.
 
     Raises:
-        ValueError: The parts do not fit each other.
+        ModelError: The parts do not fit each other.
     """
 
     def __init__(
@@ -66,7 +67,7 @@ class Detokenizer:
             ("form", adapter.form, "sdxl" if unet.config.addition_embed_type == "text_time" else "mini"),
         ):
             if own != wanted:
-                raise ValueError(f"the parts of this de-tokenizer do not fit: {what} is {own}, the U-Net has {wanted}")
+                raise ModelError(f"the parts of this de-tokenizer do not fit: {what} is {own}, the U-Net has {wanted}")
         make_objective(self.scheduler)
 
     @classmethod
@@ -113,14 +114,14 @@ class Detokenizer:
             dtype: of all weights; by default float32.
 
         Raises:
-            ValueError: There is no such model, or it is no SDXL.
+            ModelError: There is no such model, or it is no SDXL.
         """
         folder = base_folder(os.fspath(base))
         unet = load_component(folder / "unet", _KINDS["unet"], dtype)
         vae = load_component(folder / "vae", {"AutoencoderKL": KLAutoencoder}, dtype)
         config = unet.config
         if config.addition_embed_type != "text_time" or config.in_channels != config.out_channels:
-            raise ValueError(
+            raise ModelError(
                 f"{folder / 'unet'} is not the U-Net of an SDXL that draws from text alone: it must take a pooled "
                 "embedding and time ids (addition_embed_type text_time), and nothing beside the latents"
             )
@@ -202,25 +203,25 @@ class Detokenizer:
             Pictures in the asked form.
 
         Raises:
-            ValueError: on features of the wrong shape, non-finite features, an unknown `output_type` or a list of
+            ModelError: on features of the wrong shape, non-finite features, an unknown `output_type` or a list of
                 generators of another length than the features.
         """
         expected = (self.adapter.config.num_features, self.adapter.config.feature_dim)
         if features.ndim != 3 or tuple(features.shape[1:]) != expected:
-            raise ValueError(f"features must be [B, {expected[0]}, {expected[1]}], not {list(features.shape)}")
+            raise ModelError(f"features must be [B, {expected[0]}, {expected[1]}], not {list(features.shape)}")
         if not features.is_floating_point():
-            raise ValueError(f"features must be floats, not {features.dtype}")
+            raise ModelError(f"features must be floats, not {features.dtype}")
         if not torch.isfinite(features).all():
-            raise ValueError("features hold NaN or infinity: the story model's output is broken")
+            raise ModelError("features hold NaN or infinity: the story model's output is broken")
         if output_type not in ("pil", "pt", "latent"):
-            raise ValueError(f"unknown output_type {output_type!r}: choose pil, pt or latent")
+            raise ModelError(f"unknown output_type {output_type!r}: choose pil, pt or latent")
         if isinstance(generator, list) and len(generator) != len(features):
-            raise ValueError(f"there are {len(generator)} generators for {len(features)} pictures: give one for each")
+            raise ModelError(f"there are {len(generator)} generators for {len(features)} pictures: give one for each")
         objective = self.objective
         steps = objective.num_inference_steps if num_inference_steps is None else num_inference_steps
         guidance = objective.guidance_scale if guidance_scale is None else guidance_scale
         if steps < 1:
-            raise ValueError(f"num_inference_steps must be at least 1, not {steps}")
+            raise ModelError(f"num_inference_steps must be at least 1, not {steps}")
         features = features.to(self.device, self.dtype)
         shown = self.adapter(features)
         hidden = self.adapter(torch.zeros_like(features)) if guidance != 1.0 else None
@@ -255,11 +256,11 @@ class Detokenizer:
         """Load what `save_pretrained` wrote; the parts' configs say which form it is.
 
         Raises:
-            ValueError: The folder is missing or damaged, or its parts do not fit each other.
+            ModelError: The folder is missing or damaged, or its parts do not fit each other.
         """
         folder = Path(folder)
         if not folder.is_dir():
-            raise ValueError(f"no de-tokenizer at {folder}: the folder does not exist")
+            raise ModelError(f"no de-tokenizer at {folder}: the folder does not exist")
         parts = {name: load_component(folder / name, kinds, dtype) for name, kinds in _KINDS.items()}
         return cls(**parts, scheduler=load_scheduler(folder / "scheduler"))
 

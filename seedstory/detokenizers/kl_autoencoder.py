@@ -12,6 +12,8 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
+from seedstory.errors import ModelError
+
 
 class KLAutoencoder(nn.Module):
     """Latents of a picture are the mean of what diffusers' `AutoencoderKL` says of it; pictures pass one at a time.
@@ -23,7 +25,7 @@ class KLAutoencoder(nn.Module):
         vae: the network.
 
     Raises:
-        ValueError: Its latents are scaled in another way than by one factor.
+        ModelError: Its latents are scaled in another way than by one factor.
     """
 
     network = AutoencoderKL  # what its folder holds
@@ -31,7 +33,7 @@ class KLAutoencoder(nn.Module):
     def __init__(self, vae: AutoencoderKL) -> None:
         super().__init__()
         if vae.config.get("shift_factor") or vae.config.get("latents_mean"):
-            raise ValueError("an autoencoder whose latents are shifted is not supported: take the one of SDXL")
+            raise ModelError("an autoencoder whose latents are shifted is not supported: take the one of SDXL")
         vae.enable_slicing()
         self.vae = vae
 

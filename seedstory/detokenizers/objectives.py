@@ -15,6 +15,8 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 from torch import Generator, Tensor
 
+from seedstory.errors import ModelError
+
 Predict = Callable[[Tensor, Tensor], Tensor]
 """From latents [B, Z, h, w] as the U-Net reads them and a time, the prediction [B, Z, h, w] in float32."""
 
@@ -75,7 +77,7 @@ class Diffusion:
         scheduler: any of diffusers that knows the schedule (`alphas_cumprod`); its config says what is predicted.
 
     Raises:
-        ValueError: The scheduler is of another kind.
+        ModelError: The scheduler is of another kind.
     """
 
     num_inference_steps = 50  # these two as SEED-Story's scripts have them
@@ -84,9 +86,9 @@ class Diffusion:
     def __init__(self, scheduler: Any) -> None:
         kind, name = scheduler.config.get("prediction_type"), type(scheduler).__name__
         if not hasattr(scheduler, "alphas_cumprod") or scheduler.config.get("timestep_type") == "continuous":
-            raise ValueError(f"a de-tokenizer cannot draw with {name}: it has no discrete schedule (alphas_cumprod)")
+            raise ModelError(f"a de-tokenizer cannot draw with {name}: it has no discrete schedule (alphas_cumprod)")
         if kind not in ("epsilon", "v_prediction"):
-            raise ValueError(f"prediction_type of {name} must be epsilon or v_prediction, not {kind!r}")
+            raise ModelError(f"prediction_type of {name} must be epsilon or v_prediction, not {kind!r}")
         self.scheduler, self.predicts_noise = scheduler, kind == "epsilon"
 
     def time(self, uniform: Tensor) -> Tensor:
@@ -134,7 +136,7 @@ def make_objective(scheduler: Any) -> Objective:
     """The objective that a scheduler stands for.
 
     Raises:
-        ValueError: None is known for it.
+        ModelError: None is known for it.
     """
     flow = isinstance(scheduler, FlowMatchEulerDiscreteScheduler)
     return RectifiedFlow(scheduler) if flow else Diffusion(scheduler)

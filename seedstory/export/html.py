@@ -11,7 +11,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from seedstory.story import UNTITLED, Page, Story, StoryFolder, write_atomic
+from seedstory.errors import StoryFolderError
+from seedstory.io import write_atomic
+from seedstory.story import UNTITLED, Page, Story, StoryFolder
 
 _STYLE = (Path(__file__).parent / "book.css").read_text("utf-8")
 
@@ -52,14 +54,14 @@ def write_html(story: Story | StoryFolder, path: str | Path) -> Path:
         The path.
 
     Raises:
-        ValueError: The story has no page, or the file cannot be written.
+        StoryFolderError: The story has no page, or the file cannot be written.
     """
     path = Path(path)
     parts = list(_parts(story))
     try:
         write_atomic(path, "".join(parts).encode("utf-8"))
     except OSError as error:
-        raise ValueError(f"cannot write {path}: {error.strerror}; choose another place") from None
+        raise StoryFolderError(f"cannot write {path}: {error.strerror}; choose another place") from None
     return path
 
 
@@ -67,7 +69,7 @@ def _parts(story: Story | StoryFolder) -> Iterable[str]:
     pages = iter(story.pages)
     first = next(pages, None)
     if first is None:
-        raise ValueError("the story has no page yet: nothing to show")
+        raise StoryFolderError("the story has no page yet: nothing to show")
     total = len(story.pages) if isinstance(story, Story) else len(story)
     title = escape(story.title or UNTITLED)
     language = f' lang="{escape(story.language, quote=True)}"' if story.language else ""
@@ -129,7 +131,7 @@ def _leaf(page: Page, total: int) -> str:
 
 def _colophon(story: Story | StoryFolder, total: int) -> str:
     ended = total >= story.settings.pages
-    model = escape(Path(story.model.get("name", "")).name)
+    model = escape(Path(story.model.name).name)
     version = escape(story.versions.get("seedstory", ""))
     maker = " ".join(part for part in ("seedstory", version, f"({model})" if model else "") if part)
     return f"""<footer class="colophon">

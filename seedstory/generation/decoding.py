@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import torch
 
 from seedstory.cache import StoryCache
+from seedstory.errors import RequestError
 from seedstory.generation.native import NativeStep, native_unsupported_reason
 from seedstory.modeling import StoryModel
 from seedstory.settings import check_decoding
@@ -109,7 +110,7 @@ def make_decoding_step(name: str, model: StoryModel, cast: Cast) -> tuple[str, S
         The name of what was taken, and the step.
 
     Raises:
-        ValueError: If there is no such step, or it does not fit the model or the machine.
+        RequestError: If there is no such step, or it does not fit the model or the machine.
     """
     check_decoding(name)
     if name == "auto":
@@ -120,7 +121,7 @@ def make_decoding_step(name: str, model: StoryModel, cast: Cast) -> tuple[str, S
     if name == "native":
         reason = native_unsupported_reason(model)
         if reason:
-            raise ValueError(f"decoding 'native' cannot be used here: {reason}. Use 'eager' or 'auto'.")
+            raise RequestError(f"decoding 'native' cannot be used here: {reason}. Use 'eager' or 'auto'.")
         return name, NativeStep(model)  # the question above has tried it out
     if name == "eager":
         return name, EagerStep(model, cast)

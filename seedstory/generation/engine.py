@@ -29,6 +29,7 @@ from typing import Any
 import torch
 
 from seedstory.cache import CachePolicy, StoryCache
+from seedstory.errors import RequestError
 from seedstory.generation.decoding import autocast, make_decoding_step
 from seedstory.generation.forward import caption_log_likelihood, embed_ids, forward_rows
 from seedstory.generation.pages import GivenPage, PageDraft, StoryRequest
@@ -41,9 +42,9 @@ from seedstory.generation.sampling import (
 )
 from seedstory.layout import countdown
 from seedstory.modeling import StoryModel
+from seedstory.salience import Salience, by_capitals
 from seedstory.story import page_seed
-
-_SENTENCE_END = re.compile(r"[.!?…]+[\"'”’)\]]*(?=\s|$)")
+from seedstory.text import sentence_ends
 
 
 class _Story:
@@ -72,13 +73,14 @@ class StoryEngine:
         sampling: How captions are chosen.
         decoding: How a token is decoded, one of `seedstory.settings.DECODINGS`; see `seedstory.generation.decoding`.
         logits_processor: A control of the user's own over captions, see `LogitsProcessor`.
+        salience: Which names a caption mentions, see `seedstory.salience`.
 
     Attributes:
         decoding: The form that was taken.
         cache: Keys and values of the stories under way.
 
     Raises:
-        ValueError: If the model is in training mode, or does not allow the policy or the decoding.
+        RequestError: If the model is in training mode, or does not allow the policy or the decoding.
     """
 
     def __init__(
@@ -89,16 +91,18 @@ class StoryEngine:
         *,
         decoding: str = "auto",
         logits_processor: LogitsProcessor | None = None,
+        salience: Salience = by_capitals,
     ) -> None:
         if model.layout is None:
-            raise ValueError("The model has no layout (tokenizer); build it with from_base or from_pretrained.")
+            raise RequestError("The model has no layout (tokenizer); build it with from_base or from_pretrained.")
         if model.training:
-            raise ValueError("The model is in training mode; call model.eval() before writing stories.")
+            raise RequestError("The model is in training mode; call model.eval() before writing stories.")
         self.model, self.layout = model, model.layout
         self.policy = CachePolicy() if policy is None else policy
         self.sampling = SamplingConfig() if sampling is None else sampling
         self.logits_processor = logits_processor
-        self.cache = StoryCache(model.llm, self.policy)
+        self.salience = salience
+        self.cache = StoryCache(model.llm, self.policy, salience=salience)
         self._cast = autocast(model)
         self.decoding, self._step = make_decoding_step(decoding, model, self._cast)
         first, tokenizer = model.config.image_start_id, self.layout.tokenizer
@@ -121,7 +125,7 @@ class StoryEngine:
             score: Also report how probable the model finds each caption.
 
         Raises:
-            ValueError: If there is no page, the opening is longer than the story, or an opening page is malformed.
+            RequestError: If there is no page, the opening is longer than the story, or an opening page is malformed.
         """
         self.start_batch([StoryRequest(opening, pages, seed)], score=score)
 
@@ -133,10 +137,10 @@ class StoryEngine:
             score: As in `start`.
 
         Raises:
-            ValueError: As `start`; or there is no story.
+            RequestError: As `start`; or there is no story.
         """
         if not stories:
-            raise ValueError("There is no story to start.")
+            raise RequestError("There is no story to start.")
         for story in stories:
             self._check(story)
         self._stories = [_Story(number, story) for number, story in enumerate(stories)]
@@ -146,20 +150,22 @@ class StoryEngine:
         if len(self.cache.rows) == rows and self.cache.capacity == capacity:
             self.cache.reset()
         else:
-            self.cache = StoryCache(self.model.llm, self.policy, stories=rows, capacity=capacity)
+            self.cache = StoryCache(
+                self.model.llm, self.policy, stories=rows, capacity=capacity, salience=self.salience
+            )
         with torch.inference_mode():
             self._next = self._open_page([self._embed(self._opening_ids(story)) for story in self._stories])
 
     def _check(self, story: StoryRequest) -> None:
         countdown(story.pages)
         if len(story.opening) > story.pages:
-            raise ValueError(f"The opening has {len(story.opening)} pages, but the story shall have {story.pages}.")
+            raise RequestError(f"The opening has {len(story.opening)} pages, but the story shall have {story.pages}.")
         shape = (self.model.config.feature_tokens, self.model.config.feature_dim)
         for index, page in enumerate(story.opening):
             if page.features is not None and tuple(page.features.shape) != shape:
-                raise ValueError(f"Opening page {index} has features {tuple(page.features.shape)}, expected {shape}.")
+                raise RequestError(f"Opening page {index} has features {tuple(page.features.shape)}, expected {shape}.")
             if page.features is not None and not (page.features.is_floating_point() and page.features.isfinite().all()):
-                raise ValueError(f"Opening page {index} has features that are not finite floats.")
+                raise RequestError(f"Opening page {index} has features that are not finite floats.")
             self.layout.caption_ids(page.caption or "")
 
     def _capacity(self) -> int:
@@ -188,12 +194,12 @@ class StoryEngine:
             One page at a time, of every story in turn; the next pages are not begun before they are asked for.
 
         Raises:
-            ValueError: If no story was started, or the model returns NaN.
+            RequestError: If no story was started, or the model returns NaN.
         """
         if not self._started:
-            raise ValueError("No story was started; call engine.start(opening, pages=...) first.")
+            raise RequestError("No story was started; call engine.start(opening, pages=...) first.")
         if callback_on_text is not None and len(self._stories) > 1:
-            raise ValueError("callback_on_text follows one story; these are several.")
+            raise RequestError("callback_on_text follows one story; these are several.")
         while self._stories:
             yield from self._write_pages(callback_on_text)
 
@@ -317,7 +323,7 @@ class StoryEngine:
         if len(ids) < self.sampling.max_caption_tokens:
             return None
         caption = self._plain_text(ids)
-        ends = [match.end() for match in _SENTENCE_END.finditer(caption) if match.end() * 3 > len(caption)]
+        ends = [end for end in sentence_ends(caption) if end * 3 > len(caption)]
         return caption[: ends[-1]] if ends else caption
 
     def _sampler(self, story: _Story) -> CaptionSampler:
@@ -375,7 +381,7 @@ class StoryEngine:
         self._next = self._open_page(pieces)
         if not self.policy.recomputes:
             for row, (story, start) in enumerate(zip(stories, image_starts, strict=True)):
-                self.cache.end_page(start, start + self.layout.num_visual_tokens + 1, story.caption, row)
+                self.cache.end_page(row, start, start + self.layout.num_visual_tokens + 1, story.caption)
             self.cache.evict()
         for row, now in zip(going, self.cache.rows, strict=False):
             num_kept[row] = now.length

@@ -5,7 +5,6 @@ temperature, top-k, top-p, min-p. `V` is the vocabulary, of which the last token
 """
 
 import hashlib
-import re
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
@@ -14,7 +13,9 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from seedstory.errors import RequestError
 from seedstory.settings import StorySettings, check_sampling, check_stops
+from seedstory.text import sentence_ends
 
 LogitsProcessor = Callable[[int, Sequence[int], torch.Tensor], torch.Tensor | None]
 """A user's own control: page (from 0), the caption's ids so far and their scores `[V]` to new scores, or None."""
@@ -22,11 +23,6 @@ LogitsProcessor = Callable[[int, Sequence[int], torch.Tensor], torch.Tensor | No
 _GREEDY = 1e-6  # a temperature below this would overflow float32
 _PROBABLE = 1e-3
 _DRAWN = 1024
-# Behind a mark comes the next sentence's first letter; `"Who?" asked the owl.` and `Mr. Bear` are one sentence.
-_OPEN, _CLOSE = r"\"'“‘«(\[", r"\"'”’»)\]"
-_SENTENCE_END = re.compile(
-    rf"(?<!\bMr)(?<!\bMrs)(?<!\bMs)(?<!\bDr)(?<!\bSt)[.!?…]+[{_CLOSE}]*(?=\s+[{_OPEN}]*([^\s{_OPEN}]))"
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +44,7 @@ class SamplingConfig:
         text_guidance_scale: Scale of classifier-free guidance of the text, see `apply_guidance`; 1 is off.
 
     Raises:
-        ValueError: If a setting is out of range.
+        RequestError: If a setting is out of range.
     """
 
     temperature: float = StorySettings.temperature
@@ -143,7 +139,7 @@ class CaptionSampler:
             Its id.
 
         Raises:
-            ValueError: As `choices`.
+            RequestError: As `choices`.
         """
         ids, probabilities = self.choices(logits, caption)
         if self.config.temperature < _GREEDY:
@@ -164,12 +160,14 @@ class CaptionSampler:
             Ids of the tokens that may come, `[C]`, and their probabilities, `[C]`, which add up to 1.
 
         Raises:
-            ValueError: If the model or the hook returns NaN or positive infinity, or no token is left.
+            RequestError: If the model or the hook returns NaN or positive infinity, or no token is left.
         """
         config, size = self.config, len(caption)
         scores = logits.detach().to("cpu", torch.float32, copy=True)
         if not bool(scores.max() < torch.inf):
-            raise ValueError("The language model returned NaN or infinite scores; its weights are damaged or overflow.")
+            raise RequestError(
+                "The language model returned NaN or infinite scores; its weights are damaged or overflow."
+            )
         if self.hook is not None:
             scores = self._processed(scores, caption)
         if config.repetition_penalty != 1 and (used := [*self._used, *caption]):
@@ -181,7 +179,7 @@ class CaptionSampler:
         if size < config.min_caption_tokens:
             scores[self.end_id] = -torch.inf
         if scores.max() == -torch.inf:
-            raise ValueError(
+            raise RequestError(
                 f"No token may follow the {size} of this caption: allow more in the logits hook, or loosen "
                 f"no_repeat_ngram_size (now {config.no_repeat_ngram_size}) "
                 f"or min_caption_tokens (now {config.min_caption_tokens})."
@@ -208,7 +206,7 @@ class CaptionSampler:
         found = [(text.find(stop, max(0, self._bound + 1 - len(stop))), len(stop)) for stop in self.config.stop]
         ends = [start + length for start, length in found if start >= 0]
         if count := self.config.max_sentences:
-            sentences = [match.end() for match in _SENTENCE_END.finditer(text) if not match[1].islower()]
+            sentences = sentence_ends(text, followed=True)
             ends += [end for end in sentences[count - 1 :] if end > self._bound][:1]
         return text[: min(ends)].strip() if ends else None
 
@@ -218,12 +216,12 @@ class CaptionSampler:
         if returned is not None:
             if not isinstance(returned, torch.Tensor) or returned.shape != scores.shape:
                 what = list(returned.shape) if isinstance(returned, torch.Tensor) else type(returned).__name__
-                raise ValueError(
+                raise RequestError(
                     f"The logits hook returned {what}: return scores of shape {list(scores.shape)} or None."
                 )
             scores = returned.detach().to("cpu", torch.float32, copy=True)
         if not bool(scores.max() < torch.inf):
-            raise ValueError("The logits hook left NaN or infinite scores: forbid a token with -inf, never with NaN.")
+            raise RequestError("The logits hook left NaN or infinite scores: forbid a token with -inf, never with NaN.")
         return scores
 
     def _repeats(self, caption: list[int]) -> list[int]:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from seedstory.cache import CachePolicy, StoryCache
+from seedstory.errors import RequestError
 from seedstory.generation.decoding import autocast
 from seedstory.generation.forward import caption_log_likelihood, embed_ids, forward_rows
 from seedstory.generation.pages import GivenPage, StoryRequest
@@ -44,12 +45,12 @@ def score_pages(
         For each page of each story the log-probability of its caption and `<img>`, and how many tokens these are.
 
     Raises:
-        ValueError: A page lacks caption or features, or the policy keeps nothing.
+        RequestError: A page lacks caption or features, or the policy keeps nothing.
     """
     if policy.recomputes:
-        raise ValueError("the policy recompute reads every page anew: score with StoryEngine")
+        raise RequestError("the policy recompute reads every page anew: score with StoryEngine")
     if any(page.caption is None or page.features is None for story in stories for page in story.opening):
-        raise ValueError("to be scored, a page needs a caption and features")
+        raise RequestError("to be scored, a page needs a caption and features")
     reader = _Scorer(model, stories, policy)
     scores: list[list[tuple[float, int]]] = [[] for _ in stories]
     for row, score in reader.read():
@@ -101,7 +102,7 @@ class _Scorer:
                 yield self.names[row], (score, len(ids) + 1)
                 end = at + len(ids) + 1 + self.layout.num_visual_tokens  # of </img>
                 if len(parts[1]):  # the last page of a story is not turned
-                    self.cache.end_page(begin[row] + at + len(ids), begin[row] + end, page.caption or "", row)
+                    self.cache.end_page(row, begin[row] + at + len(ids), begin[row] + end, page.caption or "")
                 at += sum(map(len, parts))
                 self.last[row] = hidden[row][at - 1]
         self.page += count

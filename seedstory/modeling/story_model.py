@@ -17,6 +17,7 @@ from torch.nn import functional
 from transformers import AutoModel, AutoModelForCausalLM, Cache, PreTrainedModel
 from transformers.utils import ModelOutput
 
+from seedstory.errors import ModelError
 from seedstory.layout import IGNORE, StoryLayout
 from seedstory.model_files import check_counts, check_files, check_shapes, described, stored_shapes
 from seedstory.modeling.base_lm import (
@@ -93,6 +94,7 @@ class StoryModel(PreTrainedModel):
 
     Attributes:
         layout: Ids of the story's pieces, with the tokenizer; None after the bare constructor.
+        merged_lora: Factors of LoRA that was merged into the base weights, by their names in a checkpoint.
         decode_dtype: Type from which the native decoding reads matrices; None for the one that they have.
     """
 
@@ -107,7 +109,7 @@ class StoryModel(PreTrainedModel):
         super().__init__(config)
         language = config.language_config()
         if config.image_start_id is None or not 0 < config.image_start_id <= language.vocab_size:
-            raise ValueError(
+            raise ModelError(
                 f"StoryConfig.image_start_id must lie in 1..{language.vocab_size} (right after the base vocabulary), "
                 f"got {config.image_start_id}."
             )
@@ -117,6 +119,7 @@ class StoryModel(PreTrainedModel):
             self.llm.set_attn_implementation(PACKED_ATTENTION)
         self.layout: StoryLayout | None = None
         self.decode_dtype: torch.dtype | None = None
+        self.merged_lora: dict[str, torch.Tensor] = {}
         embedding = self.llm.get_input_embeddings().weight[: config.image_start_id].detach().float()
         self.token_rows = nn.Parameter(_new_rows(embedding, 2 + config.num_visual_tokens))
         head = self.llm.get_output_embeddings().weight
@@ -256,19 +259,19 @@ class StoryModel(PreTrainedModel):
             Losses in float32 and the predicted features. A loss whose targets are not given is None.
 
         Raises:
-            ValueError: If the number of features does not fit the masks.
+            ModelError: If the number of features does not fit the masks.
         """
         embeds = self.embed_tokens(input_ids)
         if context_features is not None and context_mask is not None:
             images = self.embed_images(context_features)
             if int(context_mask.sum()) != images.shape[0] * images.shape[1]:
-                raise ValueError(
+                raise ModelError(
                     f"context_features holds {images.shape[0]} pictures of {images.shape[1]} visual tokens, "
                     f"but context_mask has room for {int(context_mask.sum())} tokens."
                 )
             embeds = embeds.masked_scatter(context_mask.unsqueeze(-1), images.to(embeds.dtype))
         elif context_mask is not None and bool(context_mask.any()):
-            raise ValueError("context_mask marks pictures but context_features is missing.")
+            raise ModelError("context_mask marks pictures but context_features is missing.")
         options: dict[str, Any] = {}
         if attention_mask is not None and self.llm.config._attn_implementation == PACKED_ATTENTION:
             if context_length is not None and embeds.device.type == "cpu":
@@ -311,7 +314,7 @@ class StoryModel(PreTrainedModel):
     def _visual_loss(self, output: StoryModelOutput, targets: torch.Tensor) -> None:
         assert output.features is not None
         if targets.shape != output.features.shape:
-            raise ValueError(
+            raise ModelError(
                 f"target_features gives {tuple(targets.shape)} after target_mask, "
                 f"but the branches predict {tuple(output.features.shape)}."
             )
@@ -344,12 +347,12 @@ class StoryModel(PreTrainedModel):
             The model in training mode, with `layout`.
 
         Raises:
-            ValueError: If the base model is not found or not supported, or a setting is wrong.
+            ModelError: If the base model is not found or not supported, or a setting is wrong.
         """
         llm, folder = _load_base(base_lm, dtype)
         if tokenizer is None:
             if folder is None:
-                raise ValueError("Pass the tokenizer along with a loaded base model.")
+                raise ModelError("Pass the tokenizer along with a loaded base model.")
             tokenizer = load_tokenizer(folder)
         layout = StoryLayout.extend(tokenizer, settings.get("num_visual_tokens", StoryConfig.num_visual_tokens))
         name = llm.config.name_or_path if folder is None else str(base_lm)
@@ -366,6 +369,8 @@ class StoryModel(PreTrainedModel):
     ) -> None:
         """Write `config.json`, the tokenizer and one safetensors file with the trained weights alone.
 
+        LoRA that was merged into the base weights is written apart, as it was before.
+
         Args:
             save_directory: Folder; made if missing.
             dtype: Type of the stored weights; as they are if None.
@@ -373,10 +378,10 @@ class StoryModel(PreTrainedModel):
             **kwargs: For the push, as in transformers.
 
         Raises:
-            ValueError: If LoRA has been merged, since it cannot be told from the base weights any more.
+            ModelError: If LoRA was merged by other means than `merge_lora`.
         """
-        if self.config.lora_rank and not self.has_lora:
-            raise ValueError("LoRA is merged into this model. Load it with merge=False to save it.")
+        if self.config.lora_rank and not self.has_lora and not self.merged_lora:
+            raise ModelError("LoRA was merged into this model and its factors are gone: load it again to save it.")
         folder = Path(save_directory)
         folder.mkdir(parents=True, exist_ok=True)
         self.config.architectures = [type(self).__name__]
@@ -415,11 +420,11 @@ class StoryModel(PreTrainedModel):
             The model, in evaluation mode if merged, with `layout`.
 
         Raises:
-            ValueError: If the checkpoint has missing, unknown or wrongly shaped weights, or does not fit the base; or
+            ModelError: If the checkpoint has missing, unknown or wrongly shaped weights, or does not fit the base; or
                 LoRA that is kept apart shall be stored in eight bits.
         """
         if int8 and not merge:
-            raise ValueError("int8 weights are for inference: merge LoRA into them (merge=True), or leave int8 out.")
+            raise ModelError("int8 weights are for inference: merge LoRA into them (merge=True), or leave int8 out.")
         folder = resolve_checkpoint(pretrained_model_name_or_path)
         check_files(folder)
         config, shapes = StoryConfig.of_folder(folder), stored_shapes(folder)
@@ -433,7 +438,7 @@ class StoryModel(PreTrainedModel):
         expected = config.language_config()
         for key in ("model_type", "hidden_size", "num_hidden_layers", "vocab_size"):
             if getattr(expected, key) != getattr(found, key):
-                raise ValueError(
+                raise ModelError(
                     f"The checkpoint was trained on a base LM with {key}={getattr(expected, key)}, "
                     f"but this one has {getattr(found, key)}. Pass the right base_model."
                 )
@@ -444,7 +449,7 @@ class StoryModel(PreTrainedModel):
         tokenizer = load_tokenizer(folder if own_tokenizer or base_folder is None else base_folder)
         model.layout = StoryLayout.extend(tokenizer, config.num_visual_tokens)
         if model.layout.image_start_id != config.image_start_id:
-            raise ValueError("The checkpoint's tokenizer and configuration disagree about the id of <img>.")
+            raise ModelError("The checkpoint's tokenizer and configuration disagree about the id of <img>.")
         if merge:
             model.merge_lora().to(dtype).eval().requires_grad_(False)
         if int8:
@@ -465,7 +470,12 @@ class StoryModel(PreTrainedModel):
         check_shapes({name: tuple(t.shape) for name, t in trained_state(skeleton).items()}, stored, folder)
 
     def merge_lora(self) -> "StoryModel":
-        """Add LoRA to the base weights (in float32, rounded once) and drop it, for inference."""
+        """Add LoRA to the base weights (in float32, rounded once), for inference.
+
+        Its factors stay in CPU memory, so that `save_pretrained` can write them apart again.
+        """
+        factors = {name: tensor for name, tensor in trained_state(self).items() if name.startswith("llm.")}
+        self.merged_lora = self.merged_lora | {name: tensor.detach().cpu().clone() for name, tensor in factors.items()}
         merge_lora(self.llm)
         return self
 
@@ -473,10 +483,10 @@ class StoryModel(PreTrainedModel):
         """Store the language model's linear layers in eight bits (see `seedstory.modeling.int8`), for inference.
 
         Raises:
-            ValueError: If LoRA is not merged.
+            ModelError: If LoRA is not merged.
         """
         if self.has_lora:
-            raise ValueError("Merge LoRA before storing the weights in eight bits: call merge_lora() first.")
+            raise ModelError("Merge LoRA before storing the weights in eight bits: call merge_lora() first.")
         quantize_int8(self.llm)
         return self
 

@@ -12,6 +12,7 @@ from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
 from seedstory.detokenizers.autoencoder import ImageEncoder, ResidualBlock
+from seedstory.errors import ModelError
 from seedstory.model_files import CheckedLoading
 
 
@@ -87,7 +88,7 @@ class VisionTower(CheckedLoading, ModelMixin, ConfigMixin):
         """Encode pixels [B, 3, H, W] in [-1, 1] to features [B, F, D]."""
         size = self.config.image_size
         if tuple(pixel_values.shape[1:]) != (3, size, size):
-            raise ValueError(f"pixel_values must be [B, 3, {size}, {size}], not {list(pixel_values.shape)}")
+            raise ModelError(f"pixel_values must be [B, 3, {size}, {size}], not {list(pixel_values.shape)}")
         return self.from_latents(self.stem(pixel_values))
 
     def from_latents(self, latents: Tensor) -> Tensor:

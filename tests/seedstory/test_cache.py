@@ -12,6 +12,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from seedstory.cache import CachePolicy, KeptTokens, PageSpan, StoryCache
 from seedstory.generation import GivenPage, SamplingConfig, StoryEngine
 from seedstory.modeling import StoryModel
+from seedstory.salience import by_capitals
 from tests.seedstory.plain_reader import plain_mm_sink
 from tests.seedstory.tiny_language import SENTENCES, needs_native, tiny_model, tiny_tokenizer
 
@@ -98,7 +99,7 @@ def remembered(captions: list[str], policy: CachePolicy) -> tuple[KeptTokens, se
     kept_tokens = KeptTokens()
     for number, caption in enumerate(captions):
         kept_tokens.advance(11)
-        kept_tokens.end_page(11 * number + 5, 11 * number + 9, caption)
+        kept_tokens.end_page(11 * number + 5, 11 * number + 9, by_capitals(caption))
         kept_tokens.advance(1)  # of the next page
         kept_tokens.evict(policy)
         kept_tokens.drop_last(1)
@@ -153,7 +154,7 @@ def test_words_for_which_there_is_no_room_leave_it_to_others():
     kept_tokens = KeptTokens()
     for start, words, caption in ((0, 90, story[0]), (92, 5, story[1]), (99, 5, "They slept.")):
         kept_tokens.advance(words + 2)
-        kept_tokens.end_page(start + words, start + words + 1, caption)
+        kept_tokens.end_page(start + words, start + words + 1, by_capitals(caption))
     kept_tokens.advance(1)
     kept_tokens.evict(replace(WORDS_ALONE, max_sink_tokens=20))
     assert set(range(92, 97)) <= set(kept_tokens.sink_positions) and 50 not in kept_tokens.sink_positions
@@ -180,10 +181,10 @@ def test_counting_positions_anew_changes_nothing(policy, decoding, monkeypatch):
         engine = StoryEngine(model, keeping, SamplingConfig(max_caption_tokens=5), decoding=decoding)
         engine.start(opening, pages=14)
         stories.append(list(engine.pages()))
-        assert (engine.cache.position < 110) == (rebase_at == 60)
+        assert (engine.cache.positions[0] < 110) == (rebase_at == 60)
     # An angle is position x frequency rounded to float32, so at position P it is off by up to P * eps / 2 radians: the
     # two ways of counting turn keys by that much, and no kernel can agree better.
-    bound = engine.cache.position * torch.finfo(torch.float32).eps / 2
+    bound = engine.cache.positions[0] * torch.finfo(torch.float32).eps / 2
     assert bound < 4e-5
     for one, other in zip(*stories, strict=True):
         assert one.caption == other.caption

@@ -192,7 +192,7 @@ def test_from_an_image_to_a_book(desk, capsys, model):
     assert (code, err) == (0, "")
     assert "[3/3]" in out and out.endswith("The book: stories/good/index.html\n")
     story = StoryFolder.open("stories/good")
-    assert len(story) == 3 and story.settings.image_name == "good.png" and story.model["name"] == model
+    assert len(story) == 3 and story.settings.image_name == "good.png" and story.model.name == model
     assert (desk / "stories/good/index.html").read_text("utf-8").count('<article class="leaf page"') == 3
     code, out, _ = run(capsys, *request)
     assert code == 0 and "stories/good-2/index.html" in out
@@ -304,11 +304,20 @@ def test_killed_before_its_first_page_a_story_is_still_generated(desk, capsys, m
     assert tree(desk / "cut") == tree(desk / "whole")
 
 
-def test_a_failure_before_the_first_page_leaves_nothing(desk, capsys, model, monkeypatch):
+def test_a_bug_before_the_first_page_leaves_nothing_but_a_log(desk, capsys, model, monkeypatch, tmp_path_factory):
+    cache = tmp_path_factory.mktemp("cache")
     before = tree(desk)
     monkeypatch.setattr(StoryPipeline, "_write", lambda *_: (_ for _ in ()).throw(RuntimeError("out of memory")))
-    with pytest.raises(RuntimeError):
-        run(capsys, "generate", *TEXT, "--model", model, "--out", "new/place")
+    monkeypatch.setenv("SEEDSTORY_CACHE", str(cache))
+    monkeypatch.setenv("SEEDSTORY_BASE_LM", "")
+    code, _, err = run(capsys, "generate", *TEXT, "--model", model, "--out", "new/place")
+    (log,) = (cache / "logs").glob("*.log")
+    assert code == 1 and err.startswith(
+        "error: this is a bug in seedstory (RuntimeError: out of memory); please report"
+    )
+    assert err.count("\n") == 1 and str(log) in err and "Traceback" in log.read_text()
+    code, _, err = run(capsys, "--debug", "generate", *TEXT, "--model", model, "--out", "new/place")
+    assert code == 1 and "Traceback" in err and "seedstory.pipeline_base: loaded" in err
     assert tree(desk) == before and not (desk / "new").exists()
 
 
@@ -322,7 +331,7 @@ def test_a_folder_deleted_meanwhile_is_named(desk, capsys, model, monkeypatch):
 
     monkeypatch.setattr(StoryFolder, "add_page", deleted)
     code, _, err = run(capsys, "generate", *TEXT, "--pages", "4", "--steps", "1", "--model", model, "--out", "gone")
-    assert code == 1 and err == "error: gone was deleted or moved while its story was told: 2 pages are lost\n"
+    assert code == 1 and err == "error: gone was deleted or moved while its story was generated: 2 pages are lost\n"
     assert not (desk / "gone").exists()
 
 

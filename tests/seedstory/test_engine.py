@@ -139,7 +139,7 @@ def test_which_sinks_stay_of_many_pages():
 def test_memory_is_fixed_over_forty_pages(model, captions):
     engine = StoryEngine(model, CachePolicy(**SMALL_SINK), SHORT)
     engine.start(script(captions[:1], 40), pages=40)
-    sizes = [(page.cached_tokens, engine.cache.nbytes, engine.cache.position) for page in engine.pages()]
+    sizes = [(page.cached_tokens, engine.cache.nbytes, engine.cache.positions[0]) for page in engine.pages()]
     tokens, nbytes, positions = zip(*sizes, strict=True)
     assert len(set(nbytes[6:])) == 1 and max(tokens[6:-1]) - min(tokens[6:-1]) <= 2
     assert max(tokens) < positions[-1] / 8 and len(engine.cache.rows[0].sink_positions) <= 15

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from seedstory.export.html import write_html
+from seedstory.identity import ModelIdentity
 from seedstory.settings import StorySettings
 from seedstory.story import Page, Story, StoryFolder
 
@@ -50,7 +51,7 @@ def make_story(captions, title="The Lantern", **options) -> Story:
         for i, c in enumerate(captions)
     ]
     settings = StorySettings(text="x", pages=options.pop("pages", len(captions)))
-    return Story(title=title, pages=pages, settings=settings, model={"name": "tiny"}, **options)
+    return Story(title=title, pages=pages, settings=settings, model=ModelIdentity(name="tiny"), **options)
 
 
 def written(story, tmp_path) -> str:
@@ -99,7 +100,7 @@ def test_policy_allows_our_script_and_nothing_else(tmp_path):
 
 def test_all_text_is_escaped(tmp_path):
     story = make_story([NASTY, NASTY], title=NASTY, language='en" onload="x')
-    story.model, story.versions = {"name": NASTY}, {"seedstory": NASTY}
+    story.model, story.versions = ModelIdentity(name=NASTY), {"seedstory": NASTY}
     story.pages[1].alt = NASTY
     book = Book(written(story, tmp_path))
     assert len(book.all("script")) == 1 and len(book.all("img")) == 3

@@ -7,8 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
+from seedstory.identity import fingerprint
+from seedstory.model_folder import find_model
 from seedstory.modeling.story_model import StoryModel
-from seedstory.pipeline import StoryPipeline, find_model, fingerprint
+from seedstory.pipeline import StoryPipeline
 from seedstory.story import Page, Story, StoryFolder, page_seed
 from tests.tiny import SIDE, tiny_model_folder, tiny_pipeline
 
@@ -56,9 +58,9 @@ def test_a_story_from_text(pipe, tmp_path):
             page.image.size == (SIDE, SIDE) and page.features.shape == (9, 6) and page.features.dtype == torch.float32
         )
     loaded = Story.load(tmp_path / "s")
-    assert loaded.title == story.title and loaded.settings == story.settings and loaded.model == story.model
+    assert loaded.title == story.title and loaded.settings == story.story.settings and loaded.model == story.story.model
     assert all(map(same, loaded.pages, story.pages))
-    assert loaded.model["fingerprint"] == pipe.fingerprint and loaded.versions["torch"]
+    assert loaded.model.fingerprint == pipe.identity.fingerprint and loaded.versions["torch"]
 
 
 def test_seed_decides_everything(pipe):
@@ -66,7 +68,7 @@ def test_seed_decides_everything(pipe):
     assert all(map(same, first.pages, again.pages))
     assert other.pages[1].caption != first.pages[1].caption
     draw = [pipe(TEXT, pages=2, generator=torch.Generator().manual_seed(5), **QUICK) for _ in range(2)]
-    assert draw[0].settings.seed == draw[1].settings.seed and all(map(same, draw[0].pages, draw[1].pages))
+    assert draw[0].story.settings.seed == draw[1].story.settings.seed and all(map(same, draw[0].pages, draw[1].pages))
 
 
 def test_an_image_opens_the_story(pipe, photo, tmp_path):
@@ -74,7 +76,7 @@ def test_an_image_opens_the_story(pipe, photo, tmp_path):
     for text in (None, TEXT):
         story = pipe(text, tmp_path / "photo.png", pages=3, **QUICK)
         assert story.pages[0].caption == (text or "") and story.pages[0].state == "opening"
-        assert story.pages[0].image.size == (SIDE, SIDE) and story.settings.image_name == "photo.png"
+        assert story.pages[0].image.size == (SIDE, SIDE) and story.story.settings.image_name == "photo.png"
         expected = photo.crop((15, 0, 85, 70)).resize((SIDE, SIDE), Image.Resampling.LANCZOS)
         assert np.array_equal(np.asarray(story.pages[0].image), np.asarray(expected))
     alone = pipe(image=photo, pages=2, out=tmp_path / "s", **QUICK)
@@ -177,14 +179,14 @@ def test_resume_refuses_another_model(pipe, tmp_path):
 
 def test_save_and_load_round_trip(pipe, folder, tmp_path):
     base = folder.parent / "base"
-    assert fingerprint(folder, base) == pipe.fingerprint
+    assert fingerprint(folder, base) == pipe.identity.fingerprint
     pipe.save_pretrained(tmp_path / "copy")
-    assert fingerprint(tmp_path / "copy", base) == pipe.fingerprint
+    assert fingerprint(tmp_path / "copy", base) == pipe.identity.fingerprint
     weights = tmp_path / "copy/story_model/model.safetensors"
     data = bytearray(weights.read_bytes())
     data[-1] ^= 1
     weights.write_bytes(bytes(data))
-    assert fingerprint(tmp_path / "copy", base) != pipe.fingerprint
+    assert fingerprint(tmp_path / "copy", base) != pipe.identity.fingerprint
 
 
 def test_find_model_says_what_is_wrong(folder, tmp_path):
@@ -244,7 +246,7 @@ def test_int8_is_recorded_and_asked_for_again(tmp_path):
     small = StoryPipeline.from_pretrained(folder, dtype=torch.float32, device="cpu", int8=True)
     generated = list(small.stream("A fox.", pages=3, seed=1, out=tmp_path / "story"))
     story = StoryFolder.open(tmp_path / "story")
-    assert story.model["dtype"] == "float32, int8" and len(generated) == 3
+    assert story.model.dtype == "float32, int8" and len(generated) == 3
     with pytest.raises(ValueError, match="load the model that began it"):
         StoryPipeline.from_pretrained(folder, dtype=torch.float32, device="cpu").resume(story)
     with pytest.raises(ValueError, match="unknown decoding 'fast'"):
@@ -268,11 +270,11 @@ def test_a_logits_hook_chooses_the_words(pipe):
 def test_a_story_goes_on_in_the_types_that_it_was_begun_with(folder, tmp_path, monkeypatch):
     monkeypatch.setenv("SEEDSTORY_PRECISION", "fp32")
     story = StoryPipeline.from_pretrained(folder, device="cpu")("The fox.", pages=2, out=tmp_path / "s", **QUICK)
-    record = StoryFolder.open(tmp_path / "s").model["dtype"]
+    record = StoryFolder.open(tmp_path / "s").model.dtype
     assert len(story.pages) == 2 and record == "float32+bfloat16"
     monkeypatch.setenv("SEEDSTORY_PRECISION", "bf16")
     elsewhere = StoryPipeline.from_pretrained(folder, device="cpu")
-    assert elsewhere._model_record()["dtype"] == "bfloat16"
+    assert elsewhere.identity.dtype == "bfloat16"
     with pytest.raises(ValueError, match="load the model that began it"):
         elsewhere.resume(tmp_path / "s")
     list(StoryPipeline.from_pretrained(folder, device="cpu", story_dtype=record).resume(tmp_path / "s"))
@@ -313,7 +315,7 @@ def test_the_library_that_wrote_the_base_does_not_count(tmp_path):
     pipe = tiny_pipeline(tmp_path)
     file = tmp_path / "base/config.json"
     file.write_text(json.dumps(json.loads(file.read_text("utf-8")) | {"transformers_version": "6.0"}), "utf-8")
-    assert fingerprint(tmp_path / "model", tmp_path / "base") == pipe.fingerprint
+    assert fingerprint(tmp_path / "model", tmp_path / "base") == pipe.identity.fingerprint
 
 
 def test_every_byte_of_a_large_file_counts(tmp_path):
@@ -396,9 +398,9 @@ def test_a_story_killed_before_its_first_page_is_generated_from_its_settings(pip
     StoryFolder.create(
         tmp_path / "s",
         title="",
-        settings=whole.settings,
-        model=whole.model,
-        versions=whole.versions,
+        settings=whole.story.settings,
+        model=whole.story.model,
+        versions=whole.story.versions,
     )
     pages = list(pipe.resume(tmp_path / "s"))
     assert [page.caption for page in pages] == [page.caption for page in whole.pages]
@@ -425,6 +427,6 @@ def test_a_caption_beyond_the_context_is_reported_with_the_length_that_fits(pipe
 def test_the_language_of_a_book(pipe, tmp_path, captions, given, language):
     opening = {"text": None, "image": Image.new("RGB", (64, 64), "red")}
     story = pipe(**opening, captions=captions, language=given, pages=3, out=tmp_path / "s", **QUICK)
-    assert story.language == StoryFolder.open(tmp_path / "s").language == language
+    assert story.story.language == StoryFolder.open(tmp_path / "s").language == language
     with pytest.raises(ValueError, match="must be a tag"):
         pipe.stream(TEXT, language='de" onload="')

@@ -49,7 +49,7 @@ def test_the_story_is_the_same_however_it_is_drawn(pipe, plain, tmp_path, render
     story, folder = plain
     seen = []
     other = pipe(**REQUEST, **rendering, out=tmp_path / "s", callback_on_page=seen.append)
-    assert [page.index for page in seen] == [0, 1, 2, 3, 4] and other.model == story.model
+    assert [page.index for page in seen] == [0, 1, 2, 3, 4] and other.story.model == story.story.model
     for one, two in zip(story.pages, other.pages, strict=True):
         assert (one.caption, one.state) == (two.caption, two.state) and torch.equal(one.features, two.features)
         assert np.abs(np.asarray(one.image, int) - np.asarray(two.image, int)).max() <= 1

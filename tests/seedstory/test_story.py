@@ -12,8 +12,10 @@ import pytest
 import torch
 from PIL import Image
 
+from seedstory.identity import ModelIdentity
+from seedstory.io import write_atomic
 from seedstory.settings import MAX_PAGES, StorySettings
-from seedstory.story import Page, Story, StoryFolder, make_title, page_seed, write_atomic
+from seedstory.story import Page, Story, StoryFolder, make_title, page_seed
 
 TEXT = "A small fox finds a lantern. It is warm."
 
@@ -31,7 +33,7 @@ def make_page(index: int, shade: int = 0) -> Page:
 
 def make_folder(path, pages: int = 3) -> StoryFolder:
     folder = StoryFolder.create(
-        path, title="The Lantern", settings=StorySettings(text=TEXT, pages=5), model={"name": "tiny"}
+        path, title="The Lantern", settings=StorySettings(text=TEXT, pages=5), model=ModelIdentity(name="tiny")
     )
     for index in range(pages):
         folder.add_page(make_page(index))
@@ -188,8 +190,8 @@ def change(record, path, value):
         (["settings", "policy"], "magic", "policy"),
         (["settings", "wings"], 2, "wings"),
         (["title"], None, "title"),
-        (["model"], 3, "model must be an object"),
-        (["model"], {"name": ["mini"]}, "model must be an object"),
+        (["model"], 3, "model is not well formed"),
+        (["model"], {"name": ["mini"]}, "name, fingerprint and dtype must be texts"),
         (["versions"], {"torch": 2}, "versions must be an object"),
         (["format_version"], "1", "whole number, not '1'"),
         (["format_version"], True, "whole number, not True"),

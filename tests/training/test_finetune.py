@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from seedstory.model_folder import fingerprint
+from seedstory.identity import fingerprint
 from seedstory.pipeline import StoryPipeline
 from tests.training.tiny_data import write_book, write_model
 from training.config import load_config
@@ -43,7 +43,7 @@ def tuned(model, tmp_path_factory):
 
 def test_the_new_model_writes_and_draws_a_page(tuned, model):
     pipeline = StoryPipeline.from_pretrained(Path(tuned.out) / "model", dtype=torch.float32, device="cpu")
-    assert pipeline.fingerprint != fingerprint(model)
+    assert pipeline.identity.fingerprint != fingerprint(model)
     story = pipeline("The fox takes a step.", pages=2, max_caption_tokens=4, num_inference_steps=1)
     assert [page.image.size for page in story.pages] == [(128, 128)] * 2
 

@@ -10,7 +10,7 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-from seedstory.modeling.base_lm import cache_folder
+from seedstory.io import cache_folder
 
 SOURCE = Path(__file__).with_name("decode.c")
 # Sums may be reordered, which vector code needs; infinities and NaN keep their meaning, so damage stays visible.

@@ -4,8 +4,8 @@ import doctest
 
 import pytest
 
-import seedstory.names
-from seedstory.names import find_capitals, find_names
+import seedstory.salience
+from seedstory.salience import Mentions, by_capitals, by_cast, find_capitals, find_names, no_salience
 
 
 @pytest.mark.parametrize(
@@ -34,4 +34,16 @@ def test_capitals_are_found_at_a_sentences_start_too():
 
 
 def test_the_example_holds():
-    assert doctest.testmod(seedstory.names).failed == 0
+    assert doctest.testmod(seedstory.salience).failed == 0
+
+
+def test_a_given_cast_is_found_as_whole_words_in_any_script():
+    salience = by_cast(["Mia", "Mia Rose", "小狐狸"])
+    assert salience("Then mia saw Mia Rose, Miami and Mia's dog.").names == {"Mia Rose", "Mia"}
+    assert by_cast(["小狐狸"])("小狐狸").candidates == {"小狐狸"}
+    assert by_cast([])("Mia") == Mentions()
+
+
+def test_the_default_knows_capitals_and_none_knows_nothing():
+    assert by_capitals("Otto saw Mia.") == Mentions(frozenset({"Mia"}), frozenset({"Otto", "Mia"}))
+    assert no_salience("Otto saw Mia.") == Mentions()

@@ -1,0 +1,446 @@
+"""A model in memory: its components, where they are, and the folder or Hub repository that they come from and go to."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import json
+import logging
+import os
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from seedstory import __version__
+from seedstory.errors import ModelError, RequestError, raised_as
+from seedstory.hub import model_card, push_folder
+from seedstory.identity import NO_IDENTITY, ModelIdentity, fingerprint
+from seedstory.io import write_atomic
+from seedstory.model_folder import COMPONENTS, find_model
+from seedstory.salience import Salience, by_capitals
+from seedstory.settings import check_decoding
+
+if TYPE_CHECKING:
+    import torch
+
+    from seedstory.detokenizers.detokenizer import Detokenizer
+    from seedstory.modeling.story_model import StoryModel
+    from seedstory.modeling.vision_tower import VisionTower
+
+logger = logging.getLogger(__name__)
+
+
+class PipelineBase:
+    """What a pipeline has beside its call: components, devices, files. See `seedstory.StoryPipeline`.
+
+    Args:
+        story_model: Writes captions and regresses the features of images; in evaluation mode.
+        vision_tower: Pixels `[B, 3, H, W]` to features `[B, F, Df]`.
+        detokenizer: Features `[B, F, Df]` to images.
+        identity: Of the weights; empty for a model that was never on disk.
+        source: The folder it was loaded from.
+        decoding: How captions are decoded, one of `seedstory.settings.DECODINGS`; the words do not depend on it but
+            for rounding.
+        salience: Which pages' words the cache keeps of a long story, see `seedstory.salience`. It is not recorded:
+            give the same one to resume.
+    """
+
+    def __init__(
+        self,
+        story_model: StoryModel,
+        vision_tower: VisionTower,
+        detokenizer: Detokenizer,
+        *,
+        identity: ModelIdentity = NO_IDENTITY,
+        source: Path | None = None,
+        decoding: str = "auto",
+        salience: Salience = by_capitals,
+    ) -> None:
+        self._story_model: StoryModel | None = story_model
+        self._freed: dict[str, Any] = {}  # how a language model that was freed is loaded again
+        self._offload_device: torch.device | None = None
+        self._progress_bar_config: dict[str, Any] = {}
+        self.vision_tower = vision_tower
+        self.detokenizer = detokenizer
+        self._identity = identity
+        self._base_fingerprint = ""
+        self.source = source
+        self.decoding = decoding
+        self.salience = salience
+
+    # ------------------------------------------------------------------------------------------------ load and store
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | Path = "mini",
+        *,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
+        dtype: torch.dtype | None = None,
+        torch_dtype: torch.dtype | None = None,
+        device: str | torch.device | None = None,
+        device_map: str | Mapping[str, str | torch.device] | None = None,
+        int8: bool = False,
+        decoding: str = "auto",
+        salience: Salience = by_capitals,
+        story_dtype: str = "",
+    ) -> Self:
+        """Loads a model.
+
+        Args:
+            pretrained_model_name_or_path: "mini" for the embedded model; a folder with `model_index.json`,
+                `story_model/`, `vision_tower/` and `detokenizer/`; or a Hub id such as `owner/model`.
+            revision: Branch, tag or commit on the Hub.
+            token: Access token of the Hub; by default the stored one.
+            cache_dir: Where downloads are kept.
+            local_files_only: Never ask the Hub.
+            dtype: Type of all weights; by default float32 for the image networks and, for the language model, the
+                type that the device multiplies fastest (`seedstory.precision`). Captions are decoded from bfloat16
+                weights in either case, since memory is their bound.
+            torch_dtype: The same under its older name.
+            device: Where the model runs; by default a GPU if there is one.
+            device_map: A device, "auto" (as by default) or a device for each component, such as
+                `{"story_model": "cuda:0", "detokenizer": "cuda:1"}`; components that it leaves out go to `device`.
+            int8: Store the language model's weights in eight bits: less memory, faster words, slightly rounded.
+            decoding: As in the class.
+            salience: As in the class.
+            story_dtype: The `dtype` recorded in a story to be resumed, perhaps on another kind of machine; the
+                language model is then loaded in it.
+
+        Raises:
+            ModelError: There is no such model, or its folder is incomplete or damaged.
+            RequestError: There is no such type, decoding or device.
+        """
+        check_decoding(decoding)
+        folder = find_model(
+            pretrained_model_name_or_path,
+            revision=revision,
+            token=token,
+            cache_dir=cache_dir,
+            local_files_only=local_files_only,
+        )
+        import torch
+
+        from seedstory.detokenizers.detokenizer import Detokenizer
+        from seedstory.modeling.base_lm import resolve_base_lm
+        from seedstory.modeling.story_model import StoryModel
+        from seedstory.modeling.vision_tower import VisionTower
+        from seedstory.precision import fast_dtype
+
+        devices = _devices(device, device_map)
+        dtype = dtype or torch_dtype
+        image_dtype = dtype or torch.float32
+        language_device = devices["story_model"]
+        language_dtype, decode_dtype = dtype or fast_dtype(language_device), None if dtype else torch.bfloat16
+        if story_dtype and dtype is None:
+            language_dtype, decode_dtype = _recorded_types(story_dtype)
+        with raised_as(ModelError):
+            story_model = StoryModel.from_pretrained(
+                folder / "story_model", dtype=language_dtype, int8=int8, device=language_device
+            )
+            story_model.decode_dtype = decode_dtype
+            base_lm = resolve_base_lm(folder / "story_model")
+            pipeline = cls(
+                story_model,
+                VisionTower.from_pretrained(folder / "vision_tower", torch_dtype=image_dtype)
+                .to(devices["vision_tower"])
+                .eval(),
+                Detokenizer.from_pretrained(folder / "detokenizer", dtype=image_dtype).to(devices["detokenizer"]),
+                identity=ModelIdentity.of_folders(folder, base_lm, name=str(pretrained_model_name_or_path)),
+                source=folder,
+                decoding=decoding,
+                salience=salience,
+            )
+            pipeline._base_fingerprint = fingerprint(base_lm)
+        logger.info(
+            "loaded %s (%s) in %s on %s",
+            pretrained_model_name_or_path,
+            pipeline.identity.fingerprint[:12],
+            pipeline.identity.dtype,
+            language_device,
+        )
+        return pipeline
+
+    def save_pretrained(self, save_directory: str | Path) -> None:
+        """Writes what is in memory as the folder that `from_pretrained` reads; `model_index.json` comes last.
+
+        The base language model is not written: the folder names it. LoRA that was merged for inference is written
+        apart again, as it was loaded.
+
+        Args:
+            save_directory: A new folder, or one that holds a model to be replaced, this pipeline's own included.
+
+        Raises:
+            ModelError: The base language model has changed since it was loaded, so its name no longer means these
+                weights; or LoRA was merged by other means than ours.
+        """
+        folder = Path(save_directory)
+        base_lm = self._check_base_lm()
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".saving-") as scratch:
+            for name, component in self.components.items():
+                component.save_pretrained(Path(scratch) / name)
+            for name in COMPONENTS:
+                _replace_files(Path(scratch) / name, folder / name)
+        self.write_index(folder)
+        if self.source is not None and folder.resolve() == self.source.resolve():
+            self._identity = ModelIdentity.of_folders(folder, base_lm, name=self._identity.name)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        commit_message: str = "Upload a seedstory model",
+        private: bool | None = None,
+        token: str | bool | None = None,
+        revision: str | None = None,
+        create_pr: bool = False,
+    ) -> str:
+        """Uploads what is in memory to the Hugging Face Hub, with a generated model card.
+
+        Args:
+            repo_id: `owner/model`; made where it is missing.
+            commit_message: Of the upload.
+            private: Whether a new repository is private.
+            token: Access token; by default the stored one.
+            revision: Branch to push to.
+            create_pr: Open a pull request instead.
+
+        Returns:
+            The address of the commit.
+
+        Raises:
+            ModelError: The Hub refused it or cannot be reached.
+        """
+        with tempfile.TemporaryDirectory() as scratch:
+            self.save_pretrained(scratch)
+            write_atomic(Path(scratch) / "README.md", self.model_card(repo_id, Path(scratch)))
+            return push_folder(
+                Path(scratch),
+                repo_id,
+                commit_message=commit_message,
+                private=private,
+                token=token,
+                revision=revision,
+                create_pr=create_pr,
+            )
+
+    def model_card(self, name: str, folder: Path) -> str:
+        """The README.md of this model as it was written to a folder."""
+        config = self.story_model.config
+        count = sum(weight.numel() for part in self.components.values() for weight in _parameters(part))
+        facts = {
+            "base language model": f"{config.base_lm} ({config.base_lm_config.get('model_type', '')})",
+            "visual tokens per image": str(config.num_visual_tokens),
+            "image features": "{} x {}".format(*self.feature_shape),
+            "image size": f"{self.image_size} px",
+            "de-tokenizer": self.detokenizer.form,
+            "parameters, base included": f"{count / 1e6:.0f} M",
+            "written by": f"seedstory {__version__}",
+        }
+        return model_card(name, config.base_lm, facts, ModelIdentity.of_folders(folder, None).files)
+
+    @classmethod
+    def write_index(cls, folder: Path) -> None:
+        """Writes the `model_index.json` that makes a folder of components a model."""
+        index: dict[str, Any] = {"_class_name": "StoryPipeline", "_seedstory_version": __version__}
+        index |= {part: ["seedstory", kind] for part, kind in COMPONENTS.items()}
+        write_atomic(folder / "model_index.json", json.dumps(index, indent=2) + "\n")
+
+    # ------------------------------------------------------------------------------------------- devices and progress
+
+    @property
+    def components(self) -> dict[str, Any]:
+        """The parts by name, as the constructor takes them."""
+        return {name: getattr(self, name) for name in COMPONENTS}
+
+    def to(self, device: str | torch.device) -> Self:
+        """Moves all components to a device."""
+        for component in self.components.values():
+            component.to(device)
+        self._offload_device = None
+        return self
+
+    def enable_model_cpu_offload(self, device: str | torch.device = "cuda") -> None:
+        """Keeps all components in CPU memory and moves each to `device` only while it works.
+
+        Least is moved with `rendering="after"`; "ahead" needs both networks at once and is then refused.
+        """
+        import torch
+
+        self.to("cpu")
+        self._offload_device = torch.device(device)
+
+    def set_progress_bar_config(self, **kwargs: Any) -> None:
+        """Options of the `tqdm` bar that a call shows over pages, such as `disable=True`."""
+        self._progress_bar_config = kwargs
+
+    @property
+    def story_model(self) -> StoryModel:
+        """The language model; loaded again from `source` if it was freed."""
+        if self._story_model is None:
+            from seedstory.modeling.story_model import StoryModel
+
+            assert self.source is not None and self._freed, "only what can be loaded again is freed"
+            self._check_source(self.source)
+            options = {key: value for key, value in self._freed.items() if key != "decode_dtype"}
+            self._story_model = StoryModel.from_pretrained(self.source / "story_model", **options)
+            self._story_model.decode_dtype = self._freed["decode_dtype"]
+        return self._story_model
+
+    def free_story_model(self) -> None:
+        """Frees the memory of the language model. It is loaded again when it is next needed.
+
+        Raises:
+            ModelError: There is no folder to load it from again.
+        """
+        if self.source is None:
+            raise ModelError("this pipeline was not loaded from a folder: a freed language model could not come back")
+        if self._story_model is None:
+            return
+        import torch
+
+        model = self._story_model
+        self._identity = self.identity
+        self._freed = {"dtype": model.dtype, "int8": model.int8, "device": model.device}
+        self._freed["decode_dtype"] = model.decode_dtype
+        self._story_model = model = None  # type: ignore[assignment]
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        if sys.platform == "linux":  # glibc keeps what is freed for later
+            getattr(ctypes.CDLL(None), "malloc_trim", int)(0)
+
+    @property
+    def identity(self) -> ModelIdentity:
+        """Which weights these are, and in which types."""
+        if self._story_model is None:
+            return self._identity
+        return replace(self._identity, dtype=_type_record(self._story_model))
+
+    @property
+    def feature_shape(self) -> tuple[int, int]:
+        """Feature tokens of an image and their width, `(F, Df)`."""
+        config = self.detokenizer.adapter.config
+        return config.num_features, config.feature_dim
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model works."""
+        return self._offload_device or self.detokenizer.device
+
+    @property
+    def image_size(self) -> int:
+        """Side of the images in px."""
+        return self.detokenizer.image_size
+
+    def _check_base_lm(self) -> Path | None:
+        """The folder of the base language model, which must be what was loaded; None for a model built in memory."""
+        from seedstory.modeling.base_lm import resolve_base_lm
+
+        if self.source is None:
+            return None
+        folder = resolve_base_lm(self.source / "story_model")
+        if fingerprint(folder) != self._base_fingerprint:
+            raise ModelError(f"{folder} has changed since this model was loaded with it: load it again")
+        return folder
+
+    def _check_source(self, source: Path) -> None:
+        """What was loaded must still lie there before it is loaded again."""
+        from seedstory.modeling.base_lm import resolve_base_lm
+
+        found = fingerprint(source, resolve_base_lm(source / "story_model")) if source.is_dir() else ""
+        if found != self._identity.fingerprint:
+            raise ModelError(f"{source} is gone or has changed since this model was loaded from it: load it again")
+
+    def _activate(self, name: str) -> None:
+        """With offloading, brings a component to the device and sends the others away."""
+        if self._offload_device is None:
+            return
+        for other, component in self.components.items():
+            if other != name and component.device.type != "cpu":
+                component.to("cpu")
+        if self.components[name].device != self._offload_device:
+            self.components[name].to(self._offload_device)
+
+    def _progress_bar(self, pages: int) -> Any:
+        from tqdm.auto import tqdm
+
+        return tqdm(**({"total": pages, "unit": "page", "disable": None, "leave": False} | self._progress_bar_config))
+
+
+def _replace_files(new: Path, old: Path) -> None:
+    """Moves the files of a folder over those of another one, where none of an older model stay.
+
+    Folders that the new one lacks stay: a base language model may lie in one.
+    """
+    for path in sorted(new.rglob("*")):
+        target = old / path.relative_to(new)
+        if path.is_dir():
+            target.mkdir(parents=True, exist_ok=True)
+        else:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(path, target)
+            path.touch()  # its name, to be compared below
+    for folder in [new, *(path for path in new.rglob("*") if path.is_dir())]:
+        for target in (old / folder.relative_to(new)).iterdir():
+            if not target.is_dir() and not (folder / target.name).exists():
+                target.unlink()
+
+
+def _devices(
+    device: str | torch.device | None, device_map: str | Mapping[str, str | torch.device] | None
+) -> dict[str, str | torch.device]:
+    """A device for each component."""
+    import torch
+
+    if isinstance(device_map, str) and device_map != "auto":
+        device, device_map = device_map, None
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    chosen = {} if device_map is None or isinstance(device_map, str) else dict(device_map)
+    unknown = set(chosen) - set(COMPONENTS)
+    if unknown:
+        raise RequestError(f"device_map names {', '.join(sorted(unknown))}: components are {', '.join(COMPONENTS)}")
+    devices = {name: chosen.get(name, device) for name in COMPONENTS}
+    for one in {str(one) for one in devices.values()}:
+        try:
+            torch.empty(0, device=one)
+        except (RuntimeError, AssertionError):
+            raise RequestError(f"there is no device {one!r} here: choose cpu, or leave it to the library") from None
+    return devices
+
+
+def _parameters(component: Any) -> Iterator[torch.Tensor]:
+    """Weights of a component; a de-tokenizer is made of several networks."""
+    if hasattr(component, "parameters"):
+        yield from component.parameters()
+    else:
+        for part in (component.unet, component.adapter, component.autoencoder):
+            yield from part.parameters()
+
+
+def _type_record(model: StoryModel) -> str:
+    """What the words of a story depend on: "float32+bfloat16" computes in the one and decodes from the other."""
+    names = [str(model.dtype).removeprefix("torch.")]
+    if model.decode_dtype not in (None, model.dtype) and not model.int8:
+        names.append(str(model.decode_dtype).removeprefix("torch."))
+    return "+".join(names) + (", int8" if model.int8 else "")
+
+
+def _recorded_types(record: str) -> tuple[torch.dtype, torch.dtype | None]:
+    """The types of `_type_record`, of the language model and for decoding."""
+    import torch
+
+    known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    names = record.removesuffix(", int8").split("+")
+    if len(names) > 2 or not all(name in known for name in names):
+        raise RequestError(f"the story was begun with an unknown type of weights ({record!r}): start it again")
+    types = [known[name] for name in names]
+    return types[0], types[1] if len(types) == 2 else None

@@ -35,8 +35,8 @@ from data_tools.clean.steps import clean
 from data_tools.engine import StepError, cores, run
 from data_tools.folder import story_files
 from data_tools.pack import pack
-from seedstory.picture import read_picture
-from seedstory.shards import ShardReader, StoryOrder
+from seedstory.image import load_image
+from seedstory.shards import ShardReader, StorySampler
 from seedstory.storystream import StoryRecord, read_jsonl, write_jsonl
 
 _SIZE = (512, 384)  # px of a page that is made up
@@ -105,7 +105,7 @@ def _clean_and_pack(data: Path, out: Path) -> None:
 
 def decode(folder: Path, record: StoryRecord) -> int:
     """Decodes the pages of a story; returns how many there are."""
-    return len([read_picture(folder / path) for path in record.images])
+    return len([load_image(folder / path) for path in record.images])
 
 
 def read_systems(shards: Path) -> list[System]:
@@ -119,7 +119,7 @@ def read_systems(shards: Path) -> list[System]:
         "tarfile": lambda: [_exhaust(_tar_members(name)) for name in names],
         "webdataset": lambda: _exhaust(webdataset.WebDataset(names, shardshuffle=False, empty_check=False)),
         "ShardReader, in order": lambda: _exhaust(reader),
-        "ShardReader, shuffled": lambda: _exhaust(reader[n] for n in StoryOrder(len(reader)).permutation(0)),
+        "ShardReader, shuffled": lambda: _exhaust(reader[n] for n in StorySampler(len(reader)).permutation(0)),
     }
     size = sum(shard.bytes for shard in reader.shards) / 1e9
     return [System("reading", name, "GB/s", size, action) for name, action in actions.items()]

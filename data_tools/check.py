@@ -18,9 +18,9 @@ from rich.markup import escape
 from data_tools import drops
 from data_tools.engine import Engine, StepError, run
 from data_tools.folder import Line, inside, read_file, read_lines, story_files
+from seedstory.image import STORED, load_image, read_image_header
 from seedstory.io import open_regular
-from seedstory.picture import STORED, read_header, read_picture
-from seedstory.shards import INDEX, Index, Shard, find_story
+from seedstory.shards import INDEX, Index, Shard, locate_sample
 from seedstory.storystream import StoryRecord
 
 _SHOWN = 50  # faults that are printed; --json has them all
@@ -143,8 +143,8 @@ def _check_shard(folder: Path, layout: str, decode: bool, shard: Shard) -> list[
             if isinstance(story, str):
                 faults.append(Fault(shard.name, number, _field_in(story), id, story))
                 continue
-            record, picture, mask = story
-            found = _story_faults(record, picture, mask, decode)
+            record, image, mask = story
+            found = _story_faults(record, image, mask, decode)
             if record.id != id:
                 found.insert(0, ("id", f"it is {record.id!r:.80}, not as the index has it"))
             if len(record) != pages:
@@ -168,12 +168,12 @@ def _tar_stories(folder: Path, shard: Shard) -> Iterator[tuple[str, int, _Story 
                 return os.pread(file.fileno(), length, offset + at)
 
             try:
-                places = find_story(read, size)
+                places = locate_sample(read, size)
             except ValueError as error:
                 yield id, pages, str(error)
                 continue
-            picture = partial(_at, read, places.pictures)
-            yield id, pages, (places.record, picture, partial(_at, read, places.masks))
+            image = partial(_at, read, places.images)
+            yield id, pages, (places.record, image, partial(_at, read, places.masks))
 
 
 def _at(read: Callable[[int, int], bytes], places: Any, key: Any) -> bytes:
@@ -186,20 +186,20 @@ def _parquet_stories(folder: Path, shard: Shard) -> Iterator[tuple[str, int, _St
     rows = read_rows(folder / shard.name)
     for (id, _, _, pages), row in zip(shard.stories, rows, strict=True):
         try:
-            pictures, masks = row["images"], {mask["path"]: mask["bytes"] for mask in row["masks"]}
+            images, masks = row["images"], {mask["path"]: mask["bytes"] for mask in row["masks"]}
             record = from_row(row)
         except (ValueError, KeyError, TypeError) as error:
             yield id, pages, f"the row is no story ({error})"
             continue
-        yield id, pages, (record, partial(_bytes_of, pictures), masks.__getitem__)
+        yield id, pages, (record, partial(_bytes_of, images), masks.__getitem__)
 
 
-def _bytes_of(pictures: list[dict[str, bytes]], page: int) -> bytes:
-    return pictures[page]["bytes"]
+def _bytes_of(images: list[dict[str, bytes]], page: int) -> bytes:
+    return images[page]["bytes"]
 
 
 def _story_faults(
-    record: StoryRecord, picture: Callable[[int], bytes], mask: Callable[[str], bytes], decode: bool
+    record: StoryRecord, image: Callable[[int], bytes], mask: Callable[[str], bytes], decode: bool
 ) -> list[tuple[str, str]]:
     """What is wrong with a story beyond its line, as (field, message)."""
     found = [] if record.images else [("images", "the story has no pages")]
@@ -210,10 +210,10 @@ def _story_faults(
         sizes.append(None)
         try:
             inside(path)
-            data = picture(page)
-            kind, sizes[page] = read_header(data, path)
+            data = image(page)
+            kind, sizes[page] = read_image_header(data, path)
             if decode:
-                sizes[page] = read_picture(data, path).size
+                sizes[page] = load_image(data, path).size
             if kind not in STORED:
                 found.append((f"images[{page}]", f"{path} is {kind}: packing takes {', '.join(STORED)}"))
         except (OSError, ValueError, LookupError) as error:
@@ -221,7 +221,7 @@ def _story_faults(
     for page, path in record.masks():
         try:
             inside(path)
-            read_header(mask(path), path, ["PNG"])
+            read_image_header(mask(path), path, ["PNG"])
         except (OSError, ValueError, LookupError) as error:
             found.append((f"pages[{page}].mask", _said(error)))
     for page, truth in enumerate(record.pages or ()):

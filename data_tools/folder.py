@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from data_tools import drops
+from seedstory.image import MAX_BYTES
 from seedstory.io import open_regular, read_regular
-from seedstory.picture import MAX_BYTES
 from seedstory.storystream import StoryRecord
 
-PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 MAX_LINE = 64 * 2**20  # bytes
 
 
@@ -81,8 +81,8 @@ def inside(path: str) -> PurePosixPath:
             f"{path!r} does not stay inside the data set folder: use a relative path like images/1.png"
             + (r" (paths with \ are read by `python -m data_tools.importers storystream`)" if "\\" in path else "")
         )
-    if pure.suffix.lower() not in PICTURES:
-        raise ValueError(f"{path!r} does not end like a picture: {' '.join(PICTURES)}")
+    if pure.suffix.lower() not in IMAGES:
+        raise ValueError(f"{path!r} does not end like a picture: {' '.join(IMAGES)}")
     return pure
 
 

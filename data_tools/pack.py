@@ -24,16 +24,16 @@ from rich.console import Console
 from data_tools.drops import Drop, Tally
 from data_tools.engine import Engine, StepError, run
 from data_tools.folder import inside, locate, read_lines, story_files
+from seedstory.image import MAX_BYTES, STORED, read_image_header
 from seedstory.io import open_regular, read_regular
-from seedstory.picture import MAX_BYTES, STORED, read_header
 from seedstory.shards import (
     BLOCK,
     INDEX,
     Index,
     Shard,
+    image_member,
     mask_member,
     padded,
-    picture_member,
     story_key,
     tar_header,
 )
@@ -67,7 +67,7 @@ class LoadedStory:
 
     key: str
     record: StoryRecord
-    pictures: list[tuple[str, bytes]]
+    images: list[tuple[str, bytes]]
     masks: list[bytes]
 
 
@@ -218,12 +218,12 @@ def _load(folder: Path, number: int, record: StoryRecord) -> LoadedStory:
     for place, (page, path) in enumerate(_files(record)):
         try:
             data = read_regular(folder / path, limit=MAX_BYTES, what=path)
-            kind, _ = read_header(data, path, STORED if place < len(record) else ["PNG"])
+            kind, _ = read_image_header(data, path, STORED if place < len(record) else ["PNG"])
         except (OSError, ValueError) as error:
             raise _Unfit(page, "unreadable-picture", str(error)) from None
         contents.append((STORED[kind], data))
-    pictures, masks = contents[: len(record)], contents[len(record) :]
-    return LoadedStory(story_key(number, record.id), record, pictures, [data for _, data in masks])
+    images, masks = contents[: len(record)], contents[len(record) :]
+    return LoadedStory(story_key(number, record.id), record, images, [data for _, data in masks])
 
 
 def _write(job: ShardJob) -> tuple[Shard, list[Drop]]:
@@ -287,9 +287,9 @@ def _write_tar(job: ShardJob, path: Path, stories: Iterator[LoadedStory]) -> Sha
 
 
 def _tar_story(story: LoadedStory) -> Iterator[bytes]:
-    """The story as tar members; `seedstory.shards.read_story` is its inverse."""
+    """The story as tar members; `seedstory.shards.read_sample` is its inverse."""
     members = [(f"{story.key}.json", story.record.to_json().encode())]
-    members += [(picture_member(story.key, n, suffix), data) for n, (suffix, data) in enumerate(story.pictures)]
+    members += [(image_member(story.key, n, suffix), data) for n, (suffix, data) in enumerate(story.images)]
     masks = enumerate(zip(story.record.masks(), story.masks, strict=True))
     members += [(mask_member(story.key, page, n), data) for n, ((page, _), data) in masks]
     for name, data in members:

@@ -20,10 +20,10 @@ from seedstory.storystream import StoryRecord
 if TYPE_CHECKING:
     from data_tools.pack import LoadedStory
 
-_PICTURES = pa.list_(pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
+_IMAGES = pa.list_(pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
 _COLUMNS: dict[str, pa.DataType] = {
     "id": pa.string(),
-    "images": _PICTURES,
+    "images": _IMAGES,
     "captions": pa.list_(pa.string()),
     "orders": pa.list_(pa.int64()),
     "title": pa.string(),
@@ -33,7 +33,7 @@ _COLUMNS: dict[str, pa.DataType] = {
     "source_repo": pa.string(),
     "alts": pa.list_(pa.string()),
     "pages": pa.list_(pa.string()),
-    "masks": _PICTURES,
+    "masks": _IMAGES,
     "extra": pa.string(),
 }
 MAX_GROUP = 2**30  # bytes of a group of rows, unpacked; the packer closes one after 64 MB
@@ -47,7 +47,7 @@ def write_rows(path: Path, stories: Iterable[LoadedStory]) -> Iterator[tuple[str
         weight = 0
         for story in stories:
             rows.append(to_row(story))
-            weight += sum(len(data) for _, data in story.pictures)
+            weight += sum(len(data) for _, data in story.images)
             if weight > _ROW_GROUP:
                 writer.write_table(pa.Table.from_pylist(rows, _schema()))
                 rows, weight = [], 0
@@ -78,9 +78,7 @@ def to_row(story: LoadedStory) -> dict[str, Any]:
     """The row of a story."""
     record = story.record
     row = {name: getattr(record, name, None) for name in _COLUMNS}
-    row["images"] = [
-        {"bytes": data, "path": path} for path, (_, data) in zip(record.images, story.pictures, strict=True)
-    ]
+    row["images"] = [{"bytes": data, "path": path} for path, (_, data) in zip(record.images, story.images, strict=True)]
     row["masks"] = [{"bytes": data, "path": path} for (_, path), data in zip(record.masks(), story.masks, strict=True)]
     for name in ("credit", "extra"):
         row[name] = None if row[name] is None else _json(row[name])
@@ -108,7 +106,7 @@ def _schema() -> pa.Schema:
     from datasets import Features, Image, List, Value
 
     def feature(kind: pa.DataType) -> Any:
-        if kind == _PICTURES:
+        if kind == _IMAGES:
             return List(Image())
         return List(Value(str(kind.value_type))) if pa.types.is_list(kind) else Value(str(kind))
 

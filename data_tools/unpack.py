@@ -72,7 +72,7 @@ def _write(path: Path, content: bytes) -> None:
 
 def _read_tar(folder: Path, index: Index, split: str) -> Iterator[tuple[StoryRecord, Files]]:
     for story in ShardReader(folder, split):
-        yield story.record, [*zip(story.record.images, story.pictures, strict=True), *story.masks.items()]
+        yield story.record, [*zip(story.record.images, story.images, strict=True), *story.masks.items()]
 
 
 def _read_parquet(folder: Path, index: Index, split: str) -> Iterator[tuple[StoryRecord, Files]]:

@@ -27,11 +27,11 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
 
 from inference.measure import GB, MB, Memory, bandwidth, bytes_per_step, clock, machine, spread, weight_bytes
+from inference.model_shapes import SHAPES, load, script
 from inference.reference import WINDOW_PAGES, hugging_face, reference
 from inference.report import print_report
-from inference.shapes import SHAPES, load, script
 from seedstory.cache import CachePolicy
-from seedstory.generation import OpeningPage, SamplingConfig, StoryEngine
+from seedstory.generation import GivenPage, SamplingConfig, StoryEngine
 from seedstory.generation.pages import PageDraft
 from seedstory.modeling import StoryModel
 from seedstory.settings import POLICIES
@@ -62,7 +62,7 @@ class System:
         page_tokens: Tokens of the page itself in its `cached_tokens`; None if these are the next page's context.
     """
 
-    write: Callable[[Sequence[OpeningPage], int], Iterator[PageDraft]]
+    write: Callable[[Sequence[GivenPage], int], Iterator[PageDraft]]
     forwards: int
     page_tokens: int | None
 
@@ -105,33 +105,35 @@ def engine(model: StoryModel, options: Options, decoding: str, policy: CachePoli
             scores[:-1] = -torch.inf
 
     sampling = SamplingConfig(temperature=0, min_caption_tokens=length, max_caption_tokens=length + 1)
-    return StoryEngine(model, policy, sampling, decoding=decoding, logits_hook=end_caption)
+    return StoryEngine(model, policy, sampling, decoding=decoding, logits_processor=end_caption)
 
 
 def ours(model: StoryModel, options: Options, decoding: str) -> System:
     """Our engine with its default cache policy."""
     writer = engine(model, options, decoding)
 
-    def write(opening: Sequence[OpeningPage], pages: int) -> Iterator[PageDraft]:
+    def write(opening: Sequence[GivenPage], pages: int) -> Iterator[PageDraft]:
         writer.start(opening, pages=pages, seed=options.seed)
         return islice(writer.pages(), len(opening), None)
 
     return System(write, forwards=options.caption_tokens, page_tokens=None)
 
 
-def opening_pages(model: StoryModel, options: Options, pages: int) -> list[OpeningPage]:
+def opening_pages(model: StoryModel, options: Options, pages: int) -> list[GivenPage]:
     """Whole pages: captions of the asked length and random features."""
     assert model.layout is not None
     numbers = torch.Generator().manual_seed(options.seed)
     shape = (model.config.feature_tokens, model.config.feature_dim)
     captions = script(model.layout, pages, options.caption_tokens)
-    return [OpeningPage(caption, torch.randn(shape, generator=numbers)) for caption in captions]
+    return [GivenPage(caption, torch.randn(shape, generator=numbers)) for caption in captions]
 
 
 # ------------------------------------------------------------------------------------------------------- the LM's phase
 
 
-def tell(system: System, opening: Sequence[OpeningPage], options: Options, device: torch.device) -> list[TimedPage]:
+def generate_stories(
+    system: System, opening: Sequence[GivenPage], options: Options, device: torch.device
+) -> list[TimedPage]:
     """The counted pages of one story. One more page follows them, so that the last one opens its successor too."""
     pages = system.write(opening, len(opening) + options.pages + 2)
     before = next(pages)
@@ -152,7 +154,7 @@ def lm_phase(model: StoryModel, options: Options, advance: Callable[[str], None]
     opening = opening_pages(model, options, WINDOW_PAGES)
     known = baselines(model, options)
     names = [*known, *options.decodings]
-    told: dict[str, list[list[TimedPage]]] = {name: [] for name in names}
+    generated: dict[str, list[list[TimedPage]]] = {name: [] for name in names}
     refused: dict[str, str] = {}
     peaks: dict[str, int | None] = {}
     speeds = bandwidth(device)
@@ -170,13 +172,13 @@ def lm_phase(model: StoryModel, options: Options, advance: Callable[[str], None]
                 except ValueError as error:
                     refused[name] = str(error)
                     continue
-            told[name].append(tell(known[name], opening, options, device))
+            generated[name].append(generate_stories(known[name], opening, options, device))
             peak = memory.peak()
             if name not in peaks:
                 peaks[name] = None if peak is None or before is None else weight_bytes(model) + peak - before
         speeds += bandwidth(device)
     systems = {
-        name: figures(model, known[name], told[name], statistics.median(speeds), peaks[name])
+        name: figures(model, known[name], generated[name], statistics.median(speeds), peaks[name])
         if name not in refused
         else None
         for name in names
@@ -185,7 +187,8 @@ def lm_phase(model: StoryModel, options: Options, advance: Callable[[str], None]
         "memory_bandwidth_gb_per_s": spread(speeds),
         **{
             f"lm_phase_speedup_vs_{other}": {
-                name: speedup(told[other], told[name]) if name not in refused else None for name in options.decodings
+                name: speedup(generated[other], generated[name]) if name not in refused else None
+                for name in options.decodings
             }
             for other in ("reference", "hf")
         },
@@ -217,7 +220,7 @@ def figures(
     return {
         "page_ms": spread([page.seconds * 1e3 for page in pages]),
         "caption_ms": spread([page.draft.caption_seconds * 1e3 for page in pages]),
-        "picture_ms": spread([page.draft.picture_seconds * 1e3 for page in pages]),
+        "picture_ms": spread([page.draft.image_seconds * 1e3 for page in pages]),
         "context_ms": spread([page.draft.context_seconds * 1e3 for page in pages]),
         "decode_tokens_per_s": spread(rates),
         "weights_gb_per_step": round(weights / GB, 4),
@@ -266,7 +269,7 @@ def page_cost_ratio(
 def memory_growth(model: StoryModel, options: Options, decoding: str, near: int = 20, far: int = 1000) -> dict | None:
     """Growth of the memory in use between page `near` and page `far` of one story of given captions (`mm_sink`)."""
     memory = Memory(model.device)
-    opening = [OpeningPage(page.caption) for page in opening_pages(model, options, AROUND)]
+    opening = [GivenPage(page.caption) for page in opening_pages(model, options, AROUND)]
     writer = engine(model, options, decoding)
     memory.settle()
     writer.start([opening[page % AROUND] for page in range(far)], pages=far, seed=options.seed)

@@ -37,27 +37,27 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 from transformers.utils import logging
 
-from inference.judge import WEIGHTS, Judge
-from inference.judged import judge_renders, judge_stories
-from inference.picture_quality import (
+from inference.image_quality import (
     CONSISTENCY_FEATURES,
     FRECHET_FEATURES,
     RETRIEVAL_FEATURES,
-    character_looks,
+    character_appearances,
     consistency,
     frechet_distance,
-    picture_looks,
+    image_appearances,
     retrieval,
     tower_features,
 )
+from inference.judge import WEIGHTS, Judge
+from inference.judge_metrics import judge_renders, judge_stories
+from inference.rollout import RolloutFolder, RolloutOptions, choose_records, generate_stories
+from inference.samples import EvalSample, find_story_folders, sample_from_folder, sample_from_record
 from inference.scorecard import print_scores
-from inference.tales import Tale, find_stories, read_record, read_told
-from inference.telling import Telling, ToldStories, choose_records, tell
 from inference.text_quality import base_scores, perplexity, story_scores, variety
 from seedstory import StoryPipeline
-from seedstory.generation import OpeningPage
-from seedstory.modelfolder import find_model, fingerprint
-from seedstory.modeling.base_lm import base_of
+from seedstory.generation import GivenPage
+from seedstory.model_folder import find_model, fingerprint
+from seedstory.modeling.base_lm import resolve_base_lm
 from seedstory.settings import POLICIES, StorySettings
 
 DATA = Path("data/theatre")
@@ -65,7 +65,7 @@ DATA = Path("data/theatre")
 
 def evaluate(
     what: str,
-    telling: Telling,
+    rollout: RolloutOptions,
     *,
     data: Path | None = None,
     split: str = "heldout",
@@ -79,7 +79,7 @@ def evaluate(
 
     Args:
         what: "mini", a model folder, a story folder or a folder of these.
-        telling: How a model tells, and by which policy words are scored.
+        rollout: How a model tells, and by which policy words are scored.
         data: The data set; of stories that are there, true pictures to compare with.
         split: Name of its JSONL without the ending.
         stories: How many; by default 20 of a model, all that are there.
@@ -91,95 +91,101 @@ def evaluate(
     Raises:
         ValueError: There is no such model, data set, split or story, or a setting is out of range.
     """
-    if telling.policy not in POLICIES:
-        raise ValueError(f"unknown policy {telling.policy!r}: choose one of {', '.join(POLICIES)}")
-    if min(telling.pages, pages or 2) < 2:
+    if rollout.policy not in POLICIES:
+        raise ValueError(f"unknown policy {rollout.policy!r}: choose one of {', '.join(POLICIES)}")
+    if min(rollout.pages, pages or 2) < 2:
         raise ValueError("--pages must be 2 or more: the first page is given and not scored")
     if not (judge / "config.json").is_file():
         raise ValueError(f"{judge} holds no judge: train one with python -m inference.judge train --out {judge}")
     is_model = what == "mini" or (Path(what) / "model_index.json").is_file()
     if is_model and model is not None:
         raise ValueError(f"--model is for stories that are there: {what} is scored by its own features")
-    if not is_model and (telling.free or out is not None):
+    if not is_model and (rollout.free or out is not None):
         raise ValueError(f"--free and --out are for a model: the stories in {what} are told already")
     if is_model:
         data, stories = data or DATA, stories or 20
     model = what if is_model else model or "mini"
-    folders = [] if is_model else find_stories(Path(what), stories)
+    folders = [] if is_model else find_story_folders(Path(what), stories)
     records = []
     if data is not None:
-        split, records = choose_records(data, split, stories or len(folders), telling.pages)
+        split, records = choose_records(data, split, stories or len(folders), rollout.pages)
     folder = find_model(model)
     if is_model and out is not None:
         # Refuses a folder of something else before anything is loaded.
-        ToldStories(out, telling, fingerprint(folder, base_of(folder / "story_model")))
+        RolloutFolder(out, rollout, fingerprint(folder, resolve_base_lm(folder / "story_model")))
     logging.disable_progress_bar()
     pipeline, looker = StoryPipeline.from_pretrained(model), Judge.load(judge)
-    true = [read_record(data, record, telling.pages, pipeline.image_size) for record in records]
+    true = [sample_from_record(data, record, rollout.pages, pipeline.image_size) for record in records]
 
     seconds = None
     if is_model:
-        with tempfile.TemporaryDirectory() as temporary, _progress("telling", 2 * len(true) * telling.pages) as step:
+        with tempfile.TemporaryDirectory() as temporary, _progress("telling", 2 * len(true) * rollout.pages) as step:
             home = out or Path(temporary)
-            seconds = tell(pipeline, records, ToldStories(home, telling, pipeline.fingerprint), step)
-            truths = [None if telling.free else tale.truths for tale in true]
-            tales = [
-                read_told(home / record.id, telling.pages, pipeline.image_size, known)
+            seconds = generate_stories(pipeline, records, RolloutFolder(home, rollout, pipeline.fingerprint), step)
+            truths = [None if rollout.free else sample.truths for sample in true]
+            samples = [
+                sample_from_folder(home / record.id, rollout.pages, pipeline.image_size, known)
                 for record, known in zip(records, truths, strict=True)
             ]
     else:
-        tales = [read_told(folder, pages, pipeline.image_size) for folder in folders]
-    drawn = [tale for tale in tales if tale is not None]
-    if not any(len(tale.captions) > 1 for tale in drawn):
+        samples = [sample_from_folder(folder, pages, pipeline.image_size) for folder in folders]
+    drawn = [sample for sample in samples if sample is not None]
+    if not any(len(sample.captions) > 1 for sample in drawn):
         raise ValueError(f"the stories in {what} have no drawn page after the first: draw them with seedstory resume")
-    figures = score_tales(pipeline, looker, drawn, true, telling, retold=is_model)
+    figures = score_samples(pipeline, looker, drawn, true, rollout, retold=is_model)
     return {
         "scored": "checkpoint" if is_model else "stories",
-        "protocol": ("told freely" if telling.free else "captions given") if is_model else "as they are",
+        "protocol": ("told freely" if rollout.free else "captions given") if is_model else "as they are",
         "model": model,
         "fingerprint": pipeline.fingerprint,
-        "policy": telling.policy,
+        "policy": rollout.policy,
         "split": split if data is not None else None,
-        "seed": telling.seed if is_model else None,
+        "seed": rollout.seed if is_model else None,
         "stories": len(drawn),
-        "pages": sum(len(tale.captions) - 1 for tale in drawn),
+        "pages": sum(len(sample.captions) - 1 for sample in drawn),
         **figures,
         "seconds_per_page": seconds,
         "settings": {
             "data": None if data is None else str(data),
-            "pages": telling.pages if is_model else pages,
-            "steps": telling.steps if is_model else None,
-            "temperature": StorySettings.temperature if telling.free else None,
-            "together": telling.together,
+            "pages": rollout.pages if is_model else pages,
+            "steps": rollout.steps if is_model else None,
+            "temperature": StorySettings.temperature if rollout.free else None,
+            "batch_size": rollout.batch_size,
             "judge": "shipped" if judge == WEIGHTS else str(judge),
         },
     }
 
 
-def score_tales(
-    pipeline: StoryPipeline, judge: Judge, tales: list[Tale], true: list[Tale], telling: Telling, *, retold: bool
+def score_samples(
+    pipeline: StoryPipeline,
+    judge: Judge,
+    samples: list[EvalSample],
+    true: list[EvalSample],
+    rollout: RolloutOptions,
+    *,
+    retold: bool,
 ) -> dict[str, Any]:
     """All figures of stories, but for what they took.
 
     Args:
         pipeline: Its language model finds words more or less probable, its vision tower gives features.
         judge: Looks at the pictures.
-        tales: The stories.
+        samples: The stories.
         true: Those of the data set; empty if there is nothing to compare with.
-        telling: Whether their words are the model's own, and the policy by which words are scored.
-        retold: Whether `tales` are `true`, told by this model.
+        rollout: Whether their words are the model's own, and the policy by which words are scored.
+        retold: Whether `samples` are `true`, told by this model.
     """
-    seen = [tower_features(pipeline.vision_tower, tale.pixels) for tale in tales]
-    real = [tower_features(pipeline.vision_tower, tale.pixels) for tale in true]
-    words, regressed = _score_words(pipeline, tales, true, real, telling, retold)
-    figures, errors = judge_stories(judge, [(tale.pixels, tale.truths) for tale in tales])
+    seen = [tower_features(pipeline.vision_tower, sample.pixels) for sample in samples]
+    real = [tower_features(pipeline.vision_tower, sample.pixels) for sample in true]
+    words, regressed = _score_words(pipeline, samples, true, real, rollout, retold)
+    figures, errors = judge_stories(judge, [(sample.pixels, sample.truths) for sample in samples])
     after = [features[1:] for features in seen]
     figures["text_image_agreement"]["retrieval"] = {
         "features": RETRIEVAL_FEATURES,
         **retrieval([features[1:] for features in regressed], after),
     }
-    figures |= judge_renders(judge, [(tale.pixels, tale.truths) for tale in true])
-    figures |= words | _consistency(tales, true, seen, real, dict(judge.config.slots))
+    figures |= judge_renders(judge, [(sample.pixels, sample.truths) for sample in true])
+    figures |= words | _consistency(samples, true, seen, real, dict(judge.config.slots))
     figures["frechet_distance"] = {
         "features": FRECHET_FEATURES,
         "value": frechet_distance(_pooled(seen), _pooled(real)) if true else None,
@@ -187,7 +193,7 @@ def score_tales(
         "true_pictures": len(_pooled(real)) if true else 0,
     }
     figures["feature_cosine"] = None
-    if retold and not telling.free:
+    if retold and not rollout.free:
         pairs = zip(regressed, real, strict=True)
         alike = [torch.cosine_similarity(own[1:], other[1:], dim=-1).flatten() for own, other in pairs]
         figures["feature_cosine"] = torch.cat(alike).mean().item()
@@ -195,19 +201,26 @@ def score_tales(
 
 
 def _score_words(
-    pipeline: StoryPipeline, tales: list[Tale], true: list[Tale], real: list[Tensor], telling: Telling, retold: bool
+    pipeline: StoryPipeline,
+    samples: list[EvalSample],
+    true: list[EvalSample],
+    real: list[Tensor],
+    rollout: RolloutOptions,
+    retold: bool,
 ) -> tuple[dict[str, Any], list[Tensor]]:
     """Figures of the words, and the features that the model regresses from the captions of each tale."""
-    read, own = (true, tales if telling.free else []) if retold else (tales, [])
-    pictures = real if retold else [[None] * len(tale.captions) for tale in tales]
+    read, own = (true, samples if rollout.free else []) if retold else (samples, [])
+    images = real if retold else [[None] * len(sample.captions) for sample in samples]
     stories = [
-        [OpeningPage(*page) for page in zip(tale.captions, given, strict=True)]
-        for tale, given in zip(read, pictures, strict=True)
+        [GivenPage(*page) for page in zip(sample.captions, given, strict=True)]
+        for sample, given in zip(read, images, strict=True)
     ]
-    plain = [tale.captions for tale in (*read, *own)]
+    plain = [sample.captions for sample in (*read, *own)]
     with _progress("reading", sum(map(len, stories)) + len(plain)) as step:
-        lengths = [tale.length for tale in read]
-        scores, regressed = story_scores(pipeline.story_model, stories, lengths, telling.policy, telling.together, step)
+        lengths = [sample.length for sample in read]
+        scores, regressed = story_scores(
+            pipeline.story_model, stories, lengths, rollout.policy, rollout.batch_size, step
+        )
         base = base_scores(pipeline.story_model, plain, step)
     measured = {
         "perplexity": perplexity(scores),
@@ -216,25 +229,29 @@ def _score_words(
     }
     figures: dict[str, Any] = {name: value for name, (value, _) in measured.items()}
     figures["caption_tokens"] = sum(tokens for story in scores for _, tokens in story[1:])
-    figures |= variety([tale.captions for tale in tales])
-    figures["data_text"] = variety([tale.captions for tale in true]) if own else None
+    figures |= variety([sample.captions for sample in samples])
+    figures["data_text"] = variety([sample.captions for sample in true]) if own else None
     figures["errors"] = {name: error for name, (_, error) in measured.items()}
     if retold:
-        regressed = [tale.regressed for tale in tales if tale.regressed is not None]
+        regressed = [sample.regressed for sample in samples if sample.regressed is not None]
     return figures, regressed
 
 
 def _consistency(
-    tales: list[Tale], true: list[Tale], seen: list[Tensor], real: list[Tensor], slots: dict[str, list[float]]
+    samples: list[EvalSample],
+    true: list[EvalSample],
+    seen: list[Tensor],
+    real: list[Tensor],
+    slots: dict[str, list[float]],
 ) -> dict[str, Any]:
     """Of characters where it is known who stands where, else of whole pictures."""
     kind = "characters"
-    looks = character_looks(seen, [tale.truths for tale in tales], slots)
-    real_looks = character_looks(real, [tale.truths for tale in true], slots)
-    if not looks:
-        kind, looks, real_looks = "pictures", picture_looks(seen), picture_looks(real)
-    figures = {"of": kind, "features": CONSISTENCY_FEATURES[kind], **consistency(looks)}
-    return {"consistency": figures | {"true_pictures": consistency(real_looks) if true else None}}
+    appearances = character_appearances(seen, [sample.truths for sample in samples], slots)
+    real_appearances = character_appearances(real, [sample.truths for sample in true], slots)
+    if not appearances:
+        kind, appearances, real_appearances = "pictures", image_appearances(seen), image_appearances(real)
+    figures = {"of": kind, "features": CONSISTENCY_FEATURES[kind], **consistency(appearances)}
+    return {"consistency": figures | {"true_pictures": consistency(real_appearances) if true else None}}
 
 
 def _pooled(features: list[Tensor]) -> Tensor:
@@ -266,14 +283,14 @@ def main(
         int | None,
         typer.Option(help="pages of each, with the first; by default 10 for a model, else all; long ones: long-SPLIT"),
     ] = None,
-    policy: Annotated[str, typer.Option(help=f"cache policy: {', '.join(POLICIES)}")] = Telling.policy,
+    policy: Annotated[str, typer.Option(help=f"cache policy: {', '.join(POLICIES)}")] = RolloutOptions.policy,
     free: Annotated[bool, typer.Option("--free", help="tell on from the first caption; no caption is given")] = False,
     out: Annotated[
         Path | None, typer.Option(help="keep what a model tells in this folder; a stopped run goes on there")
     ] = None,
-    seed: Annotated[int, typer.Option(help="of words and pictures", min=0)] = Telling.seed,
-    steps: Annotated[int, typer.Option(help="de-tokenizer steps", min=1)] = Telling.steps,
-    together: Annotated[int, typer.Option(help="stories written together", min=1)] = Telling.together,
+    seed: Annotated[int, typer.Option(help="of words and pictures", min=0)] = RolloutOptions.seed,
+    steps: Annotated[int, typer.Option(help="de-tokenizer steps", min=1)] = RolloutOptions.steps,
+    batch_size: Annotated[int, typer.Option(help="stories written together", min=1)] = RolloutOptions.batch_size,
     model: Annotated[
         str | None, typer.Option(help="by whose features and probabilities stories are scored; by default mini")
     ] = None,
@@ -283,16 +300,16 @@ def main(
     json_file: Annotated[Path | None, typer.Option("--json", help="also write the figures to this file")] = None,
 ) -> None:
     try:
-        told = Telling(
-            pages=Telling.pages if pages is None else pages,
+        generated = RolloutOptions(
+            pages=RolloutOptions.pages if pages is None else pages,
             free=free,
             policy=policy,
             seed=seed,
             steps=steps,
-            together=together,
+            batch_size=batch_size,
         )
         scores = evaluate(
-            what, told, data=data, split=split, stories=stories, pages=pages, out=out, model=model, judge=judge
+            what, generated, data=data, split=split, stories=stories, pages=pages, out=out, model=model, judge=judge
         )
         if json_file:
             json_file.parent.mkdir(parents=True, exist_ok=True)

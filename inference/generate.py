@@ -1,7 +1,7 @@
 """Tell many stories: one for each record of a data set, from its first page.
 
 python -m inference.generate --data data/theatre --split heldout --stories 10 --pages 10 --out stories/heldout
-python -m inference.generate --data data/theatre --stories 60 --together 8 --int8 --out stories/heldout
+python -m inference.generate --data data/theatre --stories 60 --batch-size 8 --int8 --out stories/heldout
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def main(
     policy: Annotated[str, typer.Option(help="cache policy")] = "mm_sink",
     temperature: Annotated[float, typer.Option(help="of the words; 0 takes the likeliest")] = StorySettings.temperature,
     steps: Annotated[int, typer.Option(help="de-tokenizer steps")] = 4,
-    together: Annotated[int, typer.Option(help="stories whose words are written together", min=1)] = 4,
+    batch_size: Annotated[int, typer.Option(help="stories whose words are written together", min=1)] = 4,
     int8: Annotated[bool, typer.Option("--int8", help="keep the language model in 8 bits")] = False,
     model: str = "mini",
     seed: int = 0,
@@ -60,9 +60,9 @@ def main(
     ]
     with Progress(*Progress.get_default_columns(), MofNCompleteColumn(), transient=True) as progress:
         bar = progress.add_task("pages", total=2 * sum(story["pages"] for story in asked))
-        for first in range(0, len(asked), together):
-            group = asked[first : first + together]
-            for _ in pipeline.write_many(group):
+        for first in range(0, len(asked), batch_size):
+            group = asked[first : first + batch_size]
+            for _ in pipeline.write_batch(group):
                 progress.advance(bar)
             for story in group:
                 for _ in pipeline.resume(story["out"]):

@@ -20,8 +20,8 @@ from diffusers.configuration_utils import register_to_config
 from rich.progress import track
 from torch import Tensor, nn
 
-from inference.pictures import TruthPictures, view_of
-from seedstory.networks import CheckedLoading
+from inference.images import TruthImages, view_of
+from seedstory.model_files import CheckedLoading
 from seedstory.precision import fast_precision
 
 ATTRIBUTES = ("species", "outfit", "hat", "pose", "expression")
@@ -79,7 +79,7 @@ class Judge(CheckedLoading, ModelMixin, ConfigMixin):
         return cls.from_pretrained(folder, torch_dtype=torch.float32).eval()
 
     @torch.no_grad()
-    def look(self, pixels: Tensor, where: str) -> list[dict[str, str]]:
+    def classify(self, pixels: Tensor, where: str) -> list[dict[str, str]]:
         """Name what stands on a slot of each picture [B, 3, S, S] in [-1, 1], or the place that a part of it shows."""
         logits = self(self.crop(pixels.to(self.device, self.dtype), where))
         names = ("place",) if where in PLACES else ATTRIBUTES
@@ -125,7 +125,7 @@ def score(judge: Judge, pixels: Tensor, truths: list[dict]) -> dict[str, float]:
     asked: Counter[str] = Counter()
     hits = found = 0
     for where, cases in by_box(judge, truths).items():
-        for row, seen in zip(cases, judge.look(pixels[[row for row, _ in cases]], where), strict=True):
+        for row, seen in zip(cases, judge.classify(pixels[[row for row, _ in cases]], where), strict=True):
             truth = row[1]
             if where in PLACES:
                 right["place"] += seen == truth
@@ -149,7 +149,7 @@ def score(judge: Judge, pixels: Tensor, truths: list[dict]) -> dict[str, float]:
     }
 
 
-def weathered(pixels: Tensor) -> Tensor:
+def augment(pixels: Tensor) -> Tensor:
     """Pictures [B, 3, S, S] as a de-tokenizer might draw them: moved by a pixel or two, soft, a little noisy."""
     shift = torch.randint(-2, 3, (2,)).tolist()
     pixels = torch.roll(pixels, shift, (2, 3))
@@ -189,19 +189,19 @@ def train(
 ) -> None:
     """Train the judge on renders and print its accuracy on held-out renders."""
     torch.manual_seed(seed)
-    pictures = TruthPictures(data, split, limit=limit)
+    images = TruthImages(data, split, limit=limit)
     if init:
         judge = Judge.load(init)
     else:
-        labels = pictures.labels(ATTRIBUTES) | {"place": sorted({truth["place"] for truth in pictures.truths})}
+        labels = images.labels(ATTRIBUTES) | {"place": sorted({truth["place"] for truth in images.truths})}
         labels["species"].append(NOBODY)
-        judge = Judge(labels, pictures.slots, pictures.views, width)
-    looks = defaultdict(list)
-    for where, cases in by_box(judge, pictures.truths).items():
+        judge = Judge(labels, images.slots, images.views, width)
+    crops = defaultdict(list)
+    for where, cases in by_box(judge, images.truths).items():
         for row, seen in cases:
-            looks[where, view_of(pictures.truths[row])].append((row, seen))
-    names = list(looks)
-    chances = [_chances([seen for _, seen in looks[name]]) for name in names]
+            crops[where, view_of(images.truths[row])].append((row, seen))
+    names = list(crops)
+    chances = [_chances([seen for _, seen in crops[name]]) for name in names]
     losses = torch.ones(len(names))  # of late, for each kind of look: what goes wrong is looked at more often
     judge = judge.to(memory_format=torch.channels_last).train()
     optimizer = torch.optim.AdamW(judge.parameters(), weight_decay=0.02)
@@ -212,8 +212,8 @@ def train(
         for number in chosen.tolist():
             where, _ = names[number]
             found = torch.multinomial(chances[number], batch_size, replacement=True).tolist()
-            rows, seen = zip(*(looks[names[number]][index] for index in found))
-            crops.append(judge.crop(weathered(pictures.pixels(torch.tensor(rows))), where))
+            rows, seen = zip(*(crops[names[number]][index] for index in found))
+            crops.append(judge.crop(augment(images.pixels(torch.tensor(rows))), where))
             answers += seen
         with torch.autocast("cpu", torch.bfloat16, enabled=fast_precision() == "bf16"):
             logits = judge(torch.cat(crops).to(memory_format=torch.channels_last))
@@ -240,9 +240,9 @@ def test(
     limit: Annotated[int | None, typer.Option(help="at most so many pictures")] = None,
 ) -> None:
     """Print the judge's accuracy on renders."""
-    pictures = TruthPictures(data, split, limit=limit)
+    images = TruthImages(data, split, limit=limit)
     model = Judge.load(judge)
-    result = score(model, pictures.pixels(torch.arange(len(pictures))), pictures.truths)
+    result = score(model, images.pixels(torch.arange(len(images))), images.truths)
     for name, value in result.items():
         print(f"{name:20s} {value:.4g}")
 

@@ -31,7 +31,7 @@ COLUMNS = {
 }
 _PERCENT = {"species_and_outfit", "all", "hero", "returning", "distinct_2", "repeated_4"}
 _COSTS = {"seconds", "cached_tokens", "cache_mb", "process_mb"}
-_COLOURS = {
+_COLORS = {
     "recompute": "#777777",
     "dense": "#222222",
     "window": "#d1495b",
@@ -63,7 +63,7 @@ def page_ranges(lengths: list[int]) -> list[tuple[int, int]]:
     return [(before + 1, last) for before, last in zip([1, *lengths], lengths)]
 
 
-def summarise(results: list[Measurement], ranges: list[tuple[int, int]], away: int) -> dict[str, Any]:
+def summarize(results: list[Measurement], ranges: list[tuple[int, int]], away: int) -> dict[str, Any]:
     """Figures by range, by absence and by page.
 
     Args:
@@ -151,12 +151,12 @@ def plot(report: dict[str, Any], stem: Path) -> None:
         lines = -(-panels // 4)
         figure, grid = pyplot.subplots(lines, 4, figsize=(15, 3.3 * lines), squeeze=False)
         axes = list(grid.flat)
-        looks = _line_looks(list(report["curves"]))
+        styles = _line_styles(list(report["curves"]))
         for name, axis in zip(names, axes):
             for label, curves in report["curves"].items():
                 if name in curves:
                     pages, values = zip(*_smooth(curves[name], middle.get(name, statistics.fmean)))
-                    axis.plot(pages, values, label=label, linewidth=1.5, **looks[label])
+                    axis.plot(pages, values, label=label, linewidth=1.5, **styles[label])
             axis.set(title=shown[name], xlabel="page")
             if name in _PERCENT:
                 axis.yaxis.set_major_formatter(ticker.PercentFormatter(1, decimals=0))
@@ -168,7 +168,7 @@ def plot(report: dict[str, Any], stem: Path) -> None:
                 axis.yaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
                 axis.yaxis.set_minor_formatter(ticker.NullFormatter())
         if panels > len(names):
-            _plot_absence(axes[len(names)], report["absence"], looks)
+            _plot_absence(axes[len(names)], report["absence"], styles)
         for axis in axes[panels:]:
             axis.set_axis_off()
         handles, labels = axes[0].get_legend_handles_labels()
@@ -180,12 +180,12 @@ def plot(report: dict[str, Any], stem: Path) -> None:
         pyplot.close(figure)
 
 
-def _plot_absence(axis: Any, absence: dict[str, Any], looks: dict[str, Any]) -> None:
+def _plot_absence(axis: Any, absence: dict[str, Any], styles: dict[str, Any]) -> None:
     names = [_away_name(*span) for span in AWAY]
     for label, bins in absence.items():
         found = [(place, bins[name]["share"]) for place, name in enumerate(names) if name in bins]
         if found:
-            axis.plot(*zip(*found), marker="o", markersize=4, linewidth=1.5, label=label, **looks[label])
+            axis.plot(*zip(*found), marker="o", markersize=4, linewidth=1.5, label=label, **styles[label])
     from matplotlib.ticker import PercentFormatter
 
     axis.set(title="species and outfit, after absence", xlabel="pages since last shown")
@@ -194,15 +194,15 @@ def _plot_absence(axis: Any, absence: dict[str, Any], looks: dict[str, Any]) -> 
     axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
 
 
-def _line_looks(labels: list[str]) -> dict[str, dict[str, str]]:
-    """A colour for each policy; its variants differ in dashes."""
+def _line_styles(labels: list[str]) -> dict[str, dict[str, str]]:
+    """A color for each policy; its variants differ in dashes."""
     count: dict[str, int] = {}
-    looks = {}
+    styles = {}
     for label in labels:
         policy = label.split()[0]
-        looks[label] = {"color": _COLOURS.get(policy, "#444444"), "linestyle": _STYLES[count.get(policy, 0) % 4]}
+        styles[label] = {"color": _COLORS.get(policy, "#444444"), "linestyle": _STYLES[count.get(policy, 0) % 4]}
         count[policy] = count.get(policy, 0) + 1
-    return looks
+    return styles
 
 
 def _smooth(curve: list[list[float]], middle: Callable[[list[float]], float]) -> list[tuple[float, float]]:

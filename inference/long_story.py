@@ -36,11 +36,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 
 from inference.judge import ATTRIBUTES, WEIGHTS, Judge
-from inference.long_report import Measurement, markdown, page_ranges, plot, summarise
+from inference.long_report import Measurement, markdown, page_ranges, plot, summarize
 from seedstory import StoryPipeline
 from seedstory.cache import CachePolicy
-from seedstory.generation import OpeningPage, StoryEngine
-from seedstory.picture import read_picture, square, to_tensor
+from seedstory.generation import GivenPage, StoryEngine
+from seedstory.image import image_to_tensor, load_image, to_square
 from seedstory.settings import POLICIES
 from seedstory.story import page_seed
 from seedstory.storystream import StoryRecord, read_jsonl
@@ -64,8 +64,8 @@ def make_variants(policies: str, pages: int, **lists: list[int]) -> list[Variant
     Args:
         policies: Names, each with a limit of pages where it has one of its own: "recompute:50,mm_sink".
         pages: Pages of the stories of the others.
-        lists: Values of `window_pages`, `first_tokens`, `introductions`, `pictures`, `picture_ends` (head and
-            tail) and `sink_budget`. A setting with several values is named in the label.
+        lists: Values of `window_pages`, `first_tokens`, `salient_pages`, `kept_images`, `image_ends` (head and
+            tail) and `max_sink_tokens`. A setting with several values is named in the label.
 
     Raises:
         ValueError: A policy is unknown, or a setting is out of range.
@@ -75,9 +75,9 @@ def make_variants(policies: str, pages: int, **lists: list[int]) -> list[Variant
         "dense": [],
         "window": ["window_pages"],
         "sink": ["window_pages", "first_tokens"],
-        "mm_sink": ["window_pages", "first_tokens", "introductions", "pictures", "picture_ends", "sink_budget"],
+        "mm_sink": ["window_pages", "first_tokens", "salient_pages", "kept_images", "image_ends", "max_sink_tokens"],
     }
-    letters = {key: key[0] for key in lists} | {"picture_ends": "e", "sink_budget": "b"}
+    letters = {key: key[0] for key in lists} | {"image_ends": "e", "max_sink_tokens": "b"}
     variants = []
     for item in policies.split(","):
         name, _, limit = item.strip().partition(":")
@@ -89,8 +89,8 @@ def make_variants(policies: str, pages: int, **lists: list[int]) -> list[Variant
         for values in itertools.product(*(lists[key] for key in keys)):
             chosen = dict(zip(keys, values, strict=True))
             named = [f"{letters[key]}{value}" for key, value in chosen.items() if len(lists[key]) > 1]
-            if "picture_ends" in chosen:
-                chosen["picture_head"] = chosen["picture_tail"] = chosen.pop("picture_ends")
+            if "image_ends" in chosen:
+                chosen["image_head"] = chosen["image_tail"] = chosen.pop("image_ends")
             policy = CachePolicy(name=name, **chosen)
             variants.append(Variant(" ".join([name, *named]), policy, min(int(limit or pages), pages)))
     return variants
@@ -104,7 +104,7 @@ class Bench:
         judge: Says who stands where in a picture.
         data: Folder of the data set.
         ranges: First and last page of each range of pages, counted from 1.
-        pictures: Pages of each range that are drawn and judged.
+        images: Pages of each range that are drawn and judged.
         steps: De-tokenizer steps.
         seed: Seed of words and pictures.
     """
@@ -116,13 +116,13 @@ class Bench:
         data: Path,
         *,
         ranges: list[tuple[int, int]],
-        pictures: int,
+        images: int,
         steps: int,
         seed: int,
     ) -> None:
         self.pipeline, self.judge, self.data = pipeline, judge, data
         self.steps, self.seed = steps, seed
-        self.drawn = {page for span in ranges for page in _evenly(*span, pictures)}
+        self.drawn = {page for span in ranges for page in _evenly(*span, images)}
         self._true_features: dict[str, Tensor] = {}
 
     def request(self, variant: Variant) -> dict[str, Any]:
@@ -136,7 +136,9 @@ class Bench:
             "model": self.pipeline.fingerprint,
         }
 
-    def scripted(self, variant: Variant, record: StoryRecord, on_page: Callable[[], Any]) -> list[dict[str, Any]]:
+    def scripted(
+        self, variant: Variant, record: StoryRecord, callback_on_page: Callable[[], Any]
+    ) -> list[dict[str, Any]]:
         """Gives all captions and measures what the policy makes of them.
 
         Returns:
@@ -144,7 +146,7 @@ class Bench:
         """
         true = self.true_features(record)
         rows, features = [], []
-        pages = self._pages(variant, record, [OpeningPage(caption) for caption in record.captions], score=True)
+        pages = self._pages(variant, record, [GivenPage(caption) for caption in record.captions], score=True)
         for row, draft in pages:
             seen = draft.features.cpu()
             row["log_likelihood"], row["caption_tokens"] = draft.log_likelihood, draft.caption_tokens
@@ -152,16 +154,18 @@ class Bench:
             row["feature_mse"] = F.mse_loss(seen, true[draft.index]).item()
             rows.append(row)
             features.append(seen)
-            on_page()
+            callback_on_page()
         self._judge_pages(rows, features, record)
         return rows
 
-    def told(self, variant: Variant, record: StoryRecord, on_page: Callable[[], Any]) -> list[dict[str, Any]]:
+    def generated(
+        self, variant: Variant, record: StoryRecord, callback_on_page: Callable[[], Any]
+    ) -> list[dict[str, Any]]:
         """Gives page 1's caption and lets the model write on; for each page its words and its costs."""
         rows = []
-        for row, draft in self._pages(variant, record, [OpeningPage(record.captions[0])]):
+        for row, draft in self._pages(variant, record, [GivenPage(record.captions[0])]):
             rows.append(row | {"caption": draft.caption})
-            on_page()
+            callback_on_page()
         return rows
 
     @torch.inference_mode()
@@ -169,13 +173,13 @@ class Bench:
         """What the vision tower sees in the story's true pictures, `[P, F, Df]`."""
         if record.id not in self._true_features:
             tower, size = self.pipeline.vision_tower, self.pipeline.image_size
-            pictures = [to_tensor(square(read_picture(self.data / path), size)) for path in record.images]
-            batches = torch.stack(pictures).to(tower.device, tower.dtype).split(_BATCH)
+            images = [image_to_tensor(to_square(load_image(self.data / path), size)) for path in record.images]
+            batches = torch.stack(images).to(tower.device, tower.dtype).split(_BATCH)
             self._true_features = {record.id: torch.cat([tower(batch).float().cpu() for batch in batches])}
         return self._true_features[record.id]
 
     def _pages(
-        self, variant: Variant, record: StoryRecord, opening: list[OpeningPage], **options: bool
+        self, variant: Variant, record: StoryRecord, opening: list[GivenPage], **options: bool
     ) -> Iterator[tuple[dict[str, Any], Any]]:
         """The first pages of a story that is always as long as its record, so that all page labels are the same."""
         engine = StoryEngine(self.pipeline.story_model, variant.policy)
@@ -193,7 +197,7 @@ class Bench:
     @torch.inference_mode()
     def _judge_pages(self, rows: list[dict[str, Any]], features: list[Tensor], record: StoryRecord) -> None:
         """Draws some pages and notes of each of their characters what the judge finds right, as `characters`."""
-        away = pages_away(record)
+        away = page_distances(record)
         hero = next(iter(away[0]), None)
         pages = [row["page"] - 1 for row in rows if row["page"] in self.drawn]
         for start in range(0, len(pages), _BATCH):
@@ -205,16 +209,16 @@ class Bench:
                 output_type="pt",
             )
             pixels = pixels.float() * 2 - 1
-            looks = {slot: self.judge.look(pixels, slot) for slot in self.judge.config.slots}
+            answers = {slot: self.judge.classify(pixels, slot) for slot in self.judge.config.slots}
             for place, page in enumerate(batch):
                 rows[page]["characters"] = [
                     {"name": actor["name"], "hero": actor["name"] == hero, "away": away[page][actor["name"]]}
-                    | {key: looks[actor["slot"]][place][key] == actor[key] for key in ATTRIBUTES}
+                    | {key: answers[actor["slot"]][place][key] == actor[key] for key in ATTRIBUTES}
                     for actor in record.pages[page]["actors"]
                 ]
 
 
-def pages_away(record: StoryRecord) -> list[dict[str, int | None]]:
+def page_distances(record: StoryRecord) -> list[dict[str, int | None]]:
     """For each page and character on it: pages since the character was last shown; None where it is new."""
     last: dict[str, int] = {}
     result = []
@@ -258,7 +262,7 @@ def measure_all(
                 total -= variant.pages
                 bar.update(task, total=total)
             else:
-                measure = bench.scripted if mode == "scripted" else bench.told
+                measure = bench.scripted if mode == "scripted" else bench.generated
                 pages = measure(variant, record, lambda: bar.advance(task))
                 _save(file, json.dumps({"request": request, "pages": pages}) + "\n")
             results.append(Measurement(variant.label, record.id, pages))
@@ -303,19 +307,19 @@ def main(
     first_tokens: Annotated[str, typer.Option(help="first tokens kept (sink, mm_sink)")] = str(
         CachePolicy.first_tokens
     ),
-    introductions: Annotated[
+    salient_pages: Annotated[
         str, typer.Option(help="pages whose words are kept, as names first occur there (mm_sink)")
-    ] = str(CachePolicy.introductions),
-    kept_pictures: Annotated[str, typer.Option(help="evicted pictures of which something is kept (mm_sink)")] = str(
-        CachePolicy.pictures
+    ] = str(CachePolicy.salient_pages),
+    kept_images: Annotated[str, typer.Option(help="evicted pictures of which something is kept (mm_sink)")] = str(
+        CachePolicy.kept_images
     ),
-    picture_ends: Annotated[str, typer.Option(help="head and tail kept of a picture (mm_sink)")] = str(
-        CachePolicy.picture_head
+    image_ends: Annotated[str, typer.Option(help="head and tail kept of a picture (mm_sink)")] = str(
+        CachePolicy.image_head
     ),
-    sink_budget: Annotated[str, typer.Option(help="most tokens kept of evicted pages (mm_sink)")] = str(
-        CachePolicy.sink_budget
+    max_sink_tokens: Annotated[str, typer.Option(help="most tokens kept of evicted pages (mm_sink)")] = str(
+        CachePolicy.max_sink_tokens
     ),
-    pictures: Annotated[int, typer.Option(help="pages of each range that are drawn and judged", min=0)] = 50,
+    images: Annotated[int, typer.Option(help="pages of each range that are drawn and judged", min=0)] = 50,
     steps: Annotated[int, typer.Option(help="de-tokenizer steps", min=1)] = 4,
     model: str = "mini",
     judge: Annotated[Path, typer.Option(help="folder of the judge's weights")] = WEIGHTS,
@@ -326,14 +330,14 @@ def main(
     if mode not in MODES:
         raise typer.BadParameter(f"{mode!r}: choose {' or '.join(MODES)}", param_hint="--mode")
     if quick:
-        policies, lengths, stories, window, pictures = ",".join(POLICIES), "10,25,50", 1, "5", 10
+        policies, lengths, stories, window, images = ",".join(POLICIES), "10,25,50", 1, "5", 10
     settings = {
         "window_pages": _numbers(window, "--window"),
         "first_tokens": _numbers(first_tokens, "--first-tokens"),
-        "introductions": _numbers(introductions, "--introductions"),
-        "pictures": _numbers(kept_pictures, "--kept-pictures"),
-        "picture_ends": _numbers(picture_ends, "--picture-ends"),
-        "sink_budget": _numbers(sink_budget, "--sink-budget"),
+        "salient_pages": _numbers(salient_pages, "--introductions"),
+        "kept_images": _numbers(kept_images, "--kept-images"),
+        "image_ends": _numbers(image_ends, "--image-ends"),
+        "max_sink_tokens": _numbers(max_sink_tokens, "--max-sink-tokens"),
     }
     try:
         ranges = page_ranges(_numbers(lengths, "--lengths"))
@@ -344,7 +348,7 @@ def main(
     records = _records(data / f"{split}.jsonl", stories, max(variant.pages for variant in variants), ends)
 
     pipeline = StoryPipeline.from_pretrained(model)
-    bench = Bench(pipeline, Judge.load(judge), data, ranges=ranges, pictures=pictures, steps=steps, seed=seed)
+    bench = Bench(pipeline, Judge.load(judge), data, ranges=ranges, images=images, steps=steps, seed=seed)
     results = measure_all(bench, mode, records, variants, out / "results")
     if mode == "told":  # how often stories of this kind repeat themselves
         for record in records:
@@ -355,10 +359,10 @@ def main(
         "mode": mode,
         "model": {"name": model, "fingerprint": pipeline.fingerprint},
         "data": f"{split}: {', '.join(record.id for record in records)}",
-        "settings": settings | {"seed": seed, "steps": steps, "pictures": pictures},
+        "settings": settings | {"seed": seed, "steps": steps, "images": images},
         "away": max(settings["window_pages"]),
     }
-    report |= summarise(results, ranges, away=report["away"])
+    report |= summarize(results, ranges, away=report["away"])
     for path in (out / "report.json", json_file):
         if path is not None:
             _save(path, json.dumps(report, indent=1) + "\n")

@@ -1,7 +1,7 @@
 """What the benchmark compares with: the reference's own generation loop, and plain Hugging Face.
 
 Both run on a `StoryModel`, so that weights, token layout and attention are ours, and both write captions of a fixed
-length, greedily, batch 1. Where the originals leave a choice, it is made in favour of the baseline:
+length, greedily, batch 1. Where the originals leave a choice, it is made in favor of the baseline:
 
 - LoRA is merged (the reference computes it apart, in every layer of every step);
 - attention is computed once (the reference computes `q @ k.T` a second time and drops it);
@@ -19,7 +19,7 @@ from torch import Tensor
 from transformers import DynamicCache, GenerationConfig
 
 from inference.measure import clock
-from seedstory.generation import OpeningPage
+from seedstory.generation import GivenPage
 from seedstory.generation.pages import PageDraft
 from seedstory.layout import StoryLayout, countdown
 from seedstory.modeling import StoryModel
@@ -32,11 +32,11 @@ def embed(model: StoryModel, ids: Sequence[int]) -> Tensor:
     return model.embed_tokens(torch.tensor([ids], dtype=torch.long, device=model.device))
 
 
-def picture(model: StoryModel, features: Tensor) -> Tensor:
+def image(model: StoryModel, features: Tensor) -> Tensor:
     """Input embeddings of a context picture and its `</img>`: `[F, Df]` → `[1, N + 1, D]`."""
     end = embed(model, [story_layout(model).image_end_id])
     features = features.to(model.device, model.dtype)
-    return torch.cat([model.embed_pictures(features[None]).to(end.dtype), end], dim=1)
+    return torch.cat([model.embed_images(features[None]).to(end.dtype), end], dim=1)
 
 
 def story_layout(model: StoryModel) -> StoryLayout:
@@ -44,7 +44,7 @@ def story_layout(model: StoryModel) -> StoryLayout:
     return model.layout
 
 
-def _whole(page: OpeningPage) -> tuple[str, Tensor]:
+def _whole(page: GivenPage) -> tuple[str, Tensor]:
     if page.features is None:
         raise ValueError("A baseline's opening pages need features; give whole pages.")
     return page.caption or "", page.features
@@ -60,7 +60,7 @@ def forbidden_ids(model: StoryModel) -> list[int]:
 @torch.inference_mode()
 def reference(
     model: StoryModel,
-    opening: Sequence[OpeningPage] = (),
+    opening: Sequence[GivenPage] = (),
     *,
     pages: int,
     caption_tokens: int = 46,
@@ -68,7 +68,7 @@ def reference(
 ) -> Iterator[PageDraft]:
     """A story as SEED-Story writes it (src/inference/gen_george.py and ContinuousLVLM.generate at commit aec3c1c).
 
-    For every page the last `window_pages` pages are tokenised and read anew, without anything carried over. Then
+    For every page the last `window_pages` pages are tokenized and read anew, without anything carried over. Then
     every token is a decoding step of its own: the label that opens the page, the caption, `<img>`, the `N` query
     tokens and `</img>`. Each step, the reading of the prompt included, keeps the hidden states of all layers and
     computes the scores of the whole vocabulary at all its positions. The picture's features come from the last hidden
@@ -93,7 +93,7 @@ def reference(
         for page in range(max(0, index - window_pages), index):
             caption, features = story[page]
             text = [*layout.page_label_ids(labels[page]), *layout.caption_ids(caption), layout.image_start_id]
-            prompt += [embed(model, text), picture(model, features)]
+            prompt += [embed(model, text), image(model, features)]
         step, kept, cache = _keep_everything(model)
         step(torch.cat(prompt, dim=1))
         times.append(clock(model.device))
@@ -136,7 +136,7 @@ def _keep_everything(model: StoryModel) -> tuple[Callable[[Tensor], Tensor], lis
 
 @torch.inference_mode()
 def hugging_face(
-    model: StoryModel, opening: Sequence[OpeningPage] = (), *, pages: int, caption_tokens: int = 46
+    model: StoryModel, opening: Sequence[GivenPage] = (), *, pages: int, caption_tokens: int = 46
 ) -> Iterator[PageDraft]:
     """A story as a careful user of transformers writes it: `generate`, and one cache for the whole story.
 
@@ -166,7 +166,7 @@ def hugging_face(
     parts = [embed(model, layout.opening_ids)]
     for (caption, features), label in zip(map(_whole, opening), labels, strict=False):
         text = [*layout.page_label_ids(label), *layout.caption_ids(caption), layout.image_start_id]
-        parts += [embed(model, text), picture(model, features)]
+        parts += [embed(model, text), image(model, features)]
     story = torch.cat(parts, dim=1)
 
     for index in range(len(opening), pages):
@@ -195,7 +195,7 @@ def hugging_face(
         cache.crop(-len(layout.query_ids))
         times.append(clock(model.device))
 
-        story = torch.cat([story, embed(model, [*ids, layout.image_start_id]), picture(model, features)], dim=1)
+        story = torch.cat([story, embed(model, [*ids, layout.image_start_id]), image(model, features)], dim=1)
         yield _draft(model, index, layout.caption_text(ids), features, times, cache)
 
 

@@ -19,7 +19,7 @@ for the n-grams and the consistency of whole stories.
       seen, error, pages           share of the pages on which the judge sees all that the text says: five attributes of
                                    each character, and the place
       retrieval                    needs no truth: are the features that the story model regresses for a page nearest to
-                                   its picture's, among the pictures of the story? `inference/picture_quality.py`
+                                   its picture's, among the pictures of the story? `inference/image_quality.py`
     perplexity                     of the held-out captions under the story model, the true pictures in context, with
                                    the policy asked for; of stories, of their captions, pictures regressed
     base_perplexity                of the same captions under the base language model, without our weights or pictures
@@ -29,7 +29,7 @@ for the n-grams and the consistency of whole stories.
     data_text                      the same four of the data set's own captions, where others were told freely
     consistency                    cosines of one character on two pages of a story, and of two stories' (of whole
                                    pictures without truth): `same`, `different`, `separation` (0.5 is chance), `pairs`;
-                                   `true_pictures`: the same of the data set's pictures
+                                   `true_images`: the same of the data set's pictures
     frechet_distance               `value` between the features of pictures drawn and true; not an FID, and too large
                                    where there are fewer pictures than features are wide
     feature_cosine                 of the regressed features with those of the true pictures, captions given
@@ -45,7 +45,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from inference.judged import MEASURES
+from inference.judge_metrics import MEASURES
 
 _TITLES = {
     "character_accuracy": "species + outfit",

@@ -26,7 +26,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from seedstory.cache import CachePolicy
-from seedstory.generation import OpeningPage, StoryEngine, StoryStart
+from seedstory.generation import GivenPage, StoryEngine, StoryRequest
 from seedstory.generation.scoring import score_pages
 from seedstory.layout import StoryLayout
 from seedstory.modeling import StoryModel
@@ -96,7 +96,7 @@ def ratio(parts: Sequence[tuple[float, float]]) -> tuple[float | None, float | N
 
 @torch.inference_mode()
 def base_scores(
-    model: StoryModel, stories: Sequence[Sequence[str]], on_story: Callable[[], Any] = lambda: None
+    model: StoryModel, stories: Sequence[Sequence[str]], callback_on_story: Callable[[], Any] = lambda: None
 ) -> list[list[Score]]:
     """How probable the base language model, without our weights, finds the captions of stories, page by page."""
     assert model.layout is not None, "a loaded story model has its layout"
@@ -108,7 +108,7 @@ def base_scores(
     scores = []
     for captions in stories:
         scores.append(_plain_scores(base, model.layout, captions))
-        on_story()
+        callback_on_story()
     return scores
 
 
@@ -137,11 +137,11 @@ def _log_likelihoods(base: PreTrainedModel, ids: list[int]) -> Tensor:
 
 def story_scores(
     model: StoryModel,
-    stories: Sequence[Sequence[OpeningPage]],
+    stories: Sequence[Sequence[GivenPage]],
     lengths: Sequence[int],
     policy: str,
-    together: int = 4,
-    on_page: Callable[[], Any] = lambda: None,
+    batch_size: int = 4,
+    callback_on_page: Callable[[], Any] = lambda: None,
 ) -> tuple[list[list[Score]], list[Tensor]]:
     """How probable a story model finds given captions, and the features that it regresses where none are given.
 
@@ -153,8 +153,8 @@ def story_scores(
         stories: The pages, all with a caption; those without features are drawn by the model.
         lengths: Pages that each story would have if it went on, which its labels count down.
         policy: Cache policy.
-        together: Stories that are read together.
-        on_page: Called for each page.
+        batch_size: Stories that are read together.
+        callback_on_page: Called for each page.
 
     Returns:
         Page by page the scores of each story, and its features, `[P, F, Df]`.
@@ -163,16 +163,18 @@ def story_scores(
     features: list[list[Tensor]] = [[] for _ in stories]
     kept = CachePolicy(name=policy)
     if not kept.recomputes and all(page.features is not None for story in stories for page in story):
-        starts = [StoryStart(story, length) for story, length in zip(stories, lengths, strict=True)]
-        for first in range(0, len(stories), together):
-            scores[first : first + together] = score_pages(model, starts[first : first + together], kept, on_page)
+        starts = [StoryRequest(story, length) for story, length in zip(stories, lengths, strict=True)]
+        for first in range(0, len(stories), batch_size):
+            scores[first : first + batch_size] = score_pages(
+                model, starts[first : first + batch_size], kept, callback_on_page
+            )
         return scores, [
             torch.stack([page.features for page in story if page.features is not None]) for story in stories
         ]
     engine = StoryEngine(model, kept)
-    for first in range(0, len(stories), together):
-        group = range(first, min(first + together, len(stories)))
-        engine.start_many([StoryStart(stories[n], lengths[n]) for n in group], score=True)
+    for first in range(0, len(stories), batch_size):
+        group = range(first, min(first + batch_size, len(stories)))
+        engine.start_batch([StoryRequest(stories[n], lengths[n]) for n in group], score=True)
         left = sum(len(stories[n]) for n in group)
         for draft in engine.pages():
             story = first + draft.story
@@ -181,7 +183,7 @@ def story_scores(
             assert draft.log_likelihood is not None
             scores[story].append((draft.log_likelihood, draft.caption_tokens))
             features[story].append(draft.features.cpu())
-            on_page()
+            callback_on_page()
             left -= 1
             if not left:
                 break

@@ -25,7 +25,7 @@ _HOMES = {
     "StoryPipeline": "seedstory.pipeline",
     "StorySettings": "seedstory.settings",
     "VisionTower": "seedstory.modeling.vision_tower",
-    "read_picture": "seedstory.picture",
+    "load_image": "seedstory.image",
     "write_html": "seedstory.export.html",
 }
 
@@ -36,10 +36,10 @@ if TYPE_CHECKING:
     from seedstory.detokenizers.detokenizer import Detokenizer
     from seedstory.export.html import write_html
     from seedstory.generation import SamplingConfig, StoryEngine
+    from seedstory.image import load_image
     from seedstory.modeling.configuration import StoryConfig
     from seedstory.modeling.story_model import StoryModel
     from seedstory.modeling.vision_tower import VisionTower
-    from seedstory.picture import read_picture
     from seedstory.pipeline import StoryPipeline
     from seedstory.settings import StorySettings
     from seedstory.story import Page, Story, StoryFolder

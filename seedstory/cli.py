@@ -27,19 +27,19 @@ from rich.table import Table
 from rich.text import Text
 
 from seedstory import __version__
-from seedstory.illustrator import RENDERINGS, Rendering
 from seedstory.io import read_regular
-from seedstory.settings import DECODINGS, POLICIES, StorySettings, check_decoding, check_language, clean_text
-from seedstory.story import Page, StoryFolder, check_free, title_from
-from seedstory.text import plain_text
-from seedstory.writer import only_writer
+from seedstory.rendering import RENDERING_MODES, Rendering
+from seedstory.settings import DECODINGS, POLICIES, StorySettings, check_decoding, check_language, check_text
+from seedstory.story import Page, StoryFolder, check_target, make_title
+from seedstory.text import clean_text
+from seedstory.writer import exclusive_writer
 
 if TYPE_CHECKING:
     from seedstory.pipeline import StoryPipeline
 
 MAX_SCRIPT = 64 * 2**20  # bytes
 BAD_REQUEST, FAILED, INTERRUPTED = 2, 1, 130
-OPENING, BOOK, WORDS, PICTURES, MODEL = "Opening", "Book", "Words", "Pictures", "Model"  # panels of the help
+OPENING, BOOK, WORDS, IMAGES, MODEL = "Opening", "Book", "Words", "Pictures", "Model"  # panels of the help
 
 app = typer.Typer(
     add_completion=False,
@@ -63,12 +63,12 @@ When = Annotated[
     str,
     typer.Option(
         "--rendering",
-        help=f"When pictures are drawn ({', '.join(RENDERINGS)}): page by page, while the words go on, or at the end "
-        "with the language model out of memory.",
-        rich_help_panel=PICTURES,
+        help=f"When pictures are drawn ({', '.join(RENDERING_MODES)}): page by page, while the words go on, or "
+        "at the end with the language model out of memory.",
+        rich_help_panel=IMAGES,
     ),
 ]
-RenderBatch = Annotated[int, typer.Option(help="Pictures drawn together.", rich_help_panel=PICTURES)]
+RenderBatch = Annotated[int, typer.Option(help="Pictures drawn together.", rich_help_panel=IMAGES)]
 
 
 @app.callback(invoke_without_command=True)
@@ -142,12 +142,12 @@ def generate(
     repetition_penalty: Annotated[
         float, typer.Option(help="0.1 to 10; above 1 shuns tokens already used; 1 is none.", rich_help_panel=WORDS)
     ] = StorySettings.repetition_penalty,
-    no_repeat_ngram: Annotated[
+    no_repeat_ngram_size: Annotated[
         int,
         typer.Option(
             help="Never repeat a run of so many tokens; 0 is off, 12 or more breaks loops.", rich_help_panel=WORDS
         ),
-    ] = StorySettings.no_repeat_ngram,
+    ] = StorySettings.no_repeat_ngram_size,
     history_pages: Annotated[
         int, typer.Option(help="Earlier pages in which those two look for repetition.", rich_help_panel=WORDS)
     ] = StorySettings.history_pages,
@@ -168,14 +168,14 @@ def generate(
             show_default=False,
         ),
     ] = None,
-    text_guidance: Annotated[
+    text_guidance_scale: Annotated[
         float, typer.Option(help="Classifier-free guidance of the text; 1 is none.", rich_help_panel=WORDS)
-    ] = StorySettings.text_guidance,
+    ] = StorySettings.text_guidance_scale,
     steps: Annotated[
-        int, typer.Option(help="Diffusion steps a picture.", rich_help_panel=PICTURES)
+        int, typer.Option(help="Diffusion steps a picture.", rich_help_panel=IMAGES)
     ] = StorySettings.num_inference_steps,
     guidance: Annotated[
-        float, typer.Option(help="Classifier-free guidance; 1 is none.", rich_help_panel=PICTURES)
+        float, typer.Option(help="Classifier-free guidance; 1 is none.", rich_help_panel=IMAGES)
     ] = StorySettings.guidance_scale,
     rendering: When = Rendering.rendering,
     render_batch: RenderBatch = Rendering.render_batch,
@@ -200,7 +200,7 @@ def generate(
 
     seedstory generate --text "Tom the frog woke up." --captions script.txt
 
-    seedstory generate --text "Ida the owl set out." --pages 60 --max-sentences 2 --no-repeat-ngram 12
+    seedstory generate --text "Ida the owl set out." --pages 60 --max-sentences 2 --no-repeat-ngram-size 12
 
     seedstory generate --text "Ida the owl set out." --temperature 0.9 --top-p 1 --min-p 0.1 --stop "The end."
     """
@@ -212,7 +212,7 @@ def generate(
             pages = StorySettings.pages if script is None else len(script) + 1
         settings = StorySettings(
             text=text,
-            picture=image.name if image is not None else None,
+            image_name=image.name if image is not None else None,
             pages=pages,
             seed=seed,
             num_inference_steps=steps,
@@ -224,34 +224,36 @@ def generate(
             top_p=top_p,
             min_p=min_p,
             repetition_penalty=repetition_penalty,
-            no_repeat_ngram=no_repeat_ngram,
+            no_repeat_ngram_size=no_repeat_ngram_size,
             history_pages=history_pages,
             min_caption_tokens=min_caption_tokens,
             max_caption_tokens=max_caption_tokens,
             stop=tuple(stop or ()),
             max_sentences=max_sentences,
-            text_guidance=text_guidance,
+            text_guidance_scale=text_guidance_scale,
         )
         drawing = Rendering(rendering, render_batch)
-        title = clean_text(title, "the title") if title is not None else None
+        title = check_text(title, "the title") if title is not None else None
         if language is not None:
             check_language(language)
         if image is not None:
-            from seedstory.picture import read_picture
+            from seedstory.image import load_image
 
-            read_picture(image)  # a bad picture is told before the model is loaded
+            load_image(image)  # a bad picture is told before the model is loaded
         if out is None:
             name = Path(image).stem if image is not None else ""
-            out = _free_folder(Path("stories"), title or title_from(settings.text or name))
-        check_free(out, overwrite=overwrite)
+            out = _free_folder(Path("stories"), title or make_title(settings.text or name))
+        check_target(out, overwrite=overwrite)
         _check_writable(out)
         pipe = _load(model, device, int8=int8, decoding=decoding)
         screen = _Screen(settings.pages)
         options = asdict(settings) | asdict(drawing)
-        del options["picture"]  # its name, told by the picture itself
+        del options["image_name"]  # its name, told by the picture itself
         options["language"] = language
-        told = pipe.stream(image=image, title=title, out=out, overwrite=overwrite, on_text=screen.on_text, **options)
-        _tell(told, out, screen)
+        generated = pipe.stream(
+            image=image, title=title, out=out, overwrite=overwrite, callback_on_text=screen.callback_on_text, **options
+        )
+        _generate(generated, out, screen)
 
 
 @app.command()
@@ -277,19 +279,19 @@ def resume(
         total = story.settings.pages
         whole = sum(page.image is not None for page in story.pages)  # reads them: a damaged one is told now
         if whole == total:
-            with only_writer(folder):
-                story.sweep()
+            with exclusive_writer(folder):
+                story.remove_leftovers()
                 _write_book(folder)
             typer.echo(f"Nothing to do: all {total} pages are there. The book: {folder / 'index.html'}")
             return
         changed = [f"{key} {old}" for key, old in story.versions.items() if versions().get(key) != old]
         if changed:
             typer.echo(f"note: begun with {', '.join(changed)}: new pages may differ in details", err=True)
-        begun_with = story.model.get("dtype", "")
+        story_dtype = story.model.get("dtype", "")
         name = model or story.model.get("name") or "mini"
-        pipe = _load(name, device, int8=begun_with.endswith("int8"), decoding=decoding, begun_with=begun_with)
+        pipe = _load(name, device, int8=story_dtype.endswith("int8"), decoding=decoding, story_dtype=story_dtype)
         screen = _Screen(total, done=whole)
-        _tell(pipe.resume(story, on_text=screen.on_text, **asdict(drawing)), folder, screen)
+        _generate(pipe.resume(story, callback_on_text=screen.callback_on_text, **asdict(drawing)), folder, screen)
 
 
 @app.command()
@@ -300,8 +302,8 @@ def export(folder: Folder) -> None:
     """
     with _faults():
         story = StoryFolder.open(folder)
-        with only_writer(folder):
-            story.sweep()
+        with exclusive_writer(folder):
+            story.remove_leftovers()
             typer.echo(f"The book: {_write_book(folder)}")
 
 
@@ -317,10 +319,10 @@ def info(model: Annotated[str, typer.Option(help="'mini' or a model folder.")] =
         size = sum(file.stat().st_size for file in found.rglob("*") if file.is_file())
         import torch
 
-        from seedstory.modeling.base_lm import base_of
+        from seedstory.modeling.base_lm import resolve_base_lm
 
         try:
-            base, mark = [base_of(found / "story_model")], ""
+            base, mark = [resolve_base_lm(found / "story_model")], ""
         except ValueError as error:
             base, mark = [], f", without its base language model: {_one_line(str(error))}"
         rows["model"] = f"{model} ({size / 1e6:.1f} MB, fingerprint {fingerprint(found, *base)[:12]}{mark})"
@@ -347,12 +349,12 @@ def main() -> None:
     sys.exit(status if isinstance(status, int) else 0)
 
 
-def _tell(told: Generator[Page, None, None], out: Path, screen: _Screen) -> None:
+def _generate(generated: Generator[Page, None, None], out: Path, screen: _Screen) -> None:
     """Shows pages as they come; writes the book at the end, also when interrupted."""
     before = _last_change(out)
     try:
-        with screen, _interruptible() as screen.interrupted, contextlib.closing(told):
-            for page in told:
+        with screen, _interruptible() as screen.interrupted, contextlib.closing(generated):
+            for page in generated:
                 screen.show(page)
                 if screen.interrupted:
                     raise KeyboardInterrupt
@@ -387,7 +389,7 @@ def _last_change(folder: Path) -> int | None:
 def _interruptible() -> Iterator[list[int]]:
     """Makes Ctrl-C stop the story at the next word or page at the latest; yields a list that is empty until then.
 
-    Python raises KeyboardInterrupt wherever it happens to be, and drops it inside a finaliser or a callback.
+    Python raises KeyboardInterrupt wherever it happens to be, and drops it inside a finalizer or a callback.
     """
     interrupted: list[int] = []
 
@@ -423,24 +425,24 @@ class _Screen:
     def __exit__(self, *_: object) -> None:
         self._live.stop()
 
-    def on_text(self, index: int, text: str) -> None:
+    def callback_on_text(self, index: int, text: str) -> None:
         """Shows the end of the caption that is being written."""
         if self.interrupted:
             raise KeyboardInterrupt
-        text, room = plain_text(text), max(10, self._console.width - 10)
+        text, room = clean_text(text), max(10, self._console.width - 10)
         self._words.plain = f"{index + 1:>4}  {text if len(text) <= room else '…' + text[-room:]}"
 
     def show(self, page: Page) -> None:
         """Shows a finished page."""
         self.done = max(self.done, page.number)
         if not self._console.is_terminal:
-            print(f"[{page.number}/{self.total}] {plain_text(page.caption)}", flush=True)
+            print(f"[{page.number}/{self.total}] {clean_text(page.caption)}", flush=True)
             return
         self._words.plain = ""
         row = Table.grid(padding=(0, 2))
         row.add_column(width=4, justify="right", style="dim")
         row.add_column()
-        row.add_row(str(page.number), Text(plain_text(page.caption) or "(a picture)"))
+        row.add_row(str(page.number), Text(clean_text(page.caption) or "(a picture)"))
         self._console.print(row)
         self._bar.update(self._task, completed=page.number)
 
@@ -451,7 +453,7 @@ def _write_book(folder: Path) -> Path:
     return write_html(StoryFolder.open(folder), folder / "index.html")
 
 
-def _load(model: str, device: str | None, *, int8: bool, decoding: str, begun_with: str = "") -> StoryPipeline:
+def _load(model: str, device: str | None, *, int8: bool, decoding: str, story_dtype: str = "") -> StoryPipeline:
     """Loads a model without the chatter of the libraries under it."""
     from seedstory.pipeline import StoryPipeline, find_model
 
@@ -475,7 +477,9 @@ def _load(model: str, device: str | None, *, int8: bool, decoding: str, begun_wi
                 torch.empty(0, device=device)
             except (RuntimeError, AssertionError):
                 raise ValueError(f"there is no device {device!r} here: leave --device out, or give cpu") from None
-        return StoryPipeline.from_pretrained(model, device=device, int8=int8, decoding=decoding, begun_with=begun_with)
+        return StoryPipeline.from_pretrained(
+            model, device=device, int8=int8, decoding=decoding, story_dtype=story_dtype
+        )
 
 
 def _read_script(path: Path) -> list[str]:

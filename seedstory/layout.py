@@ -6,7 +6,7 @@ cannot disagree. A story is
     bos  "\n3:" " caption"  <img> picture </img>  "\n2:" " caption"  <img> picture </img>  "\n1:" ...  </img>  eos
 
 The *page label* ("\n3:") is forced text: it counts down the pages that are left, this one included, and is never
-decoded or supervised, so that a story asked for in ten pages ends on page ten. Label and caption are tokenised
+decoded or supervised, so that a story asked for in ten pages ends on page ten. Label and caption are tokenized
 separately and their ids concatenated, in training as in generation. A picture is `N` visual embeddings.
 
 Shape legend: `T` tokens of one packed story, `B` stories, `N` visual tokens of a picture, `P` pages.
@@ -143,13 +143,13 @@ class StoryLayout:
         text = self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return re.sub(r"\s+", " ", text).strip()
 
-    def pack_story(self, captions: Sequence[str], **options: Any) -> "PackedStory":
+    def pack_story(self, captions: Sequence[str], **options: Any) -> "PackedSequence":
         """`pack_story` for captions given as text."""
         return pack_story([self.caption_ids(caption) for caption in captions], self, **options)
 
 
 @dataclass
-class PackedStory:
+class PackedSequence:
     """One story as one training sequence; build it with `pack_story`.
 
     Attributes:
@@ -181,9 +181,9 @@ def pack_story(
     pages_left: Sequence[int] | None = None,
     keep_caption: Sequence[bool] | None = None,
     supervise_caption: Sequence[bool] | None = None,
-    supervise_picture: Sequence[bool] | None = None,
+    supervise_image: Sequence[bool] | None = None,
     ends: bool = True,
-) -> PackedStory:
+) -> PackedSequence:
     """Lay out a whole story so that one pass supervises every page.
 
     The context stream is the story as generation sees it. After each `<img>` a *branch* of the `N` query tokens is
@@ -198,7 +198,7 @@ def pack_story(
         keep_caption: False where the caption is dropped (an opening of a picture alone); nothing of that page's text
             is supervised, `[P]`. A page whose caption is empty counts as dropped.
         supervise_caption: False where caption and `<img>` are given but not learned, `[P]`.
-        supervise_picture: False where the picture is given but not learned; the page then has no branch, `[P]`.
+        supervise_image: False where the picture is given but not learned; the page then has no branch, `[P]`.
         ends: Whether the story ends after its last page, that is, whether eos is supervised.
 
     Returns:
@@ -214,12 +214,12 @@ def pack_story(
     everywhere = [True] * pages
     keep_caption = everywhere if keep_caption is None else keep_caption
     supervise_caption = everywhere if supervise_caption is None else supervise_caption
-    supervise_picture = everywhere if supervise_picture is None else supervise_picture
+    supervise_image = everywhere if supervise_image is None else supervise_image
     for name, option in [
         ("pages_left", pages_left),
         ("keep_caption", keep_caption),
         ("supervise_caption", supervise_caption),
-        ("supervise_picture", supervise_picture),
+        ("supervise_image", supervise_image),
     ]:
         if len(option) != pages:
             raise ValueError(f"{name} has {len(option)} entries for a story of {pages} pages.")
@@ -249,7 +249,7 @@ def pack_story(
         if caption and supervise_caption[page]:
             targets = [*caption, layout.image_start_id]
             labels[-len(targets) - 1 : -1] = targets
-        if supervise_picture[page]:
+        if supervise_image[page]:
             put(layout.query_ids, position, of_branch=page)
         put(layout.query_ids, position, slot=True)
         put([layout.image_end_id], position + n)
@@ -258,14 +258,14 @@ def pack_story(
         labels[-1] = layout.eos_id
 
     branches = torch.tensor(branch)
-    return PackedStory(
+    return PackedSequence(
         input_ids=torch.tensor(ids),
         position_ids=torch.tensor(positions),
         labels=torch.tensor(labels),
         branch=branches,
         context_mask=torch.tensor(is_slot),
         query_mask=branches >= 0,
-        target_mask=torch.tensor([bool(flag) for flag in supervise_picture]),
+        target_mask=torch.tensor([bool(flag) for flag in supervise_image]),
     )
 
 
@@ -274,7 +274,7 @@ def attention_mask(branch: torch.Tensor, order: torch.Tensor) -> torch.Tensor:
 
     Args:
         branch: Branch of every token: its page, -1 for the context stream, -2 for padding, `[B, T]`.
-        order: Place of every token in its `PackedStory`, `[B, T]`.
+        order: Place of every token in its `PackedSequence`, `[B, T]`.
 
     Returns:
         The mask, `[B, 1, T, T]`. A padded position sees itself alone, so that no row is empty.
@@ -285,7 +285,7 @@ def attention_mask(branch: torch.Tensor, order: torch.Tensor) -> torch.Tensor:
     return (visible | torch.eye(branch.shape[1], dtype=torch.bool, device=branch.device)).unsqueeze(1)
 
 
-def collate(stories: Sequence[PackedStory], pad_to_multiple_of: int = 1) -> dict[str, torch.Tensor]:
+def collate(stories: Sequence[PackedSequence], pad_to_multiple_of: int = 1) -> dict[str, torch.Tensor]:
     """Right-pad packed stories into the text part of a training batch.
 
     The context streams come first and all branches behind them, each part padded on its right. Who sees whom does
@@ -337,7 +337,7 @@ def collate(stories: Sequence[PackedStory], pad_to_multiple_of: int = 1) -> dict
     }
 
 
-def _spans(stories: Sequence[PackedStory], context_length: int) -> torch.Tensor:
+def _spans(stories: Sequence[PackedSequence], context_length: int) -> torch.Tensor:
     """What `attention_mask` says of a collated batch, as `R` causal runs of tokens: contexts and branches, `[R, 4]`.
 
     A run is its story's number, its first place in the story's row of the batch, the place behind its last, and how

@@ -21,27 +21,27 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from seedstory import __version__
-from seedstory.illustrator import Rendering, illustrate
+from seedstory.image import image_to_tensor, load_image, to_square
 from seedstory.io import read_json
-from seedstory.modelfolder import PARTS, find_model, fingerprint, versions
-from seedstory.picture import read_picture, square, to_tensor
+from seedstory.model_folder import PARTS, find_model, fingerprint, versions
+from seedstory.rendering import Rendering, render_story
 from seedstory.settings import (
     MAX_CAPTION_TOKENS,
     StorySettings,
     check_decoding,
     check_language,
-    clean_text,
-    language_of,
+    check_text,
+    story_language,
 )
-from seedstory.story import UNTITLED, Page, Story, StoryFolder, check_free, page_seed, title_from
-from seedstory.writer import check_idle, only_writer
+from seedstory.story import UNTITLED, Page, Story, StoryFolder, check_target, make_title, page_seed
+from seedstory.writer import check_unlocked, exclusive_writer
 
 if TYPE_CHECKING:
     import torch
 
     from seedstory.detokenizers.detokenizer import Detokenizer
-    from seedstory.generation import PageDraft, StoryEngine, StoryStart
-    from seedstory.generation.sampling import LogitsHook
+    from seedstory.generation import PageDraft, StoryEngine, StoryRequest
+    from seedstory.generation.sampling import LogitsProcessor
     from seedstory.modeling.story_model import StoryModel
     from seedstory.modeling.vision_tower import VisionTower
 
@@ -56,8 +56,8 @@ class _Request:
     image: Image.Image | None
     title: str | None
     draw: bool
-    on_text: OnText | None
-    logits_hook: LogitsHook | None
+    callback_on_text: OnText | None
+    logits_processor: LogitsProcessor | None
     out: str | Path | None
     overwrite: bool
     rendering: Rendering
@@ -111,7 +111,7 @@ class StoryPipeline:
         device: str | torch.device | None = None,
         int8: bool = False,
         decoding: str = "auto",
-        begun_with: str = "",
+        story_dtype: str = "",
     ) -> StoryPipeline:
         """Loads a model folder.
 
@@ -124,8 +124,8 @@ class StoryPipeline:
             device: Where the model runs; by default a GPU if there is one.
             int8: Store the language model's weights in eight bits: less memory, faster words, slightly rounded.
             decoding: As in the class.
-            begun_with: The `dtype` in the record of a story that shall be gone on with, perhaps on a machine of another
-                kind; the language model is then loaded in it.
+            story_dtype: The `dtype` recorded in a story to be resumed, perhaps on another kind of machine; the language
+                model is then loaded in it.
 
         Raises:
             ValueError: There is no such model, type or decoding, or the model's folder is incomplete.
@@ -135,25 +135,25 @@ class StoryPipeline:
         import torch
 
         from seedstory.detokenizers.detokenizer import Detokenizer
-        from seedstory.modeling.base_lm import base_of
+        from seedstory.modeling.base_lm import resolve_base_lm
         from seedstory.modeling.story_model import StoryModel
         from seedstory.modeling.vision_tower import VisionTower
         from seedstory.precision import fast_dtype
 
         if device is None:
             device = "cuda" if torch.cuda.is_available() else "cpu"
-        picture_dtype = dtype or torch.float32
+        image_dtype = dtype or torch.float32
         language_dtype, decode_dtype = dtype or fast_dtype(device), None if dtype else torch.bfloat16
-        if begun_with and dtype is None:
-            language_dtype, decode_dtype = _recorded_types(begun_with)
+        if story_dtype and dtype is None:
+            language_dtype, decode_dtype = _recorded_types(story_dtype)
         story_model = StoryModel.from_pretrained(folder / "story_model", dtype=language_dtype, int8=int8, device=device)
         story_model.decode_dtype = decode_dtype
         return cls(
             story_model,
-            VisionTower.from_pretrained(folder / "vision_tower", torch_dtype=picture_dtype).to(device).eval(),
-            Detokenizer.from_pretrained(folder / "detokenizer", dtype=picture_dtype).to(device),
+            VisionTower.from_pretrained(folder / "vision_tower", torch_dtype=image_dtype).to(device).eval(),
+            Detokenizer.from_pretrained(folder / "detokenizer", dtype=image_dtype).to(device),
             name=str(name),
-            fingerprint=fingerprint(folder, base_of(folder / "story_model")),
+            fingerprint=fingerprint(folder, resolve_base_lm(folder / "story_model")),
             source=folder,
             decoding=decoding,
         )
@@ -180,9 +180,9 @@ class StoryPipeline:
 
     def _check_source(self, source: Path) -> None:
         """What was loaded must still lie there before it is copied or loaded again."""
-        from seedstory.modeling.base_lm import base_of
+        from seedstory.modeling.base_lm import resolve_base_lm
 
-        found = fingerprint(source, base_of(source / "story_model")) if source.is_dir() else ""
+        found = fingerprint(source, resolve_base_lm(source / "story_model")) if source.is_dir() else ""
         if found != self.fingerprint:
             raise ValueError(f"{source} is gone or has changed since this model was loaded from it: load it again")
 
@@ -279,14 +279,16 @@ class StoryPipeline:
         """
         request = self._request(text, image, pages, seed, title=title, **options)
         model = self._model_record()
-        told = []
-        for page in self._tell(request):
-            told.append(page)
+        generated = []
+        for page in self._generate(request):
+            generated.append(page)
             if callback_on_page is not None:
                 callback_on_page(page)
         return Story(
-            title=request.title or title_from(next((page.caption for page in told if page.caption), "")) or UNTITLED,
-            pages=told,
+            title=request.title
+            or make_title(next((page.caption for page in generated if page.caption), ""))
+            or UNTITLED,
+            pages=generated,
             settings=request.settings,
             model=model,
             versions=versions(),
@@ -307,7 +309,7 @@ class StoryPipeline:
 
         Args:
             text: The opening text: the caption of page 1.
-            image: The opening picture, any picture; its centre square becomes the picture of page 1. Without it
+            image: The opening picture, any picture; its center square becomes the picture of page 1. Without it
                 page 1 is drawn from its text. Text, picture or both must be given.
             pages: Pages in all, the opening included.
             seed: Same seed, settings, model and versions: same story.
@@ -315,9 +317,9 @@ class StoryPipeline:
             **options: What `StorySettings` has beyond these: pictures (`num_inference_steps`, `guidance_scale`), words
                 (`temperature`, `top_p`, `stop` ...), `policy` and `captions`; `generator`, a `torch.Generator` to draw
                 the seed from; `language`, a BCP 47 tag (by default guessed from `captions`, "en" without them);
-                `output_type`, "pil" or "features" (write without drawing); `on_text`, called with a page's index and
-                its caption so far while it is written; `logits_hook`, a control of your own over the words, see
-                `seedstory.generation.sampling.LogitsHook`; `out`, the story folder to write, page by page;
+                `output_type`, "pil" or "features" (write without drawing); `callback_on_text`, called with a page's index
+                and its caption so far while it is written; `logits_processor`, a control of your own over the words, see
+                `seedstory.generation.sampling.LogitsProcessor`; `out`, the story folder to write, page by page;
                 `overwrite`, whether it may replace an older story there; `rendering`, `render_batch` and
                 `render_queue`, when and in what batches pictures are drawn, as in `Rendering`.
 
@@ -327,14 +329,14 @@ class StoryPipeline:
         Raises:
             ValueError: An argument is out of range, the picture cannot be read, or `out` is not free.
         """
-        return self._tell(self._request(text, image, pages, seed, title=title, **options))
+        return self._generate(self._request(text, image, pages, seed, title=title, **options))
 
     def resume(
         self,
         folder: str | Path | StoryFolder,
         *,
-        on_text: OnText | None = None,
-        logits_hook: LogitsHook | None = None,
+        callback_on_text: OnText | None = None,
+        logits_processor: LogitsProcessor | None = None,
         **rendering: Any,
     ) -> Generator[Page, None, None]:
         """Goes on with an unfinished story folder: draws pages that are only written, then tells the missing ones.
@@ -343,8 +345,8 @@ class StoryPipeline:
 
         Args:
             folder: The story folder.
-            on_text: As in `stream`.
-            logits_hook: As in `stream`; it is not recorded, so give the one that the story was begun with.
+            callback_on_text: As in `stream`.
+            logits_processor: As in `stream`; it is not recorded, so give the one that the story was begun with.
             **rendering: `rendering`, `render_batch` and `render_queue`, as in `stream`.
 
         Yields:
@@ -373,9 +375,9 @@ class StoryPipeline:
                     f"page {number + 1} of {folder.path} has features {list(features.shape)}, but this model's are "
                     f"{shape}: put its file back, or tell the story anew with generate --overwrite"
                 )
-        return self._go_on(folder, on_text, logits_hook, how)
+        return self._resume(folder, callback_on_text, logits_processor, how)
 
-    def write_many(self, stories: Sequence[dict[str, Any]]) -> Generator[tuple[int, Page], None, None]:
+    def write_batch(self, stories: Sequence[dict[str, Any]]) -> Generator[tuple[int, Page], None, None]:
         """Writes several stories together and leaves their pictures to `resume`.
 
         The language model then reads its weights once for all of them, which is most of its work. Words and features
@@ -400,22 +402,22 @@ class StoryPipeline:
             raise ValueError(
                 "stories that are written together need the same settings of the words and the same policy"
             )
-        return self._tell_together(requests)
+        return self._write_batch(requests)
 
     # ------------------------------------------------------------------------------------------------------ the inside
 
-    def _tell_together(self, requests: list[_Request]) -> Generator[tuple[int, Page], None, None]:
+    def _write_batch(self, requests: list[_Request]) -> Generator[tuple[int, Page], None, None]:
         if not requests:
             return
         with ExitStack() as stack:
-            keepers = [stack.enter_context(_Keeper(request, self._model_record())) for request in requests]
+            keepers = [stack.enter_context(_StoryWriter(request, self._model_record())) for request in requests]
             given = [[self._opening(request)] for request in requests]
             for number, pages in enumerate(given):
                 if pages[0].features is not None:
                     keepers[number](pages[0])
                     yield number, pages[0]
             engine = self._engine(requests[0].settings)
-            engine.start_many([_start(request.settings, own) for request, own in zip(requests, given, strict=True)])
+            engine.start_batch([_start(request.settings, own) for request, own in zip(requests, given, strict=True)])
             for draft in engine.pages():
                 page = _page(requests[draft.story].settings, given[draft.story], draft)
                 if page is not None:
@@ -433,8 +435,8 @@ class StoryPipeline:
         generator: torch.Generator | None = None,
         language: str | None = None,
         output_type: str = "pil",
-        on_text: OnText | None = None,
-        logits_hook: LogitsHook | None = None,
+        callback_on_text: OnText | None = None,
+        logits_processor: LogitsProcessor | None = None,
         out: str | Path | None = None,
         overwrite: bool = False,
         rendering: str = Rendering.rendering,
@@ -450,18 +452,20 @@ class StoryPipeline:
 
             seed = int(torch.randint(2**31 - 1, (), generator=generator, device=generator.device))
         if title is not None:
-            title = clean_text(title, "the title")
+            title = check_text(title, "the title")
         opening = name = None
         if image is not None:
             name = "a picture" if isinstance(image, Image.Image) else Path(image).name
-            opening = square(read_picture(image), self.image_size)
-        settings = StorySettings(text=text, picture=name, pages=pages, seed=seed, **options)
+            opening = to_square(load_image(image), self.image_size)
+        settings = StorySettings(text=text, image_name=name, pages=pages, seed=seed, **options)
         self._check_captions([settings.text or "", *(settings.captions or [])])
-        language = language_of(settings) if language is None else check_language(language)
+        language = story_language(settings) if language is None else check_language(language)
         if out is not None:
-            check_free(out, overwrite=overwrite)
+            check_target(out, overwrite=overwrite)
         draw = output_type == "pil"
-        return _Request(settings, opening, title, draw, on_text, logits_hook, out, overwrite, how, language)
+        return _Request(
+            settings, opening, title, draw, callback_on_text, logits_processor, out, overwrite, how, language
+        )
 
     def _check_captions(self, captions: Sequence[str]) -> None:
         """Refuses captions that name special tokens or are longer than the model can read at once."""
@@ -486,16 +490,16 @@ class StoryPipeline:
             )
         return rendering
 
-    def _tell(self, request: _Request) -> Generator[Page, None, None]:
+    def _generate(self, request: _Request) -> Generator[Page, None, None]:
         """All pages of a new story."""
-        with _Keeper(request, self._model_record()) as keep:
+        with _StoryWriter(request, self._model_record()) as keep:
             opening = self._opening(request)
             if opening.features is not None:
                 keep(opening)
                 yield opening
-            written = self._write(request.settings, [opening], request.on_text, request.logits_hook)
+            written = self._write(request.settings, [opening], request.callback_on_text, request.logits_processor)
             if request.draw:
-                yield from illustrate(
+                yield from render_story(
                     written, self.detokenizer, request.settings, request.rendering, keep, self.free_story_model
                 )
             else:
@@ -503,39 +507,47 @@ class StoryPipeline:
                     keep(page)
                     yield page
 
-    def _go_on(
-        self, folder: StoryFolder, on_text: OnText | None, logits_hook: LogitsHook | None, rendering: Rendering
+    def _resume(
+        self,
+        folder: StoryFolder,
+        callback_on_text: OnText | None,
+        logits_processor: LogitsProcessor | None,
+        rendering: Rendering,
     ) -> Generator[Page, None, None]:
         def keep(page: Page) -> None:
-            folder.title = folder.title or title_from(page.caption)  # a picture opened the story: its words come now
+            folder.title = folder.title or make_title(page.caption)  # a picture opened the story: its words come now
             folder.add_page(page)
 
-        with only_writer(folder.path):
+        with exclusive_writer(folder.path):
             folder.refresh()
-            folder.sweep()
-            done = [folder.page(i) for i in range(len(folder))] or [_begun(folder.settings)]
+            folder.remove_leftovers()
+            done = [folder.page(i) for i in range(len(folder))] or [_opening_page(folder.settings)]
             undrawn = (page for page in done if page.image is None and page.features is not None)
-            pages = chain(undrawn, self._write(folder.settings, done, on_text, logits_hook))
-            yield from illustrate(pages, self.detokenizer, folder.settings, rendering, keep, self.free_story_model)
+            pages = chain(undrawn, self._write(folder.settings, done, callback_on_text, logits_processor))
+            yield from render_story(pages, self.detokenizer, folder.settings, rendering, keep, self.free_story_model)
 
     def _opening(self, request: _Request) -> Page:
         features = None if request.image is None else self._encode(request.image)
-        return replace(_begun(request.settings), image=request.image, features=features)
+        return replace(_opening_page(request.settings), image=request.image, features=features)
 
     def _write(
-        self, settings: StorySettings, given: list[Page], on_text: OnText | None, logits_hook: LogitsHook | None
+        self,
+        settings: StorySettings,
+        given: list[Page],
+        callback_on_text: OnText | None,
+        logits_processor: LogitsProcessor | None,
     ) -> Iterator[Page]:
         """Writes the pages that `given` lacks, and the features of its last page if that has none."""
         if len(given) == settings.pages and given[-1].features is not None:
             return
-        engine = self._engine(settings, logits_hook)
-        engine.start_many([_start(settings, given)])
-        for draft in engine.pages(on_text):
+        engine = self._engine(settings, logits_processor)
+        engine.start_batch([_start(settings, given)])
+        for draft in engine.pages(callback_on_text):
             page = _page(settings, given, draft)
             if page is not None:
                 yield page
 
-    def _engine(self, settings: StorySettings, logits_hook: LogitsHook | None = None) -> StoryEngine:
+    def _engine(self, settings: StorySettings, logits_processor: LogitsProcessor | None = None) -> StoryEngine:
         from seedstory.cache import CachePolicy
         from seedstory.generation import SamplingConfig, StoryEngine
 
@@ -544,7 +556,7 @@ class StoryPipeline:
             CachePolicy(name=settings.policy),
             SamplingConfig.of(settings),
             decoding=self.decoding,
-            logits_hook=logits_hook,
+            logits_processor=logits_processor,
         )
 
     def _encode(self, image: Image.Image) -> torch.Tensor:
@@ -552,7 +564,7 @@ class StoryPipeline:
         import torch
 
         with torch.inference_mode():
-            pixels = to_tensor(image).unsqueeze(0).to(self.vision_tower.device, self.vision_tower.dtype)
+            pixels = image_to_tensor(image).unsqueeze(0).to(self.vision_tower.device, self.vision_tower.dtype)
             return self.vision_tower(pixels)[0].float().cpu()
 
     def _model_record(self) -> dict[str, str]:
@@ -565,12 +577,12 @@ class StoryPipeline:
 
 def _copy_story_model(source: Path, target: Path) -> None:
     """Copies a story model's folder in place of an older one; a base language model beside it stays where it is."""
-    from seedstory.modeling.base_lm import base_name
+    from seedstory.modeling.base_lm import base_lm_name
 
     if target.exists():
         shutil.rmtree(target)
     shutil.copytree(source, target)
-    settings, name = read_json(target / "config.json"), base_name(source)
+    settings, name = read_json(target / "config.json"), base_lm_name(source)
     if settings["base_lm"] != name:
         settings["base_lm"] = name
         (target / "config.json").write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", "utf-8")
@@ -596,7 +608,7 @@ def _recorded_types(record: str) -> tuple[torch.dtype, torch.dtype | None]:
     return types[0], types[1] if len(types) == 2 else None
 
 
-class _Keeper:
+class _StoryWriter:
     """Stores the pages of a new story, which nobody else may write meanwhile.
 
     The folder is made at once, so that a killed run can be gone on with; where an older story is replaced, only when
@@ -609,7 +621,7 @@ class _Keeper:
         self._whole, self._made = False, list[Path]()
         self._held = ExitStack()
 
-    def __enter__(self) -> _Keeper:
+    def __enter__(self) -> _StoryWriter:
         if self.request.out is not None:
             out = Path(self.request.out)
             self._made = [part for part in (out, *out.parents) if not part.exists()]
@@ -617,9 +629,9 @@ class _Keeper:
                 out.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise ValueError(f"cannot write to {out}: {error.strerror}; choose another folder") from None
-            self._held.enter_context(only_writer(out))
+            self._held.enter_context(exclusive_writer(out))
             if not (out / "story.json").exists():
-                self._create(title_from(self.request.settings.text or ""))
+                self._create(make_title(self.request.settings.text or ""))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -635,9 +647,9 @@ class _Keeper:
         if self.request.out is None:
             return
         if self.folder is None:
-            self._create(title_from(page.caption))
+            self._create(make_title(page.caption))
         assert self.folder is not None
-        self.folder.title = self.folder.title or title_from(page.caption)
+        self.folder.title = self.folder.title or make_title(page.caption)
         self.folder.add_page(page)
         self._whole = True
 
@@ -660,25 +672,25 @@ def check_resumable(folder: StoryFolder) -> None:
     Raises:
         ValueError: It cannot.
     """
-    check_idle(folder.path)
-    if len(folder) == 0 and folder.settings.picture is not None:
+    check_unlocked(folder.path)
+    if len(folder) == 0 and folder.settings.image_name is not None:
         raise ValueError(
             f"{folder.path} was stopped before its opening picture was stored: start again with `generate --overwrite`"
         )
 
 
-def _begun(settings: StorySettings) -> Page:
+def _opening_page(settings: StorySettings) -> Page:
     """The opening of a story of which nothing is written yet."""
     return Page(index=0, caption=settings.text or "", seed=page_seed(settings.seed, 0), state="opening")
 
 
-def _start(settings: StorySettings, given: list[Page]) -> StoryStart:
+def _start(settings: StorySettings, given: list[Page]) -> StoryRequest:
     """What the engine is to write, given the first pages."""
-    from seedstory.generation import OpeningPage, StoryStart
+    from seedstory.generation import GivenPage, StoryRequest
 
     script = (settings.captions or [])[len(given) - 1 :]
-    opening = [OpeningPage(page.caption, page.features) for page in given]
-    return StoryStart([*opening, *map(OpeningPage, script)], settings.pages, settings.seed)
+    opening = [GivenPage(page.caption, page.features) for page in given]
+    return StoryRequest([*opening, *map(GivenPage, script)], settings.pages, settings.seed)
 
 
 def _page(settings: StorySettings, given: list[Page], draft: PageDraft) -> Page | None:

@@ -67,7 +67,7 @@ class ResamplerBlock(nn.Module):
         return x + self.mlp(self.mlp_norm(x))
 
 
-def initialise(module: nn.Module) -> None:
+def initialize(module: nn.Module) -> None:
     """Set linear layers so that they keep the size of what they read."""
     for part in module.modules():
         if isinstance(part, nn.Linear):
@@ -107,7 +107,7 @@ class InputResampler(nn.Module):
         self.blocks = nn.ModuleList(ResamplerBlock(width, heads) for _ in range(depth))
         self.to_embedding = nn.Linear(width, embedding_dim)
         self.out_norm = nn.LayerNorm(embedding_dim)
-        initialise(self)
+        initialize(self)
         nn.init.constant_(self.out_norm.weight, embedding_rms)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
@@ -122,7 +122,7 @@ class InputResampler(nn.Module):
 class OutputResampler(nn.Module):
     """Hidden states at the query tokens → features of the picture: `[B, N, D]` → `[B, F, Df]`.
 
-    The output ends in a LayerNorm without affine, because that is how the features themselves are normalised.
+    The output ends in a LayerNorm without affine, because that is how the features themselves are normalized.
 
     Args:
         feature_tokens: `F`, a square number.
@@ -143,7 +143,7 @@ class OutputResampler(nn.Module):
         self.out_norm = nn.LayerNorm(width)
         self.to_feature = nn.Linear(width, feature_dim)
         self.feature_dim = feature_dim
-        initialise(self)
+        initialize(self)
 
     def read(self, hidden: torch.Tensor) -> torch.Tensor:
         """What the queries' hidden states say, in the resampler's width: `[B, N, D]` → `[B, N, W]`."""

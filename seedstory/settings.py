@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from seedstory.text import likeliest_language, plain_text
+from seedstory.text import clean_text, detect_language
 
 POLICIES = ("recompute", "dense", "window", "sink", "mm_sink")
 DECODINGS = ("auto", "eager", "native", "static", "compiled")
@@ -23,7 +23,7 @@ class StorySettings:
 
     Args:
         text: The opening text, or None when a picture alone opens the story.
-        picture: File name of the opening picture, for the record only; its pixels are those of page 1.
+        image_name: File name of the opening picture, for the record only; its pixels are those of page 1.
         pages: Pages in all, the opening included.
         seed: The seed from which the seed of every page is derived.
         num_inference_steps: Diffusion steps per picture.
@@ -35,18 +35,18 @@ class StorySettings:
         top_p: Probability mass that sampling may choose from; 1.0 is all.
         min_p: Sampling leaves out tokens less probable than this fraction of the most likely one; 0.0 is none.
         repetition_penalty: Divides the logits of tokens already used; 1.0 is none.
-        no_repeat_ngram: No run of this many tokens is written twice; 0 is off. Names and set phrases come back in any
-            good story, so small runs do harm: 12 or more break a loop and leave them alone.
+        no_repeat_ngram_size: No run of this many tokens is written twice; 0 is off. Names and set phrases come back
+            in any good story, so small runs do harm: 12 or more break a loop and leave them alone.
         history_pages: Earlier pages in which the two settings above look, besides the page being written.
         min_caption_tokens: Shortest caption, in tokens.
         max_caption_tokens: Longest caption, in tokens; a longer one is cut after its last whole sentence.
         stop: Texts that end a caption right after themselves, to the letter (a single text may stand alone).
         max_sentences: Most sentences of a caption; 0 is no limit.
-        text_guidance: Strength of classifier-free guidance of the text; 1.0 is none.
+        text_guidance_scale: Strength of classifier-free guidance of the text; 1.0 is none.
     """
 
     text: str | None = None
-    picture: str | None = None
+    image_name: str | None = None
     pages: int = 10
     seed: int = 0
     num_inference_steps: int = 4
@@ -58,27 +58,27 @@ class StorySettings:
     top_p: float = 0.9
     min_p: float = 0.0
     repetition_penalty: float = 1.0
-    no_repeat_ngram: int = 0
+    no_repeat_ngram_size: int = 0
     history_pages: int = 3
     min_caption_tokens: int = 1
     max_caption_tokens: int = 96
     stop: tuple[str, ...] = ()
     max_sentences: int = 0
-    text_guidance: float = 1.0
+    text_guidance_scale: float = 1.0
 
     def __post_init__(self) -> None:
         if self.text is not None:
-            self.text = clean_text(self.text, "the opening text")
-        if self.picture is not None:
-            self.picture = clean_text(self.picture, "the picture's name")
-        if self.text is None and self.picture is None:
+            self.text = check_text(self.text, "the opening text")
+        if self.image_name is not None:
+            self.image_name = check_text(self.image_name, "the picture's name")
+        if self.text is None and self.image_name is None:
             raise ValueError("a story needs an opening: give a text, a picture, or both")
-        check_whole("pages", self.pages, 1, MAX_PAGES)
-        check_whole("seed", self.seed, 0, 2**63 - 1)
-        check_whole("num_inference_steps", self.num_inference_steps, 1, 1000)
-        check_number("guidance_scale", self.guidance_scale, 0.0, 100.0)
-        self.stop = clean_stops(self.stop)
-        check_words(self)
+        check_int("pages", self.pages, 1, MAX_PAGES)
+        check_int("seed", self.seed, 0, 2**63 - 1)
+        check_int("num_inference_steps", self.num_inference_steps, 1, 1000)
+        check_float("guidance_scale", self.guidance_scale, 0.0, 100.0)
+        self.stop = check_stops(self.stop)
+        check_sampling(self)
         if self.policy not in POLICIES:
             raise ValueError(f"unknown policy {self.policy!r}: choose one of {', '.join(POLICIES)}")
         if self.captions is not None:
@@ -91,36 +91,36 @@ class StorySettings:
                     f"the script has {len(self.captions)} captions, but {self.pages} pages need {self.pages - 1}: "
                     "one for each page after the opening"
                 )
-            self.captions = [clean_text(c, f"caption {i} of the script") for i, c in enumerate(self.captions, 1)]
+            self.captions = [check_text(c, f"caption {i} of the script") for i, c in enumerate(self.captions, 1)]
 
 
-def check_words(settings: Any) -> None:
+def check_sampling(settings: Any) -> None:
     """Checks how the words of a story are chosen: the fields that `StorySettings` and `SamplingConfig` share.
 
     Raises:
         ValueError: One is out of range, or two do not agree.
     """
-    check_number("temperature", settings.temperature, 0.0, 10.0)
-    check_whole("top_k", settings.top_k, 0, 1_000_000)
-    check_number("top_p", settings.top_p, 1e-6, 1.0)
-    check_number("min_p", settings.min_p, 0.0, 1.0)
-    check_number("repetition_penalty", settings.repetition_penalty, 0.1, 10.0)
-    check_whole("no_repeat_ngram", settings.no_repeat_ngram, 0, 1000)
-    if settings.no_repeat_ngram == 1:
-        raise ValueError("no_repeat_ngram 1 would allow every word once only: give 0 (off) or 2 and more")
-    check_whole("history_pages", settings.history_pages, 0, 1000)
-    check_whole("max_caption_tokens", settings.max_caption_tokens, 1, 1000)
-    check_whole("min_caption_tokens", settings.min_caption_tokens, 1, 1000)
+    check_float("temperature", settings.temperature, 0.0, 10.0)
+    check_int("top_k", settings.top_k, 0, 1_000_000)
+    check_float("top_p", settings.top_p, 1e-6, 1.0)
+    check_float("min_p", settings.min_p, 0.0, 1.0)
+    check_float("repetition_penalty", settings.repetition_penalty, 0.1, 10.0)
+    check_int("no_repeat_ngram_size", settings.no_repeat_ngram_size, 0, 1000)
+    if settings.no_repeat_ngram_size == 1:
+        raise ValueError("no_repeat_ngram_size 1 would allow every word once only: give 0 (off) or 2 and more")
+    check_int("history_pages", settings.history_pages, 0, 1000)
+    check_int("max_caption_tokens", settings.max_caption_tokens, 1, 1000)
+    check_int("min_caption_tokens", settings.min_caption_tokens, 1, 1000)
     if settings.min_caption_tokens > settings.max_caption_tokens:
         raise ValueError(
             f"min_caption_tokens {settings.min_caption_tokens} is more than max_caption_tokens "
             f"{settings.max_caption_tokens}: lower the one or raise the other"
         )
-    check_whole("max_sentences", settings.max_sentences, 0, 1000)
-    check_number("text_guidance", settings.text_guidance, 0.0, 100.0)
+    check_int("max_sentences", settings.max_sentences, 0, 1000)
+    check_float("text_guidance_scale", settings.text_guidance_scale, 0.0, 100.0)
 
 
-def clean_stops(stop: str | Sequence[str]) -> tuple[str, ...]:
+def check_stops(stop: str | Sequence[str]) -> tuple[str, ...]:
     """Stop texts as they can stand in a caption: one line, single spaces. Spaces at the ends count and stay.
 
     Raises:
@@ -133,20 +133,20 @@ def clean_stops(stop: str | Sequence[str]) -> tuple[str, ...]:
         raise ValueError(f"there are {len(stops)} stop texts: at most {MAX_STOPS} fit")
     cleaned = []
     for text in stops:
-        core = clean_text(text, "a stop text")
+        core = check_text(text, "a stop text")
         cleaned.append(" " * text[0].isspace() + core + " " * text[-1].isspace())
     return tuple(cleaned)
 
 
-def clean_text(text: str, what: str) -> str:
-    """Text as `plain_text` keeps it.
+def check_text(text: str, what: str) -> str:
+    """Text as `clean_text` keeps it.
 
     Raises:
         ValueError: It is empty or longer than `MAX_TEXT` characters.
     """
     if not isinstance(text, str):
         raise ValueError(f"{what} must be text, not {type(text).__name__}")
-    text = plain_text(text)
+    text = clean_text(text)
     if not text:
         raise ValueError(f"{what} is empty: write at least one word")
     if len(text) > MAX_TEXT:
@@ -165,7 +165,7 @@ def check_language(tag: str) -> str:
     return tag
 
 
-def language_of(settings: StorySettings) -> str:
+def story_language(settings: StorySettings) -> str:
     """Language of a story's words as a BCP 47 tag: guessed from a script; empty where that is too short to tell.
 
     The embedded model writes English alone, and so do stories without a script.
@@ -173,7 +173,7 @@ def language_of(settings: StorySettings) -> str:
     if not settings.captions:
         return "en"
     words = " ".join([settings.text or "", *settings.captions])
-    language, probability = likeliest_language(words[:10_000])
+    language, probability = detect_language(words[:10_000])
     return language if probability >= 0.8 else ""
 
 
@@ -183,13 +183,13 @@ def check_decoding(name: str) -> None:
         raise ValueError(f"unknown decoding {name!r}: choose one of {', '.join(DECODINGS)}")
 
 
-def check_whole(name: str, value: Any, low: int, high: int) -> None:
+def check_int(name: str, value: Any, low: int, high: int) -> None:
     """Raises ValueError unless a value is a whole number in range, both ends included."""
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
         raise ValueError(f"{name} must be a whole number from {low} to {high:,}, not {value}")
 
 
-def check_number(name: str, value: Any, low: float, high: float) -> None:
+def check_float(name: str, value: Any, low: float, high: float) -> None:
     """Raises ValueError unless a value is a finite number in range, both ends included."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
         raise ValueError(f"{name} must be a number from {low:g} to {high:g}, not {value}")

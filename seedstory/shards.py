@@ -12,7 +12,7 @@ by story, unpacks nothing to disk, and takes only members whose every header byt
 devices, sparse files and names with paths in them do not come through. Nothing in a shard is ever unpickled.
 
     reader = ShardReader("data/shards", "train")
-    for number in StoryOrder(len(reader), seed=7):
+    for number in StorySampler(len(reader), seed=7):
         story = reader[number]
         first = story.record.captions[0], story.picture(0)
 """
@@ -32,8 +32,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from seedstory.image import MAX_BYTES, STORED, load_image
 from seedstory.io import open_regular, read_json
-from seedstory.picture import MAX_BYTES, STORED, read_picture
 from seedstory.storystream import StoryRecord
 
 FORMAT = "seedstory shards 1"
@@ -54,7 +54,7 @@ def story_key(number: int, id: str) -> str:
     return f"{number:06d}-{plain}" if plain else f"{number:06d}"
 
 
-def picture_member(key: str, page: int, suffix: str) -> str:
+def image_member(key: str, page: int, suffix: str) -> str:
     """Name of a page's picture."""
     return f"{key}.{page:03d}.{suffix}"
 
@@ -84,28 +84,28 @@ def padded(size: int) -> int:
 
 
 @dataclass(frozen=True)
-class PackedStory:
+class ShardSample:
     """A story read from a shard.
 
     Attributes:
         key: What its members' names begin with.
         record: The record as it stood in the data set.
-        pictures: The picture file of each page.
+        images: The picture file of each page.
         masks: The mask files, by their path in the record.
     """
 
     key: str
     record: StoryRecord
-    pictures: list[bytes]
+    images: list[bytes]
     masks: dict[str, bytes]
 
-    def picture(self, page: int) -> Image.Image:
+    def image(self, page: int) -> Image.Image:
         """The picture of a page, upright and RGB.
 
         Raises:
             ValueError: It is damaged, or too large to decode.
         """
-        return read_picture(self.pictures[page], f"{self.key}, page {page}", STORED)
+        return load_image(self.images[page], f"{self.key}, page {page}", STORED)
 
 
 @dataclass(frozen=True)
@@ -227,7 +227,7 @@ class ShardReader:
         """Number of stories."""
         return len(self.ids)
 
-    def __getitem__(self, number: int) -> PackedStory:
+    def __getitem__(self, number: int) -> ShardSample:
         """Reads a story.
 
         Raises:
@@ -243,7 +243,7 @@ class ShardReader:
                 raise ValueError(f"{shard.name} has changed its size since it was packed: pack it again")
             data = os.pread(file.fileno(), size, offset)
         try:
-            story = read_story(data)
+            story = read_sample(data)
             if story.record.id != self.ids[number] or len(story.record) != pages:
                 raise ValueError(f"it is story {story.record.id!r:.80} of {len(story.record)} pages")
         except ValueError as error:
@@ -252,7 +252,7 @@ class ShardReader:
             ) from error
         return story
 
-    def __iter__(self) -> Iterator[PackedStory]:
+    def __iter__(self) -> Iterator[ShardSample]:
         return (self[number] for number in range(len(self)))
 
     def verify(self) -> list[str]:
@@ -273,32 +273,32 @@ class ShardReader:
             )
 
 
-def read_story(data: bytes) -> PackedStory:
+def read_sample(data: bytes) -> ShardSample:
     """Takes a story's run of tar members apart.
 
     Raises:
         ValueError: Anything in it is not as the packer writes it.
     """
-    places = find_story(lambda at, size: data[at : at + size], len(data))
-    return PackedStory(
+    places = locate_sample(lambda at, size: data[at : at + size], len(data))
+    return ShardSample(
         places.key,
         places.record,
-        [data[at : at + size] for at, size in places.pictures],
+        [data[at : at + size] for at, size in places.images],
         {path: data[at : at + size] for path, (at, size) in places.masks.items()},
     )
 
 
 @dataclass(frozen=True)
-class StoryPlaces:
+class SampleOffsets:
     """Where the files of a story lie in its run of tar members, each (first byte, bytes); and its record."""
 
     key: str
     record: StoryRecord
-    pictures: list[tuple[int, int]]
+    images: list[tuple[int, int]]
     masks: dict[str, tuple[int, int]]
 
 
-def find_story(read: Callable[[int, int], bytes], size: int) -> StoryPlaces:
+def locate_sample(read: Callable[[int, int], bytes], size: int) -> SampleOffsets:
     """Finds the files of a story by the headers of its members; of their contents only the record is read.
 
     Args:
@@ -314,13 +314,13 @@ def find_story(read: Callable[[int, int], bytes], size: int) -> StoryPlaces:
     if suffix != "json" or not _KEY.fullmatch(key) or length > MAX_RECORD:
         raise ValueError(f"a record was due, not {name!r:.80} of {length} bytes")
     record = StoryRecord.from_json(read(at, length))
-    pictures = []
+    images = []
     for page in range(len(record)):
         name, at, length = next(members, ("", 0, 0))
         suffix = name.rpartition(".")[2]
-        if suffix not in _SUFFIXES or name != picture_member(key, page, suffix) or length > MAX_BYTES:
+        if suffix not in _SUFFIXES or name != image_member(key, page, suffix) or length > MAX_BYTES:
             raise ValueError(f"the picture of page {page} was due, not {name!r:.80} of {length} bytes")
-        pictures.append((at, length))
+        images.append((at, length))
     masks = {}
     for number, (page, path) in enumerate(record.masks()):
         name, at, length = next(members, ("", 0, 0))
@@ -329,7 +329,7 @@ def find_story(read: Callable[[int, int], bytes], size: int) -> StoryPlaces:
         masks[path] = (at, length)
     if (rest := next(members, None)) is not None:
         raise ValueError(f"the end was due, not {rest[0]!r:.80}")
-    return StoryPlaces(key, record, pictures, masks)
+    return SampleOffsets(key, record, images, masks)
 
 
 def _members(read: Callable[[int, int], bytes], total: int) -> Iterator[tuple[str, int, int]]:
@@ -355,7 +355,7 @@ def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
-class StoryOrder:
+class StorySampler:
     """An endless seeded order of story numbers, each once an epoch, that stops and resumes exactly.
 
     Every rank of a distributed run draws its own part: of each `world` stories in a row, rank r takes number r, and

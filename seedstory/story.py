@@ -29,10 +29,10 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image, PngImagePlugin
 
+from seedstory.image import load_image
 from seedstory.io import read_json, read_regular
-from seedstory.picture import read_picture
-from seedstory.settings import MAX_PAGES, StorySettings, check_whole
-from seedstory.writer import LOCK, check_idle, only_writer
+from seedstory.settings import MAX_PAGES, StorySettings, check_int
+from seedstory.writer import LOCK, check_unlocked, exclusive_writer
 
 if TYPE_CHECKING:
     import torch
@@ -47,6 +47,12 @@ UNTITLED = "A story"  # what readers see while a story has no title
 
 _FILE = re.compile(r"pages/page-\d{3,5}(\.r\d{1,6})?\.(png|safetensors)")
 _CLAUSE = r"[,;:–—]| (?:and|at|because|but|by|from|in|near|on|so|that|under|until|when|where|while|who|with) "
+# What story.json and the pictures call settings that have other names here.
+_NAMES_ON_DISK = {
+    "image_name": "picture",
+    "no_repeat_ngram_size": "no_repeat_ngram",
+    "text_guidance_scale": "text_guidance",
+}
 _LEFTOVER = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")
 
 
@@ -73,7 +79,7 @@ class Page:
     alt: str = ""
 
     def __post_init__(self) -> None:
-        check_whole("index", self.index, 0, MAX_PAGES - 1)
+        check_int("index", self.index, 0, MAX_PAGES - 1)
         if self.state not in STATES:
             raise ValueError(f"unknown page state {self.state!r}: choose one of {', '.join(STATES)}")
 
@@ -135,7 +141,7 @@ class Story:
             language=self.language,
             overwrite=overwrite,
         )
-        with only_writer(target.path):
+        with exclusive_writer(target.path):
             for page in self.pages:
                 target.add_page(page)
         return target
@@ -178,10 +184,10 @@ class StoryFolder:
         """Starts an empty story in a new or empty folder, or in place of an older story.
 
         Raises:
-            ValueError: See `check_free`.
+            ValueError: See `check_target`.
         """
         path = Path(path)
-        check_free(path, overwrite=overwrite, idle=False)
+        check_target(path, overwrite=overwrite, idle=False)
         _check_pages_folder(path)
         try:
             (path / "pages").mkdir(parents=True, exist_ok=True)
@@ -196,8 +202,8 @@ class StoryFolder:
             language=language,
             entries=[],
         )
-        story.save_settings()  # the older story, if any, ends here; then its files go
-        story.sweep()
+        story.save_record()  # the older story, if any, ends here; then its files go
+        story.remove_leftovers()
         (path / "index.html").unlink(missing_ok=True)
         return story
 
@@ -252,7 +258,7 @@ class StoryFolder:
         image = tensor = None
         try:
             if entry["picture"]:
-                image = read_picture(self.path / entry["picture"], formats=("PNG",))
+                image = load_image(self.path / entry["picture"], formats=("PNG",))
             if features and entry["features"]:
                 tensor = _read_features(self.path / entry["features"])
         except ValueError as error:
@@ -297,7 +303,7 @@ class StoryFolder:
         before = list(self._entries)
         self._entries[page.index : page.index + 1] = [entry]
         try:
-            self.save_settings()
+            self.save_record()
         except BaseException:
             self._entries = before
             raise
@@ -305,7 +311,7 @@ class StoryFolder:
             if name and name not in entry.values():
                 (self.path / name).unlink(missing_ok=True)
 
-    def save_settings(self) -> None:
+    def save_record(self) -> None:
         """Rewrites `story.json` in one atomic step."""
         record = {
             "format": FORMAT,
@@ -314,12 +320,12 @@ class StoryFolder:
             "language": self.language,
             "model": self.model,
             "versions": self.versions,
-            "settings": asdict(self.settings),
+            "settings": _settings_to_dict(self.settings),
             "pages": self._entries,
         }
         write_atomic(self.path / "story.json", json.dumps(record, indent=1, ensure_ascii=False).encode("utf-8"))
 
-    def sweep(self) -> None:
+    def remove_leftovers(self) -> None:
         """Removes what a killed process may have left: temporary files and page files that no page names."""
         named = {entry[kind] for entry in self._entries for kind in ("picture", "features")}
         for file in [
@@ -335,7 +341,7 @@ class StoryFolder:
         """Removes the story: its record first, then its files. Other files stay, and the folder if it is not empty."""
         (self.path / "story.json").unlink(missing_ok=True)
         self._entries = []
-        self.sweep()
+        self.remove_leftovers()
         with contextlib.suppress(OSError):
             (self.path / "pages").rmdir()
 
@@ -350,7 +356,7 @@ class StoryFolder:
         return name
 
 
-def check_free(path: str | Path, *, overwrite: bool = False, idle: bool = True) -> None:
+def check_target(path: str | Path, *, overwrite: bool = False, idle: bool = True) -> None:
     """Checks, changing nothing, that a new story may go into a folder.
 
     Args:
@@ -368,7 +374,7 @@ def check_free(path: str | Path, *, overwrite: bool = False, idle: bool = True) 
     if not path.is_dir():
         raise ValueError(f"{path} is a file: give a folder for the story")
     if idle:
-        check_idle(path)
+        check_unlocked(path)
     if (path / "story.json").exists():
         if not overwrite:
             raise ValueError(f"{path} already holds a story: use `seedstory resume {path}`, or --overwrite")
@@ -440,7 +446,7 @@ def page_seed(seed: int, index: int) -> int:
 _ABBREVIATION = r"(?:^|[\s\"'“‘(])(?:Mr|Mrs|Ms|Dr|St|Prof|Capt|Sgt|Rev|Jr|Sr|vs|vol|Vol|no|No|[A-HJ-Z])\.$"
 
 
-def title_from(text: str) -> str:
+def make_title(text: str) -> str:
     """A title from the first sentence of a text.
 
     "Once upon a time there was" is left out; what is longer than `MAX_TITLE` characters ends before a clause or,
@@ -467,7 +473,7 @@ def title_from(text: str) -> str:
 def _png(page: Page, title: str, settings: StorySettings) -> bytes:
     """PNG bytes with the making of the picture in text chunks."""
     chunks = PngImagePlugin.PngInfo()
-    made = {k: v for k, v in asdict(settings).items() if k != "captions"}
+    made = {k: v for k, v in _settings_to_dict(settings).items() if k != "captions"}
     for key, value in {
         "Software": "seedstory",
         "Title": title,
@@ -482,6 +488,10 @@ def _png(page: Page, title: str, settings: StorySettings) -> bytes:
     assert page.image is not None, "only a drawn page becomes a PNG"
     page.image.convert("RGB").save(buffer, "PNG", pnginfo=chunks)
     return buffer.getvalue()
+
+
+def _settings_to_dict(settings: StorySettings) -> dict[str, Any]:
+    return {_NAMES_ON_DISK.get(key, key): value for key, value in asdict(settings).items()}
 
 
 def _is_page_file(name: Any, ending: str) -> bool:
@@ -499,7 +509,8 @@ def _checked(record: Any) -> dict[str, Any]:
         raise ValueError(f"its format is {version}, this seedstory reads {FORMAT_VERSION}: update it")
     if not isinstance(record["settings"], dict) or not isinstance(record["pages"], list):
         raise ValueError("settings must be an object, and pages a list")
-    unknown = set(record["settings"]) - {f.name for f in fields(StorySettings)}
+    known = {_NAMES_ON_DISK.get(f.name, f.name): f.name for f in fields(StorySettings)}
+    unknown = set(record["settings"]) - set(known)
     if unknown:
         raise ValueError(f"unknown settings {', '.join(sorted(unknown))}")
     if len(record["pages"]) > MAX_PAGES:
@@ -525,7 +536,7 @@ def _checked(record: Any) -> dict[str, Any]:
         facts = record[key]
         if not isinstance(facts, dict) or not all(isinstance(value, str) for value in facts.values()):
             raise ValueError(f"{key} must be an object of texts")
-    settings = StorySettings(**record["settings"])
+    settings = StorySettings(**{known[key]: value for key, value in record["settings"].items()})
     if len(entries) > settings.pages:
         count = len(entries)
         raise ValueError(f"it has {count} pages, but settings.pages is {settings.pages}: set that to {count}")

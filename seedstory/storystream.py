@@ -37,7 +37,7 @@ class StoryRecord:
         captions: One caption per page.
         orders: The place of each page in the story, counted as the data set counts it (0, 1, 2 ... in ours).
         title: Title of the story.
-        license: Licence of text and pictures.
+        license: License of text and pictures.
         credit: Who made what, such as `{"Text": ..., "Illustration": ...}`.
         language: Language of the captions as a BCP 47 tag, such as "en".
         source_repo: Where the story comes from.

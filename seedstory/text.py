@@ -18,7 +18,7 @@ _FLAG = re.compile("\U0001f3f4[\U000e0030-\U000e007a]{1,8}\U000e007f")
 _EMOJI = re.compile("[\U0001f000-\U0001faff]")  # newer ones are unassigned to an older Python
 
 
-def plain_text(text: str) -> str:
+def clean_text(text: str) -> str:
     """Text in NFC with single spaces, without controls and without what is invisible and shapes nothing.
 
     A soft hyphen leaves no gap, a control or a line's end leaves a space.
@@ -62,7 +62,7 @@ def _joins(text: str, place: int) -> bool:
     return len(around) == 2 and all(unicodedata.category(char)[0] in "LMS" or _EMOJI.match(char) for char in around)
 
 
-def likeliest_language(text: str) -> tuple[str, float]:
+def detect_language(text: str) -> tuple[str, float]:
     """The language of a text as an ISO 639-1 code, and how probable that is."""
     return _identifier().classify(text)
 

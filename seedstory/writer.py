@@ -15,7 +15,7 @@ LOCK = ".writer.lock"
 
 
 @contextlib.contextmanager
-def only_writer(folder: Path) -> Iterator[None]:
+def exclusive_writer(folder: Path) -> Iterator[None]:
     """Holds a story folder, which must exist, until the end of the block.
 
     Raises:
@@ -37,12 +37,12 @@ def only_writer(folder: Path) -> Iterator[None]:
             lock.release()
 
 
-def check_idle(folder: Path) -> None:
+def check_unlocked(folder: Path) -> None:
     """Checks that nobody writes into a story folder.
 
     Raises:
         ValueError: Somebody does.
     """
     if (folder / LOCK).exists():
-        with only_writer(folder):
+        with exclusive_writer(folder):
             pass

@@ -6,7 +6,7 @@ import torch
 from diffusers import UNet2DConditionModel
 
 from seedstory.detokenizers.adapters import FeatureAdapter
-from seedstory.detokenizers.autoencoder import PictureAutoencoder
+from seedstory.detokenizers.autoencoder import ImageAutoencoder
 from seedstory.detokenizers.detokenizer import Detokenizer
 from seedstory.modeling.story_model import StoryModel
 from seedstory.modeling.vision_tower import VisionTower
@@ -44,7 +44,7 @@ def tiny_detokenizer() -> Detokenizer:
         attention_head_dim=2,
         norm_num_groups=4,
     )
-    autoencoder = PictureAutoencoder(latent_channels=4, widths=(8, 8), encoder_depths=(1, 1), decoder_depths=(1, 1))
+    autoencoder = ImageAutoencoder(latent_channels=4, widths=(8, 8), encoder_depths=(1, 1), decoder_depths=(1, 1))
     return Detokenizer(unet.eval(), adapter.eval(), autoencoder.eval())
 
 

@@ -18,15 +18,15 @@ from seedstory.modeling.story_model import StoryModel
 from seedstory.precision import fast_dtype
 from training.backend import Backend
 from training.command import run_stage
-from training.detokenizer import SDXL_HELDOUT, DrawingConfig, FeaturesStage, need
-from training.mllm import StoryConfigOfRun, show_own
-from training.pages import PagePictures, noise_of, shared
-from training.samples import Drops, Stories, story_batch
-from training.stories import files_of
+from training.detokenizer import SDXL_HELDOUT, DetokenizerTrainingConfig, FeaturesStage, require_files
+from training.mllm import StoryConfigOfRun, use_own_features
+from training.pages import PageImages, compute_on_all, noise_of
+from training.samples import SampleDropout, StoryDataset, collate_stories
+from training.splits import files_of
 
 
 @dataclass(kw_only=True)
-class AdaptConfig(DrawingConfig, StoryConfigOfRun):
+class AdaptConfig(DetokenizerTrainingConfig, StoryConfigOfRun):
     """Stage 3.
 
     Attributes:
@@ -39,7 +39,7 @@ class AdaptConfig(DrawingConfig, StoryConfigOfRun):
 
 
 @torch.no_grad()
-def regress_features(model: StoryModel, stories: Stories, backend: Backend, seed: int) -> Tensor:
+def regress_features(model: StoryModel, stories: StoryDataset, backend: Backend, seed: int) -> Tensor:
     """Features that the model regresses for the stories' pages when it sees its own earlier pages.
 
     Returns:
@@ -48,16 +48,18 @@ def regress_features(model: StoryModel, stories: Stories, backend: Backend, seed
     model.eval()
 
     def regress(row: int) -> Tensor:
-        batch = story_batch(model.layout, stories, [row], [Drops(list(range(len(stories.records[row].captions))))])
+        batch = collate_stories(
+            model.layout, stories, [row], [SampleDropout(list(range(len(stories.records[row].captions))))]
+        )
         if model.config.feature_head == "flow":
             shape, pages = stories.features.shape[1:], range(*stories.starts[row : row + 2])
             batch["feature_noise"] = torch.stack([torch.randn(shape, generator=noise_of(seed, page)) for page in pages])
         batch = {name: tensor.to(backend.device) for name, tensor in batch.items()}
         with backend.autocast():
-            shown = show_own(model, batch)
+            shown = use_own_features(model, batch)
             return model(**{**shown, "labels": None, "target_features": None}).features.to(torch.bfloat16).cpu()
 
-    return torch.cat(shared(regress, range(len(stories)), backend))
+    return torch.cat(compute_on_all(regress, range(len(stories)), backend))
 
 
 class AdaptStage(FeaturesStage):
@@ -66,12 +68,12 @@ class AdaptStage(FeaturesStage):
     name = "adapt"
 
     def __init__(self, config: AdaptConfig, backend: Backend) -> None:
-        need(config.stage1, ("vision_tower", "detokenizer"), "detokenizer", "stage1")
+        require_files(config.stage1, ("vision_tower", "detokenizer"), "detokenizer", "stage1")
         model = StoryModel.from_pretrained(
             config.story_model, base_model=config.base_lm, dtype=fast_dtype(backend.device)
         ).to(backend.device)
-        stories = Stories(config, config.split, backend, limit=config.stories)
-        heldout = Stories(config, config.heldout, backend, limit=8)
+        stories = StoryDataset(config, config.split, backend, limit=config.stories)
+        heldout = StoryDataset(config, config.heldout, backend, limit=8)
         # Another seed than that of the samples, whose noise would be like that of the page of the same number.
         own, heldout_own = (regress_features(model, some, backend, config.seed + 1) for some in (stories, heldout))
         del model
@@ -82,13 +84,11 @@ class AdaptStage(FeaturesStage):
         parts = [Path(config.stage1) / "vision_tower", Path(config.stage1) / "detokenizer", config.story_model]
         self.sources = [*files_of(config.data, config.split, config.heldout), *parts]
         size = detokenizer.image_size
-        pictures = PagePictures(
-            config.data, config.split, size, head_weight=config.head_weight, limit=len(own), keep=False
-        )
-        self.read(pictures, backend)
+        images = PageImages(config.data, config.split, size, head_weight=config.head_weight, limit=len(own), keep=False)
+        self.read(images, backend)
         most = config.heldout_limit or (len(heldout_own) if detokenizer.form == "mini" else SDXL_HELDOUT)
         self.heldout_features = heldout_own[:most]
-        self.heldout_pages, _ = PagePictures(
+        self.heldout_pages, _ = PageImages(
             config.data, config.heldout, size, limit=len(self.heldout_features), keep=False
         ).batch(torch.arange(len(self.heldout_features)))
 

@@ -14,14 +14,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from seedstory.detokenizers.autoencoder import PictureAutoencoder
+from seedstory.detokenizers.autoencoder import ImageAutoencoder
 from training.backend import Backend
 from training.command import run_stage
 from training.config import RunConfig
 from training.loop import Stage
-from training.pages import WEIGHT_SCALE, PagePictures, ShuffledRows, noise_of
+from training.pages import WEIGHT_SCALE, PageImages, ShuffledSampler, noise_of
 from training.recorder import Recorder
-from training.stories import files_of
+from training.splits import files_of
 
 
 @dataclass(kw_only=True)
@@ -76,18 +76,18 @@ class AutoencoderStage(Stage):
         super().__init__()
         self.config = config
         if config.init:
-            self.autoencoder = PictureAutoencoder.from_pretrained(config.init)
+            self.autoencoder = ImageAutoencoder.from_pretrained(config.init)
         else:
-            self.autoencoder = PictureAutoencoder(latent_channels=config.latent_channels)
+            self.autoencoder = ImageAutoencoder(latent_channels=config.latent_channels)
         self.autoencoder.to(memory_format=torch.channels_last)
         self.autoencoder.encoder.requires_grad_(not config.decoder_only)
-        self.pictures = PagePictures(config.data, config.split, head_weight=config.head_weight, limit=config.limit)
-        self.heldout = PagePictures(config.data, config.heldout, limit=256)
-        self.rows = ShuffledRows(len(self.pictures), config.seed)
+        self.images = PageImages(config.data, config.split, head_weight=config.head_weight, limit=config.limit)
+        self.heldout = PageImages(config.data, config.heldout, limit=256)
+        self.rows = ShuffledSampler(len(self.images), config.seed)
         self.sources = [*files_of(config.data, config.split, config.heldout), *([config.init] if config.init else [])]
 
     def batch(self, samples: Sequence[tuple[int, int]], kind: str) -> dict[str, Any]:
-        pixels, weights = self.pictures.batch(torch.tensor([row for _, row in samples]))
+        pixels, weights = self.images.batch(torch.tensor([row for _, row in samples]))
         side = pixels.shape[-1] // 8
         shape = (self.autoencoder.config.latent_channels, side, side)
         noise = [torch.randn(shape, generator=noise_of(self.config.seed, number)) for number, _ in samples]
@@ -125,10 +125,10 @@ class AutoencoderStage(Stage):
         self.autoencoder.save_pretrained(folder / "autoencoder")
 
 
-def plain(autoencoder: PictureAutoencoder) -> PictureAutoencoder:
+def plain(autoencoder: ImageAutoencoder) -> ImageAutoencoder:
     """The same weights without the hooks of ZeRO-3, by which a pass of one process alone waits for the others."""
     with torch.device("meta"):
-        same = PictureAutoencoder.from_config(autoencoder.config)
+        same = ImageAutoencoder.from_config(autoencoder.config)
     same.load_state_dict(autoencoder.state_dict(), assign=True)
     return same
 

@@ -83,7 +83,7 @@ class Backend:
         return self.rank == 0
 
     @contextlib.contextmanager
-    def main_first(self) -> Iterator[None]:
+    def main_process_first(self) -> Iterator[None]:
         """Inside, the first process goes ahead and the others follow, for what need be computed only once.
 
         Raises:
@@ -106,7 +106,7 @@ class Backend:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16")
 
     def prepare(self, stage: nn.Module, adam_names: tuple[str, ...] = ()) -> None:
-        """Put a stage on the device and make its optimiser; `trained` names what learns from here on."""
+        """Put a stage on the device and make its optimizer; `trained` names what learns from here on."""
         if self.config.zero_stage:
             stage.to(memory_format=torch.contiguous_format)  # DeepSpeed sends weights as plain bytes
         self.stage = stage.to(self.device)
@@ -149,7 +149,7 @@ class Backend:
         return self.wrapped.no_sync() if between else contextlib.nullcontext()
 
     def step(self, factor: float, figures: Tensor) -> tuple[float | None, list[float]]:
-        """Take an optimiser step with learning rates times `factor`.
+        """Take an optimizer step with learning rates times `factor`.
 
         To AdamW a weight that the step's loss does not depend on has a gradient of zero, as ZeRO's flat partitions
         know no other. Muon leaves it alone: any rest of momentum, made orthogonal, would be a whole step.
@@ -203,7 +203,7 @@ class Backend:
         return values
 
     @contextlib.contextmanager
-    def together(self) -> Iterator[None]:
+    def all_or_none(self) -> Iterator[None]:
         """Inside, where processes do not talk, the fault of one is a fault of all, so that nobody waits for it.
 
         Raises:
@@ -221,11 +221,11 @@ class Backend:
         """Tells the other processes of a fault, and raises it, or the first one of theirs."""
         kind = ValueError if isinstance(fault, ValueError | OSError) else RuntimeError
         text = str(fault) if kind is ValueError else f"{type(fault).__name__}: {fault}"
-        told = [one for one in self.gathered(fault and (kind is ValueError, text)) if one is not None]
+        generated = [one for one in self.gathered(fault and (kind is ValueError, text)) if one is not None]
         if fault:
             raise fault
-        if told:
-            mendable, text = told[0]
+        if generated:
+            mendable, text = generated[0]
             raise ValueError(text) if mendable else RuntimeError(f"another process failed with {text}")
 
     def pinned(self, batch: dict[str, Any]) -> dict[str, Any]:

@@ -45,12 +45,12 @@ from rich.table import Table
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils.logging import disable_progress_bar
 
+from seedstory.image import image_to_tensor, to_square
 from seedstory.layout import IGNORE, StoryLayout
 from seedstory.modeling import StoryModel
 from seedstory.modeling.base_lm import base_lm_folder
 from seedstory.modeling.configuration import StoryConfig
 from seedstory.modeling.vision_tower import VisionTower
-from seedstory.picture import square, to_tensor
 from seedstory.precision import fast_dtype
 from training.reference import (
     ONE_BY_ONE,
@@ -63,7 +63,7 @@ from training.reference import (
     compare_losses,
     page_sample,
 )
-from training.stories import open_stories
+from training.splits import open_split
 
 T = TypeVar("T")
 
@@ -130,7 +130,7 @@ def build_model(options: Options, dtype: torch.dtype) -> StoryModel:
 
 def load_stories(options: Options, layout: StoryLayout, tower: VisionTower, count: int) -> list[BenchStory]:
     """Stories of the data set, picked by the seed. Features are computed here, so neither scheme waits for a disk."""
-    source = open_stories(options.data, options.split)
+    source = open_split(options.data, options.split)
     least = PUBLISHED_PAGES if options.shape == "published" else 2
     fit = [number for number, pages in enumerate(source.pages) if pages >= least]
     if not fit:
@@ -144,7 +144,7 @@ def load_stories(options: Options, layout: StoryLayout, tower: VisionTower, coun
             words = itertools.cycle([token for caption in captions for token in caption])
             captions = [list(itertools.islice(words, PUBLISHED_CAPTION)) for _ in range(PUBLISHED_PAGES)]
         size = tower.config.image_size
-        pixels = torch.stack([to_tensor(square(story.picture(page), size)) for page in range(len(captions))])
+        pixels = torch.stack([image_to_tensor(to_square(story.image(page), size)) for page in range(len(captions))])
         with torch.no_grad():
             features = tower(pixels).to(torch.bfloat16)
         found.append(BenchStory(captions, ((pixels + 1) * 127.5).round().to(torch.uint8), features))
@@ -156,7 +156,7 @@ def sample_length(options: Options, layout: StoryLayout) -> int:
     if options.length or options.shape == "published":
         return options.length or PUBLISHED_LENGTH
     longest = 0
-    for story in open_stories(options.data, options.split):
+    for story in open_split(options.data, options.split):
         texts = [" " + " ".join(caption.split()) for caption in story.record.captions]
         ids = layout.tokenizer(texts, add_special_tokens=False)["input_ids"]  # a story at once
         longest = max(longest, len(page_sample(layout, ids, len(ids) - 1)["labels"]))
@@ -206,8 +206,8 @@ def work(trainer: Trainer, scheme: Scheme, stories: Sequence[BenchStory]) -> dic
     pages = sum(int(batch.is_target.sum()) for batch in batches)
     tokens = sum(batch.labels.numel() for batch in batches)
     scored = sum(int((batch.labels != IGNORE).sum()) for batch in batches) if scheme.gathered else tokens
-    pictures = 0 if scheme.cached else sum(len(batch.rows) for batch in batches)
-    return {"tokens": tokens / pages, "scored": scored / pages, "pictures": pictures / pages}
+    images = 0 if scheme.cached else sum(len(batch.rows) for batch in batches)
+    return {"tokens": tokens / pages, "scored": scored / pages, "pictures": images / pages}
 
 
 def clocks(device: torch.device) -> tuple[float, float]:
@@ -232,7 +232,7 @@ def peak_memory(options: Options, length: int, scheme: Scheme) -> float | None:
         before = resident("VmRSS")
     else:
         return None
-    trainer.step(scheme, [first_pages(stories[0], 2)])  # from then on the optimiser has its moments
+    trainer.step(scheme, [first_pages(stories[0], 2)])  # from then on the optimizer has its moments
     trainer.step(scheme, stories)
     peak = torch.cuda.max_memory_allocated(trainer.device) if trainer.device.type == "cuda" else resident("VmHWM")
     return (peak - before) / 1e6

@@ -2,7 +2,7 @@
 
     OUT/checkpoints/mllm/step-000500/
         state.json             step, counters and the configuration's fingerprint
-        *.safetensors          tensors by group: weights, optimiser, average, random number generators
+        *.safetensors          tensors by group: weights, optimizer, average, random number generators
         manifest.json          size and sha256 of every other file, written last
 
 A process killed at any moment, or a full disk, leaves the checkpoints before it as they were. What a stage exports is
@@ -127,7 +127,7 @@ class Checkpoints:
         """Remove all checkpoints, for a run that begins anew."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def sweep(self) -> None:
+    def remove_leftovers(self) -> None:
         """Remove what a killed process left half-written."""
         for rest in self.folder.glob(".step-*"):
             shutil.rmtree(rest, ignore_errors=True)
@@ -153,7 +153,7 @@ def read_checkpoint(folder: str | Path) -> Checkpoint:
 
 
 @contextmanager
-def claimed(path: Path) -> Iterator[None]:
+def lock_run(path: Path) -> Iterator[None]:
     """Inside, this process holds a lock, which goes with it however it ends.
 
     Raises:
@@ -182,7 +182,7 @@ def _lock(file: IO) -> None:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-def put_in_place(source: Path, target: Path) -> None:
+def replace_entries(source: Path, target: Path) -> None:
     """Move what is in `source`, a folder beside or in `target`, there: each entry whole, instead of the one before."""
     entries = sorted(source.iterdir())
     for path in source.rglob("*"):

@@ -33,18 +33,18 @@ class RunConfig:
     Attributes:
         data: folder of a StoryStream data set (`train.jsonl`, optionally `heldout.jsonl`).
         out: folder for weights, logs, samples and checkpoints.
-        steps: optimiser steps; the learning rate reaches its floor there.
+        steps: optimizer steps; the learning rate reaches its floor there.
         max_minutes: wall minutes after which the run stops with a checkpoint, to be gone on with (0: no limit).
-        batch_size: samples of one optimiser step, over all processes and accumulated micro-batches.
+        batch_size: samples of one optimizer step, over all processes and accumulated micro-batches.
         micro_batch_size: samples of one forward pass in one process (0: all of the process's share at once).
         optimizer: "muon" (Muon for matrices, AdamW for the rest) or "adamw" (needed for `zero_stage` above 0).
-        muon_lr, adam_lr, weight_decay: of the optimiser.
+        muon_lr, adam_lr, weight_decay: of the optimizer.
         max_grad_norm: the gradient is scaled down to this norm (0: left as it is).
         average: decay of the average of the weights that is evaluated and written (0: the weights themselves).
         precision: "bf16" (mixed), "fp32", or "auto": what the machine multiplies faster. It becomes one of the two
             here, so that a run goes on with what it began with.
         zero_stage: DeepSpeed ZeRO stage 1, 2 or 3; 0 trains without DeepSpeed, in one process or several.
-        offload: "cpu" keeps the optimiser's state, and with ZeRO-3 the weights, in main memory.
+        offload: "cpu" keeps the optimizer's state, and with ZeRO-3 the weights, in main memory.
         gradient_checkpointing: compute the activations of language model or U-Net twice rather than store them.
         log_every, save_every, eval_every: in steps (`eval_every` 0: whenever a checkpoint is written).
         keep_checkpoints: so many last checkpoints stay.

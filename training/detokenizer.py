@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor, nn
 
-from seedstory.detokenizers.autoencoder import PictureAutoencoder
+from seedstory.detokenizers.autoencoder import ImageAutoencoder
 from seedstory.detokenizers.detokenizer import Detokenizer
 from seedstory.detokenizers.kl_autoencoder import KLAutoencoder
 from seedstory.modeling.lora import merge_lora
@@ -28,9 +28,9 @@ from training.command import run_stage
 from training.config import RunConfig
 from training.features import read_features
 from training.loop import Stage
-from training.pages import PagePictures, ShuffledRows, noise_of, shared
+from training.pages import PageImages, ShuffledSampler, compute_on_all, noise_of
 from training.recorder import Recorder
-from training.stories import files_of
+from training.splits import files_of
 
 Form = Literal["mini", "sdxl"]
 Parts = Literal["full", "kv", "lora"]
@@ -40,7 +40,7 @@ PIXELS = 2**21  # of the pictures that are encoded at once: 128 of 128 px
 
 
 @dataclass(kw_only=True)
-class DrawingConfig(RunConfig):
+class DetokenizerTrainingConfig(RunConfig):
     """What the stages that train a de-tokenizer share.
 
     Attributes:
@@ -74,7 +74,7 @@ class DrawingConfig(RunConfig):
 
 
 @dataclass(kw_only=True)
-class DetokenizerConfig(DrawingConfig):
+class DetokenizerConfig(DetokenizerTrainingConfig):
     """Stage 1b.
 
     Attributes:
@@ -111,7 +111,7 @@ class DetokenizerConfig(DrawingConfig):
                 raise ValueError(f"form: {self.form} {verb} {name}" + (" beside init" if self.init else ""))
 
 
-class DrawingStage(Stage):
+class DetokenizerTraining(Stage):
     """A de-tokenizer that learns to draw from visual tokens.
 
     Args:
@@ -119,9 +119,9 @@ class DrawingStage(Stage):
         detokenizer: its autoencoder stays as it is.
     """
 
-    config: DrawingConfig
+    config: DetokenizerTrainingConfig
 
-    def __init__(self, config: DrawingConfig, detokenizer: Detokenizer) -> None:
+    def __init__(self, config: DetokenizerTrainingConfig, detokenizer: Detokenizer) -> None:
         super().__init__()
         self.config, self.detokenizer = config, detokenizer
         detokenizer.autoencoder.eval().requires_grad_(False)
@@ -131,20 +131,20 @@ class DrawingStage(Stage):
             self.unet.enable_gradient_checkpointing()
         self.scale = detokenizer.autoencoder.config.scaling_factor
 
-    def read(self, pictures: PagePictures, backend: Backend) -> None:
+    def read(self, images: PageImages, backend: Backend) -> None:
         """Take the latents and the weights of regions of all training pictures."""
-        self.latents, self.regions = encode_pages(self.detokenizer.autoencoder, pictures, backend)
-        self.rows = ShuffledRows(len(pictures), self.config.seed)
+        self.latents, self.regions = encode_pages(self.detokenizer.autoencoder, images, backend)
+        self.rows = ShuffledSampler(len(images), self.config.seed)
 
     def noisy_batch(self, samples: Sequence[tuple[int, int]], features: tuple[int, ...]) -> dict[str, Tensor]:
         """Rows of the samples, their latents and regions, and all that is random about them."""
         rows = torch.tensor([row for _, row in samples])
         latents = self.latents[rows]
-        noise = [self.drawing_noise(number, latents[0], features) for number, _ in samples]
+        noise = [self.detokenizer_noise(number, latents[0], features) for number, _ in samples]
         stacked = {name: torch.stack([one[name] for one in noise]) for name in noise[0]}
         return {"rows": rows, "latents": latents, "weights": self.regions[rows], **stacked}
 
-    def drawing_noise(self, number: int, latents: Tensor, features: tuple[int, ...]) -> dict[str, Tensor]:
+    def detokenizer_noise(self, number: int, latents: Tensor, features: tuple[int, ...]) -> dict[str, Tensor]:
         """Everything random about a sample: time, noise on latents and tokens, whether tokens are shown, a coin."""
         generator = noise_of(self.config.seed, number)
         level, keep, time, coin = torch.rand(4, generator=generator)
@@ -156,7 +156,7 @@ class DrawingStage(Stage):
             "noise": torch.randn(latents.shape, generator=generator),
         }
 
-    def drawing_loss(self, batch: dict[str, Any], features: Tensor) -> Tensor:
+    def detokenizer_loss(self, batch: dict[str, Any], features: Tensor) -> Tensor:
         """Weighted squared error of what the U-Net predicts, summed over pictures.
 
         Args:
@@ -203,22 +203,22 @@ def choose_parts(unet: nn.Module, parts: Parts, lora_rank: int) -> None:
 
 @torch.no_grad()
 def encode_pages(
-    autoencoder: PictureAutoencoder | KLAutoencoder, pictures: PagePictures, backend: Backend
+    autoencoder: ImageAutoencoder | KLAutoencoder, images: PageImages, backend: Backend
 ) -> tuple[Tensor, Tensor]:
     """Unscaled latents [N, Z, h, w] of all pictures, bf16, and weights of their regions [N, h, w]."""
 
     def encode(rows: Tensor) -> tuple[Tensor, Tensor]:
-        pixels, weights = pictures.batch(rows)
+        pixels, weights = images.batch(rows)
         with backend.autocast():
             latents = autoencoder.latents(pixels.to(backend.device)).to(torch.bfloat16).cpu()
         return latents, F.adaptive_avg_pool2d(weights[:, None], latents.shape[-2:])[:, 0]
 
-    batches = torch.arange(len(pictures)).split(max(1, PIXELS // pictures.size**2))
-    latents, regions = zip(*shared(encode, batches, backend), strict=True)
+    batches = torch.arange(len(images)).split(max(1, PIXELS // images.size**2))
+    latents, regions = zip(*compute_on_all(encode, batches, backend), strict=True)
     return torch.cat(latents), torch.cat(regions)
 
 
-class FeaturesStage(DrawingStage):
+class FeaturesStage(DetokenizerTraining):
     """A de-tokenizer that learns to draw from features that are there; `batch` says which.
 
     Attributes:
@@ -230,12 +230,12 @@ class FeaturesStage(DrawingStage):
     heldout_features: Tensor
 
     def forward(self, batch: dict[str, Any], progress: float) -> dict[str, Tensor]:
-        return {"loss": self.drawing_loss(batch, batch["features"])}
+        return {"loss": self.detokenizer_loss(batch, batch["features"])}
 
     def evaluate(self, step: int, recorder: Recorder, backend: Backend) -> None:
         pixels = self.heldout_pages
         with backend.autocast():
-            drawn = draw_pictures(
+            drawn = draw_images(
                 self.detokenizer, self.heldout_features.float().to(backend.device), self.config.heldout_steps
             )
         recorder.write(step, heldout_psnr=psnr(2 * drawn - 1, pixels).mean().item())
@@ -267,15 +267,15 @@ class SdxlStage(FeaturesStage):
         super().__init__(config, detokenizer.to(backend.device))
         self.to(memory_format=torch.channels_last)
         size, most = detokenizer.image_size, config.heldout_limit or SDXL_HELDOUT
-        pictures = PagePictures(
+        images = PageImages(
             config.data, config.split, size, head_weight=config.head_weight, limit=config.limit, keep=False
         )
-        self.read(pictures, backend)
+        self.read(images, backend)
         weights = Path(config.init) / "detokenizer" if config.init else Path(config.sdxl)
         self.sources = [*files_of(config.data, config.split, config.heldout), config.tower]
         self.sources += [weights] if weights.is_dir() else []  # SDXL may be of the Hub
-        self.features = read_features(config.data, config.split, config.tower, backend, len(pictures))
-        heldout = PagePictures(config.data, config.heldout, size, limit=most, keep=False)
+        self.features = read_features(config.data, config.split, config.tower, backend, len(images))
+        heldout = PageImages(config.data, config.heldout, size, limit=most, keep=False)
         self.heldout_pages, _ = heldout.batch(torch.arange(len(heldout)))
         self.heldout_features = read_features(config.data, config.heldout, config.tower, backend, len(heldout))
 
@@ -290,7 +290,7 @@ class SdxlStage(FeaturesStage):
         super().export(folder)
 
 
-def need(folder: str | Path, names: Sequence[str], stage: str, setting: str) -> None:
+def require_files(folder: str | Path, names: Sequence[str], stage: str, setting: str) -> None:
     """See that an earlier stage has left what this one reads, be it hours after its first step.
 
     Raises:
@@ -309,17 +309,15 @@ def form_of(folder: Path, form: Form) -> Detokenizer:
     return detokenizer
 
 
-class DetokenizerStage(DrawingStage):
+class DetokenizerStage(DetokenizerTraining):
     """Pictures through visual tokens and back, tower and de-tokenizer together."""
 
     name = "detokenizer"
 
     def __init__(self, config: DetokenizerConfig, backend: Backend) -> None:
-        need(config.autoencoder, ("config.json",), "autoencoder", "autoencoder")
-        autoencoder = PictureAutoencoder.from_pretrained(config.autoencoder).to(backend.device)
-        pictures = PagePictures(
-            config.data, config.split, head_weight=config.head_weight, limit=config.limit, keep=False
-        )
+        require_files(config.autoencoder, ("config.json",), "autoencoder", "autoencoder")
+        autoencoder = ImageAutoencoder.from_pretrained(config.autoencoder).to(backend.device)
+        images = PageImages(config.data, config.split, head_weight=config.head_weight, limit=config.limit, keep=False)
         if config.init:
             tower = VisionTower.from_pretrained(Path(config.init) / "vision_tower")
             detokenizer = form_of(Path(config.init) / "detokenizer", "mini")
@@ -329,24 +327,24 @@ class DetokenizerStage(DrawingStage):
                 latent_channels=autoencoder.config.latent_channels,
                 widths=autoencoder.config.widths,
                 encoder_depths=autoencoder.config.encoder_depths,
-                image_size=pictures.size,
+                image_size=images.size,
             )
             detokenizer = Detokenizer.mini(autoencoder, tower.num_features, tower.config.feature_dim)
         tower.stem.load_state_dict(autoencoder.encoder.state_dict())
         super().__init__(config, detokenizer)
         self.tower = tower
         self.to(memory_format=torch.channels_last)
-        self.read(pictures, backend)
+        self.read(images, backend)
         self.sources = [*files_of(config.data, config.split, config.heldout), config.autoencoder]
         self.sources += [Path(config.init) / part for part in ("vision_tower", "detokenizer") if config.init]
-        self.heldout = PagePictures(config.data, config.heldout, limit=config.heldout_limit or 128)
+        self.heldout = PageImages(config.data, config.heldout, limit=config.heldout_limit or 128)
 
     def batch(self, samples: Sequence[tuple[int, int]], kind: str) -> dict[str, Any]:
         return self.noisy_batch(samples, (self.tower.num_features, self.tower.config.feature_dim))
 
     def forward(self, batch: dict[str, Any], progress: float) -> dict[str, Tensor]:
         features = self.tower.from_latents(batch["latents"].float()).float()
-        return {"loss": self.drawing_loss(batch, features + batch["token_noise"])}
+        return {"loss": self.detokenizer_loss(batch, features + batch["token_noise"])}
 
     def evaluate(self, step: int, recorder: Recorder, backend: Backend) -> None:
         pixels, _ = self.heldout.batch(torch.arange(len(self.heldout)))
@@ -367,16 +365,16 @@ def reconstruct(
     """Pixels [B, 3, H, W] in [-1, 1] through the visual tokens and back, in [0, 1]."""
     with backend.autocast():
         features = tower(pixels.to(backend.device)).float()
-        return draw_pictures(detokenizer, features, steps)
+        return draw_images(detokenizer, features, steps)
 
 
-def draw_pictures(detokenizer: Detokenizer, features: Tensor, steps: int | None = None) -> Tensor:
+def draw_images(detokenizer: Detokenizer, features: Tensor, steps: int | None = None) -> Tensor:
     """Pictures [B, 3, H, W] in [0, 1] from features [B, F, D], always with the same noise."""
     generator = torch.Generator(features.device).manual_seed(0)
     return detokenizer(features, generator, num_inference_steps=steps, output_type="pt").float().cpu()
 
 
-def detokenizer_stage(config: DetokenizerConfig, backend: Backend) -> DrawingStage:
+def detokenizer_stage(config: DetokenizerConfig, backend: Backend) -> DetokenizerTraining:
     """The stage of the configured form."""
     return {"mini": DetokenizerStage, "sdxl": SdxlStage}[config.form](config, backend)
 

@@ -18,11 +18,11 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from seedstory.image import image_to_tensor, to_square
 from seedstory.modeling.vision_tower import VisionTower
-from seedstory.picture import square, to_tensor
 from seedstory.precision import fast_precision
 from seedstory.shards import PackedStory, ShardReader
-from training.stories import FolderReader, FolderStory, open_stories
+from training.splits import FolderReader, FolderStory, open_split
 
 
 def shard_name(number: int) -> str:
@@ -55,7 +55,7 @@ class FeatureWorker:
 
     @cached_property
     def stories(self) -> FolderReader | ShardReader:
-        return open_stories(self.data, self.split)
+        return open_split(self.data, self.split)
 
     @cached_property
     def tower(self) -> VisionTower:
@@ -82,16 +82,16 @@ class FeatureWorker:
         size, pages = self.tower.config.image_size, self.pages(start, stop)
 
         def load(story: FolderStory | PackedStory, page: int) -> Tensor:
-            return to_tensor(square(story.picture(page), size))
+            return image_to_tensor(to_square(story.image(page), size))
 
         with ThreadPoolExecutor() as pool:
             ahead: deque[list[Future[Tensor]]] = deque()
             while batch := [pool.submit(load, *page) for page in islice(pages, self.batch_size)]:
                 ahead.append(batch)
                 if len(ahead) == 3:
-                    yield torch.stack([picture.result() for picture in ahead.popleft()])
+                    yield torch.stack([image.result() for image in ahead.popleft()])
             for batch in ahead:
-                yield torch.stack([picture.result() for picture in batch])
+                yield torch.stack([image.result() for image in batch])
 
     def pages(self, start: int, stop: int) -> Iterator[tuple[FolderStory | PackedStory, int]]:
         """The pages `start` up to `stop` of the data set, as (story, page of the story)."""

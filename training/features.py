@@ -37,7 +37,7 @@ from torch import Tensor
 
 from training.checkpoint import digest_of
 from training.feature_shards import ENGINES, FeatureWorker, shard_name, written_at_once
-from training.stories import fingerprint, open_stories
+from training.splits import fingerprint, open_split
 
 if TYPE_CHECKING:
     from training.backend import Backend
@@ -152,8 +152,8 @@ def page_features(
             raise ValueError(f"{name} must be at least 1, not {value}")
     if engine not in ENGINES:
         raise ValueError(f"engine must be one of {', '.join(ENGINES)}, not {engine!r}")
-    stories = open_stories(data, split)
-    told = {
+    stories = open_split(data, split)
+    generated = {
         "format": FORMAT,
         "tower": digest_tower(tower_folder),
         **fingerprint(stories),
@@ -162,7 +162,7 @@ def page_features(
     pages = int(stories.pages.sum())
     if not pages:
         raise ValueError(f"split {split!r} of {data} has no pages")
-    folder = Path(data) / "features" / f"{split}-{hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]}"
+    folder = Path(data) / "features" / f"{split}-{hashlib.sha256(json.dumps(generated).encode()).hexdigest()[:16]}"
     folder.mkdir(parents=True, exist_ok=True)
     spans = [(start, min(start + shard_pages, pages)) for start in range(0, pages, shard_pages)]
     missing = [(number, *span) for number, span in enumerate(spans) if not (folder / shard_name(number)).exists()]
@@ -176,7 +176,7 @@ def page_features(
     if missing or not indexed:
         new = {shard_name(number) for number, _, _ in missing}
         known = {shard.name: shard for shard in read_index(folder)[1] if shard.name not in new} if indexed else {}
-        write_index(folder, told, spans, known)
+        write_index(folder, generated, spans, known)
     check_shards(folder, verify)
     return PageFeatures(folder)
 
@@ -189,7 +189,7 @@ def read_features(
     What is not on disk yet is computed first, by the main process.
     """
     parts: list[Tensor] = []
-    with backend.main_first():
+    with backend.main_process_first():
         for split in splits.split("+"):
             room = None if count is None else count - sum(map(len, parts))
             if room != 0:
@@ -211,7 +211,7 @@ def write_json(path: Path, value: Any) -> None:
         temporary.write_text(json.dumps(value, indent=1) + "\n", "utf-8")
 
 
-def write_index(folder: Path, told: dict[str, Any], spans: list[tuple[int, int]], known: dict[str, Shard]) -> None:
+def write_index(folder: Path, generated: dict[str, Any], spans: list[tuple[int, int]], known: dict[str, Shard]) -> None:
     """Write `index.json` of shards that are all there; checksums that are `known` stay what they were."""
     shards = []
     for number, (start, stop) in enumerate(spans):
@@ -224,7 +224,7 @@ def write_index(folder: Path, told: dict[str, Any], spans: list[tuple[int, int]]
         if shape[0] != stop - start or pages != f"{start}:{stop}":
             raise ValueError(changed(path, f"it holds {shape[0]} pages, {pages}, instead of {start}:{stop}"))
         shards.append(known.get(path.name) or Shard(path.name, start, stop, path.stat().st_size, digest_of(path)))
-    head = {**told, "shape": [spans[-1][1], *shape[1:]], "dtype": "bfloat16"}
+    head = {**generated, "shape": [spans[-1][1], *shape[1:]], "dtype": "bfloat16"}
     write_json(folder / INDEX, head | {"shards": [dataclasses.asdict(shard) for shard in shards]})
 
 

@@ -6,7 +6,7 @@
 
 Three stages run one after the other, each from the model's own weights, each with checkpoints of its own:
 
-1. `pictures` (stage 1a): the autoencoder's decoder learns the book's lines and colours, its latents stay;
+1. `images` (stage 1a): the autoencoder's decoder learns the book's lines and colors, its latents stay;
 2. `story` (stage 2): the story model learns the book's words, and which picture goes with them;
 3. `drawing` (stage 3): the de-tokenizer learns the book's pages, from what the story model says of them.
 
@@ -27,13 +27,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from seedstory.detokenizers.autoencoder import PictureAutoencoder
+from seedstory.detokenizers.autoencoder import ImageAutoencoder
 from seedstory.detokenizers.detokenizer import Detokenizer
-from seedstory.modelfolder import find_model
-from seedstory.modelfolder import fingerprint as model_fingerprint
-from seedstory.modeling.base_lm import base_name, base_of
+from seedstory.image import to_square
+from seedstory.model_folder import find_model
+from seedstory.model_folder import fingerprint as model_fingerprint
+from seedstory.modeling.base_lm import base_lm_name, resolve_base_lm
 from seedstory.modeling.story_model import StoryModel
-from seedstory.picture import square
 from seedstory.precision import fast_dtype
 from seedstory.storystream import write_jsonl
 from training.adapt import AdaptConfig, AdaptStage, regress_features
@@ -41,13 +41,13 @@ from training.assemble import assemble
 from training.autoencoder import AutoencoderConfig, AutoencoderStage, psnr
 from training.backend import Backend
 from training.command import run_command
-from training.detokenizer import draw_pictures
+from training.detokenizer import draw_images
 from training.loop import train
 from training.mllm import MllmConfig, MllmStage
-from training.pages import PagePictures
-from training.samples import Stories
-from training.stories import fingerprint as stories_fingerprint
-from training.stories import open_stories
+from training.pages import PageImages
+from training.samples import StoryDataset
+from training.splits import fingerprint as stories_fingerprint
+from training.splits import open_split
 
 Fit = Literal["pad", "crop"]
 
@@ -67,9 +67,9 @@ class FinetuneConfig:
         model: "mini", or the model folder to start from.
         split: what is learned; each of its stories is a book.
         heldout: split that the figures are of (none: the pages that were learned).
-        fit: how a page becomes a square: "pad" keeps all of it and adds white, "crop" keeps its centre.
+        fit: how a page becomes a square: "pad" keeps all of it and adds white, "crop" keeps its center.
         window: of longer books, so many consecutive pages are learned at a time.
-        picture_steps, story_steps, drawing_steps: optimiser steps of each part.
+        autoencoder_steps, story_model_steps, detokenizer_steps: optimizer steps of each part.
         save_every: steps from one checkpoint to the next.
         seed: of data order and noise.
         device: "auto", "cpu" or "cuda".
@@ -83,16 +83,16 @@ class FinetuneConfig:
     heldout: str | None = None
     fit: Fit = "pad"
     window: int = 12
-    picture_steps: int = 300
-    story_steps: int = 40
-    drawing_steps: int = 200
+    autoencoder_steps: int = 300
+    story_model_steps: int = 40
+    detokenizer_steps: int = 200
     save_every: int = 20
     seed: int = 0
     device: str = "auto"
     threads: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("window", "picture_steps", "story_steps", "drawing_steps", "save_every"):
+        for name in ("window", "autoencoder_steps", "story_model_steps", "detokenizer_steps", "save_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
         for name in ("data", "out", "model", "split"):
@@ -114,11 +114,11 @@ def finetune(config: FinetuneConfig) -> Path:
     """
     out = Path(config.out)
     model = check_model(config.model)
-    begin(config, model)
+    prepare_run(config, model)
     parts = (
-        (pictures_of(config, model), AutoencoderStage),
-        (story_of(config, model), MllmStage),
-        (drawing_of(config, model), AdaptStage),
+        (autoencoder_config(config, model), AutoencoderStage),
+        (story_model_config(config, model), MllmStage),
+        (detokenizer_config(config, model), AdaptStage),
     )
     for number, (part, make) in enumerate(parts, start=1):
         finished = Path(part.out) / _FINISHED
@@ -128,7 +128,7 @@ def finetune(config: FinetuneConfig) -> Path:
             continue
         print(f"{name}: {part.steps} steps", flush=True)
         if number > 1:
-            join(model, out / "pictures" / "autoencoder", out / "start")
+            assemble_model(model, out / "pictures" / "autoencoder", out / "start")
         train(part, make)
         finished.touch()
     if not (out / _FIGURES).is_file():
@@ -152,7 +152,7 @@ def check_model(name: str) -> Path:
     return folder
 
 
-def begin(config: FinetuneConfig, model: Path) -> None:
+def prepare_run(config: FinetuneConfig, model: Path) -> None:
     """Write the book as square pages into `out/pages`; or see that this was done, for the same book and settings.
 
     Raises:
@@ -164,12 +164,12 @@ def begin(config: FinetuneConfig, model: Path) -> None:
             f"python -m data_tools.importers books FOLDER --out {config.data}"
         )
     splits = {"train": config.split} | ({"heldout": config.heldout} if config.heldout else {})
-    stories = {name: open_stories(config.data, split) for name, split in splits.items()}
+    stories = {name: open_split(config.data, split) for name, split in splits.items()}
     for name, split in splits.items():
         if not len(stories[name]):
             raise ValueError(f"{config.data} has no story in the split {split!r}")
     now = {key: value for key, value in dataclasses.asdict(config).items() if key not in _OF_THE_MACHINE}
-    now |= {"weights": model_fingerprint(model, base_of(model / "story_model"))}
+    now |= {"weights": model_fingerprint(model, resolve_base_lm(model / "story_model"))}
     now |= {f"{name}_stories": stories_fingerprint(reader) for name, reader in stories.items()}
     begun = Path(config.out) / _BEGUN
     if begun.is_file():
@@ -188,19 +188,19 @@ def begin(config: FinetuneConfig, model: Path) -> None:
             images = [f"{name}/{number:05d}/{page:05d}.png" for page in range(len(story.record))]
             for page, image in enumerate(images):
                 (pages / image).parent.mkdir(parents=True, exist_ok=True)
-                square(story.picture(page), SIDE, config.fit).save(pages / image)
+                to_square(story.image(page), SIDE, config.fit).save(pages / image)
             # What is known of each page is known of the picture as it was, not of the square.
             records.append(dataclasses.replace(story.record, images=images, pages=None))
         write_jsonl(pages / f"{name}.jsonl", records)
     begun.write_text(json.dumps(now, indent=1) + "\n", "utf-8")  # last, so that what was cut short is done again
 
 
-def join(model: Path, autoencoder: Path, out: Path) -> None:
+def assemble_model(model: Path, autoencoder: Path, out: Path) -> None:
     """Write the model's vision tower and de-tokenizer with another autoencoder, as parts 2 and 3 read them."""
     shutil.rmtree(out, ignore_errors=True)
     shutil.copytree(model / "vision_tower", out / "vision_tower")
     detokenizer = Detokenizer.from_pretrained(model / "detokenizer")
-    detokenizer.autoencoder = PictureAutoencoder.from_pretrained(autoencoder)
+    detokenizer.autoencoder = ImageAutoencoder.from_pretrained(autoencoder)
     detokenizer.save_pretrained(out / "detokenizer")
 
 
@@ -224,9 +224,9 @@ def common(config: FinetuneConfig, part: str, steps: int) -> dict[str, Any]:
     }
 
 
-def pictures_of(config: FinetuneConfig, model: Path) -> AutoencoderConfig:
+def autoencoder_config(config: FinetuneConfig, model: Path) -> AutoencoderConfig:
     return AutoencoderConfig(
-        **common(config, "pictures", config.picture_steps),
+        **common(config, "pictures", config.autoencoder_steps),
         init=str(model / "detokenizer" / "autoencoder"),
         decoder_only=True,
         batch_size=8,
@@ -237,9 +237,9 @@ def pictures_of(config: FinetuneConfig, model: Path) -> AutoencoderConfig:
     )
 
 
-def story_of(config: FinetuneConfig, model: Path) -> MllmConfig:
+def story_model_config(config: FinetuneConfig, model: Path) -> MllmConfig:
     return MllmConfig(
-        **common(config, "story", config.story_steps),
+        **common(config, "story", config.story_model_steps),
         **of_stories(config, model),
         init=str(model / "story_model"),
         window=config.window,
@@ -247,13 +247,13 @@ def story_of(config: FinetuneConfig, model: Path) -> MllmConfig:
         batch_size=1,
         muon_lr=2e-2,
         adam_lr=3e-4,  # of LoRA: at 2e-3 forty steps know a book by heart, and the model tells nothing else
-        own_context_from=0.6,
+        own_features_from=0.6,
     )
 
 
-def drawing_of(config: FinetuneConfig, model: Path) -> AdaptConfig:
+def detokenizer_config(config: FinetuneConfig, model: Path) -> AdaptConfig:
     return AdaptConfig(
-        **common(config, "drawing", config.drawing_steps),
+        **common(config, "drawing", config.detokenizer_steps),
         **of_stories(config, model),
         story_model=str(Path(config.out) / "story" / "story_model"),
         batch_size=8,
@@ -265,7 +265,7 @@ def drawing_of(config: FinetuneConfig, model: Path) -> AdaptConfig:
 
 def of_stories(config: FinetuneConfig, model: Path) -> dict[str, str]:
     """Settings of the parts that read stories."""
-    return {"stage1": str(Path(config.out) / "start"), "base_lm": base_name(model / "story_model")}
+    return {"stage1": str(Path(config.out) / "start"), "base_lm": base_lm_name(model / "story_model")}
 
 
 # ------------------------------------------------------------------------------------------------------ what came of it
@@ -277,25 +277,25 @@ def show(config: FinetuneConfig, models: dict[str, Path]) -> None:
     PSNR in dB against the pages, of pictures through their visual tokens (rebuilt) and of pictures that the story
     model regressed from the words and from its own pictures before (told).
     """
-    part = drawing_of(config, models["before"])
+    part = detokenizer_config(config, models["before"])
     backend = Backend(part)
     figures: dict[str, dict[str, float]] = {"rebuilt": {}, "told": {}}
     rows: list[Tensor] = []
     for name, folder in models.items():
-        stories = Stories(part, part.heldout, backend, limit=8)
-        pixels, _ = PagePictures(part.data, part.heldout, limit=stories.starts[-1]).batch(
+        stories = StoryDataset(part, part.heldout, backend, limit=8)
+        pixels, _ = PageImages(part.data, part.heldout, limit=stories.starts[-1]).batch(
             torch.arange(stories.starts[-1])
         )
         story_model = StoryModel.from_pretrained(
             folder / "story_model", base_model=part.base_lm, dtype=fast_dtype(backend.device)
         ).to(backend.device)
-        told = regress_features(story_model, stories, backend, part.seed + 1)
-        features = {"rebuilt": stories.features[: len(told)], "told": told}
+        generated = regress_features(story_model, stories, backend, part.seed + 1)
+        features = {"rebuilt": stories.features[: len(generated)], "told": generated}
         del story_model
         detokenizer = Detokenizer.from_pretrained(folder / "detokenizer").to(backend.device)
         rows = rows or [pixels[:SHOWN] / 2 + 0.5]
         for kind, values in features.items():
-            drawn = [draw_pictures(detokenizer, some.float().to(backend.device)) for some in values.split(64)]
+            drawn = [draw_images(detokenizer, some.float().to(backend.device)) for some in values.split(64)]
             figures[kind][name] = round(psnr(2 * torch.cat(drawn) - 1, pixels).mean().item(), 2)
         rows.append(drawn[0][:SHOWN])
     backend.close()

@@ -24,19 +24,19 @@ import torch
 from torch import Tensor, nn
 
 from training.backend import Backend
-from training.checkpoint import Checkpoint, Checkpoints, claimed, digest_of, put_in_place, read_checkpoint
+from training.checkpoint import Checkpoint, Checkpoints, digest_of, lock_run, read_checkpoint, replace_entries
 from training.config import RunConfig
 from training.optimizers import AveragedWeights, learning_rate
-from training.pages import ShuffledRows
-from training.progress import StepsLeft
+from training.pages import ShuffledSampler
+from training.progress import StepProgress
 from training.recorder import Recorder
 
 T = TypeVar("T", bound=RunConfig)
 
 
 @dataclass
-class Draw:
-    """The samples of one optimiser step.
+class StepPlan:
+    """The samples of one optimizer step.
 
     Attributes:
         samples: anything that the stage's `batch` understands.
@@ -61,16 +61,16 @@ class Stage(nn.Module):
     name = "stage"
     adam_names: tuple[str, ...] = ()
     config: RunConfig
-    rows: ShuffledRows
+    rows: ShuffledSampler
     sources: Sequence[str | Path] = ()
 
-    def draw(self, step: int, progress: float) -> Draw:
+    def draw(self, step: int, progress: float) -> StepPlan:
         """The samples of a step, over all processes; a pure function of the seed and its arguments.
 
         By default the next `config.batch_size` rows of the stage's `rows`, each with its number in the run.
         """
         size = self.config.batch_size
-        return Draw(list(enumerate(self.rows.take(step * size, size), start=step * size)))
+        return StepPlan(list(enumerate(self.rows.take(step * size, size), start=step * size)))
 
     def batch(self, samples: Sequence[Any], kind: str) -> dict[str, Any]:
         """Samples as tensors on the CPU, noise included; a pure function, called from a thread a step ahead."""
@@ -85,7 +85,7 @@ class Stage(nn.Module):
         raise NotImplementedError
 
     def weights(self, kind: str, progress: float) -> dict[str, float]:
-        """Weights of the mean losses in what is minimised; a loss without one is only logged."""
+        """Weights of the mean losses in what is minimized; a loss without one is only logged."""
         raise NotImplementedError
 
     def evaluate(self, step: int, recorder: Recorder, backend: Backend) -> None:
@@ -120,10 +120,10 @@ def fit(stage: Stage, config: RunConfig, backend: Backend) -> Stage:
         Interrupted: after a signal, or when the configured minutes are over.
     """
     with ExitStack() as held:
-        with backend.together():
+        with backend.all_or_none():
             if backend.is_main:
-                held.enter_context(claimed(Path(config.out) / "checkpoints" / f".{stage.name}.lock"))
-        return _Run(stage, config, backend).go()
+                held.enter_context(lock_run(Path(config.out) / "checkpoints" / f".{stage.name}.lock"))
+        return _Run(stage, config, backend).run()
 
 
 @dataclass
@@ -148,9 +148,9 @@ class _Run:
         self.built: Future[_Work]
         self.asked = self.stopping = ""  # by whom to stop; all processes agree on the second one
         self.asked_at = 0.0
-        self.left: StepsLeft | None = None
+        self.left: StepProgress | None = None
 
-    def go(self) -> Stage:
+    def run(self) -> Stage:
         again = self._resume()
         if self.backend.is_main:
             text = json.dumps(vars(self.config), indent=1)
@@ -158,7 +158,7 @@ class _Run:
         if self.step >= self.config.steps:
             self._export()  # it may have been killed between its last checkpoint and this
             self.recorder.say("no step is left to do")
-        handlers = self._listen()
+        handlers = self._handle_signals()
         try:
             if again:
                 self._evaluate()
@@ -184,7 +184,7 @@ class _Run:
             self.built = self.builder.submit(self._build, self.step)
         last_step, last_time = self.step, self.recorder.seconds
         say = self.recorder.say if self.backend.is_main else None
-        self.left = StepsLeft(self.stage.name, self.config.steps, self.step, say)
+        self.left = StepProgress(self.stage.name, self.config.steps, self.step, say)
         while self.step < self.config.steps and not self.stopping:
             self._one_step()
             self.left.update(self.step)
@@ -196,7 +196,7 @@ class _Run:
             saves = self.step % self.config.save_every == 0 or done or bool(self.stopping)
             evaluates = self._evaluates(saves)
             if saves or evaluates:
-                wait([self.built])  # a stage's tokeniser is not for two threads at once
+                wait([self.built])  # a stage's tokenizer is not for two threads at once
             if saves:
                 self._save()
             if evaluates:
@@ -220,7 +220,7 @@ class _Run:
         return _Work(draw.kind, [backend.pinned(batch) for batch in batches], counts)
 
     def _one_step(self) -> None:
-        """One optimiser step over all micro-batches and processes."""
+        """One optimizer step over all micro-batches and processes."""
         backend, progress = self.backend, self.step / self.config.steps
         work = self.built.result()
         if self.step + 1 < self.config.steps:
@@ -292,7 +292,7 @@ class _Run:
             "config": self.config.fingerprint(),
             "sources": self.sources,
         }
-        with self.backend.together():
+        with self.backend.all_or_none():
             if self.backend.is_main:
                 self.checkpoints.save(Checkpoint(state, tensors))
         self._export()
@@ -300,20 +300,20 @@ class _Run:
     def _export(self) -> None:
         """Let the stage write beside what it wrote before, then take its place."""
         aside = self.recorder.folder / f".export-{self.stage.name}"
-        with self.backend.whole_weights(), self._averaged(), self.backend.together():
+        with self.backend.whole_weights(), self._averaged(), self.backend.all_or_none():
             if self.backend.is_main:
                 shutil.rmtree(aside, ignore_errors=True)
                 aside.mkdir()
                 self.stage.export(aside)
-                put_in_place(aside, self.recorder.folder)
+                replace_entries(aside, self.recorder.folder)
 
     def _resume(self) -> bool:
         """Go on from the checkpoint that the first process chooses; whether its evaluation is still to be done."""
         backend, checkpoint = self.backend, None
-        with backend.together():
+        with backend.all_or_none():
             if backend.is_main:
                 self.sources = {str(path): digest_of(path) for path in self.stage.sources}
-                checkpoint = self._find()
+                checkpoint = self._latest_checkpoint()
                 if checkpoint:
                     self._check(checkpoint.state)
         chosen = backend.gathered(checkpoint and (str(checkpoint.folder), checkpoint.evaluated))[0]
@@ -321,7 +321,7 @@ class _Run:
             self.recorder.resume(0)
             return False
         folder, evaluated = chosen
-        with backend.together():
+        with backend.all_or_none():
             checkpoint = checkpoint or read_checkpoint(folder)
         state = checkpoint.state
         try:
@@ -337,13 +337,13 @@ class _Run:
         self.recorder.say(f"going on after {self.step} of {self.config.steps} steps")
         return again
 
-    def _find(self) -> Checkpoint | None:
+    def _latest_checkpoint(self) -> Checkpoint | None:
         if self.config.resume == "never":
             self.checkpoints.clear()
             return None
         if self.config.resume != "auto":
             return read_checkpoint(self.config.resume)
-        self.checkpoints.sweep()
+        self.checkpoints.remove_leftovers()
         checkpoint, faults = self.checkpoints.latest()
         for fault in faults:
             self.recorder.say(f"left out: {fault}")
@@ -360,7 +360,7 @@ class _Run:
         if changed:
             raise ValueError(f"{', '.join(changed)} changed since {self.checkpoints.folder} was begun: {advice}")
 
-    def _listen(self) -> dict[int, Any]:
+    def _handle_signals(self) -> dict[int, Any]:
         """Let Ctrl-C and SIGTERM end the run after the step under way, with a checkpoint."""
 
         def stop(number: int, frame: object) -> None:

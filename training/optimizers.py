@@ -1,4 +1,4 @@
-"""Muon for matrices and convolutions, AdamW for all else, behind one optimiser."""
+"""Muon for matrices and convolutions, AdamW for all else, behind one optimizer."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from training.config import RunConfig
 
 
 class MuonAdamW(torch.optim.Optimizer):
-    """Momentum orthogonalised by Newton-Schulz for weights of two or more axes, AdamW for the rest.
+    """Momentum orthogonalized by Newton-Schulz for weights of two or more axes, AdamW for the rest.
 
     Muon: Jordan et al. 2024 (kellerjordan.github.io/posts/muon). `torch.optim.Muon` takes matrices only;
-    here a convolution [O, I, k, k] is orthogonalised as the matrix [O, I*k*k].
+    here a convolution [O, I, k, k] is orthogonalized as the matrix [O, I*k*k].
 
     Args:
         named_parameters: name and tensor; tensors that need no gradient are left out.
-        muon_lr: step of the orthogonalised part, relative to the weight's RMS scale.
+        muon_lr: step of the orthogonalized part, relative to the weight's RMS scale.
         adam_lr: step of the AdamW part (biases, norms, embeddings, and names in `adam_names`).
         weight_decay: decoupled, for the Muon part only.
         adam_names: substrings of parameter names that AdamW trains although they are matrices.
@@ -59,7 +59,7 @@ class MuonAdamW(torch.optim.Optimizer):
         if "momentum" not in state:
             state["momentum"] = torch.zeros_like(parameter)
         momentum = state["momentum"].lerp_(parameter.grad, 0.05)
-        direction = orthogonalise(parameter.grad.lerp(momentum, 0.95).flatten(1))
+        direction = orthogonalize(parameter.grad.lerp(momentum, 0.95).flatten(1))
         scale = max(1.0, direction.shape[0] / direction.shape[1]) ** 0.5
         parameter.mul_(1 - group["lr"] * group["weight_decay"])
         parameter.add_(direction.view_as(parameter), alpha=-group["lr"] * scale)
@@ -77,7 +77,7 @@ class MuonAdamW(torch.optim.Optimizer):
 def build_optimizer(
     named_parameters: Iterable[tuple[str, Tensor]], config: RunConfig, adam_names: tuple[str, ...] = ()
 ) -> torch.optim.Optimizer:
-    """The configured optimiser; each group remembers its learning rate as `initial_lr`."""
+    """The configured optimizer; each group remembers its learning rate as `initial_lr`."""
     named = list(named_parameters)
     if config.optimizer == "muon":
         optimizer: torch.optim.Optimizer = MuonAdamW(
@@ -102,7 +102,7 @@ def learning_rate(progress: float, warmup: float = 0.02, floor: float = 0.02) ->
     return factor * min(1.0, (progress + 1e-3) / warmup)
 
 
-def orthogonalise(matrix: Tensor, steps: int = 5) -> Tensor:
+def orthogonalize(matrix: Tensor, steps: int = 5) -> Tensor:
     """Return the nearest semi-orthogonal matrix to [M, N], roughly, by quintic Newton-Schulz iteration.
 
     In the type that the machine multiplies fastest: the iteration bears the rounding of bfloat16, and on a CPU that is

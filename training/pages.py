@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from seedstory.picture import STORED, read_picture, square
+from seedstory.image import STORED, load_image, to_square
 from seedstory.storystream import read_jsonl
 from training.backend import Backend
 
@@ -20,8 +20,8 @@ T = TypeVar("T")
 WEIGHT_SCALE = 4
 
 
-class PagePictures:
-    """All pictures of one split, [N, 3, S, S], and a weight map [N, S/4, S/4] that favours heads.
+class PageImages:
+    """All pictures of one split, [N, 3, S, S], and a weight map [N, S/4, S/4] that favors heads.
 
     Where the data set knows the characters' boxes, the upper half of each box (head and hat) weighs
     `head_weight`, all else 1; without boxes every weight is 1.
@@ -29,7 +29,7 @@ class PagePictures:
     Args:
         folder: of the data set.
         split: name of the JSONL file without its ending; several are joined by "+".
-        size: side of a picture in px; of others the centre square is scaled, as when features are computed and when a
+        size: side of a picture in px; of others the center square is scaled, as when features are computed and when a
             picture opens a story.
         head_weight: weight of heads in the reconstruction loss.
         limit: at most so many pictures.
@@ -74,10 +74,10 @@ class PagePictures:
 
         def load(index: int) -> None:
             path, truth = self.pages[rows[index]]
-            picture = read_picture(path, formats=STORED)
-            pixels[index] = torch.from_numpy(np.array(square(picture, size))).permute(2, 0, 1)
-            scale = size / min(picture.size)
-            cut = [(edge - min(picture.size)) // 2 for edge in picture.size]
+            image = load_image(path, formats=STORED)
+            pixels[index] = torch.from_numpy(np.array(to_square(image, size))).permute(2, 0, 1)
+            scale = size / min(image.size)
+            cut = [(edge - min(image.size)) // 2 for edge in image.size]
             for actor in truth.get("actors", ()):
                 x0, y0, x1, y1 = (
                     min(max(int((edge - less) * scale / WEIGHT_SCALE), 0), grid)
@@ -90,7 +90,7 @@ class PagePictures:
         return pixels, weights
 
 
-class ShuffledRows:
+class ShuffledSampler:
     """An endless stream of row numbers: every epoch holds each row once, in a seeded order of its own.
 
     Args:
@@ -123,7 +123,7 @@ def noise_of(seed: int, number: int) -> torch.Generator:
     return torch.Generator().manual_seed((seed + 1) * 0x9E3779B1 + number)
 
 
-def shared(compute: Callable[[Any], T], items: Sequence[Any], backend: Backend) -> list[T]:
+def compute_on_all(compute: Callable[[Any], T], items: Sequence[Any], backend: Backend) -> list[T]:
     """What `compute` makes of each item, in order: every process does its share of the work, and all get all of it."""
     shares = backend.gathered([compute(item) for item in items[backend.rank :: backend.processes]])
     return [shares[number % backend.processes][number // backend.processes] for number in range(len(items))]

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 
-class StepsLeft:
+class StepProgress:
     """Counts steps for who watches.
 
     Args:
@@ -43,7 +43,7 @@ class StepsLeft:
             return
         self.last = now
         left = (now - self.began) / max(done - self.before, 1) * (self.steps - done)
-        self.say(f"step {done} of {self.steps}, {in_words(left)} left")
+        self.say(f"step {done} of {self.steps}, {format_duration(left)} left")
 
     def close(self) -> None:
         """Takes the bar away."""
@@ -51,7 +51,7 @@ class StepsLeft:
             self._bar.stop()
 
 
-def in_words(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """A span of time as a reader says it."""
     minutes = round(seconds / 60)
     if seconds < 90:

@@ -141,12 +141,12 @@ class Recorder:
         array = (grid * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
         folder = self.folder / "samples"
         folder.mkdir(exist_ok=True)
-        picture = Image.fromarray(array)
-        picture.save(folder / f"{self.name}-{step:06d}.png")
+        image = Image.fromarray(array)
+        image.save(folder / f"{self.name}-{step:06d}.png")
         if self._wandb:
             import wandb
 
-            self._wandb.log({"samples": wandb.Image(picture)}, step=step)
+            self._wandb.log({"samples": wandb.Image(image)}, step=step)
 
     def close(self) -> None:
         """Bring everything to disk."""

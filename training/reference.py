@@ -132,7 +132,7 @@ def packed_batch(layout: StoryLayout, stories: Sequence[BenchStory]) -> Batch:
     packed = []
     for story in stories:
         learned = [page > 0 for page in range(len(story.caption_ids))]
-        options = {"supervise_caption": learned, "supervise_picture": learned}
+        options = {"supervise_caption": learned, "supervise_image": learned}
         # The end of a story is left out: the published scheme has it behind query tokens, generation behind a picture.
         packed.append(pack_story(story.caption_ids, layout, ends=False, **options))
     arguments = collate(packed)
@@ -145,7 +145,7 @@ def packed_batch(layout: StoryLayout, stories: Sequence[BenchStory]) -> Batch:
 
 
 class Trainer:
-    """A story model, its vision tower and its optimiser; each scheme makes its steps on them."""
+    """A story model, its vision tower and its optimizer; each scheme makes its steps on them."""
 
     def __init__(self, model: StoryModel, tower: VisionTower, length: int, device: torch.device) -> None:
         self.model, self.length, self.device = model.to(device).train(), length, device
@@ -200,7 +200,7 @@ class Trainer:
         return {"feature_noise": noise.to(self.device), "feature_time": times.to(self.device)}
 
     def step(self, scheme: Scheme, stories: Sequence[BenchStory], mixed: bool | None = None) -> None:
-        """Forward, backward and the optimiser's step, in bf16 mixed precision or in the model's own.
+        """Forward, backward and the optimizer's step, in bf16 mixed precision or in the model's own.
 
         By default mixed where this machine multiplies bf16 faster.
         """

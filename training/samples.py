@@ -13,18 +13,18 @@ import torch
 from torch import Tensor
 
 from seedstory.layout import StoryLayout, collate, countdown
-from seedstory.names import names_in
+from seedstory.names import find_names
 from seedstory.storystream import StoryRecord
 from training.backend import Backend
 from training.features import PageFeatures, page_features
 from training.scenes import SceneCodes
-from training.stories import open_stories
+from training.splits import open_split
 
 if TYPE_CHECKING:
     from training.mllm import MllmConfig, StoryConfigOfRun
 
 
-class Stories:
+class StoryDataset:
     """The stories of a split with their features and scenes.
 
     Args:
@@ -43,11 +43,11 @@ class Stories:
         codes: SceneCodes | None = None,
         limit: int | None = None,
     ) -> None:
-        self.records = [story.record for story in itertools.islice(open_stories(config.data, split), limit)]
+        self.records = [story.record for story in itertools.islice(open_split(config.data, split), limit)]
         if not self.records:
             raise ValueError(f"{config.data} has no story in the split {split!r}")
         tower = Path(config.stage1) / "vision_tower"
-        with backend.main_first():
+        with backend.main_process_first():
             self.features: PageFeatures = page_features(config.data, split, tower, backend.device)
         self.starts = [0, *itertools.accumulate(len(record.images) for record in self.records)]
         self.codes = codes
@@ -59,7 +59,7 @@ class Stories:
     def __len__(self) -> int:
         return len(self.records)
 
-    def pictures(self, row: int) -> Tensor:
+    def images(self, row: int) -> Tensor:
         """Features of a story's pictures [P, F, D], float32."""
         return self.features[self.starts[row] : self.starts[row + 1]].float()
 
@@ -69,7 +69,7 @@ class Stories:
 
 
 @dataclass
-class Drops:
+class SampleDropout:
     """What one sample does not show.
 
     Attributes:
@@ -81,22 +81,22 @@ class Drops:
     first_caption: bool = True
 
 
-def draw_drops(record: StoryRecord, config: MllmConfig, choice: random.Random) -> Drops:
+def draw_dropout(record: StoryRecord, config: MllmConfig, choice: random.Random) -> SampleDropout:
     """Choose at random what a sample of a story leaves out."""
     pages = list(range(len(record.captions)))
     if config.window and len(pages) > config.window:
         first = choice.randint(0, len(pages) - config.window)
         pages = pages[first : first + config.window]
     elif len(pages) > config.max_pages:
-        return Drops(later_part(record, config.max_pages, choice))
-    first_caption = len(pages) == 1 or choice.random() >= config.picture_only
+        return SampleDropout(later_window(record, config.max_pages, choice))
+    first_caption = len(pages) == 1 or choice.random() >= config.image_only
     if len(pages) >= 5 and choice.random() < config.skipped:
         kept, gap = choice.randint(1, 2), choice.randint(1, len(pages) - 4)
         pages = pages[:kept] + pages[kept + gap :]
-    return Drops(pages, first_caption)
+    return SampleDropout(pages, first_caption)
 
 
-def later_part(record: StoryRecord, most: int, choice: random.Random) -> list[int]:
+def later_window(record: StoryRecord, most: int, choice: random.Random) -> list[int]:
     """At most `most` pages of a long story, as the `mm_sink` cache remembers it.
 
     They are the first page, some in a row, those where the characters of shown pages came in as far as there is room,
@@ -134,12 +134,16 @@ def names_on(record: StoryRecord, page: int) -> set[str]:
     truth = (record.pages[page] if record.pages else None) or {}
     known = [truth[key] for key in ("actors", "characters") if key in truth]
     if not known:
-        return set(names_in(record.captions[page]))
+        return set(find_names(record.captions[page]))
     return {someone["name"] for someone in known[0] if "name" in someone}
 
 
-def story_batch(
-    layout: StoryLayout, stories: Stories, rows: Sequence[int], drops: Sequence[Drops], last_page_only: bool = False
+def collate_stories(
+    layout: StoryLayout,
+    stories: StoryDataset,
+    rows: Sequence[int],
+    drops: Sequence[SampleDropout],
+    last_page_only: bool = False,
 ) -> dict[str, Any]:
     """Stories as keyword arguments of `StoryModel.forward`, and their `scenes` where there are codes."""
     packed, features, scenes = [], [], []
@@ -156,11 +160,13 @@ def story_batch(
                 captions,
                 pages_left=[labels[page] for page in drop.pages],
                 keep_caption=shown,
-                supervise_caption=[ask and foreseen for ask, foreseen in zip(asked, told_on(drop.pages), strict=True)],
-                supervise_picture=[show and ask for show, ask in zip(shown, asked, strict=True)],
+                supervise_caption=[
+                    ask and foreseen for ask, foreseen in zip(asked, follows_previous(drop.pages), strict=True)
+                ],
+                supervise_image=[show and ask for show, ask in zip(shown, asked, strict=True)],
             )
         )
-        features.append(stories.pictures(row)[drop.pages])
+        features.append(stories.images(row)[drop.pages])
         if stories.codes:
             scenes.append(stories.scenes(row)[drop.pages])
     batch: dict[str, Any] = collate(packed)
@@ -171,6 +177,6 @@ def story_batch(
     return batch
 
 
-def told_on(pages: list[int]) -> list[bool]:
+def follows_previous(pages: list[int]) -> list[bool]:
     """Whether each page goes on from the one before; what is behind a gap nobody could foresee."""
     return [True, *(page == before + 1 for before, page in itertools.pairwise(pages))]

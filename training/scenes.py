@@ -33,12 +33,12 @@ from seedstory.storystream import read_jsonl
 from training.backend import Backend
 from training.command import run_stage
 from training.config import RunConfig
-from training.detokenizer import draw_pictures, need
+from training.detokenizer import draw_images, require_files
 from training.features import read_features
 from training.loop import Stage
-from training.pages import ShuffledRows, noise_of
+from training.pages import ShuffledSampler, noise_of
 from training.recorder import Recorder
-from training.stories import files_of
+from training.splits import files_of
 
 ACTORS = ("first", "second", "third")  # in the order of the record's `actors`, from left to right
 PROPS = ("first prop", "second prop")
@@ -49,7 +49,7 @@ ROLES = (
 )
 NOTHING = "nothing"
 WRITTEN = ("scene_codes.safetensors", "output_resampler.safetensors")
-_LOOK = ("species", "outfit")
+_APPEARANCE = ("species", "outfit")
 # A page of two places is cut after its first actor or after the second: with the actors, that says who is where.
 SPLIT = {1: "split one", 2: "split two"}
 # How a word is said that no caption holds: a hat that is not there, a page of two places.
@@ -251,20 +251,20 @@ class SceneWords:
         right = said == indices
         found = total = 0
         for actor in ACTORS:
-            species, outfit = (next(n for n, t in enumerate(TABLES) if t.name == f"{actor} {w}") for w in _LOOK)
+            species, outfit = (next(n for n, t in enumerate(TABLES) if t.name == f"{actor} {w}") for w in _APPEARANCE)
             there = indices[:, species] != 0
             found += int((right[:, species] & right[:, outfit] & there).sum())
             total += int(there.sum())
         return found, total
 
 
-def drawing_weights(resampler: OutputResampler) -> dict[str, Tensor]:
+def head_weights(resampler: OutputResampler) -> dict[str, Tensor]:
     """The weights that `OutputResampler.draw` uses: all but those that read the language model."""
     reading = ("to_width", "source_norm")
     return {name: weight for name, weight in resampler.named_parameters() if not name.startswith(reading)}
 
 
-def start_drawing(resampler: OutputResampler, folder: Path) -> None:
+def load_head(resampler: OutputResampler, folder: Path) -> None:
     """Load what stage 2a wrote into a story model's output resampler.
 
     Raises:
@@ -272,7 +272,7 @@ def start_drawing(resampler: OutputResampler, folder: Path) -> None:
     """
     weights = load_file(folder / "output_resampler.safetensors")
     unexpected = resampler.load_state_dict(weights, strict=False).unexpected_keys
-    if unexpected or weights.keys() != drawing_weights(resampler).keys():
+    if unexpected or weights.keys() != head_weights(resampler).keys():
         raise ValueError(f"{folder}: stage 2a trained another output resampler")
 
 
@@ -321,7 +321,7 @@ class ScenesStage(Stage):
 
     def __init__(self, config: ScenesConfig, backend: Backend) -> None:
         super().__init__()
-        need(config.stage1, ("vision_tower", "detokenizer"), "detokenizer", "stage1")
+        require_files(config.stage1, ("vision_tower", "detokenizer"), "detokenizer", "stage1")
         self.config = config
         tower = Path(config.stage1) / "vision_tower"
         self.sources = [*files_of(config.data, config.split, config.heldout), tower]
@@ -341,14 +341,14 @@ class ScenesStage(Stage):
         if config.init:
             self._go_on(Path(config.init))
         self.order = torch.tensor(balanced(truths, config.balance))
-        self.rows = ShuffledRows(len(self.order), config.seed)
+        self.rows = ShuffledSampler(len(self.order), config.seed)
 
     def _go_on(self, folder: Path) -> None:
         codes = SceneCodes.load(folder / "scene_codes.safetensors")
         if codes.vocabulary != self.codes.vocabulary:
             raise ValueError(f"{folder} was trained on scenes of other words: leave init out")
         self.codes.load_state_dict(codes.state_dict())
-        start_drawing(self.resampler, folder)
+        load_head(self.resampler, folder)
 
     def batch(self, samples: Sequence[tuple[int, int]], kind: str) -> dict[str, Any]:
         rows = self.order[[row for _, row in samples]]
@@ -390,12 +390,12 @@ class ScenesStage(Stage):
         recorder.write(step, heldout_cosine=F.cosine_similarity(drawn, self.heldout, dim=-1).mean().item())
         detokenizer = Detokenizer.from_pretrained(Path(self.config.stage1) / "detokenizer").to(backend.device)
         with backend.autocast():
-            rows = [draw_pictures(detokenizer, f[:8].to(backend.device)) for f in (self.heldout, drawn)]
+            rows = [draw_images(detokenizer, f[:8].to(backend.device)) for f in (self.heldout, drawn)]
         recorder.sheet(step, rows)
 
     def export(self, folder: Path) -> None:
         """Write `output_resampler.safetensors` and `scene_codes.safetensors`."""
-        weights = {name: weight.detach().cpu() for name, weight in drawing_weights(self.resampler).items()}
+        weights = {name: weight.detach().cpu() for name, weight in head_weights(self.resampler).items()}
         save_file(weights, folder / "output_resampler.safetensors")
         self.codes.save(folder / "scene_codes.safetensors")
 

@@ -27,13 +27,13 @@ from training.autoencoder import psnr
 from training.backend import Backend
 from training.command import run_stage
 from training.config import RunConfig
-from training.detokenizer import draw_pictures, need
+from training.detokenizer import draw_images, require_files
 from training.features import read_features
 from training.loop import Stage
-from training.pages import ShuffledRows, noise_of
+from training.pages import ShuffledSampler, noise_of
 from training.recorder import Recorder
 from training.scenes import feature_losses
-from training.stories import files_of
+from training.splits import files_of
 
 
 @dataclass(kw_only=True)
@@ -70,7 +70,7 @@ class VisualTokensStage(Stage):
 
     def __init__(self, config: VisualTokensConfig, backend: Backend) -> None:
         super().__init__()
-        need(config.stage1, ("vision_tower", "detokenizer"), "detokenizer", "stage1")
+        require_files(config.stage1, ("vision_tower", "detokenizer"), "detokenizer", "stage1")
         self.config = config
         tower = Path(config.stage1) / "vision_tower"
         self.sources = [*files_of(config.data, config.split, config.heldout), tower]
@@ -80,7 +80,7 @@ class VisualTokensStage(Stage):
         sizes = StoryConfig(num_visual_tokens=config.visual_tokens, **shape)
         self.input_resampler = make_input_resampler(sizes, config.embedding_dim)
         self.output_resampler = make_output_resampler(sizes, config.embedding_dim)
-        self.rows = ShuffledRows(len(self.features), config.seed)
+        self.rows = ShuffledSampler(len(self.features), config.seed)
 
     def batch(self, samples: Sequence[tuple[int, int]], kind: str) -> dict[str, Any]:
         config, noise = self.config, []
@@ -111,7 +111,7 @@ class VisualTokensStage(Stage):
             features = features.to(backend.device)
             with backend.autocast():
                 rebuilt = self.output_resampler(self.input_resampler(features)).float()
-                drawn = [draw_pictures(detokenizer, rows) for rows in (features, rebuilt)]
+                drawn = [draw_images(detokenizer, rows) for rows in (features, rebuilt)]
             cosines.append(F.cosine_similarity(rebuilt, features, dim=-1).mean(1))
             noises.append(psnr(2 * drawn[1] - 1, 2 * drawn[0] - 1))
             shown = shown or [rows[:8] for rows in drawn]

@@ -138,7 +138,7 @@ def narrate(
     memory: Annotated[
         int | None, typer.Option(help="Pages told before that the model sees; 0 is all. [default: all; small model: 2]")
     ] = None,
-    ahead: Annotated[
+    lookahead: Annotated[
         int | None, typer.Option(help="Coming descriptions that it sees. [default: 2; small model: 0]")
     ] = None,
     temperature: Annotated[float, typer.Option(help="0 takes the likeliest words.")] = 0.7,
@@ -172,7 +172,7 @@ def narrate(
             min_words=words[0],
             max_words=words[1],
             memory=memory,
-            ahead=ahead,
+            lookahead=lookahead,
             temperature=temperature,
             top_p=top_p,
             seed=seed,

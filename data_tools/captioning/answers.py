@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
-from data_tools.captioning.chat import Answer, ChatModel, Message, NoAnswer, Question
+from data_tools.captioning.chat import Answer, AnswerError, ChatModel, Message, Question
 from data_tools.captioning.replies import BadReply, read_reply
 
 Value = TypeVar("Value")
@@ -65,8 +65,8 @@ class Answers:
             judge: Makes of the reply's text what is wanted, or raises `BadReply` with what is wrong.
 
         Raises:
-            NoAnswer: No reply could be used, or the question was refused.
-            Unavailable: The model cannot be asked at all.
+            AnswerError: No reply could be used, or the question was refused.
+            ModelUnavailableError: The model cannot be asked at all.
         """
         for attempt in range(self.repairs + 1):
             answer = self._answer(question)
@@ -74,7 +74,7 @@ class Answers:
                 return judge(read_reply(answer.text, question.field))
             except BadReply as fault:
                 if attempt == self.repairs:
-                    raise NoAnswer("unusable-reply", f"{fault} (asked {attempt + 1} times)") from None
+                    raise AnswerError("unusable-reply", f"{fault} (asked {attempt + 1} times)") from None
                 self.usage += Usage(repairs=1)
                 question = _again(question, answer.text, str(fault), attempt, self.model.small)
         raise AssertionError

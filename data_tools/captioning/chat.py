@@ -13,7 +13,7 @@ from typing import Any, Literal, Protocol
 
 from PIL import Image
 
-from seedstory.picture import MAX_BYTES, read_picture
+from seedstory.image import MAX_BYTES, load_image
 
 JPEG_QUALITY = 92
 
@@ -21,34 +21,34 @@ JPEG_QUALITY = 92
 class Describer(Protocol):
     """Says what a picture shows."""
 
-    def describe(self, picture: Picture, context: str) -> str:
+    def describe(self, image: PromptImage, context: str) -> str:
         """Describes a picture.
 
         Args:
-            picture: The picture.
+            image: The picture.
             context: What is known beside it: title, names, the page's own words; may be empty.
 
         Raises:
-            NoAnswer: Nothing usable can be said of this picture.
-            Unavailable: Nothing can be asked at all.
+            AnswerError: Nothing usable can be said of this picture.
+            ModelUnavailableError: Nothing can be asked at all.
         """
 
 
 class Narrator(Protocol):
     """Tells a story page by page."""
 
-    def narrate(self, title: str, told: Sequence[str], descriptions: Sequence[str]) -> str:
+    def narrate(self, title: str, history: Sequence[str], descriptions: Sequence[str]) -> str:
         """Tells the next page.
 
         Args:
             title: Title of the story; may be empty.
-            told: The text of the pages before this one.
+            history: The text of the pages before this one.
             descriptions: What the picture of every page shows, those still to come included. The page to tell is
-                number `len(told)`, counted from 0.
+                number `len(history)`, counted from 0.
 
         Raises:
-            NoAnswer: Nothing usable comes for this page.
-            Unavailable: Nothing can be asked at all.
+            AnswerError: Nothing usable comes for this page.
+            ModelUnavailableError: Nothing can be asked at all.
         """
 
 
@@ -70,7 +70,7 @@ class ChatModel(Protocol):
     def answer(self, question: Question) -> Answer: ...
 
 
-class NoAnswer(ValueError):
+class AnswerError(ValueError):
     """This one question has no usable answer: its page is dropped, with `reason`, and the run goes on."""
 
     def __init__(self, reason: str, detail: str) -> None:
@@ -78,27 +78,27 @@ class NoAnswer(ValueError):
         self.reason = reason
 
 
-class Unavailable(RuntimeError):
+class ModelUnavailableError(RuntimeError):
     """The model cannot be asked at all: the run ends, and goes on from here when it is started again."""
 
 
 @dataclass(frozen=True)
-class Picture:
+class PromptImage:
     """The bytes of a picture file, decoded only when a model must really see them."""
 
     data: bytes
     name: str
 
     @classmethod
-    def read(cls, path: Path) -> Picture:
-        """Reads a file; `NoAnswer` where there is none or it is too large for a picture."""
+    def read(cls, path: Path) -> PromptImage:
+        """Reads a file; `AnswerError` where there is none or it is too large for a picture."""
         try:
             with open(path, "rb") as file:
                 data = file.read(MAX_BYTES + 1)
         except OSError as error:
-            raise NoAnswer("unreadable-picture", f"cannot read {path.name}: {error.strerror}") from None
+            raise AnswerError("unreadable-picture", f"cannot read {path.name}: {error.strerror}") from None
         if len(data) > MAX_BYTES:
-            raise NoAnswer("unreadable-picture", f"{path.name} is larger than {MAX_BYTES // 2**20} MiB")
+            raise AnswerError("unreadable-picture", f"{path.name} is larger than {MAX_BYTES // 2**20} MiB")
         return cls(data, path.name)
 
     @cached_property
@@ -106,11 +106,11 @@ class Picture:
         return hashlib.sha256(self.data).hexdigest()
 
     def image(self, side: int) -> Image.Image:
-        """As an RGB picture of at most `side` px a side; `NoAnswer` where it cannot be read."""
+        """As an RGB picture of at most `side` px a side; `AnswerError` where it cannot be read."""
         try:
-            image = read_picture(self.data, self.name)
+            image = load_image(self.data, self.name)
         except ValueError as error:
-            raise NoAnswer("unreadable-picture", str(error)) from None
+            raise AnswerError("unreadable-picture", str(error)) from None
         if max(image.size) > side:
             image.thumbnail((side, side), Image.Resampling.LANCZOS)
         return image
@@ -128,7 +128,7 @@ class Message:
 
     role: Literal["system", "user", "assistant"]
     text: str
-    picture: Picture | None = None
+    image: PromptImage | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,7 +165,7 @@ class Question:
 
     def digest(self, identity: str) -> str:
         """Name of the question put to a model: SHA-256 over all that the answer depends on."""
-        messages = [[m.role, m.text, m.picture.digest if m.picture else None] for m in self.messages]
+        messages = [[m.role, m.text, m.image.digest if m.image else None] for m in self.messages]
         rest = [self.field, self.max_tokens, self.temperature, self.top_p, self.seed, self.side]
         return hashlib.sha256(json.dumps([identity, messages, rest]).encode()).hexdigest()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from data_tools.captioning.answers import Answers
-from data_tools.captioning.chat import Message, NoAnswer, Picture, Question
+from data_tools.captioning.chat import AnswerError, Message, PromptImage, Question
 from data_tools.captioning.replies import clean_page
 
 _TASK = """\
@@ -56,7 +56,7 @@ class ChatDescriber:
         self.answers = answers
         self.style = style
 
-    def describe(self, picture: Picture, context: str) -> str:
+    def describe(self, image: PromptImage, context: str) -> str:
         """Describes a picture; see `Describer`."""
         style = self.style
         known = "\n".join(part for part in (style.hint, context) if part)
@@ -64,7 +64,7 @@ class ChatDescriber:
         question = Question(
             messages=(
                 Message("system", _TASK.format(low=style.min_words, high=style.max_words)),
-                Message("user", asked, picture),
+                Message("user", asked, image),
             ),
             field="description",
             max_tokens=tokens_for(style.max_words),
@@ -80,10 +80,10 @@ class ChatDescriber:
 class SourceDescriber:
     """A `Describer` without a model: what the source itself says of the picture."""
 
-    def describe(self, picture: Picture, context: str) -> str:
+    def describe(self, image: PromptImage, context: str) -> str:
         """The context, unchanged; see `Describer`."""
         if not context.strip():
-            raise NoAnswer("no-description", "the source has no words for this picture")
+            raise AnswerError("no-description", "the source has no words for this picture")
         return context.strip()
 
 

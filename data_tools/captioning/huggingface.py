@@ -69,12 +69,12 @@ class HuggingFaceChat:
     def answer(self, question: Question) -> Answer:
         """Writes the answer; the same question gets the same one, as long as hardware and libraries are the same."""
         opening = f'{{"{question.field}": "'
-        pictures = [m.picture.image(question.side) for m in question.messages if m.picture is not None]
-        if pictures and not self.sees:
+        images = [m.image.image(question.side) for m in question.messages if m.image is not None]
+        if images and not self.sees:
             raise ValueError(f"{self.name} cannot see pictures: choose a vision-language model")
-        if not self.chats and not pictures:
+        if not self.chats and not images:
             raise ValueError(f"{self.name} only captions pictures: choose a chat model for this")
-        inputs = self._inputs(question.messages, pictures, opening).to(self.device)
+        inputs = self._inputs(question.messages, images, opening).to(self.device)
         stops = StoppingCriteriaList([StopStringCriteria(self.tokenizer, STOPS)]) if self.chats else None
         read = inputs["input_ids"].shape[1] if "input_ids" in inputs else 0
         sampling: dict[str, float] = {"do_sample": question.temperature > 0}
@@ -99,20 +99,20 @@ class HuggingFaceChat:
             text = json.dumps({question.field: text if text.endswith((".", "!", "?")) else f"{text}."})
         return Answer(text, read, len(written))
 
-    def _inputs(self, messages: tuple[Message, ...], pictures: list[Any], opening: str) -> Any:
+    def _inputs(self, messages: tuple[Message, ...], images: list[Any], opening: str) -> Any:
         if not self.chats:
-            return self.processor(images=pictures[0], return_tensors="pt")
+            return self.processor(images=images[0], return_tensors="pt")
         turns = [{"role": m.role, "content": self._content(m)} for m in messages]
         try:
             prompt = self.processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
         except TemplateError:  # of a model that knows no system turn: its words go before those of the user
             first, second, *rest = messages
-            merged = Message("user", f"{first.text}\n\n{second.text}", second.picture)
+            merged = Message("user", f"{first.text}\n\n{second.text}", second.image)
             turns = [{"role": m.role, "content": self._content(m)} for m in (merged, *rest)]
             prompt = self.processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
         # The template has written the special tokens already.
         text = {"text": prompt + opening, "add_special_tokens": False, "return_tensors": "pt"}
-        return self.processor(**text, images=pictures) if pictures else self.processor(**text)
+        return self.processor(**text, images=images) if images else self.processor(**text)
 
     def _padding(self) -> dict[str, int]:
         """Chat models often name no padding token, which `generate` warns of; captioners bring their own."""
@@ -127,7 +127,7 @@ class HuggingFaceChat:
         if not self.sees:
             return message.text
         text = [{"type": "text", "text": message.text}]
-        return [{"type": "image"}, *text] if message.picture is not None else text
+        return [{"type": "image"}, *text] if message.image is not None else text
 
 
 def _digest(folder: Path) -> str:

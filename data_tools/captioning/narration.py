@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from data_tools.captioning.answers import Answers
-from data_tools.captioning.chat import Message, NoAnswer, Question
+from data_tools.captioning.chat import AnswerError, Message, Question
 from data_tools.captioning.describing import tokens_for
 from data_tools.captioning.replies import check_narration, clean_page
 
@@ -46,8 +46,8 @@ class NarrationStyle:
         min_words: Shortest page.
         max_words: Longest page; a longer one is cut after its last whole sentence.
         memory: How many of the pages told last the model sees; 0 is all. None: all, or two if the model is small.
-        ahead: How many of the coming descriptions it sees, so that it can lead up to them. None: two, or none if the
-            model is small, for it would tell them at once.
+        lookahead: How many of the coming descriptions it sees, so that it can lead up to them. None: two, or none if
+            the model is small.
         temperature: Of the sampling; 0 takes the likeliest word.
         top_p: Probability mass that words are sampled from.
         seed: Seed of the sampling.
@@ -58,7 +58,7 @@ class NarrationStyle:
     min_words: int = 5
     max_words: int = 60
     memory: int | None = None
-    ahead: int | None = None
+    lookahead: int | None = None
     temperature: float = 0.7
     top_p: float = 0.9
     seed: int = 0
@@ -68,7 +68,7 @@ class NarrationStyle:
             raise ValueError(f"--words must be two numbers from 1 to 1000, not {self.min_words} {self.max_words}")
         if not re.fullmatch(r"[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*", self.language):
             raise ValueError(f"--language must be a tag like en, sw or pt-BR, not {self.language!r}")
-        if (self.memory or 0) < 0 or (self.ahead or 0) < 0:
+        if (self.memory or 0) < 0 or (self.lookahead or 0) < 0:
             raise ValueError("--memory and --ahead count pages: give 0 or more")
         if not 0 <= self.temperature <= 2:
             raise ValueError(f"--temperature must be 0 to 2, not {self.temperature}")
@@ -88,17 +88,17 @@ class ChatNarrator:
         self.answers = answers
         self.style = style
 
-    def narrate(self, title: str, told: Sequence[str], descriptions: Sequence[str]) -> str:
+    def narrate(self, title: str, history: Sequence[str], descriptions: Sequence[str]) -> str:
         """Tells the next page; see `Narrator`."""
-        style, page = self.style, len(told)
+        style, page = self.style, len(history)
 
         def judge(text: str) -> str:
             text = clean_page(text, min_words=style.min_words, max_words=style.max_words)
-            check_narration(text, told, descriptions[page])
+            check_narration(text, history, descriptions[page])
             return text
 
         question = Question(
-            messages=self._conversation(title, told, descriptions),
+            messages=self._conversation(title, history, descriptions),
             field="text",
             max_tokens=tokens_for(style.max_words),
             temperature=style.temperature,
@@ -107,27 +107,27 @@ class ChatNarrator:
         )
         return self.answers.ask(question, judge)
 
-    def _conversation(self, title: str, told: Sequence[str], descriptions: Sequence[str]) -> tuple[Message, ...]:
-        style, page, count, small = self.style, len(told), len(descriptions), self.answers.model.small
+    def _conversation(self, title: str, history: Sequence[str], descriptions: Sequence[str]) -> tuple[Message, ...]:
+        style, page, count, small = self.style, len(history), len(descriptions), self.answers.model.small
         memory = (2 if small else 0) if style.memory is None else style.memory
-        ahead = (0 if small else 2) if style.ahead is None else style.ahead
-        wishes = [style.instructions.strip()]
+        lookahead = (0 if small else 2) if style.lookahead is None else style.lookahead
+        requested_splits = [style.instructions.strip()]
         if style.language != "en":
-            wishes.append(f"Write in the language that has the tag “{style.language}”.")
+            requested_splits.append(f"Write in the language that has the tag “{style.language}”.")
         task = _TASK.format(
             title=f" called “{title}”" if title else "",
             low=style.min_words,
             high=style.max_words,
-            wishes="".join(f" {wish}" for wish in wishes if wish),
+            requested_splits="".join(f" {wish}" for wish in requested_splits if wish),
         )
         example = _EXAMPLE if small else ()
         pairs = [(_asked(place, len(example), shown), text) for place, (shown, text) in enumerate(example)]
         earlier = range(max(0, page - memory) if memory else 0, page)
-        pairs += [(_asked(place, count, descriptions[place]), told[place]) for place in earlier]
+        pairs += [(_asked(place, count, descriptions[place]), history[place]) for place in earlier]
         messages = [Message("system", task)]
         for shown, text in pairs:
             messages += [Message("user", shown), Message("assistant", json.dumps({"text": text}, ensure_ascii=False))]
-        coming = " ".join(descriptions[page + 1 : page + 1 + ahead])
+        coming = " ".join(descriptions[page + 1 : page + 1 + lookahead])
         asked = _asked(page, count, descriptions[page])
         if coming:
             asked = f"Later in the story, not to be told yet: {coming}\n\n{asked}"
@@ -137,11 +137,11 @@ class ChatNarrator:
 class PlainNarrator:
     """A `Narrator` without a model: the description of the picture is the text of its page."""
 
-    def narrate(self, title: str, told: Sequence[str], descriptions: Sequence[str]) -> str:
+    def narrate(self, title: str, history: Sequence[str], descriptions: Sequence[str]) -> str:
         """The description of the page, unchanged; see `Narrator`."""
-        text = descriptions[len(told)].strip()
+        text = descriptions[len(history)].strip()
         if not text:
-            raise NoAnswer("no-description", "nothing is known of this page")
+            raise AnswerError("no-description", "nothing is known of this page")
         return text
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from difflib import SequenceMatcher
 from itertools import islice
 
-from seedstory.settings import clean_text
+from seedstory.settings import check_text
 from seedstory.text import count_words
 
 _THOUGHT = re.compile(r"<think>.*?</think>", re.DOTALL)
@@ -23,7 +23,7 @@ _REFUSAL = re.compile(
     r"|^i(?: can(?:no|['’])t|(?:['’]m| am) unable to) (?:assist|help with|view|describe|identify|provide)\b",
     re.IGNORECASE,
 )
-_ABOUT_PICTURES = re.compile(
+_ABOUT_IMAGES = re.compile(
     r"\b(?:the|this|next) (?:picture|image|illustration|page) (?:shows?|showed|depicts?|features?)\b"
     r"|\bin th(?:e|is) (?:picture|image|illustration)\b|\bjson\b",
     re.IGNORECASE,
@@ -85,7 +85,7 @@ def clean_page(text: str, *, min_words: int, max_words: int) -> str:
     """
     text = _MARKUP.sub(" ", text)
     try:
-        text = clean_text(text, "the reply")
+        text = check_text(text, "the reply")
     except ValueError:
         raise BadReply("it is empty or far too long") from None
     text = _LABEL.sub("", text).strip()
@@ -107,23 +107,23 @@ def clean_page(text: str, *, min_words: int, max_words: int) -> str:
     return kept
 
 
-def check_narration(text: str, told: Sequence[str], description: str) -> None:
+def check_narration(text: str, history: Sequence[str], description: str) -> None:
     """Judges the text of a page as a part of its story.
 
     Raises:
         BadReply: It speaks about pictures, tells an earlier page again, or shares no word with its own picture.
     """
-    if _ABOUT_PICTURES.search(text):
+    if _ABOUT_IMAGES.search(text):
         raise BadReply("it speaks about a picture: tell the story itself")
-    for place, earlier in enumerate(told, start=1):
-        if tells_the_same(text, earlier):
+    for place, earlier in enumerate(history, start=1):
+        if is_repetition(text, earlier):
             raise BadReply(f"it tells page {place} again: go on with the story")
-    wanted = telling_words(description)
-    if wanted and not wanted & telling_words(text):
+    wanted = content_words(description)
+    if wanted and not wanted & content_words(text):
         raise BadReply("it says nothing of what the picture shows: name who and what is in it")
 
 
-def tells_the_same(one: str, other: str) -> bool:
+def is_repetition(one: str, other: str) -> bool:
     """Whether two pages are nearly word for word the same, or share a sentence of six words or more."""
     first, second = ([w.lower() for w in _WORD.findall(text)] for text in (one, other))
     longer = {" ".join(_WORD.findall(s.lower())) for s in sentences(one) if count_words(s) >= 6}
@@ -133,7 +133,7 @@ def tells_the_same(one: str, other: str) -> bool:
     return match.real_quick_ratio() > SAME and match.quick_ratio() > SAME and match.ratio() > SAME
 
 
-def telling_words(text: str) -> set[str]:
+def content_words(text: str) -> set[str]:
     """The words that say what a text is about, by their beginnings, so that "runs" and "running" are one word."""
     words = (word.lower() for word in _WORD.findall(text))
     return {word[:4] for word in words if word not in _COMMON and (len(word) > 2 or not word.isascii())}

@@ -19,7 +19,7 @@ import httpx2
 from filelock import FileLock
 
 from data_tools.captioning.backends import ServerSettings
-from data_tools.captioning.chat import Answer, Message, NoAnswer, Question, Unavailable
+from data_tools.captioning.chat import Answer, AnswerError, Message, ModelUnavailableError, Question
 
 MAX_REPLY = 8 * 2**20  # bytes
 MAX_PAUSE = 120.0  # s
@@ -52,8 +52,8 @@ class ServerChat:
         """Asks, waits and tries again.
 
         Raises:
-            NoAnswer: The server will not answer this question: its filter, or its length.
-            Unavailable: The server refuses all questions, or does not come back.
+            AnswerError: The server will not answer this question: its filter, or its length.
+            ModelUnavailableError: The server refuses all questions, or does not come back.
         """
         body = self._body(question)
         fault = ""
@@ -69,7 +69,7 @@ class ServerChat:
                     try:
                         return _read_answer(data)
                     except (ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
-                        if isinstance(error, NoAnswer):
+                        if isinstance(error, AnswerError):
                             raise
                         fault = f"a reply that is no chat completion ({error})"
                 else:
@@ -78,7 +78,7 @@ class ServerChat:
                     pause = max(pause, _retry_after(headers))
             if attempt < self.settings.retries:
                 time.sleep(min(pause, MAX_PAUSE))
-        raise Unavailable(
+        raise ModelUnavailableError(
             f"{self.settings.url} did not answer in {self.settings.retries + 1} tries, the last one: {fault}. "
             "The answers so far are kept: run the same command again to go on"
         )
@@ -114,9 +114,9 @@ class ServerChat:
     def _judge(self, status: int, fault: str) -> None:
         """Ends the question or the run on a fault that will not pass."""
         if status == 429 and "insufficient_quota" in fault:
-            raise Unavailable(f"{self.settings.url} wants money: {fault}")
+            raise ModelUnavailableError(f"{self.settings.url} wants money: {fault}")
         if status == 413 or (status in (400, 422) and _OWN_FAULT.search(fault)):
-            raise NoAnswer("refused-by-server", fault)
+            raise AnswerError("refused-by-server", fault)
         if status < 500 and status not in PASSING:
             hint = {
                 401: f"check the key in {self.settings.key_variable}",
@@ -124,7 +124,7 @@ class ServerChat:
                 404: "check --url (it often ends in /v1) and --model",
             }
             advice = hint.get(status, "a field that this server does not know can be changed or taken out with --body")
-            raise Unavailable(f"{self.settings.url} answered {fault}; {advice}")
+            raise ModelUnavailableError(f"{self.settings.url} answered {fault}; {advice}")
 
     def _wait_for_turn(self) -> None:
         if not self.settings.per_minute:
@@ -142,18 +142,18 @@ class ServerChat:
 
 
 def _message_dict(message: Message, side: int) -> dict[str, Any]:
-    if message.picture is None:
+    if message.image is None:
         return {"role": message.role, "content": message.text}
-    data = base64.b64encode(message.picture.jpeg(side)).decode()
-    picture = {"type": "image_url", "image_url": {"url": f"data:image/jpeg;base64,{data}"}}
-    return {"role": message.role, "content": [picture, {"type": "text", "text": message.text}]}
+    data = base64.b64encode(message.image.jpeg(side)).decode()
+    image = {"type": "image_url", "image_url": {"url": f"data:image/jpeg;base64,{data}"}}
+    return {"role": message.role, "content": [image, {"type": "text", "text": message.text}]}
 
 
 def _read_answer(data: bytes) -> Answer:
     reply = json.loads(data)
     choice = reply["choices"][0]
     if choice["message"].get("refusal") or choice.get("finish_reason") == "content_filter":
-        raise NoAnswer("refused-by-server", str(choice["message"].get("refusal") or "content filter"))
+        raise AnswerError("refused-by-server", str(choice["message"].get("refusal") or "content filter"))
     text = choice["message"]["content"]
     if not isinstance(text, str):
         raise ValueError("no text in it")  # noqa: TRY004

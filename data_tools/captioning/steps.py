@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from data_tools.captioning.answers import Answers, Usage
 from data_tools.captioning.backends import Backend, load
-from data_tools.captioning.chat import Describer, Narrator, NoAnswer, Picture
+from data_tools.captioning.chat import AnswerError, Describer, Narrator, PromptImage
 from data_tools.captioning.describing import ChatDescriber, DescribingStyle, SourceDescriber
 from data_tools.captioning.narration import ChatNarrator, NarrationStyle, PlainNarrator
 from data_tools.drops import Drop
@@ -75,11 +75,11 @@ def describe_story(
         truth = _truth(record, page)
         try:
             if again or not _words(record, page, "description"):
-                picture = Picture.read(_locate(job.data, path))
+                image = PromptImage.read(_locate(job.data, path))
                 context = _context(record, page) if answers else _words(record, page, source)
-                truth["description"] = describer.describe(picture, context)
+                truth["description"] = describer.describe(image, context)
             _copy_files(job, path, truth)
-        except NoAnswer as fault:
+        except AnswerError as fault:
             drops.append(Drop(record.id, page, fault.reason, str(fault)))
             continue
         kept[page] = truth
@@ -100,24 +100,24 @@ def narrate_story(record: StoryRecord, job: Job, style: NarrationStyle, source: 
     shown = {page: words for page in range(len(record)) if (words := _words(record, page, source))}
     lacking = f"no {source} says what the picture shows"
     drops = [Drop(record.id, page, "no-description", lacking) for page in range(len(record)) if page not in shown]
-    told: dict[int, str] = {}
+    history: dict[int, str] = {}
     kept: dict[int, dict[str, Any]] = {}
     for page, words in list(shown.items()):
         # Words about the old caption say nothing of the new one.
         truth = {key: value for key, value in _truth(record, page).items() if key != "coreference"}
         truth["description"] = words
         try:
-            text = narrator.narrate(record.title or "", list(told.values()), list(shown.values()))
+            text = narrator.narrate(record.title or "", list(history.values()), list(shown.values()))
             _copy_files(job, record.images[page], truth)
-        except NoAnswer as fault:
+        except AnswerError as fault:
             drops.append(Drop(record.id, page, fault.reason, str(fault)))
             del shown[page]
             continue
-        told[page], kept[page] = text, truth
+        history[page], kept[page] = text, truth
     story = _keep(record, kept)
     if story is not None:
         language = style.language if answers else record.language if source == "caption" else None
-        story = replace(story, captions=list(told.values()), language=language)
+        story = replace(story, captions=list(history.values()), language=language)
     return _done(record, story, "caption", answers, drops)
 
 
@@ -171,9 +171,9 @@ def _locate(folder: Path, path: str) -> Path:
     try:
         found = locate(folder, path)
     except ValueError as error:
-        raise NoAnswer("unsafe-path", str(error)) from None
+        raise AnswerError("unsafe-path", str(error)) from None
     if not found.is_file():
-        raise NoAnswer("missing-picture", f"there is no file {path!r}")
+        raise AnswerError("missing-picture", f"there is no file {path!r}")
     return found
 
 

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from data_tools.clean.rules import Rules
-from data_tools.clean.steps import Cleaned, clean
+from data_tools.clean.steps import CleaningReport, clean
 from data_tools.engine import Engine, StepError
 
 _DEFAULT = Rules()
@@ -18,14 +18,14 @@ _DEFAULT = Rules()
 def main(
     folder: Annotated[Path, typer.Argument(metavar="DATA", help="The data set folder: NAME.jsonl and pictures.")],
     out: Annotated[Path, typer.Option(help="Folder of the clean data set.")],
-    licence: Annotated[
-        list[str] | None, typer.Option(help="An allowed licence, such as CC-BY for all its versions. [default: all]")
+    license: Annotated[
+        list[str] | None, typer.Option(help="An allowed license, such as CC-BY for all its versions. [default: all]")
     ] = None,
     language: Annotated[list[str] | None, typer.Option(help="An allowed language, such as en. [default: all]")] = None,
     split: Annotated[
         list[str] | None, typer.Option(help="Deal stories out anew, as in train=0.9. [default: as they are]")
     ] = None,
-    together: Annotated[
+    group_by: Annotated[
         list[str] | None, typer.Option(help="A key whose stories of one value go to one split. [default: film]")
     ] = None,
     min_pages: Annotated[int, typer.Option(help="Least pages of a story.")] = _DEFAULT.min_pages,
@@ -52,16 +52,16 @@ def main(
     engine: Annotated[Engine, typer.Option(help="Where the work is done.")] = "inline",
     workers: Annotated[int | None, typer.Option(min=1, help="Stories at a time; by default, one a core.")] = None,
 ) -> None:
-    """Write the clean part of a data set: no copies, bars, text cards or foreign licences, and splits that do not leak.
+    """Write the clean part of a data set: no copies, bars, text cards or foreign licenses, and splits that do not leak.
 
-    Example: python -m data_tools.clean data/books --out data/clean --licence CC-BY --split train=0.9 --split val=0.1
+    Example: python -m data_tools.clean data/books --out data/clean --license CC-BY --split train=0.9 --split val=0.1
 
     Stories that share a picture or a long caption always go to the same split. What was left out is counted, and listed
     in OUT/drops.jsonl. A run that was killed goes on where it stopped. The same data set gives the same bytes.
     """
     try:
         rules = Rules(
-            licences=tuple(licence or _DEFAULT.licences),
+            licenses=tuple(license or _DEFAULT.licenses),
             languages=tuple(language or _DEFAULT.languages),
             min_pages=min_pages,
             min_words=min_words,
@@ -73,7 +73,7 @@ def main(
             distance=distance,
             max_stories=max_stories,
             max_overlap=max_overlap,
-            together=tuple(together or _DEFAULT.together),
+            group_by=tuple(group_by or _DEFAULT.group_by),
             splits=dict(map(_share, split or ())),
             seed=seed,
         )
@@ -85,13 +85,13 @@ def main(
     tally.show(console)
 
 
-def show(cleaned: Cleaned, console: Console) -> None:
+def show(cleaned: CleaningReport, console: Console) -> None:
     """Prints what came of a run."""
     for when, splits in (("before", cleaned.before), ("after", cleaned.after)):
         counts = [f"{name} {count['stories']} stories, {count['pages']} pages" for name, count in splits.items()]
         console.print(f"{when}: {'; '.join(counts)}", markup=False, highlight=False)
-    kin = f"{cleaned.groups} groups of kindred stories, the largest of {cleaned.largest_group}"
-    console.print(f"{kin}; {cleaned.moved} moved to the split of their kin; {cleaned.cropped} pages cropped")
+    groups = f"{cleaned.groups} groups of related stories, the largest of {cleaned.largest_group}"
+    console.print(f"{groups}; {cleaned.moved} moved to the split of their group; {cleaned.cropped} pages cropped")
 
 
 def _share(text: str) -> tuple[str, float]:

@@ -9,13 +9,13 @@ from typing import Any, Literal
 
 import numpy as np
 
-from data_tools.clean.likeness import distances
-from data_tools.clean.pictures import BITS, Box, fingerprint, inner_box, is_blank, is_text_card
+from data_tools.clean.duplicates import distances
+from data_tools.clean.images import BITS, Box, fingerprint, inner_box, is_blank, is_text_card
 from data_tools.drops import Drop
 from data_tools.folder import locate, only_pages
-from seedstory.picture import read_picture
+from seedstory.image import load_image
 from seedstory.storystream import StoryRecord
-from seedstory.text import count_words, likeliest_language
+from seedstory.text import count_words, detect_language
 
 _SURE = 0.8  # probability from which a language is believed
 _ENOUGH = 40  # letters that it takes to tell a language
@@ -26,8 +26,8 @@ class Rules:
     """What stays in a data set.
 
     Attributes:
-        licences: Allowed licences, such as "CC-BY" (any version) or "CC-BY-4.0" (this one); empty allows all, and
-            stories without a licence too.
+        licenses: Allowed licenses, such as "CC-BY" (any version) or "CC-BY-4.0" (this one); empty allows all, and
+            stories without a license too.
         languages: Allowed languages of the text, such as "en"; empty allows all.
         min_pages: A shorter story is dropped.
         min_words: A page with fewer words is dropped.
@@ -39,12 +39,12 @@ class Rules:
         distance: Pictures whose fingerprints differ in at most so many of 256 bits count as one; -1 looks for none.
         max_stories: A picture that more stories share is no page of theirs (a publisher's card) and is dropped.
         max_overlap: A story is dropped that shares more than this part of its pictures with one before it.
-        together: Stories with the same value of one of these keys go to the same split, such as parts of one film.
+        group_by: Stories with the same value of one of these keys go to the same split, such as parts of one film.
         splits: Which part of the pages each split should have; empty keeps the splits of the source.
         seed: Another seed deals the stories out in another way.
     """
 
-    licences: tuple[str, ...] = ()
+    licenses: tuple[str, ...] = ()
     languages: tuple[str, ...] = ()
     min_pages: int = 1
     min_words: int = 0
@@ -56,12 +56,12 @@ class Rules:
     distance: int = 24
     max_stories: int = 20
     max_overlap: float = 0.8
-    together: tuple[str, ...] = ("film",)
+    group_by: tuple[str, ...] = ("film",)
     splits: dict[str, float] = field(default_factory=dict)
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("licences", "languages", "together"):
+        for name in ("licenses", "languages", "group_by"):
             value = getattr(self, name)
             if isinstance(value, str) or not all(isinstance(entry, str) and entry for entry in value):
                 raise ValueError(f"{name} must be a list of words, not {value!r}")
@@ -87,17 +87,17 @@ class Rules:
         if self.splits and abs(sum(self.splits.values()) - 1) > 1e-6:
             raise ValueError(f"the shares of the splits must add up to 1, not {sum(self.splits.values()):g}")
 
-    def allows_licence(self, licence: str | None) -> bool:
-        """Whether stories of this licence stay; a family without a version allows all its versions."""
-        if not self.licences:
+    def allows_license(self, license: str | None) -> bool:
+        """Whether stories of this license stay; a family without a version allows all its versions."""
+        if not self.licenses:
             return True
-        name = _plain_licence(licence or "")
+        name = _normalized_license(license or "")
         family = re.sub(r"-\d+(\.\d+)*$", "", name)
-        return any(_plain_licence(allowed) in (name, family) for allowed in self.licences)
+        return any(_normalized_license(allowed) in (name, family) for allowed in self.licenses)
 
 
 @dataclass(frozen=True)
-class Look:
+class PageInspection:
     """What was seen of a page that stays: its fingerprint, and the box to cut out of it or None."""
 
     fingerprint: bytes
@@ -105,16 +105,16 @@ class Look:
 
 
 @dataclass(frozen=True)
-class Inspected:
+class Inspection:
     """A story after its first pass; the record is None where nothing of it stays."""
 
     record: StoryRecord | None
-    looks: list[Look]
+    inspections: list[PageInspection]
     drops: list[Drop]
 
 
-def inspect(record: StoryRecord, folder: Path, rules: Rules) -> Inspected:
-    """Judges a story by itself: licence, language, then its pages one by one.
+def inspect(record: StoryRecord, folder: Path, rules: Rules) -> Inspection:
+    """Judges a story by itself: license, language, then its pages one by one.
 
     A page whose picture is that of an earlier page is dropped. Where that is the page just before, it takes over the
     text, so that nothing of the story is lost.
@@ -129,30 +129,30 @@ def inspect(record: StoryRecord, folder: Path, rules: Rules) -> Inspected:
     """
     fault = _fault_of_story(record, rules)
     if fault:
-        return Inspected(None, [], [Drop(record.id, None, *fault)])
-    if record.language is None and (language := tell_language(record.captions)):
+        return Inspection(None, [], [Drop(record.id, None, *fault)])
+    if record.language is None and (language := confident_language(record.captions)):
         record = replace(record, language=language)
     captions = list(record.captions)
     drops: list[Drop] = []
     kept: list[int] = []
-    looks: list[Look] = []
+    inspections: list[PageInspection] = []
     for page in range(len(record)):
-        seen = _look(record, page, folder, rules)
-        if isinstance(seen, Look):
-            twin = _twin(seen, looks, rules.distance)
-            if twin is None:
+        seen = _inspect_page(record, page, folder, rules)
+        if isinstance(seen, PageInspection):
+            duplicate = _duplicate_of(seen, inspections, rules.distance)
+            if duplicate is None:
                 kept.append(page)
-                looks.append(seen)
+                inspections.append(seen)
                 continue
-            drops.append(Drop(record.id, page, "near-duplicate", f"its picture is that of page {kept[twin]}"))
-            joined = f"{captions[kept[twin]]} {captions[page]}".strip()
-            if twin == len(looks) - 1 and count_words(joined) <= rules.max_words:
-                captions[kept[twin]] = joined
+            drops.append(Drop(record.id, page, "near-duplicate", f"its picture is that of page {kept[duplicate]}"))
+            joined = f"{captions[kept[duplicate]]} {captions[page]}".strip()
+            if duplicate == len(inspections) - 1 and count_words(joined) <= rules.max_words:
+                captions[kept[duplicate]] = joined
         else:
             drops.append(Drop(record.id, page, *seen))
     if len(kept) < rules.min_pages:
-        return Inspected(None, [], [*drops, too_short(record.id, len(kept), rules)])
-    return Inspected(only_pages(replace(record, captions=captions), kept), looks, drops)
+        return Inspection(None, [], [*drops, too_short(record.id, len(kept), rules)])
+    return Inspection(only_pages(replace(record, captions=captions), kept), inspections, drops)
 
 
 def too_short(story: str, pages: int, rules: Rules) -> Drop:
@@ -160,26 +160,26 @@ def too_short(story: str, pages: int, rules: Rules) -> Drop:
     return Drop(story, None, "too-few-pages", f"{pages} of at least {rules.min_pages} stay")
 
 
-def tell_language(captions: list[str]) -> str | None:
+def confident_language(captions: list[str]) -> str | None:
     """The language of a text as an ISO 639-1 code; None where there is too little text to be sure."""
     text = " ".join(captions)[:4000]
     if sum(c.isalpha() for c in text) < _ENOUGH:
         return None
-    language, probability = likeliest_language(text)
+    language, probability = detect_language(text)
     return language if probability >= _SURE else None
 
 
 def _fault_of_story(record: StoryRecord, rules: Rules) -> tuple[str, str] | None:
-    if not rules.allows_licence(record.license):
-        return "licence", f"{record.license or 'none'} is not among {', '.join(rules.licences)}"
+    if not rules.allows_license(record.license):
+        return "license", f"{record.license or 'none'} is not among {', '.join(rules.licenses)}"
     if rules.languages:
-        language = record.language or tell_language(record.captions)
+        language = record.language or confident_language(record.captions)
         if language and re.split(r"[-_]", language)[0].lower() not in rules.languages:
             return "language", f"{language} is not among {', '.join(rules.languages)}"
     return None
 
 
-def _look(record: StoryRecord, page: int, folder: Path, rules: Rules) -> Look | tuple[str, str]:
+def _inspect_page(record: StoryRecord, page: int, folder: Path, rules: Rules) -> PageInspection | tuple[str, str]:
     """Looks at a page: what stays to be known of it, or why it is dropped and the detail."""
     words = count_words(record.captions[page])
     if words < rules.min_words:
@@ -192,7 +192,7 @@ def _look(record: StoryRecord, page: int, folder: Path, rules: Rules) -> Look | 
     except ValueError as error:
         return "unsafe-path", str(error)
     try:
-        image = read_picture(source, path)
+        image = load_image(source, path)
     except ValueError as error:
         return ("unreadable-picture" if source.exists() else "missing-picture"), str(error)
     # What is known in pixels of a page would no longer fit it.
@@ -207,18 +207,18 @@ def _look(record: StoryRecord, page: int, folder: Path, rules: Rules) -> Look | 
     if max(image.size) > rules.max_aspect * min(image.size):
         return "odd-shape", f"{path} has {width} x {height} px{' within its bars' if box else ''}"
     if is_blank(image):
-        return "blank-picture", f"{path} is all of one colour"
+        return "blank-picture", f"{path} is all of one color"
     if rules.text_cards == "drop" and is_text_card(image):
         return "text-card", f"{path} shows nothing but text"
-    return Look(fingerprint(image), box)
+    return PageInspection(fingerprint(image), box)
 
 
-def _twin(look: Look, looks: list[Look], distance: int) -> int | None:
+def _duplicate_of(inspection: PageInspection, inspections: list[PageInspection], distance: int) -> int | None:
     """The last of the pages before whose picture is the same."""
-    if not looks or distance < 0:
+    if not inspections or distance < 0:
         return None
-    before = np.frombuffer(b"".join(one.fingerprint for one in looks), np.uint8).reshape(len(looks), -1)
-    same = np.flatnonzero(distances(before, np.frombuffer(look.fingerprint, np.uint8)) <= distance)
+    before = np.frombuffer(b"".join(one.fingerprint for one in inspections), np.uint8).reshape(len(inspections), -1)
+    same = np.flatnonzero(distances(before, np.frombuffer(inspection.fingerprint, np.uint8)) <= distance)
     return int(same[-1]) if len(same) else None
 
 
@@ -229,5 +229,5 @@ def _holds_places(truth: Any) -> bool:
     return isinstance(truth, list) and any(map(_holds_places, truth))
 
 
-def _plain_licence(name: str) -> str:
+def _normalized_license(name: str) -> str:
     return re.sub(r"[\s_-]+", "-", name.strip().casefold()).removesuffix("-international").removesuffix("-unported")

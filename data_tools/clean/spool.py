@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-from data_tools.clean.rules import Inspected, Look
+from data_tools.clean.rules import Inspection, PageInspection
 from data_tools.drops import Drop
 from seedstory.storystream import StoryRecord
 
@@ -37,25 +37,25 @@ class Spool:
                 file.write(line)
                 self.lines += 1
 
-    def __iter__(self) -> Iterator[tuple[str, Inspected]]:
+    def __iter__(self) -> Iterator[tuple[str, Inspection]]:
         with open(self.path, "rb") as file:
             yield from map(from_line, file)
 
 
-def to_line(split: str, found: Inspected) -> bytes:
+def to_line(split: str, found: Inspection) -> bytes:
     """A story as it stands in the file."""
     data = {
         "split": split,
         "record": found.record and found.record.to_dict(),
-        "looks": [[look.fingerprint.hex(), look.crop] for look in found.looks],
+        "looks": [[inspection.fingerprint.hex(), inspection.crop] for inspection in found.inspections],
         "drops": [asdict(drop) for drop in found.drops],
     }
     return json.dumps(data).encode() + b"\n"
 
 
-def from_line(line: bytes) -> tuple[str, Inspected]:
+def from_line(line: bytes) -> tuple[str, Inspection]:
     """The split a story comes from, and what was found of it."""
     data = json.loads(line)
-    looks = [Look(bytes.fromhex(name), tuple(crop) if crop else None) for name, crop in data["looks"]]
+    inspections = [PageInspection(bytes.fromhex(name), tuple(crop) if crop else None) for name, crop in data["looks"]]
     record = StoryRecord.from_dict(data["record"]) if data["record"] else None
-    return data["split"], Inspected(record, looks, [Drop(**drop) for drop in data["drops"]])
+    return data["split"], Inspection(record, inspections, [Drop(**drop) for drop in data["drops"]])

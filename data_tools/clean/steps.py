@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from data_tools.clean.decide import Plan, decide
-from data_tools.clean.rules import Inspected, Look, Rules, inspect
+from data_tools.clean.rules import Inspection, PageInspection, Rules, inspect
 from data_tools.clean.spool import Spool, to_line
 from data_tools.drops import Drop, Tally
 from data_tools.engine import Engine, run
 from data_tools.folder import inside, locate, only_pages, read_file, read_lines, story_files
-from seedstory.picture import STORED, read_header, read_picture
+from seedstory.image import STORED, load_image, read_image_header
 from seedstory.storystream import StoryRecord, write_jsonl
 
 NAME = "clean.json"
@@ -34,16 +34,16 @@ _ENCODE: dict[str, dict[str, Any]] = {
 
 
 @dataclass(frozen=True)
-class Cleaned:
+class CleaningReport:
     """What came of a run, as it stands in `clean.json`.
 
     Attributes:
         rules: The rules it went by.
         before: Stories and pages of each split of the source, as far as they could be read.
         after: Stories and pages of each split now.
-        groups: How many groups of kindred stories there are; a story without kin is a group of one.
+        groups: How many groups of related stories there are; an unrelated story is a group of one.
         largest_group: Stories in the largest group.
-        moved: Stories that were moved to the split of their kin; 0 where all were dealt out anew.
+        moved: Stories that were moved to the split of their group; 0 where all splits were assigned anew.
         cropped: Pages that lost their bars.
         drops: How often each reason for a drop was given in this run.
     """
@@ -59,18 +59,18 @@ class Cleaned:
 
 
 @dataclass(frozen=True)
-class Story:
+class InspectedStory:
     """A story on its way through a pass."""
 
     id: str
     split: str
     record: StoryRecord
-    looks: tuple[Look, ...] = ()
+    inspections: tuple[PageInspection, ...] = ()
 
 
 def clean(
     folder: Path, out: Path, rules: Rules, *, engine: Engine = "inline", workers: int | None = None
-) -> tuple[Cleaned, Tally]:
+) -> tuple[CleaningReport, Tally]:
     """Writes the clean part of a data set folder as another one.
 
     Args:
@@ -118,7 +118,7 @@ def clean(
 
         write_jsonl(out / f"{split}.jsonl", records())
 
-    cleaned = Cleaned(
+    cleaned = CleaningReport(
         rules=asdict(rules),
         before={split: dict(count) for split, count in before.items()},
         after=after,
@@ -130,7 +130,7 @@ def clean(
     )
     (Tally.read(folder) + tally).write(out)
     text = json.dumps({"key": key} | asdict(cleaned), ensure_ascii=False, indent=1)
-    _write_atomically(out / NAME, f"{text}\n".encode())
+    _write_atomic(out / NAME, f"{text}\n".encode())
     shutil.rmtree(out / _WORK)
     return cleaned, tally
 
@@ -158,10 +158,10 @@ def _open_folder(folder: Path, out: Path, key: str) -> None:
     (out / _WORK).mkdir(parents=True, exist_ok=True)
     for left in out.rglob(".*.part"):  # of a run that was killed
         left.unlink()
-    _write_atomically(out / _WORK / "key.json", json.dumps({"key": key}).encode())
+    _write_atomic(out / _WORK / "key.json", json.dumps({"key": key}).encode())
 
 
-def _stories(files: list[Path], tally: Tally, before: dict[str, Counter[str]]) -> Iterator[Story]:
+def _stories(files: list[Path], tally: Tally, before: dict[str, Counter[str]]) -> Iterator[InspectedStory]:
     """Every story that can be read, each id once."""
     seen: dict[str, str] = {}
     for file in files:
@@ -175,51 +175,53 @@ def _stories(files: list[Path], tally: Tally, before: dict[str, Counter[str]]) -
                 tally.add(Drop(line.record.id, None, "same-id", there))
                 continue
             seen[line.record.id] = line.where
-            yield Story(line.record.id, file.stem, line.record)
+            yield InspectedStory(line.record.id, file.stem, line.record)
 
 
-def _inspect(folder: Path, rules: Rules, story: Story) -> bytes:
+def _inspect(folder: Path, rules: Rules, story: InspectedStory) -> bytes:
     return to_line(story.split, inspect(story.record, folder, rules))
 
 
-def _staying(spool: Spool, plan: Plan, split: str) -> Iterator[Story]:
+def _staying(spool: Spool, plan: Plan, split: str) -> Iterator[InspectedStory]:
     """The stories of a split with the pages that stay."""
     for (_, found), pages, name in zip(spool, plan.pages, plan.splits, strict=True):
         if pages and name == split:
-            assert isinstance(found, Inspected) and found.record is not None
-            looks = tuple(found.looks[page] for page in pages)
-            yield Story(found.record.id, split, only_pages(found.record, pages), looks)
+            assert isinstance(found, Inspection) and found.record is not None
+            inspections = tuple(found.inspections[page] for page in pages)
+            yield InspectedStory(found.record.id, split, only_pages(found.record, pages), inspections)
 
 
-def _store(folder: Path, out: Path, story: Story) -> tuple[StoryRecord, int, list[Drop]]:
+def _store(folder: Path, out: Path, story: InspectedStory) -> tuple[StoryRecord, int, list[Drop]]:
     """Writes the pictures and masks of a story; returns its record, the number of crops, and masks that were lost."""
-    images = [_store_picture(folder, out, path, look) for path, look in zip(story.record.images, story.looks)]
+    images = [
+        _store_image(folder, out, path, inspection) for path, inspection in zip(story.record.images, story.inspections)
+    ]
     record = replace(story.record, images=images)
     lost = {}
     for page, path in record.masks():
         try:
             source = locate(folder, path)
-            read_header(source, path, ["PNG"])
-            _write_atomically(out / inside(path), source.read_bytes())
+            read_image_header(source, path, ["PNG"])
+            _write_atomic(out / inside(path), source.read_bytes())
         except ValueError as error:
             lost[path] = Drop(record.id, page, "unreadable-mask", str(error))
     if lost:
         record = replace(record, pages=[_without_masks(page, lost) for page in record.pages or ()])
-    return record, sum(look.crop is not None for look in story.looks), list(lost.values())
+    return record, sum(inspection.crop is not None for inspection in story.inspections), list(lost.values())
 
 
-def _store_picture(folder: Path, out: Path, path: str, look: Look) -> str:
+def _store_image(folder: Path, out: Path, path: str, inspection: PageInspection) -> str:
     """Copies a picture, or what is left of it within its bars; returns its path."""
     data = read_file(folder, path)
-    kind, _ = read_header(data, path)
-    if look.crop or kind not in STORED:
-        image = read_picture(data, path)
+    kind, _ = read_image_header(data, path)
+    if inspection.crop or kind not in STORED:
+        image = load_image(data, path)
         buffer = io.BytesIO()
         if kind not in STORED:
             kind, path = "PNG", f"{path}.png"
-        (image.crop(look.crop) if look.crop else image).save(buffer, kind, **_ENCODE[kind])
+        (image.crop(inspection.crop) if inspection.crop else image).save(buffer, kind, **_ENCODE[kind])
         data = buffer.getvalue()
-    _write_atomically(out / inside(path), data)
+    _write_atomic(out / inside(path), data)
     return path
 
 
@@ -232,7 +234,7 @@ def _without_masks(page: dict[str, Any] | None, lost: dict[str, Drop]) -> dict[s
     return bare(page) | {"characters": [bare(character) for character in page["characters"]]}
 
 
-def _write_atomically(path: Path, data: bytes) -> None:
+def _write_atomic(path: Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     part.write_bytes(data)

@@ -18,8 +18,8 @@ from data_tools.importers import pdf as pdf_importer
 from data_tools.importers import storystream as storystream_importer
 from data_tools.importers import video as video_importer
 from data_tools.importers import vistory as vistory_importer
-from data_tools.importers.harvest import Convert, Facts, PictureFormat, Source, Target, harvest
 from data_tools.importers.panels import PanelSettings
+from data_tools.importers.run_import import Convert, ImageFormat, Metadata, Source, Target, run_import
 from data_tools.importers.shots import ShotSettings
 
 T = TypeVar("T")
@@ -34,11 +34,11 @@ app = typer.Typer(
 Sources = Annotated[list[Path], typer.Argument(metavar="SOURCE", help="Files, or folders that hold them.")]
 Out = Annotated[Path, typer.Option("--out", help="Folder of the data set; made where it is missing.")]
 Split = Annotated[str, typer.Option(help="Name of the JSON Lines file.")]
-License = Annotated[str, typer.Option(help="Licence of stories that do not name theirs, such as 'CC-BY 4.0'.")]
+License = Annotated[str, typer.Option(help="License of stories that do not name theirs, such as 'CC-BY 4.0'.")]
 Credit = Annotated[str, typer.Option(help="Who made stories that do not say so.")]
 Language = Annotated[str, typer.Option(help="Language of stories that do not say theirs, such as 'en'.")]
 Origin = Annotated[str, typer.Option("--source-repo", help="Where the stories come from, for the record.")]
-Format = Annotated[PictureFormat, typer.Option("--format", help="File format of pictures cut out or rendered here.")]
+Format = Annotated[ImageFormat, typer.Option("--format", help="File format of pictures cut out or rendered here.")]
 Where = Annotated[Engine, typer.Option("--engine", help="Where to work: this process, local processes, or Ray.")]
 Workers = Annotated[int | None, typer.Option(help="How many at the same time (default: one per core).", min=1)]
 Side = Annotated[int, typer.Option(help="Longer side of the pictures in px.", min=64, max=4096)]
@@ -51,7 +51,7 @@ def books(
     sources: Sources,
     out: Out,
     split: Split = "train",
-    pictures: Annotated[
+    images: Annotated[
         list[Path] | None, typer.Option(help="Where African Storybook's pictures are, the best folder first.")
     ] = None,
     only: OneOf = None,
@@ -73,7 +73,7 @@ def books(
     target = _target(out, split, license, credit, language, source_repo)
     _run(
         book_importer.convert,
-        lambda: book_importer.find(sources, pictures or [], only),
+        lambda: book_importer.find(sources, images or [], only),
         sources,
         target,
         engine,
@@ -136,7 +136,7 @@ def comics(
     right_to_left: Annotated[bool, typer.Option(help="Read panels from right to left.")] = False,
     whole: Annotated[bool, typer.Option(help="Keep pages whole.")] = False,
     gutter: Annotated[float, typer.Option(help="Least width of a gutter, as a share of the shorter side.")] = 0.006,
-    tolerance: Annotated[int, typer.Option(help="How far a gutter's pixels may be from its colour, of 255.")] = 32,
+    tolerance: Annotated[int, typer.Option(help="How far a gutter's pixels may be from its color, of 255.")] = 32,
     format: Format = "jpg",
     license: License = "",
     credit: Credit = "",
@@ -204,7 +204,7 @@ def vistory(
     sources: Sources,
     out: Out,
     split: Split = "test",
-    pictures: Annotated[
+    images: Annotated[
         Path | None, typer.Option(help="What a method made: OUTPUTS/STORY/shots/shot_01.png. Pages are then the shots.")
     ] = None,
     script: Annotated[vistory_importer.Language, typer.Option(help="Language of the script.")] = "en",
@@ -219,8 +219,8 @@ def vistory(
     Example: python -m data_tools.importers vistory ViStory/ --license MIT --out data/vistory
     """
     target = _target(out, split, license, credit, "", source_repo)
-    convert = partial(vistory_importer.convert, language=script, shots=pictures is not None)
-    _run(convert, lambda: vistory_importer.find(sources, pictures), sources, target, engine, workers)
+    convert = partial(vistory_importer.convert, language=script, shots=images is not None)
+    _run(convert, lambda: vistory_importer.find(sources, images), sources, target, engine, workers)
 
 
 @app.command()
@@ -246,10 +246,10 @@ def storystream(
 
 
 def _target(
-    out: Path, split: str, license: str, credit: str, language: str, origin: str, format: PictureFormat = "jpg"
+    out: Path, split: str, license: str, credit: str, language: str, origin: str, format: ImageFormat = "jpg"
 ) -> Target:
     said = {"license": license, "credit": credit, "language": language, "source_repo": origin}
-    return _checked(lambda: Target(out, split, format, Facts(**{key: value or None for key, value in said.items()})))
+    return _checked(lambda: Target(out, split, format, Metadata(**{key: value or None for key, value in said.items()})))
 
 
 def _run(
@@ -265,7 +265,7 @@ def _run(
             raise typer.BadParameter(f"--out {target.out} lies in the source {path}: choose a folder elsewhere")
     sources = _checked(find)
     label = f"importing {target.split}"
-    count, tally = _checked(lambda: harvest(convert, sources, target, engine=engine, workers=workers, label=label))
+    count, tally = _checked(lambda: run_import(convert, sources, target, engine=engine, workers=workers, label=label))
     console = Console()
     name = target.out / f"{target.split}.jsonl"
     console.print(f"{count} stories of {len(sources)} sources: {name}", markup=False, highlight=False, soft_wrap=True)

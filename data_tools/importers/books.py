@@ -2,11 +2,11 @@
 
 Three layouts are told apart by what lies there:
 
-- African Storybook: `LANGUAGE/0004_name.md`, whose pages are parted by lines of `##` and whose last page lists licence
+- African Storybook: `LANGUAGE/0004_name.md`, whose pages are parted by lines of `##` and whose last page lists license
   and credits; its pictures are `0004/01.jpg` ...: 01 the cover, 02 the first page; one more may be the back cover.
 - Book Dash, and any Markdown with pictures in it: `![description](images/01.jpg)` and then the text of the page.
 - A plain folder: pictures with `01.txt` beside `01.jpg`, or with one text whose pages are parted by lines of `##`,
-  `## Page 3` or `---`, or by form feeds.
+  `## BookPage 3` or `---`, or by form feeds.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from urllib.parse import unquote
 import yaml
 
 from data_tools.drops import Drop
-from data_tools.folder import PICTURES
-from data_tools.importers.harvest import (
+from data_tools.folder import IMAGES
+from data_tools.importers.run_import import (
     MAX_CAPTION,
-    Facts,
     Imported,
+    Metadata,
+    RecordBuilder,
     Source,
-    Story,
     Target,
     clean_text,
     inside,
-    licence_name,
-    natural,
+    license_name,
+    natural_key,
     read_text,
     unique_ids,
 )
@@ -40,7 +40,7 @@ from data_tools.importers.harvest import (
 TEXTS = (".md", ".markdown", ".txt")
 _NUMBERED = re.compile(r"(\d{4})_.+\.md")
 # Repetitions are bounded here and in `plain`, so that no text takes longer than its length.
-_PICTURE = re.compile(
+_IMAGE = re.compile(
     r"!\[(?P<alt>[^\]]{0,2000})\]\([ \t]*"
     r"(?P<path><[^>\n]{0,500}>|(?:\{\{[^}\n]{0,80}\}\}|(?!\{\{)[^\s)]){0,500})"
     r"(?:[ \t][^)\n]{0,500})?\)(?:\{:[^}\n]{0,200}\})?"
@@ -56,29 +56,29 @@ _NO_PEOPLE = ("license", "licence", "language", "title", "level", "source", "url
 
 
 @dataclass(frozen=True)
-class Page:
-    """One page as the text has it; `picture` is a path relative to the text."""
+class BookPage:
+    """One page as the text has it; `image` is a path relative to the text."""
 
-    picture: str
+    image: str
     caption: str
     alt: str = ""
 
 
-def find(paths: list[Path], pictures: list[Path], only: str | None = None) -> list[Source]:
+def find(paths: list[Path], images: list[Path], only: str | None = None) -> list[Source]:
     """The books in some folders.
 
     Args:
         paths: Folders that the user named.
-        pictures: Folders with the pictures of African Storybook's texts, the best first; `paths` are tried after them.
+        images: Folders with the pictures of African Storybook's texts, the best first; `paths` are tried after them.
         only: Only books in folders of this name, such as the code of a language.
 
     Raises:
         ValueError: A path is no folder, or there is no book in any of them.
     """
-    for path in [*paths, *pictures]:
+    for path in [*paths, *images]:
         if not path.is_dir():
             raise ValueError(f"{path} is not a folder: name one that holds picture books")
-    found = [book for root in paths for book in _walk(root, [*pictures, *paths], only)]
+    found = [book for root in paths for book in _scan(root, [*images, *paths], only)]
     if not found:
         where = f"{f'a folder {only!r} of ' if only else ''}{', '.join(map(str, paths))}"
         raise ValueError(f"there is no picture book in {where}: it needs pictures beside Markdown or text")
@@ -98,21 +98,21 @@ def convert(source: Source, target: Target) -> Imported:
         front, body = front_matter(read_text(source.path, name), name)
     except ValueError as error:
         return Imported([], [Drop(source.id, None, "unreadable-text", str(error))])
-    facts = _facts(front, body).filled_from(_catalogue(source)).filled_from(Facts(language=_language(source)))
+    facts = _facts(front, body).filled_from(_catalog(source)).filled_from(Metadata(language=_language(source)))
     if _NUMBERED.fullmatch(source.path.name):
         return _numbered(source, target, body, facts)
-    if _PICTURE.search(body):
+    if _IMAGE.search(body):
         return _linked(source, target, body, facts)
     return _parted(source, target, body, facts)
 
 
-def linked_pages(body: str) -> Iterator[Page]:
+def linked_pages(body: str) -> Iterator[BookPage]:
     """Pages of Markdown with pictures: a picture and the text up to the next; what precedes the first is no page."""
-    found = list(_PICTURE.finditer(body))
+    found = list(_IMAGE.finditer(body))
     for place, match in enumerate(found):
         end = found[place + 1].start() if place + 1 < len(found) else len(body)
         path = re.sub(r"\{\{[^}]*\}\}", "", match["path"].strip("<>")).lstrip("/")
-        yield Page(unquote(path), plain(body[match.end() : end]), plain(match["alt"]))
+        yield BookPage(unquote(path), plain(body[match.end() : end]), plain(match["alt"]))
 
 
 def plain(markdown: str) -> str:
@@ -147,18 +147,18 @@ def yaml_mapping(text: str, name: str) -> dict[str, Any]:
     return data if isinstance(data, dict) else {}
 
 
-def _walk(root: Path, banks: list[Path], only: str | None) -> Iterator[tuple[str, Path, Path, tuple[Path, ...]]]:
+def _scan(root: Path, banks: list[Path], only: str | None) -> Iterator[tuple[str, Path, Path, tuple[Path, ...]]]:
     """(name, text or folder, root, folders that belong to it) of each book."""
-    folders = sorted({p.parent for p in root.rglob("*") if p.suffix.lower() in (*TEXTS, *PICTURES)}, key=natural)
+    folders = sorted({p.parent for p in root.rglob("*") if p.suffix.lower() in (*TEXTS, *IMAGES)}, key=natural_key)
     for folder in folders:
         parts = folder.relative_to(root).parts
         if any(part.startswith((".", "_")) for part in parts) or (only and only not in (root.name, *parts)):
             continue
         place = "-".join(part for part in parts if part != only) or root.name
         texts = [p for p in _files(folder, TEXTS) if p.stem.lower() not in ("readme", "license", "licence")]
-        pictures = {p.stem for p in _files(folder, PICTURES)}
+        images = {p.stem for p in _files(folder, IMAGES)}
         numbered = [text for text in texts if _NUMBERED.fullmatch(text.name)]
-        linked = [text for text in texts if text not in numbered and _has_pictures(text)]
+        linked = [text for text in texts if text not in numbered and _has_images(text)]
         others = [text for text in texts if text not in numbered and text not in linked]
         for text in numbered:
             number = text.name[:4]
@@ -166,61 +166,61 @@ def _walk(root: Path, banks: list[Path], only: str | None) -> Iterator[tuple[str
         for text in linked:
             name = place if len(linked) == 1 else f"{place}-{text.stem}"
             yield name, text, root, tuple(p for p in (folder / "images",) if p.is_dir())
-        if pictures and any(text.stem in pictures for text in others):
+        if images and any(text.stem in images for text in others):
             yield place, folder, root, ()
-        elif pictures and len(others) == 1:
+        elif images and len(others) == 1:
             yield place, others[0], root, (folder,)
 
 
 def _files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
-    return sorted((p for p in folder.iterdir() if p.suffix.lower() in suffixes and p.is_file()), key=natural)
+    return sorted((p for p in folder.iterdir() if p.suffix.lower() in suffixes and p.is_file()), key=natural_key)
 
 
-def _has_pictures(text: Path) -> bool:
+def _has_images(text: Path) -> bool:
     try:
-        return _PICTURE.search(read_text(text, text.name)) is not None
+        return _IMAGE.search(read_text(text, text.name)) is not None
     except (ValueError, OSError):
         return text.name == "index.md"  # a broken book is a book: it is counted when it is read
 
 
-def _numbered(source: Source, target: Target, body: str, facts: Facts) -> Imported:
+def _numbered(source: Source, target: Target, body: str, facts: Metadata) -> Imported:
     """African Storybook."""
     title, *pages = re.split(r"^##[ \t]*$", body, flags=re.M)
     captions = [plain(page) for page in pages if not _FACT.search(page)]
     if not source.beside:
         detail = f"no folder {source.path.name[:4]} with its pictures"
         return Imported([], [Drop(source.id, None, "no-pictures", detail)])
-    pictures = _files(source.beside[0], PICTURES)
-    if len(pictures) - 1 not in (len(captions), len(captions) + 1):
-        detail = f"{len(pictures)} pictures for a cover and {len(captions)} pages"
+    images = _files(source.beside[0], IMAGES)
+    if len(images) - 1 not in (len(captions), len(captions) + 1):
+        detail = f"{len(images)} pictures for a cover and {len(captions)} pages"
         return Imported([], [Drop(source.id, None, "pages-and-pictures-differ", detail)])
-    story = Story(source.id, target)
-    for picture, caption in zip(pictures[1:], captions, strict=False):
-        _add(story, picture, source.beside[0], caption)
-    return story.finish(facts.filled_from(Facts(title=plain(title) or None)))
+    story = RecordBuilder(source.id, target)
+    for image, caption in zip(images[1:], captions, strict=False):
+        _add(story, image, source.beside[0], caption)
+    return story.finish(facts.filled_from(Metadata(title=plain(title) or None)))
 
 
-def _linked(source: Source, target: Target, body: str, facts: Facts) -> Imported:
+def _linked(source: Source, target: Target, body: str, facts: Metadata) -> Imported:
     """Book Dash, and other Markdown with pictures in it."""
     assert source.root is not None
-    story = Story(source.id, target)
+    story = RecordBuilder(source.id, target)
     folder = source.path.parent
     for page in linked_pages(body):
-        if re.match(r"[a-zA-Z][\w+.-]*:", page.picture):
-            story.drop_page("picture-not-local", page.picture)
+        if re.match(r"[a-zA-Z][\w+.-]*:", page.image):
+            story.drop_page("picture-not-local", page.image)
             continue
         # A path that begins with a template variable was left without its folder: look where Jekyll books have it.
-        candidates = [folder / page.picture, folder / "images" / page.picture]
-        candidates += sorted((p / page.picture for p in folder.glob("images/*/")), key=natural)
-        picture = next((p for p in candidates if p.is_file()), None)
-        if picture is None:
-            story.drop_page("missing-picture", page.picture)
+        candidates = [folder / page.image, folder / "images" / page.image]
+        candidates += sorted((p / page.image for p in folder.glob("images/*/")), key=natural_key)
+        image = next((p for p in candidates if p.is_file()), None)
+        if image is None:
+            story.drop_page("missing-picture", page.image)
         else:
-            _add(story, picture, source.root, page.caption, page.alt)
+            _add(story, image, source.root, page.caption, page.alt)
     return story.finish(facts)
 
 
-def _parted(source: Source, target: Target, body: str, facts: Facts) -> Imported:
+def _parted(source: Source, target: Target, body: str, facts: Metadata) -> Imported:
     """A folder of pictures and one text."""
     folder = source.path.parent
     heading = re.match(r"\s*#\s+(.+)\n", body)
@@ -229,70 +229,70 @@ def _parted(source: Source, target: Target, body: str, facts: Facts) -> Imported
     captions = [plain(part) for part in parts]
     if captions and not captions[0]:
         captions = captions[1:]
-    pictures = _files(folder, PICTURES)
-    if len(pictures) - len(captions) not in (0, 1):
-        detail = f"{len(pictures)} pictures for {len(captions)} pages of text (one more picture is a cover)"
+    images = _files(folder, IMAGES)
+    if len(images) - len(captions) not in (0, 1):
+        detail = f"{len(images)} pictures for {len(captions)} pages of text (one more picture is a cover)"
         return Imported([], [Drop(source.id, None, "pages-and-pictures-differ", detail)])
-    story = Story(source.id, target)
-    for picture, caption in zip(pictures[len(pictures) - len(captions) :], captions, strict=True):
-        _add(story, picture, folder, caption)
-    return story.finish(facts.filled_from(Facts(title=folder.name)))
+    story = RecordBuilder(source.id, target)
+    for image, caption in zip(images[len(images) - len(captions) :], captions, strict=True):
+        _add(story, image, folder, caption)
+    return story.finish(facts.filled_from(Metadata(title=folder.name)))
 
 
 def _folder(source: Source, target: Target) -> Imported:
     """A folder with one text for each picture."""
     assert source.root is not None
-    story = Story(source.id, target)
+    story = RecordBuilder(source.id, target)
     texts = {text.stem: text for text in _files(source.path, TEXTS) if inside(text, source.root)}
-    for picture in _files(source.path, PICTURES):
-        text = texts.get(picture.stem)
+    for image in _files(source.path, IMAGES):
+        text = texts.get(image.stem)
         try:
             caption = plain(read_text(text, text.name)) if text else ""
         except ValueError as error:
             story.drop_page("unreadable-text", str(error))
             continue
-        _add(story, picture, source.root, caption)
-    return story.finish(Facts(title=source.path.name))
+        _add(story, image, source.root, caption)
+    return story.finish(Metadata(title=source.path.name))
 
 
-def _add(story: Story, picture: Path, root: Path, caption: str, alt: str = "") -> None:
-    name = picture.name
-    if not inside(picture, root):
+def _add(story: RecordBuilder, image: Path, root: Path, caption: str, alt: str = "") -> None:
+    name = image.name
+    if not inside(image, root):
         story.drop_page("outside-the-source", f"{name} is a link or a path to elsewhere")
-    elif picture.stat().st_size > 64 * 2**20:
+    elif image.stat().st_size > 64 * 2**20:
         story.drop_page("unreadable-picture", f"{name} is larger than 64 MB")
     else:
-        story.add(picture.read_bytes(), caption, alt=alt, source=name)
+        story.add(image.read_bytes(), caption, alt=alt, source=name)
 
 
-def _facts(front: dict[str, Any], body: str) -> Facts:
+def _facts(front: dict[str, Any], body: str) -> Metadata:
     """What front matter, a first heading and a list of `* Key: value` say."""
     listed = {key.strip().lower(): clean_text(value) for key, value in _FACT.findall(body)}
     heading = re.search(r"^#\s+(.+)$", body, re.M)
     said = {str(key).lower(): value for key, value in front.items()} | listed
     people = [key for key in said if key in _PEOPLE or (key in listed and key not in _NO_PEOPLE)]
     credit = {key.capitalize(): clean_text(str(said[key])) for key in people if said[key]}
-    return Facts(
+    return Metadata(
         title=clean_text(str(said.get("title") or (heading[1] if heading else ""))) or None,
-        license=licence_name(str(said.get("license") or said.get("licence") or said.get("rights") or "")),
+        license=license_name(str(said.get("license") or said.get("licence") or said.get("rights") or "")),
         credit=credit or None,
         language=str(said["language"]) if said.get("language") else None,
     )
 
 
-def _catalogue(source: Source) -> Facts:
-    """What Book Dash's catalogue `_data/meta.yml` says of a book."""
+def _catalog(source: Source) -> Metadata:
+    """What Book Dash's catalog `_data/meta.yml` says of a book."""
     assert source.root is not None
     path = source.root / "_data" / "meta.yml"
     parts = source.path.relative_to(source.root).parts
     if len(parts) < 2 or not inside(path, source.root):
-        return Facts()
+        return Metadata()
     try:
         titles = yaml_mapping(read_text(path, path.name), path.name).get("titles")
     except ValueError:
-        return Facts()
+        return Metadata()
     said = titles.get(parts[0]) if isinstance(titles, dict) else None
-    return _facts(said, "") if isinstance(said, dict) else Facts()
+    return _facts(said, "") if isinstance(said, dict) else Metadata()
 
 
 def _language(source: Source) -> str | None:

@@ -7,31 +7,31 @@ from dataclasses import replace
 from pathlib import Path
 
 from data_tools.drops import Drop
-from data_tools.folder import PICTURES
+from data_tools.folder import IMAGES
 from data_tools.importers.archive import Archive
-from data_tools.importers.harvest import (
-    Facts,
+from data_tools.importers.markup import parse_xml
+from data_tools.importers.panels import PanelSettings, find_panels
+from data_tools.importers.run_import import (
     Imported,
+    Metadata,
+    RecordBuilder,
     Source,
-    Story,
     Target,
     clean_text,
     inside,
-    licence_name,
-    natural,
+    license_name,
+    natural_key,
     unique_ids,
 )
-from data_tools.importers.markup import parse_xml
-from data_tools.importers.panels import PanelSettings, find_panels
+from seedstory.image import MAX_BYTES, load_image
 from seedstory.io import read_regular
-from seedstory.picture import MAX_BYTES, read_picture
 
 MIN_SIDE = 64  # px of a panel
 _PEOPLE = {
     "Writer": "Text",
     "Penciller": "Illustration",
     "Inker": "Inks",
-    "Colorist": "Colours",
+    "Colorist": "Colors",
     "Translator": "Translation",
 }
 
@@ -46,9 +46,9 @@ def find(paths: list[Path]) -> list[Source]:
     for path in paths:
         if path.is_dir():
             inner = [p for p in path.rglob("*") if p.is_file()]
-            pages = {p.parent for p in inner if p.suffix.lower() in PICTURES}
+            pages = {p.parent for p in inner if p.suffix.lower() in IMAGES}
             archives = {p for p in inner if p.suffix.lower() == ".cbz" and inside(p, path)}
-            found += sorted(pages | archives, key=natural)
+            found += sorted(pages | archives, key=natural_key)
         elif path.is_file():
             found.append(path)
         else:
@@ -69,7 +69,7 @@ def convert(source: Source, target: Target, *, settings: PanelSettings | None = 
         whole: Keep pages whole.
     """
     settings = settings or PanelSettings()
-    story = Story(source.id, target)
+    story = RecordBuilder(source.id, target)
     try:
         facts, backwards = _comic_info(source.path, story)
         for name, data in _pages(source.path, story):
@@ -77,13 +77,13 @@ def convert(source: Source, target: Target, *, settings: PanelSettings | None = 
     except ValueError as error:
         return Imported([], [Drop(source.id, None, "unreadable-comic", str(error))])
     title = source.path.name if source.path.is_dir() else source.path.stem
-    return story.finish(facts.filled_from(Facts(title=title)))
+    return story.finish(facts.filled_from(Metadata(title=title)))
 
 
-def _add_page(story: Story, name: str, data: bytes, settings: PanelSettings, whole: bool) -> None:
+def _add_page(story: RecordBuilder, name: str, data: bytes, settings: PanelSettings, whole: bool) -> None:
     """Adds the panels of a page; the picture of a page that is one panel stays as it came."""
     try:
-        page = read_picture(data, name)
+        page = load_image(data, name)
     except ValueError as error:
         story.drop_page("unreadable-picture", str(error))
         return
@@ -96,10 +96,10 @@ def _add_page(story: Story, name: str, data: bytes, settings: PanelSettings, who
         story.drop_page("too-small-for-a-panel", f"a part of {name}")
 
 
-def _pages(path: Path, story: Story) -> Iterator[tuple[str, bytes]]:
+def _pages(path: Path, story: RecordBuilder) -> Iterator[tuple[str, bytes]]:
     """Name and bytes of each page image, in the order of their names."""
     if path.is_dir():
-        for file in sorted((p for p in path.iterdir() if p.suffix.lower() in PICTURES), key=natural):
+        for file in sorted((p for p in path.iterdir() if p.suffix.lower() in IMAGES), key=natural_key):
             if not inside(file, path):
                 story.drop_page("outside-the-source", f"{file.name} is a link to elsewhere")
             elif file.stat().st_size > MAX_BYTES:
@@ -110,7 +110,7 @@ def _pages(path: Path, story: Story) -> Iterator[tuple[str, bytes]]:
     with Archive(path) as archive:
         yield from _members(archive, story)
         inner = [name for name in archive.names() if name.lower().endswith((".cbz", ".zip")) and not _is_fork(name)]
-        for name in sorted(inner, key=natural):  # one level deep
+        for name in sorted(inner, key=natural_key):  # one level deep
             try:
                 with Archive(Path(name), archive.read(name)) as volume:
                     yield from ((f"{name}/{page}", data) for page, data in _members(volume, story))
@@ -118,9 +118,9 @@ def _pages(path: Path, story: Story) -> Iterator[tuple[str, bytes]]:
                 story.drop_page("unreadable-archive", str(error))
 
 
-def _members(archive: Archive, story: Story) -> Iterator[tuple[str, bytes]]:
-    names = [name for name in archive.names() if name.lower().endswith(PICTURES) and not _is_fork(name)]
-    for name in sorted(names, key=natural):
+def _members(archive: Archive, story: RecordBuilder) -> Iterator[tuple[str, bytes]]:
+    names = [name for name in archive.names() if name.lower().endswith(IMAGES) and not _is_fork(name)]
+    for name in sorted(names, key=natural_key):
         try:
             data = archive.read(name)
         except ValueError as error:
@@ -134,7 +134,7 @@ def _is_fork(name: str) -> bool:
     return name.startswith("__MACOSX/")
 
 
-def _comic_info(path: Path, story: Story) -> tuple[Facts, bool]:
+def _comic_info(path: Path, story: RecordBuilder) -> tuple[Metadata, bool]:
     """What a ComicInfo.xml says: the facts, and whether the comic is read from right to left.
 
     One that cannot be read is counted, and costs no page.
@@ -147,9 +147,9 @@ def _comic_info(path: Path, story: Story) -> tuple[Facts, bool]:
         said = {}
     number = said.get("Number")
     series = f"{said['Series']} {number}" if said.get("Series") and number else said.get("Series")
-    facts = Facts(
+    facts = Metadata(
         title=said.get("Title") or series,
-        license=licence_name(said.get("Notes")) if "creativecommons.org" in said.get("Notes", "") else None,
+        license=license_name(said.get("Notes")) if "creativecommons.org" in said.get("Notes", "") else None,
         credit={ours: said[theirs] for theirs, ours in _PEOPLE.items() if said.get(theirs)} or None,
         language=said.get("LanguageISO") or None,
     )

@@ -17,18 +17,18 @@ from data_tools.drops import Drop
 from data_tools.importers.archive import Archive
 from data_tools.importers.facing import Leaf, pair
 from data_tools.importers.files import files_of
-from data_tools.importers.harvest import (
+from data_tools.importers.markup import background_in, backgrounds_of, data_url, parse_xml, render_svg
+from data_tools.importers.run_import import (
     MAX_CAPTION,
-    Facts,
     Imported,
+    Metadata,
+    RecordBuilder,
     Source,
-    Story,
     Target,
     clean_text,
     decode_text,
-    licence_name,
+    license_name,
 )
-from data_tools.importers.markup import background_in, backgrounds_of, data_url, parse_xml, render_svg
 
 MIN_SIDE = 96  # px; smaller pictures are ornaments
 MAX_DOCUMENTS = 5_000
@@ -36,13 +36,13 @@ _HIDDEN = {"script", "style", "head", "template", "rt", "rp"}
 _BLOCKS = {"p", "div", "br", "li", "tr", "td", "section", "blockquote", "figcaption", *(f"h{n}" for n in range(1, 7))}
 _MATTER = {"cover", "titlepage", "copyright-page", "colophon", "toc", "imprint", "frontmatter", "backmatter"}
 _ROLES = {"aut": "Text", "ill": "Illustration", "art": "Illustration", "trl": "Translation"}
-_PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".gif")
+_IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".gif")
 _SHAPES = {"path", "rect", "circle", "ellipse", "polygon", "polyline", "line", "image", "use"}
 _OPF = "{http://www.idpf.org/2007/opf}"
 
 
 @dataclass(frozen=True)
-class Picture:
+class LinkedImage:
     """A picture of the book: a member, a `data:` address, pixels made here; or one elsewhere, which is not read."""
 
     member: str
@@ -144,26 +144,26 @@ def convert(source: Source, target: Target, *, text_first: bool = False) -> Impo
     try:
         with Archive(source.path) as archive:
             facts, documents = _package(archive, _package_path(archive))
-            story = Story(source.id, target)
-            for picture, text in pair(leaves_of(_documents(archive, documents, story)), text_first=text_first):
-                if picture.elsewhere:
-                    story.drop_page("picture-elsewhere", f"{picture.name} is not in the book")
+            story = RecordBuilder(source.id, target)
+            for image, text in pair(leaves_of(_documents(archive, documents, story)), text_first=text_first):
+                if image.elsewhere:
+                    story.drop_page("picture-elsewhere", f"{image.name} is not in the book")
                     continue
                 try:
-                    data = picture.read(archive)
+                    data = image.read(archive)
                 except ValueError as error:
                     story.drop_page("unreadable-picture", str(error))
                     continue
-                story.add(data, text, alt=picture.alt, source=picture.name, min_side=MIN_SIDE)
+                story.add(data, text, alt=image.alt, source=image.name, min_side=MIN_SIDE)
             return story.finish(facts)
     except ValueError as error:
         return Imported([], [Drop(source.id, None, "unreadable-book", str(error))])
 
 
-def _documents(archive: Archive, names: list[str], story: Story) -> Iterator[tuple[str, Reader]]:
+def _documents(archive: Archive, names: list[str], story: RecordBuilder) -> Iterator[tuple[str, Reader]]:
     for name in names:
         try:
-            if name.lower().endswith(_PICTURES):
+            if name.lower().endswith(_IMAGES):
                 reader = Reader()
                 reader.events.append(("picture", f"/{name}", ""))
             elif name.lower().endswith(".svg"):
@@ -179,13 +179,13 @@ def _documents(archive: Archive, names: list[str], story: Story) -> Iterator[tup
         yield name, reader
 
 
-def _svg_page(archive: Archive, name: str, story: Story) -> Reader:
+def _svg_page(archive: Archive, name: str, story: RecordBuilder) -> Reader:
     """A page that is an SVG document: its one picture as it is, if it shows nothing else; or else rendered."""
 
     def fetch(address: str) -> bytes | None:
-        picture = _picture(name, address)
+        image = _image(name, address)
         try:
-            return None if picture is None or picture.elsewhere else bytes(picture.read(archive))
+            return None if image is None or image.elsewhere else bytes(image.read(archive))
         except ValueError as error:
             story.drops.append(Drop(story.id, None, "unreadable-picture", f"{name}: {error}"))
             return None
@@ -219,7 +219,7 @@ def _style_sheets(archive: Archive, document: str, text: str) -> dict[str, str]:
     return found
 
 
-def leaves_of(documents: Iterable[tuple[str, Reader]]) -> Iterator[Leaf[Picture]]:
+def leaves_of(documents: Iterable[tuple[str, Reader]]) -> Iterator[Leaf[LinkedImage]]:
     """Puts the text of a document to its pictures.
 
     All text belongs to the one picture of a document, wherever it stands; where there are several, to the one before
@@ -229,38 +229,38 @@ def leaves_of(documents: Iterable[tuple[str, Reader]]) -> Iterator[Leaf[Picture]
     for name, reader in documents:
         if reader.is_matter():
             continue
-        pictures: list[Picture] = []
+        images: list[LinkedImage] = []
         texts: list[list[str]] = [[]]
         # Backgrounds are ornaments, but where a page has no other picture.
         wanted = "picture" if any(kind == "picture" for kind, _, _ in reader.events) else "background"
         if reader.pixels is not None:
-            pictures.append(Picture(name, pixels=reader.pixels))
+            images.append(LinkedImage(name, pixels=reader.pixels))
         for kind, value, alt in reader.events:
-            picture = _picture(name, value, alt) if kind == wanted else None
-            if picture is not None and picture not in pictures[-1:]:
-                if pictures:
+            image = _image(name, value, alt) if kind == wanted else None
+            if image is not None and image not in images[-1:]:
+                if images:
                     texts.append([])
-                pictures.append(picture)
+                images.append(image)
             elif kind == "text":
                 texts[-1].append(value)
-        if pictures:
-            yield from (Leaf(one, "".join(text)) for one, text in zip(pictures, texts, strict=True))
+        if images:
+            yield from (Leaf(one, "".join(text)) for one, text in zip(images, texts, strict=True))
         else:
             yield Leaf(None, "".join(texts[0]))
 
 
-def _picture(document: str, address: str, alt: str = "") -> Picture | None:
+def _image(document: str, address: str, alt: str = "") -> LinkedImage | None:
     """The picture at an address in a document; None where the address is empty."""
     address = address.strip()
     if address.startswith("data:"):
-        return Picture(address, alt)
+        return LinkedImage(address, alt)
     if address.startswith("/") and not address.startswith("//"):
         member: str | None = posixpath.normpath(address[1:])
     else:
         member = _resolve(document, address)
     if member and not member.startswith(("../", "/")):
-        return Picture(member, alt)
-    return Picture(address, alt, elsewhere=True) if address.partition("#")[0] else None
+        return LinkedImage(member, alt)
+    return LinkedImage(address, alt, elsewhere=True) if address.partition("#")[0] else None
 
 
 def _tame(text: str) -> str:
@@ -288,7 +288,7 @@ def _package_path(archive: Archive) -> str:
     return found[0]
 
 
-def _package(archive: Archive, path: str) -> tuple[Facts, list[str]]:
+def _package(archive: Archive, path: str) -> tuple[Metadata, list[str]]:
     """What the package document says of the book, and its documents in reading order."""
     root = parse_xml(archive.read(archive.find(path)), path)
     said = [(item.tag, item) for item in root.iter() if isinstance(item.tag, str) and item.text]
@@ -307,9 +307,9 @@ def _package(archive: Archive, path: str) -> tuple[Facts, list[str]]:
             if role in _ROLES:
                 kind, name = _ROLES[role], clean_text(item.text or "")
                 credit[kind] = f"{credit[kind]}, {name}" if kind in credit else name
-    facts = Facts(
+    facts = Metadata(
         title=first.get("title"),
-        license=licence_name(first.get("rights")),
+        license=license_name(first.get("rights")),
         credit=credit or None,
         language=first.get("language"),
     )

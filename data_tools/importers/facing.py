@@ -11,7 +11,7 @@ P = TypeVar("P")
 class Leaf(NamedTuple, Generic[P]):
     """A page of a book: a picture or None, and the text beside it."""
 
-    picture: P | None
+    image: P | None
     text: str
 
 
@@ -26,18 +26,18 @@ def pair(leaves: Iterable[Leaf[P]], *, text_first: bool = False) -> Iterator[tup
     Yields:
         (picture, text) in reading order, each as soon as it is complete.
     """
-    picture: P | None = None
+    image: P | None = None
     texts: list[str] = []
     for leaf in leaves:
-        if leaf.picture is None:
-            if picture is not None or text_first:
+        if leaf.image is None:
+            if image is not None or text_first:
                 texts.append(leaf.text)
         elif text_first:
-            yield leaf.picture, "\n".join([*texts, leaf.text])
+            yield leaf.image, "\n".join([*texts, leaf.text])
             texts = []
         else:
-            if picture is not None:
-                yield picture, "\n".join(texts)
-            picture, texts = leaf.picture, [leaf.text]
-    if picture is not None:
-        yield picture, "\n".join(texts)
+            if image is not None:
+                yield image, "\n".join(texts)
+            image, texts = leaf.image, [leaf.text]
+    if image is not None:
+        yield image, "\n".join(texts)

@@ -18,7 +18,7 @@ from av.video.stream import VideoStream
 from PIL import Image
 
 from data_tools.importers.shots import SIGNATURE, Film
-from seedstory.picture import MAX_PIXELS, MAX_SIDE
+from seedstory.image import MAX_PIXELS, MAX_SIDE
 
 MAX_FRAMES = 2_000_000
 FAULTS = (av.error.FFmpegError, ValueError, OSError)
@@ -59,11 +59,11 @@ def read_film(path: Path) -> tuple[Film, int]:
                 raise ValueError(f"it has more than {MAX_FRAMES} frames: cut it into parts")
             height = min(4 * _SHARP, max(2, round(_SHARP * frame.height / frame.width / 2) * 2))
             middle = to_middle.reformat(frame, _SHARP, height, format="yuv420p", interpolation="AREA")
-            grey = middle.to_ndarray()[:height].astype(np.float32)
+            gray = middle.to_ndarray()[:height].astype(np.float32)
             small = to_small.reformat(middle, *_SMALL, format="rgb24").to_ndarray().astype(np.int16)
             change = 0.0 if before is None else float(np.abs(small - before).mean())
             before = small
-            numbers.append((stamp, change, _sharpness(grey), float(grey.std())))
+            numbers.append((stamp, change, _sharpness(gray), float(gray.std())))
             signatures.append(to_signature.reformat(middle, *SIGNATURE, format="gray").to_ndarray())
         rate = float(stream.average_rate or stream.guessed_rate or 25)
     if not numbers:
@@ -93,12 +93,12 @@ def grab_frames(path: Path, stamps: list[int], side: int) -> Iterator[tuple[int,
             if here is not None and (wanted - here) * base > _NEAR:
                 container.seek(wanted, stream=stream, backward=True)
                 frames = _decoded(container, stream, [0])
-            picture = None
+            image = None
             for here, frame in frames:
                 if here >= wanted:
-                    picture = _picture(frame, stream, side) if here == wanted else None
+                    image = _image(frame, stream, side) if here == wanted else None
                     break
-            yield wanted, picture
+            yield wanted, image
 
 
 @contextmanager
@@ -143,13 +143,13 @@ def _check(width: int, height: int) -> None:
         raise ValueError(f"its frames are {width} x {height} px, which is too small or too large")
 
 
-def _sharpness(grey: np.ndarray) -> float:
+def _sharpness(gray: np.ndarray) -> float:
     """Variance of the Laplacian (Pech-Pacheco et al., ICPR 2000)."""
-    edges = 4 * grey[1:-1, 1:-1] - grey[:-2, 1:-1] - grey[2:, 1:-1] - grey[1:-1, :-2] - grey[1:-1, 2:]
+    edges = 4 * gray[1:-1, 1:-1] - gray[:-2, 1:-1] - gray[2:, 1:-1] - gray[1:-1, :-2] - gray[1:-1, 2:]
     return float(edges.var())
 
 
-def _picture(frame: av.VideoFrame, stream: VideoStream, side: int) -> Image.Image:
+def _image(frame: av.VideoFrame, stream: VideoStream, side: int) -> Image.Image:
     """A frame with square pixels, upright, at most `side` px."""
     aspect = float(stream.sample_aspect_ratio or 1)
     width, height = frame.width * (aspect if 0.1 < aspect < 10 else 1.0), float(frame.height)

@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 
 from PIL import Image
 
-from data_tools.importers.harvest import marked_encoding
+from data_tools.importers.run_import import marked_encoding
 
 MAX_ELEMENTS = 20_000  # of an SVG page
 MAX_SIDE = 1_024  # px of one that is rendered

@@ -23,7 +23,7 @@ class PanelSettings:
     Attributes:
         right_to_left: Reading order within a row, and of the two halves of a double page.
         gutter: Least width of a gutter, as a share of the page's shorter side.
-        tolerance: Of 255; how far a gutter's pixels may be from its colour. Scans need more than clean files.
+        tolerance: Of 255; how far a gutter's pixels may be from its color. Scans need more than clean files.
         dirt: Share of a gutter's line that may be something else: specks, and the tip of a balloon.
         min_side: Least width and height of a panel, as a share of the page's.
     """
@@ -65,8 +65,8 @@ def find_panels(page: Image.Image, settings: PanelSettings | None = None) -> tup
     least = (settings.min_side * width, settings.min_side * height)
     best: list[Box] = []
     small_parts = 0
-    for colour in _gutter_colours(pixels, settings):
-        parts = _cut(np.abs(pixels - colour).max(axis=2) > settings.tolerance, settings)
+    for color in _gutter_colors(pixels, settings):
+        parts = _cut(np.abs(pixels - color).max(axis=2) > settings.tolerance, settings)
         kept = [box for box in parts if box[2] - box[0] >= least[0] and box[3] - box[1] >= least[1]]
         if len(kept) > len(best):
             best, small_parts = kept, len(parts) - len(kept)
@@ -75,9 +75,9 @@ def find_panels(page: Image.Image, settings: PanelSettings | None = None) -> tup
     return [_scaled(box, page.size, (width, height)) for box in best], small_parts
 
 
-def _gutter_colours(pixels: np.ndarray, settings: PanelSettings) -> list[np.ndarray]:
-    """White, black, and the colour of most lines from edge to edge that have one colour."""
-    colours = [np.array([255, 255, 255], np.int16), np.array([0, 0, 0], np.int16)]
+def _gutter_colors(pixels: np.ndarray, settings: PanelSettings) -> list[np.ndarray]:
+    """White, black, and the color of most lines from edge to edge that have one color."""
+    colors = [np.array([255, 255, 255], np.int16), np.array([0, 0, 0], np.int16)]
     plain = []
     for lines in (pixels, pixels.transpose(1, 0, 2)):
         middle = np.median(lines, axis=1, keepdims=True)
@@ -85,10 +85,10 @@ def _gutter_colours(pixels: np.ndarray, settings: PanelSettings) -> list[np.ndar
         plain.append(middle[dirty <= settings.dirt, 0])
     found = np.concatenate(plain)
     if len(found):
-        colour = np.median(found, axis=0).astype(np.int16)
-        if min(int(np.abs(colour - known).max()) for known in colours) > settings.tolerance:
-            colours.append(colour)
-    return colours
+        color = np.median(found, axis=0).astype(np.int16)
+        if min(int(np.abs(color - known).max()) for known in colors) > settings.tolerance:
+            colors.append(color)
+    return colors
 
 
 def _cut(ink: np.ndarray, settings: PanelSettings) -> list[Box]:

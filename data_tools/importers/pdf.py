@@ -15,8 +15,8 @@ from PIL import Image, ImageChops
 from data_tools.drops import Drop
 from data_tools.importers.facing import Leaf, pair
 from data_tools.importers.files import files_of
-from data_tools.importers.harvest import Facts, Imported, Source, Story, Target, clean_text, licence_name
-from seedstory.picture import MAX_PIXELS, read_picture
+from data_tools.importers.run_import import Imported, Metadata, RecordBuilder, Source, Target, clean_text, license_name
+from seedstory.image import MAX_PIXELS, load_image
 
 MAX_BYTES = 512 * 2**20
 MAX_PAGES = 2_000
@@ -61,29 +61,29 @@ def convert(
     except (pypdfium2.PdfiumError, ValueError, OSError) as error:
         return Imported([], [Drop(source.id, None, "unreadable-book", f"{source.path.name}: {error}")])
     with document:
-        story = Story(source.id, target)
-        for (picture, number), text in pair(_leaves(document, story, side, keep_text), text_first=text_first):
-            story.add(picture, text, source=f"page {number}", min_side=MIN_SIDE, source_page=number)
+        story = RecordBuilder(source.id, target)
+        for (image, number), text in pair(_leaves(document, story, side, keep_text), text_first=text_first):
+            story.add(image, text, source=f"page {number}", min_side=MIN_SIDE, source_page=number)
         said = document.get_metadata_dict(skip_empty=True)
     rights = next((value for value in said.values() if "creativecommons.org" in value), None)
     credit = {"Text": clean_text(said["Author"])} if said.get("Author") else None
     title = clean_text(said.get("Title", "")) or None
-    return story.finish(Facts(title=title, license=licence_name(rights), credit=credit))
+    return story.finish(Metadata(title=title, license=license_name(rights), credit=credit))
 
 
 def _leaves(
-    document: pypdfium2.PdfDocument, story: Story, side: int, keep_text: bool
+    document: pypdfium2.PdfDocument, story: RecordBuilder, side: int, keep_text: bool
 ) -> Iterator[Leaf[tuple[bytes | Image.Image, int]]]:
     """The pages, each with its number."""
     for number in range(1, min(len(document), MAX_PAGES) + 1):
         try:
             page = document[number - 1]
             text = _text(page)
-            picture = _picture(page, side, keep_text)
+            image = _image(page, side, keep_text)
         except (pypdfium2.PdfiumError, ValueError, OSError) as error:
             story.drop_page("unreadable-page", f"page {number}: {error}")
             continue
-        yield Leaf((picture, number) if picture is not None else None, text)
+        yield Leaf((image, number) if image is not None else None, text)
     if len(document) > MAX_PAGES:
         detail = f"{len(document)} pages, the first {MAX_PAGES} were read"
         story.drops.append(Drop(story.id, None, "too-many-pages", detail))
@@ -96,7 +96,7 @@ def _text(page: pypdfium2.PdfPage) -> str:
     return re.sub(r"(?<=\w)[\u00ad\ufffe\u2010-]\n(?=[a-zà-ÿ])", "", text)
 
 
-def _picture(page: pypdfium2.PdfPage, side: int, keep_text: bool) -> bytes | Image.Image | None:
+def _image(page: pypdfium2.PdfPage, side: int, keep_text: bool) -> bytes | Image.Image | None:
     """What is drawn on a page; None where that is nothing but text, paper and ornaments."""
     size = page.get_size()
     if min(size) <= 0:
@@ -129,7 +129,7 @@ def _scale(page: pypdfium2.PdfPage, images: list[pypdfium2.PdfImage], region: _B
 
 
 def _ink(page: pypdfium2.PdfPage, region: _Box, scale: float) -> Image.Image | None:
-    """A region of a page, cut down to what is drawn; None where that is one flat colour, or an ornament."""
+    """A region of a page, cut down to what is drawn; None where that is one flat color, or an ornament."""
     if _area(region) < MIN_SHARE * _area(page.get_bbox()):
         return None
     width, height = region[2] - region[0], region[3] - region[1]
@@ -237,7 +237,7 @@ def _stored(page: pypdfium2.PdfPage, image: pypdfium2.PdfImage) -> bytes | None:
         return None
     data = bytes(image.get_data(decode_simple=True))
     try:
-        pixels = read_picture(data)
+        pixels = load_image(data)
     except ValueError:
         return None  # rendered instead, as a reader of PDF shows it
     if image.get_metadata().bits_per_pixel not in (8, 24) or not _is_shown(page, image, pixels):

@@ -14,9 +14,9 @@ from typing import Any
 
 from data_tools.drops import Drop
 from data_tools.folder import MAX_LINE, locate, only_pages, read_file, story_files
-from data_tools.importers.harvest import Facts, Imported, Source, Target, slug, write_atomically
+from data_tools.importers.run_import import Imported, Metadata, Source, Target, slug, write_atomic
+from seedstory.image import STORED, load_image, read_image_header
 from seedstory.io import open_regular
-from seedstory.picture import STORED, read_header, read_picture
 from seedstory.storystream import StoryRecord
 
 
@@ -66,13 +66,13 @@ def convert(source: Source, target: Target, prefix: str = "") -> Imported:
     kept, drops = [], []
     for page, path in enumerate(record.images):
         try:
-            data, suffix = _picture(source.root, path)
+            data, suffix = _image(source.root, path)
         except (OSError, ValueError) as error:
             drops.append(Drop(record.id, page, "unreadable-picture", str(error)))
             continue
         kept.append(page)
         images.append(f"{stem}/{len(images):03d}.{suffix}")
-        write_atomically(target.out / images[-1], data)
+        write_atomic(target.out / images[-1], data)
     if not kept:
         return Imported([], [*drops, Drop(record.id, None, "no-pages", "no picture of it can be read")])
     record = replace(only_pages(record, kept), images=images)
@@ -81,8 +81,8 @@ def convert(source: Source, target: Target, prefix: str = "") -> Imported:
         masks[path] = f"{stem}/{page:03d}.mask-{number}.png"
         try:
             found = locate(source.root, path)
-            read_header(found, path, ["PNG"])
-            write_atomically(target.out / f"{stem}/{page:03d}.mask-{number}.png", read_file(source.root, path))
+            read_image_header(found, path, ["PNG"])
+            write_atomic(target.out / f"{stem}/{page:03d}.mask-{number}.png", read_file(source.root, path))
         except (OSError, ValueError) as error:
             masks[path] = None
             drops.append(Drop(record.id, kept[page], "unreadable-mask", str(error)))
@@ -115,16 +115,16 @@ def _with_slashes(record: StoryRecord) -> StoryRecord:
     return replace(record, images=[path.replace("\\", "/") for path in record.images], pages=pages)
 
 
-def _filled(record: StoryRecord, facts: Facts) -> StoryRecord:
+def _filled(record: StoryRecord, facts: Metadata) -> StoryRecord:
     """The record, with what the user says of all stories where it says nothing."""
     return replace(record, **{key: value for key, value in asdict(facts).items() if getattr(record, key) is None})
 
 
-def _picture(root: Path, path: str) -> tuple[bytes, str]:
+def _image(root: Path, path: str) -> tuple[bytes, str]:
     """The bytes of a picture that can be decoded, and its suffix; a PNG where the format is not kept as it is."""
     data = read_file(root, path)
-    pixels = read_picture(data, path)
-    suffix = STORED.get(read_header(data, path)[0])
+    pixels = load_image(data, path)
+    suffix = STORED.get(read_image_header(data, path)[0])
     if suffix:
         return data, suffix
     buffer = io.BytesIO()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pysubs2
 
-from data_tools.importers.harvest import clean_text, decode_text
+from data_tools.importers.run_import import clean_text, decode_text
 from seedstory.io import open_regular
 
 SUFFIXES = (".srt", ".vtt", ".ass", ".ssa")

@@ -11,7 +11,7 @@ from PIL import Image
 from data_tools.drops import Drop
 from data_tools.importers.files import files_of
 from data_tools.importers.frames import FAULTS, grab_frames, read_film
-from data_tools.importers.harvest import Facts, Imported, Source, Story, Target, natural
+from data_tools.importers.run_import import Imported, Metadata, RecordBuilder, Source, Target, natural_key
 from data_tools.importers.shots import Keyframe, ShotSettings, find_keyframes
 from data_tools.importers.subtitles import SUFFIXES as SUBTITLES
 from data_tools.importers.subtitles import read_subtitles, spoken_in
@@ -42,7 +42,7 @@ def find(
         beside: dict[Path, list[Path]] = {}
         for folder in {film.path.parent for film in films}:
             texts = (path for path in folder.iterdir() if path.suffix.lower() in SUBTITLES and path.is_file())
-            beside[folder] = sorted(texts, key=natural)
+            beside[folder] = sorted(texts, key=natural_key)
         return [Source(f.id, f.path, None, _beside(f.path, beside[f.path.parent], language, kind)) for f in films]
     if len(films) != 1:
         raise ValueError(f"one subtitle file for {len(films)} films: put film.srt beside each film.mp4 instead")
@@ -83,7 +83,7 @@ def convert(
     keyframes, blank = find_keyframes(film, settings or ShotSettings())
     done.drops += [Drop(source.id, None, "blank-shot", name)] * blank
     said = _said(source, keyframes, encoding, done)
-    facts = Facts(title=source.path.stem, language=_language(source))
+    facts = Metadata(title=source.path.stem, language=_language(source))
     frames = grab_frames(source.path, [keyframe.stamp for keyframe in keyframes], side)
     for start in range(0, len(keyframes), pages):
         part = list(zip(keyframes[start : start + pages], said[start : start + pages], strict=True))
@@ -91,10 +91,10 @@ def convert(
             detail = f"{name}: {len(part)} pages, fewer than {min_pages}"
             done.drops.append(Drop(source.id, None, "short-story", detail))
             continue
-        story = Story(f"{source.id}-{start // pages + 1:03d}", target)
+        story = RecordBuilder(f"{source.id}-{start // pages + 1:03d}", target)
         try:
-            for (keyframe, text), (_, picture) in zip(part, islice(frames, len(part)), strict=True):
-                _add(story, keyframe, text, picture)
+            for (keyframe, text), (_, image) in zip(part, islice(frames, len(part)), strict=True):
+                _add(story, keyframe, text, image)
         except FAULTS as error:
             story.drop_page("unreadable-frame", f"{name}: {_reason(error)}")
         finished = story.finish(facts, film=name)
@@ -103,12 +103,12 @@ def convert(
     return done
 
 
-def _add(story: Story, keyframe: Keyframe, text: str, picture: Image.Image | None) -> None:
-    if picture is None:
+def _add(story: RecordBuilder, keyframe: Keyframe, text: str, image: Image.Image | None) -> None:
+    if image is None:
         story.drop_page("unreadable-frame", f"the frame at {keyframe.time:.3f} s")
         return
     times = [round(keyframe.start, 3), round(keyframe.end, 3)]
-    story.add(picture, text, source=f"{keyframe.time:.3f} s", time=times, keyframe=round(keyframe.time, 3))
+    story.add(image, text, source=f"{keyframe.time:.3f} s", time=times, keyframe=round(keyframe.time, 3))
 
 
 def _said(source: Source, keyframes: list[Keyframe], encoding: str, done: Imported) -> list[str]:

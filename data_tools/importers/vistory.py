@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 from data_tools.drops import Drop
-from data_tools.folder import PICTURES
-from data_tools.importers.harvest import (
-    Facts,
+from data_tools.folder import IMAGES
+from data_tools.importers.run_import import (
     Imported,
+    Metadata,
+    RecordBuilder,
     Source,
-    Story,
     Target,
     clean_text,
     inside,
-    natural,
+    natural_key,
     read_text,
     unique_ids,
 )
@@ -34,27 +34,29 @@ _TEXTS = {
 }
 
 
-def find(paths: list[Path], pictures: Path | None = None) -> list[Source]:
+def find(paths: list[Path], images: Path | None = None) -> list[Source]:
     """The stories below some folders: each a folder with `story.json`.
 
     Args:
         paths: Folders, or single `story.json` files.
-        pictures: What a method made: the folder that holds one folder per story, with its shots.
+        images: What a method made: the folder that holds one folder per story, with its shots.
 
     Raises:
         ValueError: There is no such folder, or no story in it.
     """
-    for path in [*paths, *([pictures] if pictures else [])]:
+    for path in [*paths, *([images] if images else [])]:
         if not path.exists():
             raise ValueError(f"there is no file or folder {path}: check the path")
-    found = [p for path in paths for p in ([path] if path.is_file() else sorted(path.rglob("story.json"), key=natural))]
+    found = [
+        p for path in paths for p in ([path] if path.is_file() else sorted(path.rglob("story.json"), key=natural_key))
+    ]
     if not found:
         raise ValueError(
             f"there is no story.json in {', '.join(map(str, paths))}: name ViStoryBench's folder of stories"
         )
     ids = unique_ids(f"vistory-{path.parent.name}" for path in found)
     return [
-        Source(one, path, path.parent, (pictures / path.parent.name,) if pictures else (path.parent / "image",))
+        Source(one, path, path.parent, (images / path.parent.name,) if images else (path.parent / "image",))
         for one, path in zip(ids, found, strict=True)
     ]
 
@@ -79,8 +81,8 @@ def convert(source: Source, target: Target, *, language: Language = "en", shots:
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         detail = f"{source.path.parent.name}/story.json: {type(error).__name__}: {error}"
         return Imported([], [Drop(source.id, None, "unreadable-story", detail)])
-    story = Story(source.id, target)
-    facts = Facts(title=f"ViStoryBench {source.path.parent.name}", language={"en": "en", "ch": "zh"}[language])
+    story = RecordBuilder(source.id, target)
+    facts = Metadata(title=f"ViStoryBench {source.path.parent.name}", language={"en": "en", "ch": "zh"}[language])
     extra = {"story_type": kind, "characters": cast}
     if shots:
         _add_shots(story, source.beside[0], script)
@@ -89,13 +91,13 @@ def convert(source: Source, target: Target, *, language: Language = "en", shots:
     return story.finish(facts, **extra, shots=script)
 
 
-def _add_shots(story: Story, folder: Path, script: list[dict[str, Any]]) -> None:
+def _add_shots(story: RecordBuilder, folder: Path, script: list[dict[str, Any]]) -> None:
     folder = folder / "shots" if (folder / "shots").is_dir() else folder
-    files = sorted(folder.iterdir(), key=natural) if folder.is_dir() else []
+    files = sorted(folder.iterdir(), key=natural_key) if folder.is_dir() else []
     numbered = {int(found[1]): path for path in files if (found := re.search(r"(?:^|_)(\d{1,6})$", path.stem))}
     for shot in script:
         path = numbered.get(shot["index"])
-        if path is None or path.suffix.lower() not in PICTURES or not inside(path, folder):
+        if path is None or path.suffix.lower() not in IMAGES or not inside(path, folder):
             story.drop_page("missing-picture", f"shot {shot['index']}")
             continue
         characters = [{"name": name} for name in shot["characters"]]
@@ -103,15 +105,15 @@ def _add_shots(story: Story, folder: Path, script: list[dict[str, Any]]) -> None
         story.add(path.read_bytes(), shot["plot"], source=path.name, characters=characters, **known)
 
 
-def _add_references(story: Story, folder: Path, cast: dict[str, dict[str, str]]) -> None:
+def _add_references(story: RecordBuilder, folder: Path, cast: dict[str, dict[str, str]]) -> None:
     for key, character in cast.items():
         # A key is the name of a folder, and no path.
         home = folder / key if key not in (".", "..") and not re.search(r"[/\\\x00]", key) else folder / "none"
-        files = sorted(home.iterdir(), key=natural) if home.is_dir() else []
-        pictures = [path for path in files if path.suffix.lower() in PICTURES and inside(path, folder)]
-        if not pictures:
+        files = sorted(home.iterdir(), key=natural_key) if home.is_dir() else []
+        images = [path for path in files if path.suffix.lower() in IMAGES and inside(path, folder)]
+        if not images:
             story.drop_page("missing-picture", f"no reference of {key}")
-        for path in pictures:
+        for path in images:
             known: dict[str, Any] = {
                 "characters": [{"name": character["name"], "tag": character["tag"]}],
                 "reference": key,

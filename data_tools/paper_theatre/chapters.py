@@ -14,7 +14,7 @@ from pathlib import Path
 
 from data_tools.paper_theatre.casting import cast
 from data_tools.paper_theatre.plots import Beat, Plot
-from data_tools.paper_theatre.script import Member, Page, Script
+from data_tools.paper_theatre.script import Member, Script, ScriptedPage
 from data_tools.paper_theatre.stories import WORDS, plots_of, write_beat
 
 # Without descriptions some wordings are shorter than any in a training story.
@@ -50,15 +50,15 @@ class LongStory:
     title: str
     plots: tuple[str, ...]
     cast: tuple[Member, ...]
-    pages: tuple[Page, ...]
+    pages: tuple[ScriptedPage, ...]
 
 
-def tell_long(seed: int, split: str, lengths: Sequence[int], added: Path | None = None) -> LongStory:
+def generate_long_story(seed: int, split: str, lengths: Sequence[int], added: Path | None = None) -> LongStory:
     """Tells one long story of three heroes; the same arguments always give the same story.
 
     Args:
         seed: Number of the story.
-        split: One of `stories.SPLITS`, as for `stories.tell`.
+        split: One of `stories.SPLITS`, as for `stories.generate_story`.
         lengths: Pages of each chapter, such as `seedstory.layout.chapters` gives.
         added: Folder of plots that stand beside the shipped ones, or None.
 
@@ -68,12 +68,12 @@ def tell_long(seed: int, split: str, lengths: Sequence[int], added: Path | None 
     rng = random.Random(f"long-{split}-{seed}")
     plots, cast_split = plots_of(split, added)
     members = cast("abc", cast_split, rng)
-    told: list[str] = []
-    pages: list[Page] = []
+    generated: list[str] = []
+    pages: list[ScriptedPage] = []
     script = Script(members, {}, rng)
     for number, length in enumerate(lengths):
-        plot = _next_plot(plots, length, told, rng, all_heroes=number == 0)
-        told.append(plot.name)
+        plot = _next_plot(plots, length, generated, rng, all_heroes=number == 0)
+        generated.append(plot.name)
         values = {key: rng.choice(choices) for key, choices in plot.values.items()}
         script = script.next_chapter(_roles(members, rng) if number else members, values)
         for part in _beats(plot, length, rng):
@@ -83,18 +83,20 @@ def tell_long(seed: int, split: str, lengths: Sequence[int], added: Path | None 
             heroes = tuple(members[letter] for letter in script.order)
     names = [member.name for member in heroes]
     title = rng.choice(("The Long Story of {}, {} and {}", "All the Adventures of {}, {} and {}")).format(*names)
-    return LongStory(title, tuple(told), heroes, tuple(pages))
+    return LongStory(title, tuple(generated), heroes, tuple(pages))
 
 
-def _next_plot(plots: Sequence[Plot], length: int, told: Sequence[str], rng: random.Random, all_heroes: bool) -> Plot:
+def _next_plot(
+    plots: Sequence[Plot], length: int, generated: Sequence[str], rng: random.Random, all_heroes: bool
+) -> Plot:
     """One of the plots told least often that fit into a chapter."""
     fitting = [plot for plot in plots if _needed(plot) <= length <= len(plot.beats) + 1]
     if all_heroes:
         fitting = [plot for plot in fitting if plot.cast == "abc"]
     if not fitting:
         raise ValueError(f"no plot can be told in a chapter of {length} pages: ask for other numbers of pages")
-    fewest = min(told.count(plot.name) for plot in fitting)
-    return rng.choice([plot for plot in fitting if told.count(plot.name) == fewest])
+    fewest = min(generated.count(plot.name) for plot in fitting)
+    return rng.choice([plot for plot in fitting if generated.count(plot.name) == fewest])
 
 
 def _needed(plot: Plot) -> int:

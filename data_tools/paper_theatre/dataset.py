@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 from PIL import Image, PngImagePlugin
 
-from data_tools.paper_theatre.chapters import tell_long
-from data_tools.paper_theatre.loose import loose_page
+from data_tools.paper_theatre.chapters import generate_long_story
+from data_tools.paper_theatre.loose import single_page
 from data_tools.paper_theatre.render import actor_masks, render
-from data_tools.paper_theatre.script import Page
-from data_tools.paper_theatre.stories import tell
+from data_tools.paper_theatre.script import ScriptedPage
+from data_tools.paper_theatre.stories import generate_story
 from data_tools.paper_theatre.world import Scene
 from seedstory.storystream import StoryRecord
 
@@ -42,20 +42,20 @@ class Job:
 
 def write_story(job: Job) -> StoryRecord:
     """Draws the pages of story `job.seed` under `job.folder` and returns its record."""
-    story = tell(job.seed, job.split, added=job.plots)
+    story = generate_story(job.seed, job.split, added=job.plots)
     return _story_record(f"theatre-{job.split}-{job.seed:06d}", story.title, story.pages, job, {"plot": story.plot})
 
 
 def write_long_story(job: Job) -> StoryRecord:
     """Draws the pages of long story `job.seed` under `job.folder` and returns its record."""
-    story = tell_long(job.seed, job.split, job.chapters, job.plots)
+    story = generate_long_story(job.seed, job.split, job.chapters, job.plots)
     extra = {"plots": list(story.plots), "chapters": list(job.chapters)}
     return _story_record(f"long-{job.split}-{job.seed:06d}", story.title, story.pages, job, extra)
 
 
 def write_loose_page(job: Job) -> StoryRecord:
     """Draws loose page `job.seed` under `job.folder` and returns its one-page record."""
-    page = loose_page(job.seed, job.split)
+    page = single_page(job.seed, job.split)
     name = f"loose-{job.split}-{job.seed:06d}"
     path = f"images/loose-{job.split}/{job.seed // 1000:03d}/{job.seed:06d}.png"
     truth = _write_page(page, job, path)
@@ -71,9 +71,9 @@ def scene_truth(scene: Scene) -> dict[str, Any]:
     actors = [
         {
             "name": actor.name,
-            "species": actor.look.species,
-            "outfit": actor.look.outfit,
-            "hat": actor.look.hat,
+            "species": actor.appearance.species,
+            "outfit": actor.appearance.outfit,
+            "hat": actor.appearance.hat,
             "pose": actor.pose,
             "expression": actor.expression,
             "slot": slot,
@@ -89,7 +89,7 @@ def scene_truth(scene: Scene) -> dict[str, Any]:
     return truth
 
 
-def page_truth(page: Page, boxes: list[Box]) -> dict[str, Any]:
+def page_truth(page: ScriptedPage, boxes: list[Box]) -> dict[str, Any]:
     """The ground truth of a page that was drawn: its scene, where everybody stands, and who is meant by which word."""
     truth = scene_truth(page.scene)
     for actor, box in zip(truth["actors"], boxes, strict=True):
@@ -97,7 +97,9 @@ def page_truth(page: Page, boxes: list[Box]) -> dict[str, Any]:
     return truth | {"coreference": [list(span) for span in page.spans]}
 
 
-def _story_record(name: str, title: str, pages: tuple[Page, ...], job: Job, extra: dict[str, Any]) -> StoryRecord:
+def _story_record(
+    name: str, title: str, pages: tuple[ScriptedPage, ...], job: Job, extra: dict[str, Any]
+) -> StoryRecord:
     """Draws a story's pages and returns its record."""
     paths = [f"images/{name}/{number:02d}.png" for number in range(len(pages))]
     truth = [_write_page(page, job, path) for page, path in zip(pages, paths, strict=True)]
@@ -113,7 +115,7 @@ def _story_record(name: str, title: str, pages: tuple[Page, ...], job: Job, extr
     )
 
 
-def _write_page(page: Page, job: Job, path: str) -> dict[str, Any]:
+def _write_page(page: ScriptedPage, job: Job, path: str) -> dict[str, Any]:
     """Draws a page unless its picture is there already, from the same scene and the same art."""
     target = job.folder / path
     mask_target = target.with_suffix(".mask.png")

@@ -1,6 +1,6 @@
 """The words of the paper theatre: what says a pose, a mood, a place or a time, and how they are phrased.
 
-`CUES` and the `*_CUES` are what `reader.Reader` looks for. The phrases are what `script.Page` writes; each holds
+`CUES` and the `*_CUES` are what `reader.Reader` looks for. The phrases are what `script.ScriptedPage` writes; each holds
 a cue of what it says. `Discourse` is the one rule for pronouns, used by both.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-from data_tools.paper_theatre.world import EXPRESSIONS, PLACES, Look
+from data_tools.paper_theatre.world import EXPRESSIONS, PLACES, Appearance
 
 # One word each, in the narration, lower case. A cue tells the subject of its clause.
 _CUE_WORDS = {
@@ -226,10 +226,10 @@ def with_article(noun: str) -> str:
     return ("an " if noun[0] in "aeiou" else "a ") + noun
 
 
-def wear(look: Look) -> str:
+def wear(appearance: Appearance) -> str:
     """What a character wears, as a noun phrase: `a red coat and a straw hat`."""
-    hat = "" if look.hat == "none" else " and " + with_article(look.hat)
-    return with_article(look.outfit) + hat
+    hat = "" if appearance.hat == "none" else " and " + with_article(appearance.hat)
+    return with_article(appearance.outfit) + hat
 
 
 def adjectives(species: str) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 from data_tools.paper_theatre.casting import cast
-from data_tools.paper_theatre.script import Page, Script
+from data_tools.paper_theatre.script import Script, ScriptedPage
 from data_tools.paper_theatre.world import EXPRESSIONS, PLACES, POSES, PROPS, TIMES
 
 LAYOUTS = ("middle", "middle", "middle", "near", "wide", "split")
@@ -16,7 +16,7 @@ _SEEN = {
 _OPENING = {"day": "oneday", "dusk": "oneevening", "night": "onenight"}
 
 
-def loose_page(seed: int, split: str) -> Page:
+def single_page(seed: int, split: str) -> ScriptedPage:
     """One page, uniform over looks of the split, poses, expressions, places, times, props and one to three actors.
 
     A page in six is seen from near, one in six is wide, one in six shows two places.

@@ -41,7 +41,7 @@ from data_tools.paper_theatre.language import (
     is_expression,
 )
 from data_tools.paper_theatre.names import PRONOUNS
-from data_tools.paper_theatre.world import HATS, OUTFITS, PROPS, SPECIES, Actor, Look, Scene
+from data_tools.paper_theatre.world import HATS, OUTFITS, PROPS, SPECIES, Actor, Appearance, Scene
 
 _QUOTE = "QUOTE"
 _TOKEN = re.compile(r"QUOTE|[A-Za-z]+(?:-[a-z]+)*(?:'s?\b)?|[.,;:!?]")
@@ -59,11 +59,11 @@ class Reader:
 
     Attributes:
         names: The cast so far, in order of first mention.
-        looks: Look of each character.
+        appearances: Look of each character.
     """
 
     names: list[str] = field(default_factory=list)
-    looks: list[Look] = field(default_factory=list)
+    appearances: list[Appearance] = field(default_factory=list)
     place: str | None = None
     time: str | None = None
     pages: int = 0
@@ -94,10 +94,10 @@ class Reader:
         halves = _MEANWHILE.split(narration)
         if len(halves) > 2:
             raise ValueError("a page shows two places at most")
-        told = [self._half(half) for half in halves]
+        generated = [self._half(half) for half in halves]
         if self.time is None:
             raise ValueError("no place or no time of day is named yet")
-        scenes = [Scene(place, self.time, actors, props) for place, actors, props in told]
+        scenes = [Scene(place, self.time, actors, props) for place, actors, props in generated]
         scene = replace(scenes[0], meanwhile=scenes[1]) if len(scenes) > 1 else scenes[0]
         views = VIEW.findall(narration)
         return replace(scene, view=VIEW_CUES[views[-1].lower()]) if views and len(scenes) == 1 else scene
@@ -122,7 +122,9 @@ class Reader:
         if self.place is None:
             raise ValueError("no place or no time of day is named yet")
         actors = tuple(
-            Actor(self.looks[i], said.get(i, {}).get("pose", "standing"), said.get(i, {}).get("mood", "happy"), name)
+            Actor(
+                self.appearances[i], said.get(i, {}).get("pose", "standing"), said.get(i, {}).get("mood", "happy"), name
+            )
             for i, name in enumerate(self.names)
             if i in self._discourse.page
         )
@@ -142,7 +144,7 @@ class Reader:
         if not len(species) == len(outfits) == len(hats) == 1:
             raise ValueError(f"{new[0]} is named without one clear look (found {species + outfits + hats})")
         self.names.append(new[0])
-        self.looks.append(Look(species[0], outfits[0], hats[0]))
+        self.appearances.append(Appearance(species[0], outfits[0], hats[0]))
         self._discourse.pronouns.append(PRONOUNS[new[0]])
 
     def _follow(self, tokens: list[str], said: dict[int, dict[str, str]]) -> None:
@@ -161,8 +163,8 @@ class Reader:
                     who = tuple(sorted({*previous[1], *who}))
                     is_subject = previous[2]
                 elif is_subject:
-                    told = at > 1 and tokens[at - 1] in _SAYING and tokens[at - 2] == _QUOTE
-                    is_subject = starts or told or not subject or word in SUBJECT or word == "friends"
+                    generated = at > 1 and tokens[at - 1] in _SAYING and tokens[at - 2] == _QUOTE
+                    is_subject = starts or generated or not subject or word in SUBJECT or word == "friends"
                 if is_subject:
                     subject = who
                 previous = (at, who, is_subject)

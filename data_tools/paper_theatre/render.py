@@ -101,8 +101,8 @@ def actor_box(scene: Scene, i: int, size: int = 128) -> tuple[int, int, int, int
 
 
 def actor_svg(actor: Actor) -> str:
-    """Return one character alone on a transparent ground, standing in the centre."""
-    return _document(_put("centre", characters.figure(actor.look, actor.pose, actor.expression)))
+    """Return one character alone on a transparent ground, standing in the center."""
+    return _document(_put("centre", characters.figure(actor.appearance, actor.pose, actor.expression)))
 
 
 def _halves(scene: Scene) -> tuple[tuple[Scene, str], ...]:
@@ -138,7 +138,7 @@ def _masks(scene: Scene, layout: str, size: int) -> list[np.ndarray]:
 
 def _figures(scene: Scene, layout: str) -> tuple[str, ...]:
     return tuple(
-        _put(slot, characters.figure(actor.look, actor.pose, actor.expression))
+        _put(slot, characters.figure(actor.appearance, actor.pose, actor.expression))
         for slot, actor in zip(SLOTS_OF_VIEW[layout][len(scene.actors)], scene.actors, strict=True)
     )
 

@@ -49,7 +49,7 @@ from data_tools.paper_theatre.language import (
     is_expression,
     wear,
 )
-from data_tools.paper_theatre.world import PLACES, PROPS, Actor, Look, Scene
+from data_tools.paper_theatre.world import PLACES, PROPS, Actor, Appearance, Scene
 
 _CHOICE = re.compile(r"\[([^\[\]]*)\]")
 _SLOT = re.compile(r"\{([^{}]+)\}")
@@ -62,11 +62,11 @@ class Member:
 
     name: str
     pronoun: str
-    look: Look
+    appearance: Appearance
 
 
 @dataclass(frozen=True)
-class Page:
+class ScriptedPage:
     """One page: text, picture, and who is meant where.
 
     Attributes:
@@ -96,7 +96,7 @@ class Script:
     discourse: Discourse = field(default_factory=Discourse)
     known: frozenset[str] = frozenset()
 
-    def page(self, template: str) -> Page:
+    def page(self, template: str) -> ScriptedPage:
         """Writes one page from a template.
 
         Args:
@@ -128,7 +128,7 @@ class Script:
             scene = Scene(place, self.time, actors, props, meanwhile=scene)
         if self._view:
             scene = replace(scene, view=self._view)
-        return Page(_capitals(self._text), scene, tuple(self._spans))
+        return ScriptedPage(_capitals(self._text), scene, tuple(self._spans))
 
     def _begin(self) -> None:
         """Begins a page, or its second half."""
@@ -138,7 +138,7 @@ class Script:
 
     def _actors(self) -> tuple[Actor, ...]:
         return tuple(
-            Actor(member.look, said.get("pose", "standing"), said.get("mood", "happy"), member.name)
+            Actor(member.appearance, said.get("pose", "standing"), said.get("mood", "happy"), member.name)
             for i, member in enumerate(self.cast[letter] for letter in self.order)
             if i in self.discourse.page
             for said in [self._said.get(i, {})]
@@ -265,8 +265,8 @@ class Script:
             raise ValueError(f"{letter} is introduced twice, or inside quotes")
         member = self.cast[letter]
         pattern = self.rng.choice({"is": INTRODUCE, "there": THERE, "new": NEWCOMER}[what])
-        pattern = pattern.replace("SPECIES", member.look.species).replace("WEAR", wear(member.look))
-        pattern = pattern.replace("ADJ", self.rng.choice(adjectives(member.look.species)))
+        pattern = pattern.replace("SPECIES", member.appearance.species).replace("WEAR", wear(member.appearance))
+        pattern = pattern.replace("ADJ", self.rng.choice(adjectives(member.appearance.species)))
         before, after = fix_articles(pattern).split("NAME")
         self.order.append(letter)
         self.discourse.pronouns.append(member.pronoun)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from data_tools.paper_theatre.casting import cast
 from data_tools.paper_theatre.plots import Beat, Plot, load_plots
-from data_tools.paper_theatre.script import Member, Page, Script
+from data_tools.paper_theatre.script import Member, Script, ScriptedPage
 
 # Of each split: whether its plots are the held-out ones, and whose names and looks it has.
 SPLITS: dict[str, tuple[bool, str]] = {
@@ -22,7 +22,7 @@ _TRIES = 60
 
 
 @dataclass(frozen=True)
-class Story:
+class GeneratedStory:
     """A whole story.
 
     Attributes:
@@ -35,10 +35,10 @@ class Story:
     title: str
     plot: str
     cast: tuple[Member, ...]
-    pages: tuple[Page, ...]
+    pages: tuple[ScriptedPage, ...]
 
 
-def tell(seed: int, split: str, plot: str | None = None, added: Path | None = None) -> Story:
+def generate_story(seed: int, split: str, plot: str | None = None, added: Path | None = None) -> GeneratedStory:
     """Tells one story; the same arguments always give the same story.
 
     Args:
@@ -69,11 +69,11 @@ def tell(seed: int, split: str, plot: str | None = None, added: Path | None = No
     for key, value in (names | values).items():
         title = title.replace(f"{{{key}}}", value)
     title = title[0].upper() + title[1:]
-    return Story(title, chosen.name, tuple(members[letter] for letter in script.order), tuple(pages))
+    return GeneratedStory(title, chosen.name, tuple(members[letter] for letter in script.order), tuple(pages))
 
 
 def plots_of(split: str, added: Path | None = None) -> tuple[tuple[Plot, ...], str]:
-    """The plots of a split, and the split whose names and looks its casts have; `added` as for `tell`."""
+    """The plots of a split, and the split whose names and looks its casts have; `added` as for `generate_story`."""
     if split not in SPLITS:
         raise ValueError(f"unknown split {split!r}: choose one of {', '.join(SPLITS)}")
     held_out, cast_split = SPLITS[split]
@@ -96,7 +96,7 @@ def _beats(plot: Plot, rng: random.Random) -> list[Beat]:
     return [beat for i, beat in enumerate(plot.beats) if not beat.optional or i in kept]
 
 
-def write_beat(beat: Beat, script: Script, rng: random.Random, words: range = WORDS) -> tuple[Script, Page]:
+def write_beat(beat: Beat, script: Script, rng: random.Random, words: range = WORDS) -> tuple[Script, ScriptedPage]:
     """Writes a beat, in a wording of the right length; the script goes on from the one returned."""
     for _ in range(_TRIES):
         attempt = script.snapshot()

@@ -80,7 +80,7 @@ class Stand:
     scale: float = 1.0
 
 
-# Where characters stand in a middle view, as the x of their centre in units of the picture's width.
+# Where characters stand in a middle view, as the x of their center in units of the picture's width.
 SLOTS = {"left": 0.22, "centre": 0.50, "right": 0.78}
 SLOTS_BY_COUNT = {1: ("centre",), 2: ("left", "right"), 3: ("left", "centre", "right")}
 # Every slot of every view. A name stands for one box: slots of other views have names of their own.
@@ -104,11 +104,11 @@ PROP_SPOTS = (0.36, 0.64)
 
 # Combinations that no training story uses: every outfit and every species appears in training,
 # these pairs only in the held-out split. One outfit for each species; docs/paper_theatre.md lists them.
-HELD_OUT_LOOKS = frozenset((species, OUTFITS[(3 * i + 1) % len(OUTFITS)]) for i, species in enumerate(SPECIES))
+HELD_OUT_APPEARANCES = frozenset((species, OUTFITS[(3 * i + 1) % len(OUTFITS)]) for i, species in enumerate(SPECIES))
 
 
 @dataclass(frozen=True)
-class Look:
+class Appearance:
     """What stays the same about a character through a whole story."""
 
     species: str
@@ -122,14 +122,14 @@ class Look:
 
     @property
     def held_out(self) -> bool:
-        return (self.species, self.outfit) in HELD_OUT_LOOKS
+        return (self.species, self.outfit) in HELD_OUT_APPEARANCES
 
 
 @dataclass(frozen=True)
 class Actor:
     """A character on one page."""
 
-    look: Look
+    appearance: Appearance
     pose: str = "standing"
     expression: str = "happy"
     name: str = ""

@@ -39,7 +39,7 @@ def main(
     engine: Annotated[Engine, typer.Option(help="Where the work is done.")] = "inline",
     workers: Annotated[int | None, typer.Option(min=1, help="Stories at a time; by default, one a core.")] = None,
 ) -> None:
-    """Write one HTML page on a data set: counts, lengths, sizes, licences, contact sheets, and why pages were dropped.
+    """Write one HTML page on a data set: counts, lengths, sizes, licenses, contact sheets, and why pages were dropped.
 
     Example: python -m data_tools.report data/clean --out report.html
     """

@@ -19,7 +19,7 @@ from data_tools.clean.steps import NAME as CLEANED
 from data_tools.drops import Tally
 from data_tools.engine import Engine, run
 from data_tools.folder import locate, read_file, read_lines, story_files
-from seedstory.picture import read_header, read_picture
+from seedstory.image import load_image, read_image_header
 from seedstory.storystream import StoryRecord
 from seedstory.text import count_words
 
@@ -31,7 +31,7 @@ _SOURCES = 12  # sources that are told apart
 class Sample:
     """A page on a contact sheet: its thumbnail as a data URL, and whose it is."""
 
-    picture: str
+    image: str
     caption: str
     story: str
     page: int
@@ -40,7 +40,7 @@ class Sample:
 
 
 @dataclass
-class Facts:
+class Metadata:
     """All that a report says.
 
     Attributes:
@@ -49,7 +49,7 @@ class Facts:
         pages: Pages of each story.
         words: Words of each page.
         sizes: (width, height) of each picture that can be read.
-        licences: Stories of each licence.
+        licenses: Stories of each license.
         languages: Stories of each language.
         sources: Stories and pages of each source, the largest first.
         sheets: Some pages of each source.
@@ -64,7 +64,7 @@ class Facts:
     pages: list[int] = field(default_factory=list)
     words: list[int] = field(default_factory=list)
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
-    licences: Counter[str] = field(default_factory=Counter)
+    licenses: Counter[str] = field(default_factory=Counter)
     languages: Counter[str] = field(default_factory=Counter)
     sources: dict[str, Counter[str]] = field(default_factory=dict)
     sheets: dict[str, list[Sample]] = field(default_factory=dict)
@@ -86,7 +86,7 @@ class _Seen:
 
 def gather(
     folder: Path, *, title: str = "", samples: int = 16, engine: Engine = "inline", workers: int | None = None
-) -> Facts:
+) -> Metadata:
     """Counts a data set folder.
 
     Args:
@@ -100,13 +100,13 @@ def gather(
         ValueError: There is no data set in the folder.
     """
     files = story_files(folder)
-    facts = Facts(title or folder.resolve().name, drops=Tally.read(folder))
+    facts = Metadata(title or folder.resolve().name, drops=Tally.read(folder))
     facts.splits = {file.stem: Counter(stories=0, pages=0, words=0, bytes=0) for file in files}
     if (folder / CLEANED).is_file():
         facts.cleaning = json.loads((folder / CLEANED).read_bytes())
     stories: list[_Seen] = []
     measured = run(partial(_measure, folder), _records(files, facts), engine=engine, workers=workers, label="measure")
-    for (split, record), (sizes, size) in zip(_records(files, Facts("")), measured):
+    for (split, record), (sizes, size) in zip(_records(files, Metadata("")), measured):
         facts.sizes.update(sizes)
         facts.broken += len(record) - len(sizes)
         stories.append(_count(facts, split, record))
@@ -117,7 +117,7 @@ def gather(
         counts[names[story.source]].update(stories=1, pages=story.pages)
     facts.sources = dict(sorted(counts.items(), key=lambda item: (-item[1]["pages"], item[0])))
     chosen = _choose(stories, names, list(facts.sources)[:_SOURCES], samples)
-    wanted = ((record, chosen[split, record.id]) for split, record in _records(files, Facts("")))
+    wanted = ((record, chosen[split, record.id]) for split, record in _records(files, Metadata("")))
     jobs = [(record, pages) for record, pages in wanted if pages]
     sheets: dict[str, list[Sample]] = {name: [] for name in list(facts.sources)[:_SOURCES]}
     shots = run(partial(_sample, folder), jobs, engine=engine, workers=workers, label="contact sheets")
@@ -127,7 +127,7 @@ def gather(
     return facts
 
 
-def _records(files: list[Path], facts: Facts) -> Iterator[tuple[str, StoryRecord]]:
+def _records(files: list[Path], facts: Metadata) -> Iterator[tuple[str, StoryRecord]]:
     for file in files:
         for line in read_lines(file):
             if line.record is None:
@@ -142,19 +142,19 @@ def _measure(folder: Path, item: tuple[str, StoryRecord]) -> tuple[list[tuple[in
     for path in item[1].images:
         try:
             data = read_file(folder, path)
-            sizes.append(read_header(data, path)[1])
+            sizes.append(read_image_header(data, path)[1])
             total += len(data)
         except (OSError, ValueError):
             continue
     return sizes, total
 
 
-def _count(facts: Facts, split: str, record: StoryRecord) -> _Seen:
+def _count(facts: Metadata, split: str, record: StoryRecord) -> _Seen:
     words = [count_words(caption) for caption in record.captions]
     facts.splits[split].update(stories=1, pages=len(record), words=sum(words))
     facts.pages.append(len(record))
     facts.words += words
-    facts.licences[record.license or "none given"] += 1
+    facts.licenses[record.license or "none given"] += 1
     facts.languages[record.language or "not known"] += 1
     facts.known["alternative text"] += sum(bool(alt) for alt in record.alts or ())
     for truth in record.pages or ():
@@ -204,7 +204,7 @@ def _sample(folder: Path, job: tuple[StoryRecord, list[int]]) -> list[Sample]:
     found = []
     for page in sorted(pages):
         try:
-            image = read_picture(locate(folder, record.images[page]), record.images[page])
+            image = load_image(locate(folder, record.images[page]), record.images[page])
         except ValueError:
             continue
         rights = f"{credit_line(record.credit)} {record.license or ''}".strip()

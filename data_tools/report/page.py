@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from importlib import resources
 
-from data_tools.report.facts import Facts, Sample
+from data_tools.report.facts import Metadata, Sample
 
 _HEAD = """<!doctype html>
 <html lang="en">
@@ -20,7 +20,7 @@ _HEAD = """<!doctype html>
 """
 
 
-def render(facts: Facts) -> str:
+def render(facts: Metadata) -> str:
     """The page as HTML."""
     style = resources.files("data_tools.report").joinpath("style.css").read_text("utf-8")
     parts = [
@@ -34,7 +34,7 @@ def render(facts: Facts) -> str:
         "</div>",
         '<div class="pair">',
         _section("Picture sizes", _sizes(facts.sizes)),
-        _section("Licences", _bars(facts.licences, "stories")),
+        _section("Licenses", _bars(facts.licenses, "stories")),
         _section("Languages", _bars(facts.languages, "stories")),
         _section("Known of pages", _bars(+facts.known, "pages")),
         "</div>",
@@ -51,7 +51,7 @@ def _section(title: str, body: str) -> str:
     return f"<section><h2>{escape(title)}</h2>\n{body}\n</section>" if body else ""
 
 
-def _headline(facts: Facts) -> str:
+def _headline(facts: Metadata) -> str:
     total = sum(facts.splits.values(), Counter())
     tiles = [
         (f"{total['stories']:,}", "stories"),
@@ -65,7 +65,7 @@ def _headline(facts: Facts) -> str:
     return f"<ul class=tiles>{''.join(f'<li><b>{number}</b> {what}</li>' for number, what in tiles)}</ul>"
 
 
-def _splits(facts: Facts) -> str:
+def _splits(facts: Metadata) -> str:
     before = (facts.cleaning or {}).get("before", {})
     rows = [
         [name, f"{count['stories']:,}", f"{count['pages']:,}", f"{count['words']:,}", _size(count["bytes"])]
@@ -93,7 +93,7 @@ def _sizes(sizes: Counter[tuple[int, int]]) -> str:
     return f"{_bars(shapes, 'pages')}<h3>Shorter side, px</h3>{_histogram(sides, 'pages')}"
 
 
-def _drops(facts: Facts) -> str:
+def _drops(facts: Metadata) -> str:
     if not len(facts.drops):
         return "<p>Nothing.</p>"
     rows = []
@@ -107,7 +107,7 @@ def _drops(facts: Facts) -> str:
     return _table(["because", "times", "for example"], rows, escaped=True)
 
 
-def _sources(facts: Facts) -> str:
+def _sources(facts: Metadata) -> str:
     rows = [[name, f"{count['stories']:,}", f"{count['pages']:,}"] for name, count in facts.sources.items()]
     shown = _table(["source", "stories", "pages"], rows[:40])
     return f"{shown}<p>and {len(rows) - 40:,} smaller ones</p>" if len(rows) > 40 else shown
@@ -115,7 +115,7 @@ def _sources(facts: Facts) -> str:
 
 def _sheet(name: str, count: Counter[str], sheet: Sequence[Sample]) -> str:
     figures = [
-        f'<figure><img src="{one.picture}" alt="{escape(one.caption[:200])}" loading=lazy>'
+        f'<figure><img src="{one.image}" alt="{escape(one.caption[:200])}" loading=lazy>'
         f"<figcaption>{escape(_short(one.caption)) or '<i>no text</i>'}"
         f"<small>{escape(one.title)}, page {one.page}</small></figcaption></figure>"
         for one in sheet
@@ -126,7 +126,7 @@ def _sheet(name: str, count: Counter[str], sheet: Sequence[Sample]) -> str:
     )
 
 
-def _credits(facts: Facts) -> str:
+def _credits(facts: Metadata) -> str:
     lines = {f"<b>{escape(one.title)}</b> {escape(one.rights)}" for sheet in facts.sheets.values() for one in sheet}
     return f"<p class=credits>{' · '.join(sorted(lines))}</p>"
 

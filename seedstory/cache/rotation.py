@@ -34,7 +34,7 @@ class KeyRotation:
             if rotary is None:
                 raise ValueError(f"Base LM {llm.config.model_type!r} has no rotary embedding of its own to read.")
             rotation = cls(rotary.inv_freq)
-            _try_out(rotation, llm)
+            _verify(rotation, llm)
             _CHECKED[llm] = rotation
         return _CHECKED[llm]
 
@@ -51,8 +51,8 @@ class KeyRotation:
         cosine, sine = table
         half = self.inverse_frequencies.shape[0]
         first, second, rest = keys.float().split([half, half, keys.shape[-1] - 2 * half], dim=-1)
-        moved = [first * cosine - second * sine, second * cosine + first * sine, rest]
-        return torch.cat(moved, dim=-1).to(keys.dtype)
+        shifted = [first * cosine - second * sine, second * cosine + first * sine, rest]
+        return torch.cat(shifted, dim=-1).to(keys.dtype)
 
     def shift(self, keys: torch.Tensor, distance: torch.Tensor) -> torch.Tensor:
         """Rotate keys `[..., S, Dh]`, as the model rotated them, on by `distance` positions, `[S]`."""
@@ -60,7 +60,7 @@ class KeyRotation:
 
 
 @torch.no_grad()
-def _try_out(rotation: KeyRotation, llm: PreTrainedModel) -> None:
+def _verify(rotation: KeyRotation, llm: PreTrainedModel) -> None:
     # A token that sees itself alone has the same hidden states at any position: its keys differ by rotation only.
     from transformers import DynamicCache
 

@@ -22,7 +22,7 @@ import torch
 from transformers import Cache, PreTrainedModel
 from transformers.cache_utils import CacheLayerMixin
 
-from seedstory.cache.ledger import Eviction, Ledger
+from seedstory.cache.kept_tokens import Eviction, KeptTokens
 from seedstory.cache.policy import CachePolicy
 from seedstory.cache.rotation import KeyRotation
 
@@ -62,14 +62,14 @@ class StoryCacheLayer(CacheLayerMixin):
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         count = key_states.shape[-2]
-        if self.cache.in_step:
+        if self.cache.in_decoding_step:
             rows = torch.arange(key_states.shape[0], device=key_states.device)
             self.keys[rows, :, self.cache.lengths] = key_states[:, :, 0]
             self.values[rows, :, self.cache.lengths] = value_states[:, :, 0]
             return self.keys, self.values
         starts = [row.length for row in self.cache.rows]
         end = max(starts) + count
-        self.make_room(end)
+        self.reserve(end)
         if len(set(starts)) == 1:
             self.keys[:, :, starts[0] : end] = key_states
             self.values[:, :, starts[0] : end] = value_states
@@ -81,7 +81,7 @@ class StoryCacheLayer(CacheLayerMixin):
             self.cache.advance([count] * len(starts))
         return self.keys[:, :, :end], self.values[:, :, :end]
 
-    def make_room(self, tokens: int) -> None:
+    def reserve(self, tokens: int) -> None:
         """Grow the buffers, if need be, to hold this many tokens a row."""
         if tokens <= self.keys.shape[-2]:
             return
@@ -90,7 +90,7 @@ class StoryCacheLayer(CacheLayerMixin):
                 f"The static cache has room for {self.cache.capacity} tokens, but {tokens} are needed: "
                 "give it a larger capacity, or shorter captions."
             )
-        self.keys, self.values = (_grown(buffer, tokens) for buffer in (self.keys, self.values))
+        self.keys, self.values = (_enlarged(buffer, tokens) for buffer in (self.keys, self.values))
 
     def evict(self, row: int, eviction: Eviction, kept: torch.Tensor, turn) -> None:
         """Keep what an eviction keeps of a row and move its sinks up; `turn` does that with keys."""
@@ -113,7 +113,7 @@ class StoryCacheLayer(CacheLayerMixin):
         self.pristine = [self.pristine[row] for row in rows]
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        return self.cache.held + query_length, self.cache.rows[0].forgotten
+        return self.cache.num_kept + query_length, self.cache.rows[0].evicted_count
 
     def get_seq_length(self) -> int:
         return self.cache.position
@@ -122,7 +122,7 @@ class StoryCacheLayer(CacheLayerMixin):
         return -1
 
 
-def _grown(buffer: torch.Tensor, needed: int) -> torch.Tensor:
+def _enlarged(buffer: torch.Tensor, needed: int) -> torch.Tensor:
     capacity = -(-needed // _BLOCK) * _BLOCK
     larger = buffer.new_zeros(*buffer.shape[:2], capacity, buffer.shape[-1])
     larger[:, :, : buffer.shape[-2]] = buffer
@@ -132,7 +132,7 @@ def _grown(buffer: torch.Tensor, needed: int) -> torch.Tensor:
 class StoryCache(Cache):
     """Keys and values of one or several stories under a `CachePolicy`.
 
-    A pass through the model adds its tokens to every row; the engine takes back what was padding (`forget_last`), says
+    A pass through the model adds its tokens to every row; the engine takes back what was padding (`drop_last`), says
     where pages lie (`end_page`) and when to forget (`evict`).
 
     Args:
@@ -144,7 +144,7 @@ class StoryCache(Cache):
     Attributes:
         rows: The books of each story.
         lengths: In the static form, tokens held of each story, on the device, `[B]`.
-        in_step: Whether the pass under way is the static form's one-token step.
+        in_decoding_step: Whether the pass under way is the static form's one-token step.
 
     Raises:
         ValueError: If the policy evicts and the model's keys cannot be moved.
@@ -155,11 +155,11 @@ class StoryCache(Cache):
     ) -> None:
         self.policy, self.capacity = policy, capacity
         self.rotation = KeyRotation.of(llm) if policy.bounded else None
-        self.rows = [Ledger() for _ in range(stories)]
+        self.rows = [KeptTokens() for _ in range(stories)]
         self.rebase_at = _REBASE_AT
-        self.in_step = False
+        self.in_decoding_step = False
         self.lengths = torch.zeros(stories, dtype=torch.long, device=llm.device)
-        self._forgotten = torch.zeros_like(self.lengths)
+        self._evicted_counts = torch.zeros_like(self.lengths)
         last = llm.config.num_hidden_layers - 1
         super().__init__(layers=[StoryCacheLayer(self, last=number == last) for number in range(last + 1)])
 
@@ -173,7 +173,7 @@ class StoryCache(Cache):
         return self.rows[0].position
 
     @property
-    def held(self) -> int:
+    def num_kept(self) -> int:
         """Tokens held of the longest row."""
         return max(row.length for row in self.rows)
 
@@ -192,32 +192,32 @@ class StoryCache(Cache):
         return starts[:, None] + torch.arange(count, device=device)
 
     def causal_mask(self, count: int, device: torch.device | str = "cpu") -> torch.Tensor | None:
-        """Mask of the next `count` tokens over what is held and themselves, `[B, 1, count, held + count]`."""
+        """Mask of the next `count` tokens over what is held and themselves, `[B, 1, count, num_kept + count]`."""
         if count == 1 and len(self.rows) == 1:
             return None
         lengths = torch.tensor([row.length for row in self.rows], device=device)
         last_seen = lengths[:, None] + torch.arange(count, device=device)
-        return (torch.arange(self.held + count, device=device) <= last_seen[..., None])[:, None]
+        return (torch.arange(self.num_kept + count, device=device) <= last_seen[..., None])[:, None]
 
     def step_inputs(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Positions `[B, 1]` and mask `[B, 1, 1, C]` of the static form's one-token step, from tensors alone."""
         assert self.capacity is not None, "only the static form has such a step"
         seen = torch.arange(self.capacity, device=self.lengths.device) <= self.lengths[:, None]
-        return (self.lengths + self._forgotten)[:, None], seen[:, None, None]
+        return (self.lengths + self._evicted_counts)[:, None], seen[:, None, None]
 
     @contextlib.contextmanager
     def step(self) -> Iterator[None]:
         """Within it, one token of each story is written where `lengths` says, and nothing is counted."""
-        self.in_step = True
+        self.in_decoding_step = True
         try:
             yield
         finally:
-            self.in_step = False
+            self.in_decoding_step = False
 
-    def check_room(self, count: int) -> None:
+    def reserve(self, count: int) -> None:
         """Make room for `count` more tokens of each story, for who writes them without a pass through the model."""
         for layer in self.layers:
-            layer.make_room(self.held + count)
+            layer.reserve(self.num_kept + count)
 
     # ------------------------------------------------------------------------------------------------- what is kept
 
@@ -225,16 +225,16 @@ class StoryCache(Cache):
         """Note that the next tokens of each story are held; a pass through the model notes it by itself."""
         for row, count in zip(self.rows, counts, strict=True):
             row.advance(count)
-        self._tell_device()
+        self._sync_device()
 
-    def forget_last(self, counts: int | Sequence[int]) -> None:
+    def drop_last(self, counts: int | Sequence[int]) -> None:
         """Forget the last tokens of each story; they must belong to the page being written."""
         for row, count in zip(self.rows, [counts] * len(self.rows) if isinstance(counts, int) else counts, strict=True):
-            row.forget_last(count)
-        self._tell_device()
+            row.drop_last(count)
+        self._sync_device()
 
     def end_page(self, image_start: int, image_end: int, caption: str = "", row: int = 0) -> None:
-        """Note that a page of a story has ended, see `Ledger.end_page`."""
+        """Note that a page of a story has ended, see `KeptTokens.end_page`."""
         self.rows[row].end_page(image_start, image_end, caption)
 
     def evict(self) -> None:
@@ -243,9 +243,9 @@ class StoryCache(Cache):
             eviction = row.evict(self.policy)
             if eviction is not None:
                 self._move(number, eviction)
-            if self.policy.bounded and row.position > self.rebase_at and row.forgotten:
+            if self.policy.bounded and row.position > self.rebase_at and row.evicted_count:
                 self._rebase(number, row.rebase(), row.length)
-        self._tell_device()
+        self._sync_device()
 
     def _move(self, row: int, eviction: Eviction) -> None:
         assert self.rotation is not None
@@ -263,11 +263,11 @@ class StoryCache(Cache):
             if layer.pristine[row] is not None:
                 layer.pristine[row] = self.rotation.apply(layer.pristine[row], table)
 
-    def _tell_device(self) -> None:
+    def _sync_device(self) -> None:
         if self.static:
-            books = torch.tensor([[row.length for row in self.rows], [row.forgotten for row in self.rows]])
+            books = torch.tensor([[row.length for row in self.rows], [row.evicted_count for row in self.rows]])
             self.lengths.copy_(books[0], non_blocking=True)
-            self._forgotten.copy_(books[1], non_blocking=True)
+            self._evicted_counts.copy_(books[1], non_blocking=True)
 
     def reset(self, row: int | None = None) -> None:
         """Forget everything of one story, or of all, but the buffers."""
@@ -275,11 +275,11 @@ class StoryCache(Cache):
             self.rows[number].reset()
             for layer in self.layers:
                 layer.pristine[number] = None
-        self._tell_device()
+        self._sync_device()
 
     def select(self, rows: Sequence[int]) -> None:
         """Keep these stories alone, in this order."""
         self.rows = [self.rows[row] for row in rows]
-        self.lengths, self._forgotten = self.lengths[list(rows)], self._forgotten[list(rows)]
+        self.lengths, self._evicted_counts = self.lengths[list(rows)], self._evicted_counts[list(rows)]
         for layer in self.layers:
             layer.select(rows)

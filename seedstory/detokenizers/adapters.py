@@ -13,7 +13,7 @@ from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
-from seedstory.networks import CheckedLoading
+from seedstory.model_files import CheckedLoading
 from seedstory.resampler import InputResampler
 
 

@@ -10,11 +10,11 @@ from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
-from seedstory.networks import CheckedLoading
+from seedstory.model_files import CheckedLoading
 
 
 class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions around a ReLU, without normalisation, added to their input."""
+    """Two 3x3 convolutions around a ReLU, without normalization, added to their input."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -27,7 +27,7 @@ class ResidualBlock(nn.Module):
         return x + self.second(torch.relu(self.first(torch.relu(x))))
 
 
-class PictureEncoder(nn.Module):
+class ImageEncoder(nn.Module):
     """Pixels [B, 3, H, W] in [-1, 1] to latents [B, Z, H/8, W/8], softly bounded to (-4, 4)."""
 
     def __init__(self, latent_channels: int, widths: tuple[int, int], depths: tuple[int, int]) -> None:
@@ -45,7 +45,7 @@ class PictureEncoder(nn.Module):
         return 4 * torch.tanh(self.layers(pixels) / 4)
 
 
-class PictureDecoder(nn.Module):
+class ImageDecoder(nn.Module):
     """Latents [B, Z, H/8, W/8] to pixels [B, 3, H, W]."""
 
     def __init__(self, latent_channels: int, widths: tuple[int, int], depths: tuple[int, int]) -> None:
@@ -64,7 +64,7 @@ class PictureDecoder(nn.Module):
         return self.layers(latents)
 
 
-class PictureAutoencoder(CheckedLoading, ModelMixin, ConfigMixin):
+class ImageAutoencoder(CheckedLoading, ModelMixin, ConfigMixin):
     """Autoencoder for flat picture-book art; latents are what the de-tokenizer's U-Net denoises.
 
     Works at 1/4 of the picture's resolution and below (pixel shuffle at both ends), so that one
@@ -90,8 +90,8 @@ class PictureAutoencoder(CheckedLoading, ModelMixin, ConfigMixin):
         scaling_factor: float = 1.0,
     ) -> None:
         super().__init__()
-        self.encoder = PictureEncoder(latent_channels, widths, encoder_depths)
-        self.decoder = PictureDecoder(latent_channels, widths, decoder_depths)
+        self.encoder = ImageEncoder(latent_channels, widths, encoder_depths)
+        self.decoder = ImageDecoder(latent_channels, widths, decoder_depths)
 
     def latents(self, pixels: Tensor) -> Tensor:
         """Encode pixels [B, 3, H, W] in [-1, 1] to latents [B, Z, H/8, W/8] as they are, unscaled."""

@@ -22,15 +22,19 @@ from PIL import Image
 from torch import Generator, Tensor
 
 from seedstory.detokenizers.adapters import Condition, FeatureAdapter, ResamplerAdapter
-from seedstory.detokenizers.autoencoder import PictureAutoencoder
+from seedstory.detokenizers.autoencoder import ImageAutoencoder
+from seedstory.detokenizers.components import base_folder, load_component, load_scheduler
 from seedstory.detokenizers.kl_autoencoder import KLAutoencoder
-from seedstory.detokenizers.objectives import Objective, objective_of
-from seedstory.detokenizers.parts import base_folder, load_part, load_scheduler
+from seedstory.detokenizers.objectives import Objective, make_objective
 
 _KINDS: dict[str, dict[str, Any]] = {
     "unet": {"UNet2DConditionModel": UNet2DConditionModel},
     "adapter": {"FeatureAdapter": FeatureAdapter, "ResamplerAdapter": ResamplerAdapter},
-    "autoencoder": {"PictureAutoencoder": PictureAutoencoder, "AutoencoderKL": KLAutoencoder},
+    "autoencoder": {
+        "ImageAutoencoder": ImageAutoencoder,
+        "PictureAutoencoder": ImageAutoencoder,
+        "AutoencoderKL": KLAutoencoder,
+    },
 }
 
 
@@ -51,7 +55,7 @@ class Detokenizer:
         self,
         unet: UNet2DConditionModel,
         adapter: FeatureAdapter | ResamplerAdapter,
-        autoencoder: PictureAutoencoder | KLAutoencoder,
+        autoencoder: ImageAutoencoder | KLAutoencoder,
         scheduler: Any = None,
     ) -> None:
         self.unet, self.adapter, self.autoencoder = unet, adapter, autoencoder
@@ -63,10 +67,10 @@ class Detokenizer:
         ):
             if own != wanted:
                 raise ValueError(f"the parts of this de-tokenizer do not fit: {what} is {own}, the U-Net has {wanted}")
-        objective_of(self.scheduler)
+        make_objective(self.scheduler)
 
     @classmethod
-    def mini(cls, autoencoder: PictureAutoencoder, num_features: int = 64, feature_dim: int = 64) -> Detokenizer:
+    def mini(cls, autoencoder: ImageAutoencoder, num_features: int = 64, feature_dim: int = 64) -> Detokenizer:
         """Build the mini form, untrained, around a trained autoencoder."""
         latent_size = 2 * int(num_features**0.5)
         adapter = FeatureAdapter(feature_dim=feature_dim, num_features=num_features, latent_size=latent_size)
@@ -112,8 +116,8 @@ class Detokenizer:
             ValueError: There is no such model, or it is no SDXL.
         """
         folder = base_folder(os.fspath(base))
-        unet = load_part(folder / "unet", _KINDS["unet"], dtype)
-        vae = load_part(folder / "vae", {"AutoencoderKL": KLAutoencoder}, dtype)
+        unet = load_component(folder / "unet", _KINDS["unet"], dtype)
+        vae = load_component(folder / "vae", {"AutoencoderKL": KLAutoencoder}, dtype)
         config = unet.config
         if config.addition_embed_type != "text_time" or config.in_channels != config.out_channels:
             raise ValueError(
@@ -143,7 +147,7 @@ class Detokenizer:
     @property
     def objective(self) -> Objective:
         """What the U-Net predicts, and the way from noise to latents."""
-        return objective_of(self.scheduler)
+        return make_objective(self.scheduler)
 
     @property
     def image_size(self) -> int:
@@ -233,7 +237,7 @@ class Detokenizer:
         noise = randn_tensor(
             (len(features), channels, side, side), generator=generator, device=self.device, dtype=torch.float32
         )
-        for step, (timestep, latents) in enumerate(objective.walk(noise, steps, predict, generator)):
+        for step, (timestep, latents) in enumerate(objective.denoise(noise, steps, predict, generator)):
             if callback_on_step_end is not None:
                 callback_on_step_end(self, step, timestep, {"latents": latents})
         if output_type == "latent":
@@ -256,11 +260,11 @@ class Detokenizer:
         folder = Path(folder)
         if not folder.is_dir():
             raise ValueError(f"no de-tokenizer at {folder}: the folder does not exist")
-        parts = {name: load_part(folder / name, kinds, dtype) for name, kinds in _KINDS.items()}
+        parts = {name: load_component(folder / name, kinds, dtype) for name, kinds in _KINDS.items()}
         return cls(**parts, scheduler=load_scheduler(folder / "scheduler"))
 
 
 def to_pil(pixels: Tensor) -> list[Image.Image]:
     """Turn pixels [B, 3, H, W] in [0, 1] into RGB pictures."""
     array = (pixels.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
-    return [Image.fromarray(picture) for picture in array]
+    return [Image.fromarray(image) for image in array]

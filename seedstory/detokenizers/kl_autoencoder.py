@@ -1,4 +1,4 @@
-"""The variational autoencoder of Stable Diffusion, with the face of `PictureAutoencoder`.
+"""The variational autoencoder of Stable Diffusion, with the face of `ImageAutoencoder`.
 
 Shapes: B batch, H W pixels, Z latent channels.
 """

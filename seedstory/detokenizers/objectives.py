@@ -44,14 +44,14 @@ class RectifiedFlow:
 
     def noisy(self, latents: Tensor, noise: Tensor, time: Tensor) -> Tensor:
         """Latents [B, Z, h, w] at the times [B]."""
-        t = _of_pictures(time)
+        t = _per_image(time)
         return (1 - t) * latents + t * noise
 
     def target(self, latents: Tensor, noise: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
         """What is to be predicted, [B, Z, h, w], and how much its squared error weighs, [B, 1, 1, 1]."""
-        return latents, (1 / _of_pictures(time).square()).clamp_max(9.0)
+        return latents, (1 / _per_image(time).square()).clamp_max(9.0)
 
-    def walk(
+    def denoise(
         self, noise: Tensor, steps: int, predict: Predict, generator: Generator | list[Generator] | None
     ) -> Iterator[tuple[float, Tensor]]:
         """Go from noise to latents; after each step its timestep and the latents so far."""
@@ -108,7 +108,7 @@ class Diffusion:
         signal, sigma = self._shares(time)
         return noise if self.predicts_noise else signal * noise - sigma * latents, torch.ones_like(sigma)
 
-    def walk(
+    def denoise(
         self, noise: Tensor, steps: int, predict: Predict, generator: Generator | list[Generator] | None
     ) -> Iterator[tuple[float, Tensor]]:
         """As in `RectifiedFlow`; the generator serves schedulers that add noise on the way."""
@@ -123,14 +123,14 @@ class Diffusion:
 
     def _shares(self, time: Tensor) -> tuple[Tensor, Tensor]:
         """Factors of latents and noise, both [B, 1, 1, 1]."""
-        kept = _of_pictures(self.scheduler.alphas_cumprod.to(time.device)[time.long()])
+        kept = _per_image(self.scheduler.alphas_cumprod.to(time.device)[time.long()])
         return kept.sqrt(), (1 - kept).sqrt()
 
 
 Objective = RectifiedFlow | Diffusion
 
 
-def objective_of(scheduler: Any) -> Objective:
+def make_objective(scheduler: Any) -> Objective:
     """The objective that a scheduler stands for.
 
     Raises:
@@ -140,5 +140,5 @@ def objective_of(scheduler: Any) -> Objective:
     return RectifiedFlow(scheduler) if flow else Diffusion(scheduler)
 
 
-def _of_pictures(numbers: Tensor) -> Tensor:
+def _per_image(numbers: Tensor) -> Tensor:
     return numbers[:, None, None, None]

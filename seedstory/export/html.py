@@ -25,10 +25,10 @@ _SCRIPT = """
     if (event.altKey || event.ctrlKey || event.metaKey) return;
     const step = { ArrowRight: 1, PageDown: 1, ArrowLeft: -1, PageUp: -1 }[event.key];
     if (!step) return;
-    const centre = innerHeight / 2;
+    const center = innerHeight / 2;
     let now = 0;
     leaves.forEach((leaf, i) => {
-      if (Math.abs(middle(leaf) - centre) < Math.abs(middle(leaves[now]) - centre)) now = i;
+      if (Math.abs(middle(leaf) - center) < Math.abs(middle(leaves[now]) - center)) now = i;
     });
     const next = leaves[Math.min(leaves.length - 1, Math.max(0, now + step))];
     event.preventDefault();
@@ -115,12 +115,12 @@ def _leaf(page: Page, total: int) -> str:
     name = f"page-{page.number}"
     alt = escape(page.describe(), quote=True)
     if page.image:
-        picture = f'<img alt="{alt}" src="{_data_url(page.image)}" decoding="async">'
+        image = f'<img alt="{alt}" src="{_data_url(page.image)}" decoding="async">'
     else:
-        picture = '<p class="blank">This picture is not drawn yet.</p>'
+        image = '<p class="blank">This picture is not drawn yet.</p>'
     caption = f'<p dir="auto">{escape(page.caption)}</p>' if page.caption else ""
     return f"""<article class="leaf page" id="{name}" aria-label="Page {page.number} of {total}">
-<div class="picture">{picture}</div>
+<div class="picture">{image}</div>
 <div class="text">{caption}</div>
 <a class="folio" href="#{name}" aria-label="Page {page.number}">{page.number}</a>
 </article>

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import torch
 
 from seedstory.cache import StoryCache
-from seedstory.generation.native import NativeStep, why_not_native
+from seedstory.generation.native import NativeStep, native_unsupported_reason
 from seedstory.modeling import StoryModel
 from seedstory.settings import check_decoding
 
@@ -52,7 +52,7 @@ class EagerStep:
         embeds, device = _embeds(self.model, cache, tokens, rows), self.model.device
         positions, mask = cache.position_ids(1, device), cache.causal_mask(1, device)
         hidden = self.cast(self.model.hidden_states, embeds, positions, mask, cache)
-        cache.forget_last([int(row not in rows) for row in range(len(cache.rows))])
+        cache.drop_last([int(row not in rows) for row in range(len(cache.rows))])
         return self.cast(self.model.caption_logits, hidden[list(rows), -1])
 
 
@@ -69,20 +69,20 @@ class StaticStep:
 
     def __init__(self, model: StoryModel, cast: Cast, *, compile: bool) -> None:
         self.model, self.cast = model, cast
-        self._pass: Callable[..., torch.Tensor] = self._plain_pass
+        self._pass: Callable[..., torch.Tensor] = self._forward
         if compile:
             options: dict[str, Any] = {"fullgraph": True, "dynamic": False}
             if model.device.type == "cuda":
                 options["mode"] = "reduce-overhead"
-            self._pass = torch.compile(self._plain_pass, **options)
+            self._pass = torch.compile(self._forward, **options)
 
-    def _plain_pass(self, embeds: torch.Tensor, cache: StoryCache) -> torch.Tensor:
+    def _forward(self, embeds: torch.Tensor, cache: StoryCache) -> torch.Tensor:
         positions, mask = cache.step_inputs()
         return self.model.caption_logits(self.model.hidden_states(embeds, positions, mask, cache)[:, -1])
 
     def __call__(self, cache: StoryCache, tokens: Sequence[int], rows: Sequence[int]) -> torch.Tensor:
         embeds = _embeds(self.model, cache, tokens, rows)
-        cache.check_room(1)
+        cache.reserve(1)
         with cache.step():
             logits = self.cast(self._pass, embeds, cache)
         cache.advance([int(row in rows) for row in range(len(cache.rows))])
@@ -97,7 +97,7 @@ def _embeds(model: StoryModel, cache: StoryCache, tokens: Sequence[int], rows: S
     return model.embed_tokens(torch.tensor(ids, device=model.device)[:, None])
 
 
-def make_step(name: str, model: StoryModel, cast: Cast) -> tuple[str, Step]:
+def make_decoding_step(name: str, model: StoryModel, cast: Cast) -> tuple[str, Step]:
     """The step of this name.
 
     Args:
@@ -116,9 +116,9 @@ def make_step(name: str, model: StoryModel, cast: Cast) -> tuple[str, Step]:
         if model.device.type == "cuda":
             name = "compiled"
         else:
-            name = "eager" if why_not_native(model) else "native"
+            name = "eager" if native_unsupported_reason(model) else "native"
     if name == "native":
-        reason = why_not_native(model)
+        reason = native_unsupported_reason(model)
         if reason:
             raise ValueError(f"decoding 'native' cannot be used here: {reason}. Use 'eager' or 'auto'.")
         return name, NativeStep(model)  # the question above has tried it out

@@ -29,10 +29,16 @@ from typing import Any
 import torch
 
 from seedstory.cache import CachePolicy, StoryCache
-from seedstory.generation.decoding import autocast, make_step
-from seedstory.generation.pages import OpeningPage, PageDraft, StoryStart
-from seedstory.generation.passes import caption_log_likelihood, embed_ids, read_pieces
-from seedstory.generation.sampling import CaptionSampler, LogitsHook, SamplingConfig, guided, page_generator
+from seedstory.generation.decoding import autocast, make_decoding_step
+from seedstory.generation.forward import caption_log_likelihood, embed_ids, forward_rows
+from seedstory.generation.pages import GivenPage, PageDraft, StoryRequest
+from seedstory.generation.sampling import (
+    CaptionSampler,
+    LogitsProcessor,
+    SamplingConfig,
+    apply_guidance,
+    page_generator,
+)
 from seedstory.layout import countdown
 from seedstory.modeling import StoryModel
 from seedstory.story import page_seed
@@ -43,7 +49,7 @@ _SENTENCE_END = re.compile(r"[.!?…]+[\"'”’)\]]*(?=\s|$)")
 class _Story:
     """A story while it is written."""
 
-    def __init__(self, number: int, start: StoryStart) -> None:
+    def __init__(self, number: int, start: StoryRequest) -> None:
         self.number, self.opening, self.pages, self.seed = number, list(start.opening), start.pages, start.seed
         self.labels = countdown(start.pages)
         self.index = 0
@@ -53,8 +59,8 @@ class _Story:
         self.caption = ""  # of the open page
 
     @property
-    def given(self) -> OpeningPage:
-        return self.opening[self.index] if self.index < len(self.opening) else OpeningPage()
+    def given(self) -> GivenPage:
+        return self.opening[self.index] if self.index < len(self.opening) else GivenPage()
 
 
 class StoryEngine:
@@ -65,7 +71,7 @@ class StoryEngine:
         policy: What its cache keeps.
         sampling: How captions are chosen.
         decoding: How a token is decoded, one of `seedstory.settings.DECODINGS`; see `seedstory.generation.decoding`.
-        logits_hook: A control of the user's own over captions, see `LogitsHook`.
+        logits_processor: A control of the user's own over captions, see `LogitsProcessor`.
 
     Attributes:
         decoding: The form that was taken.
@@ -82,7 +88,7 @@ class StoryEngine:
         sampling: SamplingConfig | None = None,
         *,
         decoding: str = "auto",
-        logits_hook: LogitsHook | None = None,
+        logits_processor: LogitsProcessor | None = None,
     ) -> None:
         if model.layout is None:
             raise ValueError("The model has no layout (tokenizer); build it with from_base or from_pretrained.")
@@ -91,35 +97,35 @@ class StoryEngine:
         self.model, self.layout = model, model.layout
         self.policy = CachePolicy() if policy is None else policy
         self.sampling = SamplingConfig() if sampling is None else sampling
-        self.logits_hook = logits_hook
+        self.logits_processor = logits_processor
         self.cache = StoryCache(model.llm, self.policy)
         self._cast = autocast(model)
-        self.decoding, self._step = make_step(decoding, model, self._cast)
+        self.decoding, self._step = make_decoding_step(decoding, model, self._cast)
         first, tokenizer = model.config.image_start_id, self.layout.tokenizer
         special = {self.layout.eos_id, *tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}
         self._forbidden_ids = sorted(id for id in special if id < first)
         self._special_text = re.compile("|".join(re.escape(text) for text in sorted(tokenizer.get_added_vocab())))
-        self._guided = self.sampling.text_guidance != 1
+        self._is_guided = self.sampling.text_guidance_scale != 1
         self._stories: list[_Story] = []
         self._started = False
 
     # -------------------------------------------------------------------------------------------------------- begin
 
-    def start(self, opening: Sequence[OpeningPage] = (), *, pages: int, seed: int = 0, score: bool = False) -> None:
+    def start(self, opening: Sequence[GivenPage] = (), *, pages: int, seed: int = 0, score: bool = False) -> None:
         """Begin a story; `pages()` then writes it.
 
         Args:
-            opening: As in `StoryStart`.
+            opening: As in `StoryRequest`.
             pages: Pages of the whole story, the opening included.
-            seed: As in `StoryStart`.
+            seed: As in `StoryRequest`.
             score: Also report how probable the model finds each caption.
 
         Raises:
             ValueError: If there is no page, the opening is longer than the story, or an opening page is malformed.
         """
-        self.start_many([StoryStart(opening, pages, seed)], score=score)
+        self.start_batch([StoryRequest(opening, pages, seed)], score=score)
 
-    def start_many(self, stories: Sequence[StoryStart], *, score: bool = False) -> None:
+    def start_batch(self, stories: Sequence[StoryRequest], *, score: bool = False) -> None:
         """Begin stories that are written together, page by page; each comes out as it would alone.
 
         Args:
@@ -135,7 +141,7 @@ class StoryEngine:
             self._check(story)
         self._stories = [_Story(number, story) for number, story in enumerate(stories)]
         self._score, self._started = score, True
-        rows = len(stories) * (2 if self._guided else 1)
+        rows = len(stories) * (2 if self._is_guided else 1)
         capacity = self._capacity() if self._step.static else None
         if len(self.cache.rows) == rows and self.cache.capacity == capacity:
             self.cache.reset()
@@ -144,7 +150,7 @@ class StoryEngine:
         with torch.inference_mode():
             self._next = self._open_page([self._embed(self._opening_ids(story)) for story in self._stories])
 
-    def _check(self, story: StoryStart) -> None:
+    def _check(self, story: StoryRequest) -> None:
         countdown(story.pages)
         if len(story.opening) > story.pages:
             raise ValueError(f"The opening has {len(story.opening)} pages, but the story shall have {story.pages}.")
@@ -165,18 +171,18 @@ class StoryEngine:
             label = max(len(self.layout.page_label_ids(label)) for label in story.labels)
             page = max(page, label + caption + self.layout.num_visual_tokens + 2)
         longest = max(story.pages for story in self._stories)
-        sinks = {"sink": self.policy.first_tokens, "mm_sink": self.policy.sink_budget}.get(self.policy.name, 0)
+        sinks = {"sink": self.policy.first_tokens, "mm_sink": self.policy.max_sink_tokens}.get(self.policy.name, 0)
         pages = longest if self.policy.name == "dense" else min(longest, self.policy.window_pages)
         needed = len(self.layout.opening_ids) + sinks + (pages + 2) * page
         return -(-needed // 64) * 64
 
     # --------------------------------------------------------------------------------------------------------- write
 
-    def pages(self, on_text: Callable[[int, str], Any] | None = None) -> Iterator[PageDraft]:
+    def pages(self, callback_on_text: Callable[[int, str], Any] | None = None) -> Iterator[PageDraft]:
         """Write the pages that are left.
 
         Args:
-            on_text: Called with the page's index and its caption so far after every decoded token; for one story.
+            callback_on_text: Called with the page's index and its caption so far after every token; for one story.
 
         Yields:
             One page at a time, of every story in turn; the next pages are not begun before they are asked for.
@@ -186,16 +192,16 @@ class StoryEngine:
         """
         if not self._started:
             raise ValueError("No story was started; call engine.start(opening, pages=...) first.")
-        if on_text is not None and len(self._stories) > 1:
-            raise ValueError("on_text follows one story; these are several.")
+        if callback_on_text is not None and len(self._stories) > 1:
+            raise ValueError("callback_on_text follows one story; these are several.")
         while self._stories:
-            yield from self._write_pages(on_text)
+            yield from self._write_pages(callback_on_text)
 
     @torch.inference_mode()
-    def _write_pages(self, on_text: Callable[[int, str], Any] | None) -> list[PageDraft]:
+    def _write_pages(self, callback_on_text: Callable[[int, str], Any] | None) -> list[PageDraft]:
         """The next page of every story."""
         times = [time.perf_counter()]
-        captions = self._captions(on_text)
+        captions = self._decode_captions(callback_on_text)
         try:
             return self._finish_pages(captions, times)
         except BaseException:  # half a page is in the cache
@@ -214,9 +220,9 @@ class StoryEngine:
         image_starts = [row.position + len(own) for row, own in zip(self.cache.rows, ids, strict=False)]
         texts = [self._embed([*own, start_id, *query_ids]) for own in ids]
         hidden = self._read(texts)
-        self.cache.forget_last(self._each(count))
+        self.cache.drop_last(self._per_row(count))
         queries = torch.stack([part[-count:] for part in hidden[: len(ids)]])
-        drawn = self._cast(self.model.decode_features, queries, self._picture_noise()).float()
+        drawn = self._cast(self.model.decode_features, queries, self._image_noise()).float()
         features = [
             new if story.given.features is None else story.given.features.to(new.device, torch.float32)
             for story, new in zip(stories, drawn, strict=True)
@@ -227,9 +233,9 @@ class StoryEngine:
         for story, words, own, text in zip(stories, captions, ids, texts, strict=True):
             story.history = [*story.history, own][-max(1, self.sampling.history_pages) :]
             story.text, story.caption = text[:-count], words
-        held = self._turn_pages(features, image_starts)
+        num_kept = self._advance_pages(features, image_starts)
         times.append(time.perf_counter())
-        caption, picture, context = ((b - a) / len(stories) for a, b in zip(times, times[1:], strict=False))
+        caption, image, context = ((b - a) / len(stories) for a, b in zip(times, times[1:], strict=False))
         with torch.inference_mode(False):
             return [
                 PageDraft(
@@ -237,9 +243,9 @@ class StoryEngine:
                     captions[row],
                     features[row].clone(),
                     caption,
-                    picture,
+                    image,
                     context,
-                    cached_tokens=held[row],
+                    cached_tokens=num_kept[row],
                     caption_tokens=len(ids[row]) + 1,
                     log_likelihood=scores[row],
                     story=story.number,
@@ -247,7 +253,7 @@ class StoryEngine:
                 for row, story in enumerate(stories)
             ]
 
-    def _picture_noise(self) -> torch.Tensor | None:
+    def _image_noise(self) -> torch.Tensor | None:
         """Where a flow starts to draw each story's picture, `[B, F, Df]`: from the story's seed and the page alone."""
         config = self.model.config
         if config.feature_head == "regression":
@@ -259,7 +265,7 @@ class StoryEngine:
             self.model.device
         )
 
-    def _captions(self, on_text: Callable[[int, str], Any] | None) -> list[str]:
+    def _decode_captions(self, callback_on_text: Callable[[int, str], Any] | None) -> list[str]:
         """Captions of the open pages, given or decoded."""
         captions = [" ".join((story.given.caption or "").split()) for story in self._stories]
         ids: dict[int, list[int]] = {}
@@ -269,21 +275,21 @@ class StoryEngine:
                 samplers[row], ids[row] = self._sampler(story), []
         before = [row.position for row in self.cache.rows]
         try:
-            asked = self._with_partners(samplers)
+            asked = self._with_unconditional_rows(samplers)
             logits = self._cast(self.model.caption_logits, self._next[asked]) if samplers else self._next
             while samplers:
                 scores = dict(zip(asked, logits, strict=True))
                 for row, sampler in list(samplers.items()):
-                    caption = self._add_token(row, sampler, scores, ids[row], on_text)
+                    caption = self._add_token(row, sampler, scores, ids[row], callback_on_text)
                     if caption is not None:
                         captions[row] = caption
                         del samplers[row]
-                asked = self._with_partners(samplers)
+                asked = self._with_unconditional_rows(samplers)
                 if asked:
                     tokens = [ids[row % len(self._stories)][-1] for row in asked]
                     logits = self._step(self.cache, tokens, asked)
-        finally:  # also when `on_text` or a hook raises: the page can then be written again
-            self.cache.forget_last([row.position - at for row, at in zip(self.cache.rows, before, strict=True)])
+        finally:  # also when `callback_on_text` or a hook raises: the page can then be written again
+            self.cache.drop_last([row.position - at for row, at in zip(self.cache.rows, before, strict=True)])
         return captions
 
     def _add_token(
@@ -292,18 +298,18 @@ class StoryEngine:
         sampler: CaptionSampler,
         scores: dict[int, torch.Tensor],
         ids: list[int],
-        on_text: Callable[[int, str], Any] | None,
+        callback_on_text: Callable[[int, str], Any] | None,
     ) -> str | None:
         """Choose the next token of a caption; the whole caption if that ends it."""
         logits = scores[row]
-        if self._guided:
-            logits = guided(logits, scores[row + len(self._stories)], self.sampling.text_guidance)
+        if self._is_guided:
+            logits = apply_guidance(logits, scores[row + len(self._stories)], self.sampling.text_guidance_scale)
         token = sampler(logits, ids)
         if token == self.layout.image_start_id:
             return self._plain_text(ids)
         ids.append(token)
-        if on_text is not None:
-            on_text(self._stories[row].index, self._plain_text(ids))
+        if callback_on_text is not None:
+            callback_on_text(self._stories[row].index, self._plain_text(ids))
         if sampler.reads_text:
             caption = sampler.finished(self._plain_text(ids), ids)
             if caption is not None:
@@ -321,7 +327,7 @@ class StoryEngine:
             forbidden_ids=self._forbidden_ids,
             history=story.history,
             generator=page_generator(story.seed, story.index),
-            hook=None if self.logits_hook is None else partial(self.logits_hook, story.index),
+            hook=None if self.logits_processor is None else partial(self.logits_processor, story.index),
         )
 
     def _plain_text(self, ids: Sequence[int]) -> str:
@@ -334,7 +340,7 @@ class StoryEngine:
 
     # --------------------------------------------------------------------------------------------------- turn a page
 
-    def _turn_pages(self, features: list[torch.Tensor], image_starts: list[int]) -> list[int]:
+    def _advance_pages(self, features: list[torch.Tensor], image_starts: list[int]) -> list[int]:
         """Read the pages' pictures and the next pages' labels, then let the cache forget.
 
         Args:
@@ -348,36 +354,36 @@ class StoryEngine:
         for story in stories:
             story.index += 1
         going = [row for row, story in enumerate(stories) if story.index < story.pages]
-        held = [row.length for row in self.cache.rows[: len(stories)]]
+        num_kept = [row.length for row in self.cache.rows[: len(stories)]]
         if not going:
             self._stories = []
-            return held
+            return num_kept
         if len(going) < len(stories):
-            self.cache.select(self._with_partners(going))
+            self.cache.select(self._with_unconditional_rows(going))
             self._stories = stories = [stories[row] for row in going]
             features, image_starts = [features[row] for row in going], [image_starts[row] for row in going]
-        pictures = self._cast(self.model.embed_pictures, torch.stack(features))
+        images = self._cast(self.model.embed_images, torch.stack(features))
         pieces = []
         for row, story in enumerate(stories):
-            picture = torch.cat([pictures[row].to(story.text.dtype), self._embed([self.layout.image_end_id])])
+            image = torch.cat([images[row].to(story.text.dtype), self._embed([self.layout.image_end_id])])
             if self.policy.recomputes:
-                page = torch.cat([self._embed(self._label_ids(story, story.index - 1)), story.text, picture])
+                page = torch.cat([self._embed(self._label_ids(story, story.index - 1)), story.text, image])
                 story.window = [*story.window, page][-self.policy.window_pages :]
                 self.cache.reset(row)
-                picture = torch.cat([self._embed(self.layout.opening_ids), *story.window])
-            pieces.append(torch.cat([picture, self._embed(self._label_ids(story, story.index))]))
+                image = torch.cat([self._embed(self.layout.opening_ids), *story.window])
+            pieces.append(torch.cat([image, self._embed(self._label_ids(story, story.index))]))
         self._next = self._open_page(pieces)
         if not self.policy.recomputes:
             for row, (story, start) in enumerate(zip(stories, image_starts, strict=True)):
                 self.cache.end_page(start, start + self.layout.num_visual_tokens + 1, story.caption, row)
             self.cache.evict()
         for row, now in zip(going, self.cache.rows, strict=False):
-            held[row] = now.length
-        return held
+            num_kept[row] = now.length
+        return num_kept
 
     def _open_page(self, pieces: list[torch.Tensor]) -> torch.Tensor:
         """Read what opens each story's next page, `[T, D]` each; hidden states at the ends, `[B, D]`."""
-        if self._guided:
+        if self._is_guided:
             for row, story in enumerate(self._stories, len(self._stories)):
                 self.cache.reset(row)
                 pieces = [*pieces, self._embed(self._opening_ids(story))]
@@ -389,12 +395,12 @@ class StoryEngine:
     def _label_ids(self, story: _Story, index: int) -> list[int]:
         return self.layout.page_label_ids(story.labels[index])
 
-    def _with_partners(self, rows: Iterable[int]) -> list[int]:
+    def _with_unconditional_rows(self, rows: Iterable[int]) -> list[int]:
         """Rows of the cache that belong to these stories."""
         rows = list(rows)
-        return [*rows, *(row + len(self._stories) for row in rows)] if self._guided else rows
+        return [*rows, *(row + len(self._stories) for row in rows)] if self._is_guided else rows
 
-    def _each(self, count: int) -> list[int]:
+    def _per_row(self, count: int) -> list[int]:
         """A number for every row: `count` for stories, 0 for their partners."""
         return [count] * len(self._stories) + [0] * (len(self.cache.rows) - len(self._stories))
 
@@ -407,4 +413,4 @@ class StoryEngine:
 
         Rows of which nothing is read stay as they are.
         """
-        return read_pieces(self.model, self.cache, self._cast, pieces)
+        return forward_rows(self.model, self.cache, self._cast, pieces)

@@ -7,7 +7,7 @@ import torch
 
 
 @dataclass(frozen=True)
-class OpeningPage:
+class GivenPage:
     """What is given of a page; what is not given, the model makes.
 
     Attributes:
@@ -20,7 +20,7 @@ class OpeningPage:
 
 
 @dataclass(frozen=True)
-class StoryStart:
+class StoryRequest:
     """A story to be written.
 
     Attributes:
@@ -30,7 +30,7 @@ class StoryStart:
         seed: Seed of the captions; each page has random numbers of its own, derived from it and the page's index.
     """
 
-    opening: Sequence[OpeningPage] = ()
+    opening: Sequence[GivenPage] = ()
     pages: int = 10
     seed: int = 0
 
@@ -44,7 +44,7 @@ class PageDraft:
         caption: Its text.
         features: Features of its picture, float32, `[F, Df]`. Keep them in full precision to resume exactly.
         caption_seconds: Time to decode the caption. Stories written together share their time equally.
-        picture_seconds: Time to regress the features.
+        image_seconds: Time to regress the features.
         context_seconds: Time to read the picture, open the next page and evict.
         cached_tokens: Tokens held in the cache after the page.
         caption_tokens: Tokens of the caption and the `<img>` that ends it.
@@ -56,7 +56,7 @@ class PageDraft:
     caption: str
     features: torch.Tensor
     caption_seconds: float
-    picture_seconds: float
+    image_seconds: float
     context_seconds: float
     cached_tokens: int
     caption_tokens: int
@@ -65,8 +65,8 @@ class PageDraft:
 
     @property
     def seconds(self) -> float:
-        return self.caption_seconds + self.picture_seconds + self.context_seconds
+        return self.caption_seconds + self.image_seconds + self.context_seconds
 
-    def as_opening(self) -> OpeningPage:
+    def as_opening(self) -> GivenPage:
         """This page as something given, to resume a story after it."""
-        return OpeningPage(self.caption, self.features)
+        return GivenPage(self.caption, self.features)

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from seedstory.settings import StorySettings, check_words, clean_stops
+from seedstory.settings import StorySettings, check_sampling, check_stops
 
-LogitsHook = Callable[[int, Sequence[int], torch.Tensor], torch.Tensor | None]
+LogitsProcessor = Callable[[int, Sequence[int], torch.Tensor], torch.Tensor | None]
 """A user's own control: page (from 0), the caption's ids so far and their scores `[V]` to new scores, or None."""
 
 _GREEDY = 1e-6  # a temperature below this would overflow float32
@@ -39,13 +39,13 @@ class SamplingConfig:
         top_p: Choose among the best tokens that together reach this probability; 1 is off.
         min_p: Choose among tokens at least this fraction as probable as the best one (arXiv 2407.01082); 0 is off.
         repetition_penalty: Above 1, tokens already used score less (CTRL, arXiv 1909.05858); 1 is off.
-        no_repeat_ngram: Never write a run of this many tokens twice; 0 is off.
+        no_repeat_ngram_size: Never write a run of this many tokens twice; 0 is off.
         history_pages: Earlier pages that count as already used, besides the caption being written.
         min_caption_tokens: Shortest caption: neither the end token nor a stop ends one before.
         max_caption_tokens: Longest caption; a longer one is cut after its last whole sentence.
         stop: A caption ends right after any of these strings; capitals and spaces count.
         max_sentences: A caption ends after this many sentences; 0 is off.
-        text_guidance: Scale of classifier-free guidance of the text, see `guided`; 1 is off.
+        text_guidance_scale: Scale of classifier-free guidance of the text, see `apply_guidance`; 1 is off.
 
     Raises:
         ValueError: If a setting is out of range.
@@ -56,17 +56,17 @@ class SamplingConfig:
     top_p: float = StorySettings.top_p
     min_p: float = StorySettings.min_p
     repetition_penalty: float = StorySettings.repetition_penalty
-    no_repeat_ngram: int = StorySettings.no_repeat_ngram
+    no_repeat_ngram_size: int = StorySettings.no_repeat_ngram_size
     history_pages: int = StorySettings.history_pages
     min_caption_tokens: int = StorySettings.min_caption_tokens
     max_caption_tokens: int = StorySettings.max_caption_tokens
     stop: tuple[str, ...] = StorySettings.stop
     max_sentences: int = StorySettings.max_sentences
-    text_guidance: float = StorySettings.text_guidance
+    text_guidance_scale: float = StorySettings.text_guidance_scale
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "stop", clean_stops(self.stop))
-        check_words(self)
+        object.__setattr__(self, "stop", check_stops(self.stop))
+        check_sampling(self)
 
     @classmethod
     def of(cls, settings: StorySettings) -> "SamplingConfig":
@@ -80,7 +80,7 @@ def page_generator(seed: int, page: int) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
 
-def guided(cond: torch.Tensor, uncond: torch.Tensor, scale: float) -> torch.Tensor:
+def apply_guidance(cond: torch.Tensor, uncond: torch.Tensor, scale: float) -> torch.Tensor:
     """Classifier-free guidance of the text (Sanchez et al., 2023, arXiv 2306.17806, equation 7).
 
     Args:
@@ -126,7 +126,7 @@ class CaptionSampler:
         if config.repetition_penalty != 1:
             self._used = sorted({id for page in recent for id in page})
         self._followers: defaultdict[tuple[int, ...], list[int]] = defaultdict(list)
-        if size := config.no_repeat_ngram:
+        if size := config.no_repeat_ngram_size:
             for page in recent:
                 for end in range(size - 1, len(page)):
                     self._followers[tuple(page[end - size + 1 : end])].append(page[end])
@@ -171,11 +171,11 @@ class CaptionSampler:
         if not bool(scores.max() < torch.inf):
             raise ValueError("The language model returned NaN or infinite scores; its weights are damaged or overflow.")
         if self.hook is not None:
-            scores = self._hooked(scores, caption)
+            scores = self._processed(scores, caption)
         if config.repetition_penalty != 1 and (used := [*self._used, *caption]):
             seen = scores[used]
             scores[used] = torch.where(seen > 0, seen / config.repetition_penalty, seen * config.repetition_penalty)
-        if config.no_repeat_ngram:
+        if config.no_repeat_ngram_size:
             scores[self._repeats(list(caption))] = -torch.inf
         scores[self._forbidden] = -torch.inf
         if size < config.min_caption_tokens:
@@ -183,7 +183,7 @@ class CaptionSampler:
         if scores.max() == -torch.inf:
             raise ValueError(
                 f"No token may follow the {size} of this caption: allow more in the logits hook, or loosen "
-                f"no_repeat_ngram (now {config.no_repeat_ngram}) "
+                f"no_repeat_ngram_size (now {config.no_repeat_ngram_size}) "
                 f"or min_caption_tokens (now {config.min_caption_tokens})."
             )
         if config.temperature < _GREEDY:
@@ -212,7 +212,7 @@ class CaptionSampler:
             ends += [end for end in sentences[count - 1 :] if end > self._bound][:1]
         return text[: min(ends)].strip() if ends else None
 
-    def _hooked(self, scores: torch.Tensor, caption: Sequence[int]) -> torch.Tensor:
+    def _processed(self, scores: torch.Tensor, caption: Sequence[int]) -> torch.Tensor:
         assert self.hook is not None
         returned = self.hook(caption, scores)
         if returned is not None:
@@ -228,7 +228,7 @@ class CaptionSampler:
 
     def _repeats(self, caption: list[int]) -> list[int]:
         """Tokens that would complete a run which is already there."""
-        size = self.config.no_repeat_ngram
+        size = self.config.no_repeat_ngram_size
         if len(caption) < size - 1:
             return []
         run = caption[len(caption) - size + 1 :]

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from seedstory.cache import CachePolicy, StoryCache
 from seedstory.generation.decoding import autocast
-from seedstory.generation.pages import OpeningPage, StoryStart
-from seedstory.generation.passes import caption_log_likelihood, embed_ids, read_pieces
+from seedstory.generation.forward import caption_log_likelihood, embed_ids, forward_rows
+from seedstory.generation.pages import GivenPage, StoryRequest
 from seedstory.layout import countdown
 from seedstory.modeling import StoryModel
 
@@ -28,9 +28,9 @@ _MOST = 16  # pages a pass
 @torch.inference_mode()
 def score_pages(
     model: StoryModel,
-    stories: Sequence[StoryStart],
+    stories: Sequence[StoryRequest],
     policy: CachePolicy,
-    on_page: Callable[[], Any] = lambda: None,
+    callback_on_page: Callable[[], Any] = lambda: None,
 ) -> list[list[tuple[float, int]]]:
     """Log-probability of the captions of stories whose pages are given whole.
 
@@ -38,7 +38,7 @@ def score_pages(
         model: The model, in evaluation mode.
         stories: Their `opening` is what is scored; `pages`, by which labels count down, may be more.
         policy: What the cache keeps; any but "recompute".
-        on_page: Called for each page.
+        callback_on_page: Called for each page.
 
     Returns:
         For each page of each story the log-probability of its caption and `<img>`, and how many tokens these are.
@@ -50,18 +50,18 @@ def score_pages(
         raise ValueError("the policy recompute reads every page anew: score with StoryEngine")
     if any(page.caption is None or page.features is None for story in stories for page in story.opening):
         raise ValueError("to be scored, a page needs a caption and features")
-    reader = _Reader(model, stories, policy)
+    reader = _Scorer(model, stories, policy)
     scores: list[list[tuple[float, int]]] = [[] for _ in stories]
     for row, score in reader.read():
         scores[row].append(score)
-        on_page()
+        callback_on_page()
     return scores
 
 
-class _Reader:
+class _Scorer:
     """Stories under way, one a row of the cache."""
 
-    def __init__(self, model: StoryModel, stories: Sequence[StoryStart], policy: CachePolicy) -> None:
+    def __init__(self, model: StoryModel, stories: Sequence[StoryRequest], policy: CachePolicy) -> None:
         assert model.layout is not None, "a loaded story model has its layout"
         self.model, self.layout, self.policy = model, model.layout, policy
         self.stories, self.names = list(stories), list(range(len(stories)))
@@ -107,17 +107,17 @@ class _Reader:
         self.page += count
         self.cache.evict()
 
-    def _pieces(self, row: int, pages: Sequence[OpeningPage]) -> list[tuple[Tensor, Tensor]]:
+    def _pieces(self, row: int, pages: Sequence[GivenPage]) -> list[tuple[Tensor, Tensor]]:
         """Embeddings of each page's caption with `<img>`, and of its picture with the next page's label, [T, D]."""
         features = torch.stack([page.features for page in pages if page.features is not None])
-        pictures = self.cast(self.model.embed_pictures, features.to(self.model.device, torch.float32))
+        images = self.cast(self.model.embed_images, features.to(self.model.device, torch.float32))
         found = []
         for place, page in enumerate(pages):
             text = self._embed([*self.layout.caption_ids(page.caption or ""), self.layout.image_start_id])
             after = self.page + place + 1
             if after < self.stories[row].pages:
                 turned = self._embed([self.layout.image_end_id, *self._label(row, after)])
-                found.append((text, torch.cat([pictures[place].to(text.dtype), turned])))
+                found.append((text, torch.cat([images[place].to(text.dtype), turned])))
             else:
                 found.append((text, text[:0]))
         return found
@@ -130,4 +130,4 @@ class _Reader:
 
     def _pass(self, pieces: Sequence[Tensor]) -> list[Tensor]:
         """Hidden states of each story's next tokens, which enter the cache, [T, D] each."""
-        return read_pieces(self.model, self.cache, self.cast, pieces)
+        return forward_rows(self.model, self.cache, self.cast, pieces)

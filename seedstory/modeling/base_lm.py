@@ -17,8 +17,8 @@ import torch
 from filelock import FileLock
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig, PreTrainedModel
 
+from seedstory.model_files import check_counts, check_files, check_finite, described, read_config, stored_shapes
 from seedstory.modeling.configuration import check_base_lm
-from seedstory.networks import check_counts, check_files, check_finite, described, read_config, stored_shapes
 
 BASE_LM_VARIABLE = "SEEDSTORY_BASE_LM"
 CACHE_VARIABLE = "SEEDSTORY_CACHE"
@@ -71,7 +71,7 @@ def base_lm_folder(name: str | Path = "smollm2-135m-instruct", beside: Path | No
     return _from_hub(name)
 
 
-def base_of(story_model: Path) -> Path:
+def resolve_base_lm(story_model: Path) -> Path:
     """The folder of the base language model that a story model's folder names.
 
     Raises:
@@ -80,7 +80,7 @@ def base_of(story_model: Path) -> Path:
     return base_lm_folder(_named_base(story_model), beside=story_model)
 
 
-def base_name(story_model: Path) -> str:
+def base_lm_name(story_model: Path) -> str:
     """The base language model of a story model's folder by a name that means the same anywhere.
 
     Raises:

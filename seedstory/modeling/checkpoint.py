@@ -7,7 +7,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from seedstory.networks import check_finite, check_shapes
+from seedstory.model_files import check_finite, check_shapes
 
 WEIGHTS_FILE = "model.safetensors"
 

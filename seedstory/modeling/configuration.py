@@ -7,7 +7,7 @@ from typing import Any
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from seedstory.networks import described, read_config
+from seedstory.model_files import described, read_config
 
 FEATURE_HEADS = ("regression", "flow")
 _ATTENTION = ("sdpa", "eager", "seedstory_packed")

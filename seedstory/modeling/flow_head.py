@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn import functional
 
 from seedstory.modeling.configuration import StoryConfig
-from seedstory.resampler import Attention, OutputResampler, initialise
+from seedstory.resampler import Attention, OutputResampler, initialize
 
 MAX_WEIGHT = 9.0
 
@@ -58,7 +58,7 @@ class FlowResampler(OutputResampler):
         noise = torch.randn(tokens, self.feature_dim, generator=torch.Generator().manual_seed(0))
         self.register_buffer("plain_noise", noise, persistent=False)
         for part in (self.from_noisy, self.from_time, self.flow_blocks):
-            initialise(part)
+            initialize(part)
 
     def predict_clean(self, gathered: torch.Tensor, noisy: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
         """Clean features, float32.
@@ -72,7 +72,7 @@ class FlowResampler(OutputResampler):
             `[B, F, Df]`; their mean, given what is known.
         """
         dtype, width = self.queries.dtype, self.queries.shape[1]
-        when = self.from_time(wave(time, width).to(dtype))
+        when = self.from_time(time_embedding(time, width).to(dtype))
         x = gathered + self.from_noisy(noisy.to(dtype)) + when.unsqueeze(1)
         for block in self.flow_blocks:
             x = block(x)
@@ -109,7 +109,7 @@ class FlowResampler(OutputResampler):
         clean = self.predict_clean(gathered, (1 - t) * features + t * noise, time)
         return ((clean - features).square() * t.pow(-2).clamp_max(MAX_WEIGHT)).mean()
 
-    def draw_noise(self, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def sample_noise(self, count: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Noise `[B, F, Df]` and times `[B]` for `flow_loss`: new ones in training, else always the same."""
         tokens, device = self.queries.shape[0], self.queries.device
         generator = None if self.training else torch.Generator().manual_seed(1)
@@ -117,7 +117,7 @@ class FlowResampler(OutputResampler):
         return noise.to(device), (1 - torch.rand(count, generator=generator)).to(device)
 
 
-def wave(time: torch.Tensor, width: int) -> torch.Tensor:
+def time_embedding(time: torch.Tensor, width: int) -> torch.Tensor:
     """Sine-cosine code of times in [0, 1], of even width: `[B]` → `[B, W]`, float32."""
     frequencies = torch.exp(torch.arange(width // 2, device=time.device) * (-math.log(1000.0) / (width // 2)))
     angles = 100.0 * time.float()[:, None] * frequencies

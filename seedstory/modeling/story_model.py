@@ -18,7 +18,15 @@ from transformers import AutoModel, AutoModelForCausalLM, Cache, PreTrainedModel
 from transformers.utils import ModelOutput
 
 from seedstory.layout import IGNORE, StoryLayout
-from seedstory.modeling.base_lm import base_lm_config, base_lm_folder, base_name, base_of, load_base_lm, load_tokenizer
+from seedstory.model_files import check_counts, check_files, check_shapes, described, stored_shapes
+from seedstory.modeling.base_lm import (
+    base_lm_config,
+    base_lm_folder,
+    base_lm_name,
+    load_base_lm,
+    load_tokenizer,
+    resolve_base_lm,
+)
 from seedstory.modeling.checkpoint import read_trained, resolve_checkpoint, trained_state, write_trained
 from seedstory.modeling.configuration import StoryConfig, check_base_lm
 from seedstory.modeling.flash_attention import can_flash, find_runs
@@ -26,7 +34,6 @@ from seedstory.modeling.flow_head import FlowResampler, make_output_resampler
 from seedstory.modeling.int8 import Int8Linear, quantize_int8
 from seedstory.modeling.lora import merge_lora
 from seedstory.modeling.packed_attention import NAME as PACKED_ATTENTION
-from seedstory.networks import check_counts, check_files, check_shapes, described, stored_shapes
 from seedstory.resampler import InputResampler
 
 
@@ -152,7 +159,7 @@ class StoryModel(PreTrainedModel):
         rows = functional.embedding((input_ids - first).clamp(min=0), self.token_rows).to(embeds.dtype)
         return torch.where(added.unsqueeze(-1), rows, embeds)
 
-    def embed_pictures(self, features: torch.Tensor) -> torch.Tensor:
+    def embed_images(self, features: torch.Tensor) -> torch.Tensor:
         """Input embeddings of context pictures: `[P, F, Df]` → `[P, N, D]`."""
         return self.input_resampler(features).to(self.llm.dtype)
 
@@ -253,13 +260,13 @@ class StoryModel(PreTrainedModel):
         """
         embeds = self.embed_tokens(input_ids)
         if context_features is not None and context_mask is not None:
-            pictures = self.embed_pictures(context_features)
-            if int(context_mask.sum()) != pictures.shape[0] * pictures.shape[1]:
+            images = self.embed_images(context_features)
+            if int(context_mask.sum()) != images.shape[0] * images.shape[1]:
                 raise ValueError(
-                    f"context_features holds {pictures.shape[0]} pictures of {pictures.shape[1]} visual tokens, "
+                    f"context_features holds {images.shape[0]} pictures of {images.shape[1]} visual tokens, "
                     f"but context_mask has room for {int(context_mask.sum())} tokens."
                 )
-            embeds = embeds.masked_scatter(context_mask.unsqueeze(-1), pictures.to(embeds.dtype))
+            embeds = embeds.masked_scatter(context_mask.unsqueeze(-1), images.to(embeds.dtype))
         elif context_mask is not None and bool(context_mask.any()):
             raise ValueError("context_mask marks pictures but context_features is missing.")
         options: dict[str, Any] = {}
@@ -287,7 +294,7 @@ class StoryModel(PreTrainedModel):
                 self._visual_loss(output, targets)
                 if isinstance(self.output_resampler, FlowResampler):
                     if noise is None or time is None:
-                        noise, time = self.output_resampler.draw_noise(len(targets))
+                        noise, time = self.output_resampler.sample_noise(len(targets))
                     output.visual_loss = self.output_resampler.flow_loss(gathered, targets, noise, time)
                 losses.append(self.config.visual_loss_weight * output.visual_loss)
         if losses:
@@ -420,9 +427,9 @@ class StoryModel(PreTrainedModel):
         if isinstance(base_model, PreTrainedModel):
             found = base_model.config
         else:
-            base_folder = base_of(folder) if base_model is None else base_lm_folder(base_model)
+            base_folder = resolve_base_lm(folder) if base_model is None else base_lm_folder(base_model)
             found = base_lm_config(base_folder)
-            config.base_lm = base_name(folder)  # a relative path means nothing elsewhere
+            config.base_lm = base_lm_name(folder)  # a relative path means nothing elsewhere
         expected = config.language_config()
         for key in ("model_type", "hidden_size", "num_hidden_layers", "vocab_size"):
             if getattr(expected, key) != getattr(found, key):

@@ -11,8 +11,8 @@ from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
-from seedstory.detokenizers.autoencoder import PictureEncoder, ResidualBlock
-from seedstory.networks import CheckedLoading
+from seedstory.detokenizers.autoencoder import ImageEncoder, ResidualBlock
+from seedstory.model_files import CheckedLoading
 
 
 class TransformerBlock(nn.Module):
@@ -45,7 +45,7 @@ class VisionTower(CheckedLoading, ModelMixin, ConfigMixin):
     tokens need not carry, and training reads cached latents instead of pixels.
 
     Args:
-        latent_channels, widths, encoder_depths: of the stem, as in `PictureAutoencoder`.
+        latent_channels, widths, encoder_depths: of the stem, as in `ImageAutoencoder`.
         width: channels of the transformer.
         depth: its blocks.
         heads: attention heads.
@@ -66,7 +66,7 @@ class VisionTower(CheckedLoading, ModelMixin, ConfigMixin):
         image_size: int = 128,
     ) -> None:
         super().__init__()
-        self.stem = PictureEncoder(latent_channels, widths, encoder_depths)
+        self.stem = ImageEncoder(latent_channels, widths, encoder_depths)
         self.stem.requires_grad_(False)
         self.embed = nn.Sequential(
             nn.Conv2d(latent_channels, 96, 3, padding=1),

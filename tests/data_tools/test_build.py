@@ -12,7 +12,7 @@ from datasets import load_dataset
 from data_tools.build import steps
 from data_tools.check import check
 from seedstory.shards import ShardReader
-from tests.data_tools.drawn import content, drawing, write_data
+from tests.data_tools.image_data import content, drawing, write_data
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -40,7 +40,7 @@ def plan(tmp_path):
                 "license": "CC-BY 4.0",
             },
         ],
-        "clean": {"licence": ["CC0", "CC-BY"], "split": {"train": 0.8, "val": 0.2}, "min_pages": 2},
+        "clean": {"license": ["CC0", "CC-BY"], "split": {"train": 0.8, "val": 0.2}, "min_pages": 2},
         "caption": [{"step": "describe", "backend": "none", "source": "caption"}],
         "pack": {"shard_size": "1MB"},
         "report": {"samples": 4},

@@ -10,7 +10,7 @@ from PIL import Image
 
 from data_tools.check import check
 from data_tools.pack import pack
-from tests.data_tools.drawn import change, drawing, write_data
+from tests.data_tools.image_data import change, drawing, write_data
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -11,13 +11,13 @@ from data_tools.drops import Drop, Tally
 def test_tally_counts_writes_and_reads_back(tmp_path):
     tally = Tally()
     tally.add(Drop("s-1", 3, "too-small", "5 x 5 px"))
-    tally.add([Drop("s-2", None, "licence"), Drop("s-3", 0, "too-small", "Zoé \udcff")])
-    assert tally.counts() == {"too-small": 2, "licence": 1}
+    tally.add([Drop("s-2", None, "license"), Drop("s-3", 0, "too-small", "Zoé \udcff")])
+    assert tally.counts() == {"too-small": 2, "license": 1}
     tally.write(tmp_path / "new")
     back = Tally.read(tmp_path / "new")
     assert len(back) == 3
     assert list(back)[:2] == list(tally)[:2]
-    assert (tally + back).counts() == {"too-small": 4, "licence": 2}
+    assert (tally + back).counts() == {"too-small": 4, "license": 2}
     assert [p.name for p in (tmp_path / "new").iterdir()] == ["drops.jsonl"]
 
 

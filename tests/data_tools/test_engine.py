@@ -21,7 +21,7 @@ class Job:
     number: int
 
 
-def square(number: int) -> int:
+def to_square(number: int) -> int:
     return number * number
 
 
@@ -52,21 +52,21 @@ def test_processes_give_what_inline_gives_in_order():
 def test_ray_gives_what_inline_gives_in_order():
     pytest.importorskip("ray.data", reason="Ray is not installed (extra `ray`)")
     assert list(run(slow_when_even, range(40), engine="ray", workers=2)) == list(range(40))
-    assert list(run(square, [], engine="ray")) == []
+    assert list(run(to_square, [], engine="ray")) == []
     with pytest.raises(StepError, match="look failed on story-3: KeyError: 'no such page'"):
         list(run(refuse_three, [Job(f"story-{n}", n) for n in range(5)], engine="ray", workers=2, label="look"))
 
 
 def test_inline_takes_items_only_when_needed():
     taken = []
-    results = run(square, (taken.append(n) or n for n in range(100)))
+    results = run(to_square, (taken.append(n) or n for n in range(100)))
     assert [next(results), next(results)] == [0, 1]
     assert taken == [0, 1]
 
 
 def test_processes_take_a_bounded_number_of_items_ahead():
     taken = []
-    results = run(square, (taken.append(n) or n for n in range(1000)), engine="processes", workers=1)
+    results = run(to_square, (taken.append(n) or n for n in range(1000)), engine="processes", workers=1)
     assert next(results) == 0
     assert len(taken) < 10
     results.close()
@@ -92,7 +92,7 @@ def test_a_dead_worker_is_an_error_not_a_hang():
 )
 def test_wrong_requests_are_refused_at_once(options, message):
     with pytest.raises(ValueError, match=message):
-        run(square, [1], **options)
+        run(to_square, [1], **options)
 
 
 def test_workers_end_with_a_killed_parent(tmp_path):

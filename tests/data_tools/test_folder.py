@@ -10,7 +10,7 @@ from data_tools.folder import inside, read_lines, story_files
 GOOD = json.dumps({"id": "s", "images": ["a.png"], "captions": ["One."], "orders": [0]}).encode()
 
 
-def test_broken_lines_are_told_apart_and_reading_goes_on(tmp_path, monkeypatch):
+def test_broken_lines_are_distinguished_and_reading_goes_on(tmp_path, monkeypatch):
     monkeypatch.setattr(folder, "MAX_LINE", 5000)
     bad = [
         b'{"id": "\xff"}',
@@ -51,7 +51,7 @@ def test_paths_that_leave_the_folder(path):
         inside(path)
 
 
-def test_paths_must_look_like_pictures():
+def test_paths_must_look_like_images():
     assert str(inside("images/./s 1/é.PNG")) == "images/s 1/é.PNG"
     with pytest.raises(ValueError, match="does not end like a picture"):
         inside("train.jsonl")

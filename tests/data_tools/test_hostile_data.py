@@ -47,7 +47,7 @@ def folder(path: Path) -> None:
 
 @pytest.mark.parametrize("put", [pipe, device, folder])
 @pytest.mark.parametrize("victim", ["images/a.png", "images/m.png"])
-def test_a_picture_that_is_no_plain_file_is_a_fault(tmp_path, png, put, victim):  # noqa: F811
+def test_an_image_that_is_no_plain_file_is_a_fault(tmp_path, png, put, victim):  # noqa: F811
     data = make_data(tmp_path / "data", png)
     put(data / victim)
     faults = [str(fault) for fault in check(data).faults]

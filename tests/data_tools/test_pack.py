@@ -32,7 +32,7 @@ STORYBOOKS = ROOT.parent / "shared" / "data" / "storybooks"
 FORMATS = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP"}
 
 
-def picture(seed: int, kind: str = "PNG", side: int = 24) -> bytes:
+def image(seed: int, kind: str = "PNG", side: int = 24) -> bytes:
     buffer = io.BytesIO()
     noise = random.Random(seed).randbytes(3 * side * side)
     Image.frombytes("RGB", (side, side), noise).save(buffer, kind)
@@ -48,9 +48,9 @@ def make_data(folder: Path, stories: int = 6, pages: int = 3, name: str = "train
         for page in range(pages):
             suffix = list(FORMATS)[(number + page) % 3]
             images.append(f"images/{name}-{number}-{page}.{suffix}")
-            (folder / images[-1]).write_bytes(picture(100 * number + page, FORMATS[suffix]))
+            (folder / images[-1]).write_bytes(image(100 * number + page, FORMATS[suffix]))
         mask = f"images/{name}-{number}.mask.png"
-        (folder / mask).write_bytes(picture(number, side=9))
+        (folder / mask).write_bytes(image(number, side=9))
         truth = [{"characters": [{"name": "Mia", "box": [0, 0, 8, 8.5], "mask": mask}]}, *[None] * (pages - 1)]
         records.append(
             StoryRecord(
@@ -81,7 +81,7 @@ def assert_same_as(reader: ShardReader, data: Path, records: list[StoryRecord]) 
     assert reader.ids == [record.id for record in records]
     for story, record in zip(reader, records, strict=True):
         assert story.record == record
-        assert story.pictures == [(data / path).read_bytes() for path in record.images]
+        assert story.images == [(data / path).read_bytes() for path in record.images]
         assert story.masks == {path: (data / path).read_bytes() for _, path in record.masks()}
 
 
@@ -98,7 +98,7 @@ def test_shards_give_back_the_data_set(tmp_path, data):
         reader = ShardReader(tmp_path / "out", split)
         assert reader.verify() == []
         assert_same_as(reader, data, list(read_jsonl(data / f"{split}.jsonl")))
-    assert reader[1].picture(2).size == (24, 24)
+    assert reader[1].image(2).size == (24, 24)
     assert sorted(contents(tmp_path / "out")) == ["index.json", *(shard.name for shard in index.shards)]
 
 
@@ -111,7 +111,7 @@ def test_webdataset_gives_a_story_a_sample(tmp_path, data):
     for sample, story in zip(samples, stories, strict=True):
         assert sample["__key__"] == story.key
         pages = [name for name in sorted(sample) if re.fullmatch(r"\d+\.(jpg|png|webp)", name)]
-        assert [sample[name] for name in pages] == story.pictures
+        assert [sample[name] for name in pages] == story.images
     (decoded, *_) = webdataset.WebDataset(names, shardshuffle=False).decode("pil")
     assert decoded["json"]["id"] == "train/story no. 0" and decoded["001.png"].size == (24, 24)
 
@@ -140,7 +140,7 @@ def test_the_released_layout_is_packed_as_it_is(tmp_path):
     names = [f"000258/000258_keyframe_0-19-{page:02d}-688.jpg" for page in range(30)]
     (tmp_path / "000258").mkdir()
     for page, name in enumerate(names):
-        (tmp_path / name).write_bytes(picture(page, "JPEG"))
+        (tmp_path / name).write_bytes(image(page, "JPEG"))
     captions = [f"George looks at page {page}." for page in range(30)]
     whole = {"id": 258, "images": names, "captions": captions, "orders": list(range(30))}
     chunks = [{"id": 258, "images": names[at : at + 10], "captions": captions[at : at + 10]} for at in range(0, 30, 10)]
@@ -148,7 +148,7 @@ def test_the_released_layout_is_packed_as_it_is(tmp_path):
     (tmp_path / "train_10.jsonl").write_text("".join(json.dumps(chunk) + "\n" for chunk in chunks))
     _, tally = pack(tmp_path, tmp_path / "out")
     assert len(tally) == 0
-    assert [len(story.pictures) for story in ShardReader(tmp_path / "out", "val")] == [30]
+    assert [len(story.images) for story in ShardReader(tmp_path / "out", "val")] == [30]
     train = list(ShardReader(tmp_path / "out", "train_10"))
     assert [story.key for story in train] == ["000000-258", "000001-258", "000002-258"]
     assert [story.record.captions for story in train] == [chunk["captions"] for chunk in chunks]
@@ -194,7 +194,7 @@ def test_any_record_survives_both_layouts(tmp_path_factory, records, shard_size)
     folder = tmp_path_factory.mktemp("any")
     for page in range(3):
         for suffix, kind in FORMATS.items():
-            (folder / f"{page}.{suffix}").write_bytes(picture(page, kind, 8))
+            (folder / f"{page}.{suffix}").write_bytes(image(page, kind, 8))
     write_jsonl(folder / "train.jsonl", records)
     index, tally = pack(folder, folder / "tar", shard_size=shard_size)
     assert len(tally) == 0 and len(index.shards) == (len(records) if shard_size == 1 else len(index.shards))
@@ -254,10 +254,10 @@ def run_and_die(data: Path, out: Path, survived: int) -> int:
     return subprocess.run(command, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True).returncode
 
 
-def test_a_resumed_run_sees_that_a_picture_has_changed(tmp_path, data):
+def test_a_resumed_run_sees_that_an_image_has_changed(tmp_path, data):
     out = tmp_path / "out"
     run_and_die(data, out, 5)
-    (data / "images/train-0-0.jpg").write_bytes(picture(999, "JPEG"))
+    (data / "images/train-0-0.jpg").write_bytes(image(999, "JPEG"))
     pack(data, out, shard_size=20_000)
     pack(data, tmp_path / "plain", shard_size=20_000)
     assert contents(out) == contents(tmp_path / "plain")
@@ -266,7 +266,7 @@ def test_a_resumed_run_sees_that_a_picture_has_changed(tmp_path, data):
 def test_what_cannot_be_packed_is_left_out_and_counted(tmp_path):
     data = make_data(tmp_path / "data", 11, 2)
     secret = tmp_path / "secret.png"
-    secret.write_bytes(picture(1))
+    secret.write_bytes(image(1))
     good = [json.loads(line) for line in (data / "train.jsonl").read_text("utf-8").splitlines()]
     good[1]["images"][0] = "../secret.png"
     good[2]["images"][1] = str(secret)
@@ -304,7 +304,7 @@ def test_what_cannot_be_packed_is_left_out_and_counted(tmp_path):
 
 
 def huge_png(width: int, height: int) -> bytes:
-    data = bytearray(picture(0))
+    data = bytearray(image(0))
     data[16:24] = width.to_bytes(4, "big") + height.to_bytes(4, "big")
     return bytes(data)
 

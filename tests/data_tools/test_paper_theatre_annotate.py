@@ -7,18 +7,18 @@ import pytest
 from data_tools.paper_theatre.annotate import annotate
 from data_tools.paper_theatre.dataset import scene_truth
 from data_tools.paper_theatre.language import INTRODUCE, NEWCOMER, THERE
-from data_tools.paper_theatre.loose import loose_page
-from data_tools.paper_theatre.stories import SPLITS, tell
+from data_tools.paper_theatre.loose import single_page
+from data_tools.paper_theatre.stories import SPLITS, generate_story
 from tests.data_tools.theatre import run_theatre
 
 OPENING = "One sunny day in the meadow, there was Pip, a shy fox in a red coat."
 
 
 @pytest.mark.parametrize("split", SPLITS)
-def test_told_stories_are_read_as_they_were_written(split):
+def test_generated_stories_are_read_as_they_were_written(split):
     views = set()
     for seed in range(120):
-        pages = tell(seed, split).pages
+        pages = generate_story(seed, split).pages
         truths = [scene_truth(page.scene) for page in pages]
         views |= {truth["view"] for truth in truths}
         assert annotate([page.caption for page in pages]) == truths
@@ -27,7 +27,7 @@ def test_told_stories_are_read_as_they_were_written(split):
 
 def test_loose_pages_are_read_as_they_were_written():
     for seed in range(600):
-        page = loose_page(seed, "heldout")
+        page = single_page(seed, "heldout")
         assert annotate([page.caption]) == [scene_truth(page.scene)]
 
 

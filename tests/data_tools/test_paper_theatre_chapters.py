@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from data_tools.paper_theatre.chapters import tell_long
+from data_tools.paper_theatre.chapters import generate_long_story
 from data_tools.paper_theatre.names import HELD_OUT_HE, HELD_OUT_SHE
 from data_tools.paper_theatre.reader import Reader
 from data_tools.paper_theatre.world import OUTFITS, SPECIES
@@ -18,20 +18,23 @@ LENGTHS = chapters(200)
 
 @pytest.fixture(scope="module")
 def stories():
-    return [tell_long(seed, "heldout", LENGTHS) for seed in range(8)]
+    return [generate_long_story(seed, "heldout", LENGTHS) for seed in range(8)]
 
 
 def test_the_captions_alone_give_every_scene(stories):
-    stories = [*stories, *(tell_long(seed, "train", chapters(pages)) for seed, pages in enumerate((16, 24, 50, 100)))]
+    stories = [
+        *stories,
+        *(generate_long_story(seed, "train", chapters(pages)) for seed, pages in enumerate((16, 24, 50, 100))),
+    ]
     for story in stories:
         reader = Reader()
         for page in story.pages:
             assert reader.read(page.caption) == page.scene, page.caption
         assert reader.names == [member.name for member in story.cast]
-        assert reader.looks == [member.look for member in story.cast]
+        assert reader.appearances == [member.appearance for member in story.cast]
 
 
-def test_looks_are_said_in_the_first_chapter_only(stories):
+def test_appearances_are_said_in_the_first_chapter_only(stories):
     for story in stories:
         later = " ".join(page.caption.lower() for page in story.pages[LENGTHS[0] :])
         for member in story.cast:
@@ -41,11 +44,11 @@ def test_looks_are_said_in_the_first_chapter_only(stories):
             assert not re.search(rf"(?<!his )(?<!her )\b{word}\b(?<!to a duck)", later), word
 
 
-def test_names_and_looks_are_held_out(stories):
+def test_names_and_appearances_are_held_out(stories):
     for story in stories:
         assert {member.name for member in story.cast} <= {*HELD_OUT_SHE, *HELD_OUT_HE}
-        assert any(member.look.held_out for member in story.cast)
-    assert tell_long(3, "heldout", LENGTHS) == stories[3] != tell_long(4, "heldout", LENGTHS)
+        assert any(member.appearance.held_out for member in story.cast)
+    assert generate_long_story(3, "heldout", LENGTHS) == stories[3] != generate_long_story(4, "heldout", LENGTHS)
 
 
 def test_every_hero_is_away_longer_than_a_chapter_now_and_then(stories):
@@ -73,7 +76,7 @@ def test_a_chapter_begins_where_the_countdown_begins(stories):
 def test_records_hold_the_ground_truth(tmp_path):
     run_theatre("generate", "--out", tmp_path, "--split", "heldout", "--stories", "1", "--pages", "24", "--size", "32")
     (record,) = read_jsonl(tmp_path / "long-heldout.jsonl")
-    story = tell_long(0, "heldout", chapters(24))
+    story = generate_long_story(0, "heldout", chapters(24))
     assert record.captions == [page.caption for page in story.pages]
     assert record.extra == {"plots": list(story.plots), "chapters": [8, 8, 8]}
     for path, truth, page in zip(record.images, record.pages, story.pages, strict=True):
@@ -102,4 +105,4 @@ def test_impossible_requests_are_said(tmp_path, arguments, message):
 
 def test_a_chapter_that_no_plot_fits_is_refused():
     with pytest.raises(ValueError, match="chapter of 5 pages"):
-        tell_long(0, "heldout", [12, 5])
+        generate_long_story(0, "heldout", [12, 5])

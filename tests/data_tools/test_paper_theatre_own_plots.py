@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from data_tools.paper_theatre.chapters import tell_long
+from data_tools.paper_theatre.chapters import generate_long_story
 from data_tools.paper_theatre.plots import load_plots
 from data_tools.paper_theatre.plots.check import check_plots
 from data_tools.paper_theatre.plots.load import SHIPPED
 from data_tools.paper_theatre.plots.slots import variants
 from data_tools.paper_theatre.reader import Reader
-from data_tools.paper_theatre.stories import plots_of, tell
+from data_tools.paper_theatre.stories import generate_story, plots_of
 from seedstory.storystream import read_jsonl
 from tests.data_tools.theatre import run_theatre
 
@@ -62,9 +62,11 @@ def test_the_documented_plot_is_sound_and_generates(folder, tmp_path):
     assert "the long nap" in plots and len(plots) > 15
     for seed in range(200):
         reader = Reader()
-        for page in tell(seed, "heldout", "the long nap", folder).pages:
+        for page in generate_story(seed, "heldout", "the long nap", folder).pages:
             assert reader.read(page.caption) == page.scene
-    assert any("the long nap" in tell_long(seed, "train", [10] * 3 + [8] * 3, folder).plots for seed in range(9))
+    assert any(
+        "the long nap" in generate_long_story(seed, "train", [10] * 3 + [8] * 3, folder).plots for seed in range(9)
+    )
 
 
 def test_plots_are_in_the_order_of_their_numbers_then_of_their_names(tmp_path):
@@ -91,7 +93,7 @@ def test_plots_with_faults_are_not_generated_from(folder, tmp_path):
     assert "how many with --stories" in run_theatre(*generate, folder, "--loose-pages", "1", code=2)
     assert not (tmp_path / "data").exists()
     with pytest.raises(ValueError, match=r"the_long_nap\.yaml: cast: 'xy' is no cast"):
-        tell(0, "train", added=folder)
+        generate_story(0, "train", added=folder)
     said = run_theatre("check", folder, code=1).splitlines()
     fault = f"{folder / 'the_long_nap.yaml'}: cast: 'xy' is no cast: write one letter per character, a, ab, abc"
     assert said == [fault, "0 plots, 1 faults"]

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from data_tools.paper_theatre.chapters import tell_long
+from data_tools.paper_theatre.chapters import generate_long_story
 from data_tools.paper_theatre.dataset import scene_truth
 from data_tools.paper_theatre.language import VIEW
 from data_tools.paper_theatre.plots import FIRST, load_plots
 from data_tools.paper_theatre.plots.load import SHIPPED, read_plots
 from data_tools.paper_theatre.reader import Reader
-from data_tools.paper_theatre.stories import PAGES, SPLITS, WORDS, plots_of, tell
+from data_tools.paper_theatre.stories import PAGES, SPLITS, WORDS, generate_story, plots_of
 
 PLOTS = load_plots()
 FIRST_PLOTS, NEW_PLOTS = PLOTS[:FIRST], PLOTS[FIRST:]
@@ -28,9 +28,11 @@ def split_of(plot, seed):
 
 
 @pytest.fixture(scope="module")
-def told():
+def generated():
     """50 stories of each new plot."""
-    return {plot.name: [tell(seed, split_of(plot, seed), plot.name) for seed in range(50)] for plot in NEW_PLOTS}
+    return {
+        plot.name: [generate_story(seed, split_of(plot, seed), plot.name) for seed in range(50)] for plot in NEW_PLOTS
+    }
 
 
 def test_there_are_enough_plots():
@@ -49,7 +51,9 @@ def test_not_a_word_of_the_first_plots_changes():
 def test_the_same_seeds_give_the_same_stories_as_ever():
     said = []
     for split in SPLITS:
-        stories = [tell(seed, split) for seed in range(40)] + [tell_long(seed, split, [10] * 6) for seed in range(2)]
+        stories = [generate_story(seed, split) for seed in range(40)] + [
+            generate_long_story(seed, split, [10] * 6) for seed in range(2)
+        ]
         said += [[story.title, [[page.caption, scene_truth(page.scene)] for page in story.pages]] for story in stories]
     assert hashlib.sha256(json.dumps(said).encode()).hexdigest() == GOLDEN
 
@@ -61,16 +65,16 @@ def test_every_plot_has_a_file_of_its_name():
         assert Path(file).stem == re.sub(r"[^a-z]+", "_", plot.name)
 
 
-def test_the_captions_alone_give_every_scene(told):
-    for stories in told.values():
+def test_the_captions_alone_give_every_scene(generated):
+    for stories in generated.values():
         for story in stories:
             reader = Reader()
             for page in story.pages:
                 assert reader.read(page.caption) == page.scene, (story.plot, page.caption)
 
 
-def test_every_story_is_clean_and_of_the_right_length(told):
-    for stories in told.values():
+def test_every_story_is_clean_and_of_the_right_length(generated):
+    for stories in generated.values():
         for story in stories:
             assert len(story.pages) in PAGES
             for page in story.pages:
@@ -81,8 +85,8 @@ def test_every_story_is_clean_and_of_the_right_length(told):
                 assert not re.search(r"\b(down down|up up|the the|a the|a a|the a)\b", text), text
 
 
-def test_the_last_page_answers_the_first(told):
-    for stories in told.values():
+def test_the_last_page_answers_the_first(generated):
+    for stories in generated.values():
         for story in stories:
             first, last = story.pages[0].scene, story.pages[-1].scene
             assert first.place == last.place or set(first.props) & set(last.props), (story.plot, last)
@@ -105,8 +109,8 @@ def test_no_two_plots_say_the_same():
         assert len(texts & others) <= 0.03 * min(len(texts), len(others)), (one, other, texts & others)
 
 
-def test_views_and_two_places_are_told(told):
-    scenes = [page.scene for stories in told.values() for story in stories for page in story.pages]
+def test_views_and_two_places_are_generated(generated):
+    scenes = [page.scene for stories in generated.values() for story in stories for page in story.pages]
     for share in (
         sum(scene.view == "near" for scene in scenes),
         sum(scene.view == "wide" for scene in scenes),
@@ -130,21 +134,21 @@ def test_two_places_on_a_page_are_read_back():
     assert reader.read("Pip walked on.").view == "middle"
 
 
-def test_held_out_plots_are_told_in_their_split_only():
+def test_held_out_plots_are_generated_in_their_split_only():
     held_out = {plot.name for plot in HELD_OUT_PLOTS}
-    assert {tell(seed, "heldout-plots").plot for seed in range(20)} == held_out
+    assert {generate_story(seed, "heldout-plots").plot for seed in range(20)} == held_out
     for split in ("train", "heldout"):
         assert held_out.isdisjoint(plot.name for plot in plots_of(split)[0])
-        assert held_out.isdisjoint(tell_long(0, split, [10] * 40).plots)
+        assert held_out.isdisjoint(generate_long_story(0, split, [10] * 40).plots)
         with pytest.raises(ValueError, match="in this split"):
-            tell(0, split, HELD_OUT_PLOTS[0].name)
+            generate_story(0, split, HELD_OUT_PLOTS[0].name)
 
 
-def test_people_are_introduced_as_people_are(told):
-    texts = [page.caption for stories in told.values() for story in stories for page in story.pages]
+def test_people_are_introduced_as_people_are(generated):
+    texts = [page.caption for stories in generated.values() for story in stories for page in story.pages]
     people = [text for text in texts if re.search(r"\b(girl|boy|grandmother|grandfather)\b", text)]
     assert people and not any(re.search(r"(small|little|young) grand", text) for text in people)
-    for stories in told.values():
+    for stories in generated.values():
         for member in (member for story in stories for member in story.cast):
-            assert member.look.species not in ("girl", "grandmother") or member.pronoun == "she"
-            assert member.look.species not in ("boy", "grandfather") or member.pronoun == "he"
+            assert member.appearance.species not in ("girl", "grandmother") or member.pronoun == "she"
+            assert member.appearance.species not in ("boy", "grandfather") or member.pronoun == "he"

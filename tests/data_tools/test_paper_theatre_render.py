@@ -10,16 +10,16 @@ import pytest
 from data_tools.paper_theatre import render as theatre
 from data_tools.paper_theatre import world
 from data_tools.paper_theatre.art import characters, clothes, faces, places, props
-from data_tools.paper_theatre.world import Actor, Look, Scene
+from data_tools.paper_theatre.world import Actor, Appearance, Scene
 
-PLAIN = Actor(Look("bear", "red coat"))
+PLAIN = Actor(Appearance("bear", "red coat"))
 TRIO = Scene(
     "meadow",
     "day",
     (
-        Actor(Look("rabbit", "yellow raincoat", "crown"), "cheering", "happy"),
-        Actor(Look("mouse", "purple dress", "straw hat"), "waving", "angry"),
-        Actor(Look("fox", "striped shirt", "top hat"), "sitting", "sad"),
+        Actor(Appearance("rabbit", "yellow raincoat", "crown"), "cheering", "happy"),
+        Actor(Appearance("mouse", "purple dress", "straw hat"), "waving", "angry"),
+        Actor(Appearance("fox", "striped shirt", "top hat"), "sitting", "sad"),
     ),
     ("ball", "kite"),
 )
@@ -31,17 +31,17 @@ def _pixels(scene: Scene, size: int = 128) -> np.ndarray:
 
 def _assert_all_differ(scenes: list[Scene], least: int) -> None:
     """Every pair of pictures differs clearly in at least `least` pixels."""
-    pictures = [_pixels(scene) for scene in scenes]
-    for i, one in enumerate(pictures):
-        for j, other in enumerate(pictures[:i]):
+    images = [_pixels(scene) for scene in scenes]
+    for i, one in enumerate(images):
+        for j, other in enumerate(images[:i]):
             changed = (np.abs(one - other).max(axis=-1) > 24).sum()
             assert changed >= least, f"{scenes[i]} and {scenes[j]} differ in {changed} pixels only"
 
 
 def _alone(**changes: str) -> Scene:
-    look = {k: v for k, v in changes.items() if k in ("species", "outfit", "hat")}
-    rest = {k: v for k, v in changes.items() if k not in look}
-    actor = dataclasses.replace(PLAIN, look=dataclasses.replace(PLAIN.look, **look), **rest)
+    appearance = {k: v for k, v in changes.items() if k in ("species", "outfit", "hat")}
+    rest = {k: v for k, v in changes.items() if k not in appearance}
+    actor = dataclasses.replace(PLAIN, appearance=dataclasses.replace(PLAIN.appearance, **appearance), **rest)
     return Scene("meadow", "day", (actor,))
 
 
@@ -52,9 +52,9 @@ def test_same_scene_gives_same_bytes() -> None:
 
 @pytest.mark.parametrize("size", [128, 256])
 def test_size_and_mode(size: int) -> None:
-    picture = theatre.render(TRIO, size)
-    assert picture.size == (size, size)
-    assert picture.mode == "RGB"
+    image = theatre.render(TRIO, size)
+    assert image.size == (size, size)
+    assert image.mode == "RGB"
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_every_figure_fits_its_slot() -> None:
     for i, species in enumerate(world.SPECIES):
         for hat in world.HATS if i % 3 == 0 else ("party hat",):
             for pose in ("cheering", "walking"):
-                scene = Scene("meadow", "day", (Actor(Look(species, "yellow raincoat", hat), pose),))
+                scene = Scene("meadow", "day", (Actor(Appearance(species, "yellow raincoat", hat), pose),))
                 left, top, right, bottom = theatre.actor_box(scene, 0)
                 assert x0 <= left < right <= x1, (species, hat, pose)
                 assert y0 <= top < bottom <= y1, (species, hat, pose)
@@ -137,7 +137,7 @@ def test_unknown_values_are_refused() -> None:
     with pytest.raises(ValueError, match="prop"):
         props.prop("sword")
     with pytest.raises(ValueError, match="pose"):
-        characters.figure(PLAIN.look, "flying", "happy")
+        characters.figure(PLAIN.appearance, "flying", "happy")
     with pytest.raises(ValueError, match="outfit"):
         clothes.torso("pyjamas")
     with pytest.raises(ValueError, match="hat"):

@@ -7,12 +7,12 @@ from random import Random
 import pytest
 from PIL import Image
 
-from data_tools.paper_theatre.loose import loose_page
+from data_tools.paper_theatre.loose import single_page
 from data_tools.paper_theatre.names import HE, HELD_OUT_HE, HELD_OUT_SHE, PRONOUNS, SHE
 from data_tools.paper_theatre.plots import load_plots
 from data_tools.paper_theatre.reader import Reader
 from data_tools.paper_theatre.script import Member, Script
-from data_tools.paper_theatre.stories import PAGES, WORDS, plots_of, tell
+from data_tools.paper_theatre.stories import PAGES, WORDS, generate_story, plots_of
 from data_tools.paper_theatre.world import (
     EXPRESSIONS,
     HATS,
@@ -22,7 +22,7 @@ from data_tools.paper_theatre.world import (
     PROPS,
     SPECIES,
     TIMES,
-    Look,
+    Appearance,
 )
 from seedstory.storystream import read_jsonl
 from tests.data_tools.theatre import run_theatre
@@ -35,7 +35,9 @@ PLOTS = load_plots()
 def stories():
     """Five stories of each plot and split, no two with the same seed."""
     return {
-        split: [tell(5 * at + n, split, plot.name) for at, plot in enumerate(plots_of(split)[0]) for n in range(5)]
+        split: [
+            generate_story(5 * at + n, split, plot.name) for at, plot in enumerate(plots_of(split)[0]) for n in range(5)
+        ]
         for split in SPLITS
     }
 
@@ -56,27 +58,27 @@ def test_loose_pages_are_read_too():
     seen = Counter()
     for split in ("train", "heldout"):
         for seed in range(400):
-            page = loose_page(seed, split)
+            page = single_page(seed, split)
             assert Reader().read(page.caption) == page.scene, page.caption
-            assert page == loose_page(seed, split)
+            assert page == single_page(seed, split)
             seen.update(len(page.scene.everyone) * [split])
             seen.update((actor.pose, actor.expression) for actor in page.scene.everyone)
-            held_out = [actor.look.held_out for actor in page.scene.everyone]
+            held_out = [actor.appearance.held_out for actor in page.scene.everyone]
             assert any(held_out) == (split == "heldout")
     assert sum((pose, mood) in seen for pose in POSES for mood in EXPRESSIONS) == len(POSES) * len(EXPRESSIONS)
 
 
-def test_the_same_seed_tells_the_same_story():
+def test_the_same_seed_gives_the_same_story():
     for split in SPLITS:
-        assert tell(7, split) == tell(7, split)
-    assert tell(7, "train") != tell(8, "train")
-    assert tell(7, "train").pages != tell(7, "heldout").pages
+        assert generate_story(7, split) == generate_story(7, split)
+    assert generate_story(7, "train") != generate_story(8, "train")
+    assert generate_story(7, "train").pages != generate_story(7, "heldout").pages
 
 
-def test_the_splits_share_no_name_and_no_held_out_look(stories):
+def test_the_splits_share_no_name_and_no_held_out_appearance(stories):
     for split in SPLITS:
         for story in stories[split]:
-            held_out = [member.look.held_out for member in story.cast]
+            held_out = [member.appearance.held_out for member in story.cast]
             assert any(held_out) == (split != "train")
     used = {split: {member.name for story in stories[split] for member in story.cast} for split in SPLITS}
     assert used["train"] <= {*SHE, *HE}
@@ -102,10 +104,10 @@ def test_every_attribute_is_common_enough(stories):
     assert {s.time for s in scenes} == set(TIMES)
     assert {prop for s in scenes for prop in s.props} == set(PROPS)
     assert {len(s.actors) for s in scenes} == {1, 2, 3}
-    looks = [member.look for story in stories["train"] for member in story.cast]
-    assert {look.species for look in looks} == set(SPECIES)
-    assert {look.outfit for look in looks} == set(OUTFITS)
-    assert {look.hat for look in looks} == set(HATS)
+    appearances = [member.appearance for story in stories["train"] for member in story.cast]
+    assert {appearance.species for appearance in appearances} == set(SPECIES)
+    assert {appearance.outfit for appearance in appearances} == set(OUTFITS)
+    assert {appearance.hat for appearance in appearances} == set(HATS)
 
 
 def test_length(stories):
@@ -156,11 +158,11 @@ def test_every_plot_is_rich():
 def test_tellings_differ():
     for plot in PLOTS:
         split = "heldout-plots" if plot.held_out else "train"
-        texts = {tell(seed, split, plot.name).pages[1].caption for seed in range(30)}
+        texts = {generate_story(seed, split, plot.name).pages[1].caption for seed in range(30)}
         assert len(texts) > 20, plot.name
 
 
-def test_quotes_say_nothing_about_the_picture():
+def test_quotes_say_nothing_about_the_image():
     reader = Reader()
     scene = reader.read(
         "One sunny day in the meadow, there was a small fox named Pip, who wore a red coat. "
@@ -168,7 +170,7 @@ def test_quotes_say_nothing_about_the_picture():
     )
     assert (scene.place, scene.time, scene.props, len(scene.actors)) == ("meadow", "day", (), 1)
     assert (scene.actors[0].pose, scene.actors[0].expression) == ("standing", "happy")
-    assert scene.actors[0].look == Look("fox", "red coat")
+    assert scene.actors[0].appearance == Appearance("fox", "red coat")
 
 
 def test_cues_go_to_the_subject_of_their_clause():
@@ -202,7 +204,7 @@ def test_reader_faults_are_named():
 def test_data_set_with_ground_truth_and_resume(tmp_path):
     run_theatre("generate", "--out", tmp_path, "--stories", "1", "--loose-pages", "2", "--size", "32", "--masks")
     (record,) = read_jsonl(tmp_path / "train.jsonl")
-    story = tell(0, "train")
+    story = generate_story(0, "train")
     assert record.captions == [page.caption for page in story.pages]
     assert (record.title, record.extra["plot"]) == (story.title, story.plot)
     for path, truth, page in zip(record.images, record.pages, story.pages, strict=True):
@@ -216,14 +218,14 @@ def test_data_set_with_ground_truth_and_resume(tmp_path):
         assert truth["coreference"] == [list(span) for span in page.spans]
     assert len(list(read_jsonl(tmp_path / "loose-train.jsonl"))) == 2
 
-    pictures = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.png")}
+    images = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.png")}
     before = (tmp_path / "train.jsonl").read_bytes()
     broken = tmp_path / record.images[0]
     broken.write_bytes(b"half a pic")
     run_theatre("generate", "--out", tmp_path, "--stories", "1", "--loose-pages", "2", "--size", "32", "--masks")
     assert (tmp_path / "train.jsonl").read_bytes() == before
     after = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.png")}
-    assert {path for path in after if after[path] != pictures[path]} == {broken, broken.with_suffix(".mask.png")}
+    assert {path for path in after if after[path] != images[path]} == {broken, broken.with_suffix(".mask.png")}
 
 
 def test_command_line_faults():
@@ -240,7 +242,7 @@ def test_held_out_plots_are_written_to_a_file_of_their_own(tmp_path):
 
 
 def test_script_faults_are_named():
-    cast = {"a": Member("Pip", "he", Look("fox", "red coat"))}
+    cast = {"a": Member("Pip", "he", Appearance("fox", "red coat"))}
     for template, message in (
         ("{a} waved.", "not introduced"),
         ("{t:day} {at:pond}, {a.there}. {house}", "unknown slot"),
@@ -254,6 +256,6 @@ def test_script_faults_are_named():
         with pytest.raises(ValueError, match=message):
             Script(cast, {}, Random(0)).page(template)
     with pytest.raises(ValueError, match="unknown split"):
-        tell(0, "test")
+        generate_story(0, "test")
     with pytest.raises(ValueError, match="unknown plot"):
-        tell(0, "train", "no such plot")
+        generate_story(0, "train", "no such plot")

@@ -11,12 +11,12 @@ import pytest
 from data_tools.paper_theatre import render as theatre
 from data_tools.paper_theatre import world
 from data_tools.paper_theatre.dataset import scene_truth
-from data_tools.paper_theatre.world import Actor, Look, Scene
+from data_tools.paper_theatre.world import Actor, Appearance, Scene
 
 BEAR, DUCK, GIRL = (
-    Actor(Look("bear", "red coat"), name="Pip"),
-    Actor(Look("duck", "white apron", "crown"), "waving", "sad", "Lily"),
-    Actor(Look("girl", "blue overalls"), "cheering", "surprised", "Tom"),
+    Actor(Appearance("bear", "red coat"), name="Pip"),
+    Actor(Appearance("duck", "white apron", "crown"), "waving", "sad", "Lily"),
+    Actor(Appearance("girl", "blue overalls"), "cheering", "surprised", "Tom"),
 )
 SPLIT = Scene("forest", "night", (BEAR,), ("ball",), meanwhile=Scene("beach", "night", (DUCK, GIRL), ("kite",)))
 
@@ -32,7 +32,7 @@ def _first_world(count: int) -> list[Scene]:
     for _ in range(count):
         actors = tuple(
             Actor(
-                Look(rng.choice(world.FIRST_SPECIES), rng.choice(world.OUTFITS), rng.choice(world.HATS)),
+                Appearance(rng.choice(world.FIRST_SPECIES), rng.choice(world.OUTFITS), rng.choice(world.HATS)),
                 rng.choice(world.POSES),
                 rng.choice(world.EXPRESSIONS),
             )
@@ -48,8 +48,8 @@ def test_the_first_world_is_drawn_as_ever() -> None:
     assert drawn == "634821fea6350093b81d18f11079db678043eab80102151da98bcb18f45e5837"
 
 
-def test_the_first_held_out_looks_stay() -> None:
-    first = {pair for pair in world.HELD_OUT_LOOKS if pair[0] in world.FIRST_SPECIES}
+def test_the_first_held_out_appearances_stay() -> None:
+    first = {pair for pair in world.HELD_OUT_APPEARANCES if pair[0] in world.FIRST_SPECIES}
     assert first == {
         ("bear", "blue overalls"),
         ("fox", "purple dress"),
@@ -60,17 +60,17 @@ def test_the_first_held_out_looks_stay() -> None:
         ("frog", "green vest"),
         ("owl", "white apron"),
     }
-    assert {species for species, _ in world.HELD_OUT_LOOKS} == set(world.SPECIES)
-    for species, outfit in world.HELD_OUT_LOOKS:
+    assert {species for species, _ in world.HELD_OUT_APPEARANCES} == set(world.SPECIES)
+    for species, outfit in world.HELD_OUT_APPEARANCES:
         assert (world.PRONOUN_OF_SPECIES.get(species), outfit) != ("he", "purple dress"), "nobody could wear it"
 
 
 @pytest.mark.parametrize("view", world.VIEWS)
 def test_every_place_and_time_shows_in_every_view(view: str) -> None:
     scenes = [Scene(place, time, (BEAR,), view=view) for place in world.PLACES for time in world.TIMES]
-    pictures = [_pixels(scene) for scene in scenes]
-    for i, one in enumerate(pictures):
-        for other in pictures[:i]:
+    images = [_pixels(scene) for scene in scenes]
+    for i, one in enumerate(images):
+        for other in images[:i]:
             assert (np.abs(one - other).max(axis=-1) > 24).sum() > 1000
 
 

@@ -11,7 +11,7 @@ from data_tools.clean.steps import clean
 from data_tools.report.__main__ import write_report
 from data_tools.report.facts import gather
 from data_tools.report.page import render
-from tests.data_tools.drawn import change, drawing, text_card, write_data
+from tests.data_tools.image_data import change, drawing, text_card, write_data
 
 VOID = {"meta", "img", "br", "rect"}
 
@@ -56,7 +56,7 @@ def test_what_is_counted(data, tmp_path):
         "val": (1, 1),
     }
     assert sorted(facts.pages) == [1, 3, 3, 3, 3]
-    assert facts.licences == {"none given": 3, "CC-BY 4.0": 1, "CC0": 1}
+    assert facts.licenses == {"none given": 3, "CC-BY 4.0": 1, "CC0": 1}
     assert facts.sizes == {(160, 120): 13}
     assert facts.drops.counts() == {"text-card": 1}
     assert {name: len(sheet) for name, sheet in facts.sheets.items()} == {

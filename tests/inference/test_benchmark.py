@@ -9,11 +9,11 @@ from rich.console import Console
 from inference import benchmark
 from inference.benchmark import Options, memory_growth, page_cost_ratio
 from inference.measure import Memory, bytes_per_step, spread
+from inference.model_shapes import script, word_tokenizer
 from inference.reference import hugging_face, reference
 from inference.report import print_report
-from inference.shapes import script, word_tokenizer
 from seedstory.cache import CachePolicy
-from seedstory.generation import OpeningPage
+from seedstory.generation import GivenPage
 from tests.seedstory.tiny_language import tiny_model, tiny_tokenizer
 from tests.tiny import tiny_model_folder
 
@@ -31,7 +31,7 @@ def opening(model, pages):
     shape = (pages, model.config.feature_tokens, model.config.feature_dim)
     features = torch.randn(shape, generator=torch.Generator().manual_seed(3))
     captions = script(model.layout, pages, TOKENS)
-    return [OpeningPage(caption, picture) for caption, picture in zip(captions, features, strict=True)]
+    return [GivenPage(caption, image) for caption, image in zip(captions, features, strict=True)]
 
 
 def ours(model, given, pages, **policy):

@@ -8,23 +8,23 @@ import torch
 from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner
 
-from inference import rebuilt
+from inference import reconstruction
 from inference.evaluate import app, evaluate
-from inference.judge import Judge, score
-from inference.judged import MEASURES, RANGES, can_judge, judge_renders, judge_stories
-from inference.picture_quality import (
-    character_looks,
+from inference.image_quality import (
+    character_appearances,
     consistency,
     frechet_distance,
-    picture_looks,
+    image_appearances,
     retrieval,
     slot_features,
 )
-from inference.pictures import TruthPictures
-from inference.tales import read_record
-from inference.telling import Telling, choose_records
+from inference.images import TruthImages
+from inference.judge import Judge, score
+from inference.judge_metrics import MEASURES, RANGES, can_judge, judge_renders, judge_stories
+from inference.rollout import RolloutOptions, choose_records
+from inference.samples import sample_from_record
 from inference.text_quality import base_scores, distinct, ngrams, perplexity, ratio, repetition, story_scores, variety
-from seedstory.generation import OpeningPage
+from seedstory.generation import GivenPage
 from seedstory.pipeline import StoryPipeline
 from seedstory.storystream import read_jsonl
 from tests.data_tools.theatre import run_theatre
@@ -117,13 +117,13 @@ def test_a_text_longer_than_the_base_model_reads_is_scored_to_its_end(model):
     assert all(math.isfinite(likelihood) and likelihood < 0 for likelihood, _ in scores)
 
 
-def test_stories_are_scored_together_as_alone(model):
+def test_stories_are_scored_in_a_batch_as_alone(model):
     pipeline = StoryPipeline.from_pretrained(model, dtype=torch.float32, device="cpu")
     stories = [
-        [OpeningPage(text) for text in texts] for texts in (["A fox.", "It ran."], ["A bear.", "It sat.", "Home."])
+        [GivenPage(text) for text in texts] for texts in (["A fox.", "It ran."], ["A bear.", "It sat.", "Home."])
     ]
-    together, features = story_scores(pipeline.story_model, stories, [2, 5], "window")
-    for story, length, scores, drawn in zip(stories, [2, 5], together, features, strict=True):
+    batch_size, features = story_scores(pipeline.story_model, stories, [2, 5], "window")
+    for story, length, scores, drawn in zip(stories, [2, 5], batch_size, features, strict=True):
         (alone,), (own,) = story_scores(pipeline.story_model, [story], [length], "window")
         assert [tokens for _, tokens in alone] == [tokens for _, tokens in scores]
         assert [sum_ for sum_, _ in alone] == pytest.approx([sum_ for sum_, _ in scores], abs=1e-3)
@@ -174,16 +174,16 @@ def test_consistency_by_hand():
     assert consistency([]) == {"same": None, "different": None, "separation": None, "pairs": 0}
 
 
-def test_looks_are_found_by_name_and_slot():
+def test_appearances_are_found_by_name_and_slot():
     actors = [{"name": "Mia", "slot": "left"}, {"name": "Otto", "slot": "above the clouds"}]
-    looks = character_looks([torch.rand(2, 4, 3)], [[None, {"actors": actors}]], {"left": [0, 0, 0.5, 1]})
-    assert [look[:3] for look in looks] == [(0, "Mia", 1)]
-    assert [look[:3] for look in picture_looks([torch.rand(2, 4, 3)])] == [(0, "", 0), (0, "", 1)]
+    appearances = character_appearances([torch.rand(2, 4, 3)], [[None, {"actors": actors}]], {"left": [0, 0, 0.5, 1]})
+    assert [classify[:3] for classify in appearances] == [(0, "Mia", 1)]
+    assert [classify[:3] for classify in image_appearances([torch.rand(2, 4, 3)])] == [(0, "", 0), (0, "", 1)]
 
 
 def test_retrieval_by_hand():
-    pictures = torch.eye(3)[:, None]
-    figures = retrieval([pictures, pictures[:2], pictures[:1]], [pictures, pictures[:2].flip(0), pictures[:1]])
+    images = torch.eye(3)[:, None]
+    figures = retrieval([images, images[:2], images[:1]], [images, images[:2].flip(0), images[:1]])
     assert figures["found"] == 3 / 5 and figures["pages"] == 5, "a story of one page has nothing to choose from"
     assert figures["chance"] == pytest.approx((3 / 3 + 2 / 2) / 5)
     assert figures["matched"] == pytest.approx(3 / 5) and figures["mismatched"] == pytest.approx(2 / 8)
@@ -192,15 +192,17 @@ def test_retrieval_by_hand():
 
 def test_renders_are_judged_as_renders(theatre):
     judge = Judge.load()
-    true = [read_record(theatre, record, 99, 128) for record in read_jsonl(theatre / "heldout.jsonl")]
-    stories = [(tale.pixels, tale.truths) for tale in true]
+    true = [sample_from_record(theatre, record, 99, 128) for record in read_jsonl(theatre / "heldout.jsonl")]
+    stories = [(sample.pixels, sample.truths) for sample in true]
     figures, errors = judge_stories(judge, stories)
-    known = [(pixels, truth) for tale in true for pixels, truth in zip(tale.pixels[1:], tale.truths[1:], strict=True)]
+    known = [
+        (pixels, truth) for sample in true for pixels, truth in zip(sample.pixels[1:], sample.truths[1:], strict=True)
+    ]
     known = [(pixels, truth) for pixels, truth in known if can_judge(judge, truth)]
     near = [
-        (tale.pixels[page], truth)
-        for tale in true
-        for page, truth in enumerate(tale.truths)
+        (sample.pixels[page], truth)
+        for sample in true
+        for page, truth in enumerate(sample.truths)
         if 1 <= page <= 9 and can_judge(judge, truth)
     ]
     plain = score(judge, torch.stack([pixels for pixels, _ in near]), [truth for _, truth in near])
@@ -209,7 +211,7 @@ def test_renders_are_judged_as_renders(theatre):
     assert list(figures["character_accuracy"]) == list(RANGES)
     assert figures["characters_judged"]["2-10"] == plain["characters"]
     assert figures["text_image_agreement"]["pages"] == len(known) > 0
-    assert figures["pages_not_judged"] == sum(len(tale.truths) - 1 for tale in true) - len(known)
+    assert figures["pages_not_judged"] == sum(len(sample.truths) - 1 for sample in true) - len(known)
     assert 0 <= errors["pose_accuracy"]["2-10"] < 0.5 and errors["pose_accuracy"]["26-50"] is None
     renders = judge_renders(judge, stories)
     assert renders["judge_accuracy_on_renders"] == renders["judge_on_renders"]["character_accuracy"]
@@ -227,7 +229,7 @@ def test_long_stories_are_taken_where_the_split_has_none(theatre):
 
 
 def test_the_mini_is_scored_twice_alike(theatre, tmp_path):
-    arguments = ("mini", "--data", theatre, "--stories", 2, "--pages", 3, "--together", 2, "--seed", 5)
+    arguments = ("mini", "--data", theatre, "--stories", 2, "--pages", 3, "--batch-size", 2, "--seed", 5)
     result = run(*arguments, "--json", tmp_path / "one.json", "--out", tmp_path / "told")
     assert result.exit_code == 0, result.output
     assert "captions given: heldout, 2 stories, 4 pages after the first" in result.output
@@ -244,17 +246,17 @@ def test_the_mini_is_scored_twice_alike(theatre, tmp_path):
 
 
 def test_a_stopped_run_goes_on(theatre, model, tmp_path):
-    telling, out = Telling(pages=3, steps=1, together=1), tmp_path / "parts"
-    whole = evaluate(model, telling, data=theatre, stories=2)
-    evaluate(model, telling, data=theatre, stories=1, out=out)
+    rollout, out = RolloutOptions(pages=3, steps=1, batch_size=1), tmp_path / "parts"
+    whole = evaluate(model, rollout, data=theatre, stories=2)
+    evaluate(model, rollout, data=theatre, stories=1, out=out)
     before = {file: file.stat().st_mtime_ns for file in out.rglob("*.png")}
     assert len(before) == 3
-    parts = evaluate(model, telling, data=theatre, stories=2, out=out)
+    parts = evaluate(model, rollout, data=theatre, stories=2, out=out)
     assert unclocked(parts) == unclocked(whole) and parts["seconds_per_page"] > 0
     assert {file: file.stat().st_mtime_ns for file in before} == before, "the first story is not told again"
-    assert evaluate(model, telling, data=theatre, stories=2, out=out) == parts
+    assert evaluate(model, rollout, data=theatre, stories=2, out=out) == parts
     with pytest.raises(ValueError, match="were told with another seed: give another --out"):
-        evaluate(model, Telling(pages=3, steps=1, together=1, seed=1), data=theatre, stories=2, out=out)
+        evaluate(model, RolloutOptions(pages=3, steps=1, batch_size=1, seed=1), data=theatre, stories=2, out=out)
 
 
 def test_free_stories_are_judged_once_they_were_read(theatre, model, tmp_path):
@@ -291,9 +293,9 @@ def test_free_stories_are_judged_once_they_were_read(theatre, model, tmp_path):
 
 
 def test_stories_without_truth(model, tmp_path):
-    tell = StoryPipeline.from_pretrained(model)
-    tell("The fox found a lantern.", pages=3, num_inference_steps=1, out=tmp_path / "mine" / "fox")
-    tell("A bear ran home.", pages=2, num_inference_steps=1, out=tmp_path / "mine" / "bear")
+    pipeline = StoryPipeline.from_pretrained(model)
+    pipeline("The fox found a lantern.", pages=3, num_inference_steps=1, out=tmp_path / "mine" / "fox")
+    pipeline("A bear ran home.", pages=2, num_inference_steps=1, out=tmp_path / "mine" / "bear")
     result = run(tmp_path / "mine", "--model", model, "--json", tmp_path / "scores.json")
     assert result.exit_code == 0 and "as they are: 2 stories, 3 pages" in result.output
     scores = json.loads((tmp_path / "scores.json").read_text())
@@ -302,20 +304,22 @@ def test_stories_without_truth(model, tmp_path):
     assert scores["consistency"]["of"] == "pictures" and scores["consistency"]["separation"] is not None
     assert scores["text_image_agreement"]["retrieval"]["pages"] == 2
     assert scores["perplexity"] > 1 and scores["base_perplexity"] > 1 and 0 <= scores["repetition"] <= 1
-    alone = evaluate(str(tmp_path / "mine" / "fox"), Telling(), model=model)
+    alone = evaluate(str(tmp_path / "mine" / "fox"), RolloutOptions(), model=model)
     assert alone["stories"] == 1 and alone["consistency"]["separation"] is None
 
 
-def test_pictures_rebuilt_from_their_own_tokens(theatre, model, tmp_path):
+def test_images_rebuilt_from_their_own_tokens(theatre, model, tmp_path):
     arguments = ["--data", theatre, "--split", "long-heldout", "--model", model, "--limit", "3", "--steps", "1"]
-    result = CliRunner().invoke(rebuilt.app, [*map(str, arguments), "--json", str(tmp_path / "rebuilt.json")])
+    result = CliRunner().invoke(
+        reconstruction.app, [*map(str, arguments), "--json", str(tmp_path / "reconstruction.json")]
+    )
     assert result.exit_code == 0, result.output
-    columns = json.loads((tmp_path / "rebuilt.json").read_text())
+    columns = json.loads((tmp_path / "reconstruction.json").read_text())
     assert list(columns) == ["renders", "autoencoder", "visual tokens"]
-    pictures = TruthPictures(theatre, "long-heldout", limit=3)
-    assert columns["renders"] == score(Judge.load(), pictures.pixels(torch.arange(3)), pictures.truths)
+    images = TruthImages(theatre, "long-heldout", limit=3)
+    assert columns["renders"] == score(Judge.load(), images.pixels(torch.arange(3)), images.truths)
     assert columns["visual tokens"]["PSNR (dB)"] < 20, "a random model draws something else"
-    result = CliRunner().invoke(rebuilt.app, ["--data", str(tmp_path / "none")])
+    result = CliRunner().invoke(reconstruction.app, ["--data", str(tmp_path / "none")])
     assert result.exit_code == 2 and result.output.startswith("error: ")
 
 

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from data_tools.paper_theatre.dataset import scene_truth
-from data_tools.paper_theatre.loose import loose_page
+from data_tools.paper_theatre.loose import single_page
 from data_tools.paper_theatre.render import render
 from data_tools.paper_theatre.world import PLACES as PLACES_OF_THE_WORLD
 from data_tools.paper_theatre.world import SLOTS_OF_VIEW, SPECIES
@@ -22,7 +22,7 @@ def judge():
 
 @pytest.fixture(scope="module")
 def pages():
-    scenes = [loose_page(seed, "heldout").scene for seed in range(FIRST, FIRST + 150)]
+    scenes = [single_page(seed, "heldout").scene for seed in range(FIRST, FIRST + 150)]
     pixels = [torch.from_numpy(np.array(render(scene))).permute(2, 0, 1).float() / 127.5 - 1 for scene in scenes]
     return torch.stack(pixels), [scene_truth(scene) for scene in scenes]
 
@@ -43,14 +43,14 @@ def test_the_shipped_judge_reads_renders(judge, pages):
     assert result["species_and_outfit"] >= 0.98 and result["all"] >= 0.95
 
 
-def test_the_judge_reads_pictures_that_are_a_little_soft(judge, pages):
+def test_the_judge_reads_images_that_are_a_little_soft(judge, pages):
     pixels, truths = pages
     soft = F.interpolate(F.avg_pool2d(pixels, 2, 1, 1), pixels.shape[-2:], mode="bilinear", antialias=True)
     result = score(judge, soft, truths)
     assert result["place"] >= 0.98 and result["species_and_outfit"] >= 0.95
 
 
-def test_the_judge_counts_wrong_pictures_as_wrong(judge, pages):
+def test_the_judge_counts_wrong_images_as_wrong(judge, pages):
     pixels, truths = pages
     result = score(judge, pixels.roll(1, 0), truths)
     assert result["species_and_outfit"] < 0.2 and result["character_f1"] < 0.4 and result["place"] < 0.4
@@ -80,7 +80,7 @@ def test_a_missing_and_an_invented_character_cost_f1_alone(judge, pages):
     assert result["characters"] == 2 and result["character_f1"] == 0.5
 
 
-def test_a_picture_of_another_size_is_judged_too(judge, pages):
+def test_an_image_of_another_size_is_judged_too(judge, pages):
     pixels, truths = pages
     small = F.interpolate(pixels[:20], (48, 48), mode="bilinear", antialias=True)
     assert set(score(judge, small, truths[:20])) == set(score(judge, pixels[:20], truths[:20]))
@@ -89,6 +89,6 @@ def test_a_picture_of_another_size_is_judged_too(judge, pages):
 def test_empty_slots_are_nobody(judge, pages):
     pixels, truths = pages
     alone = [i for i, t in enumerate(truths) if t["view"] == "middle" and len(t["actors"]) == 1]
-    seen = judge.look(pixels[alone], "left")
+    seen = judge.classify(pixels[alone], "left")
     assert sum(found["species"] == NOBODY for found in seen) >= 0.95 * len(alone)
-    assert all(found.keys() == {"place"} for part in PLACES for found in judge.look(pixels[:2], part))
+    assert all(found.keys() == {"place"} for part in PLACES for found in judge.classify(pixels[:2], part))

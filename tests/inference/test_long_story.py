@@ -6,13 +6,13 @@ import math
 import pytest
 import typer
 
-from inference.long_report import Measurement, markdown, page_ranges, summarise
-from inference.long_story import main, make_variants, pages_away
+from inference.long_report import Measurement, markdown, page_ranges, summarize
+from inference.long_story import main, make_variants, page_distances
 from seedstory.storystream import read_jsonl
 from tests.data_tools.theatre import run_theatre
 from tests.tiny import tiny_model_folder
 
-OPTIONS = {"lengths": "4,9", "stories": 1, "window": "2,3", "sink_budget": "80", "pictures": 2, "steps": 1}
+OPTIONS = {"lengths": "4,9", "stories": 1, "window": "2,3", "max_sink_tokens": "80", "images": 2, "steps": 1}
 TIMES = {"seconds", "process_bytes", "process_mb"}
 
 
@@ -119,8 +119,8 @@ def test_requests_that_cannot_be_met(theatre, model, tmp_path):
 
 
 def test_variants_name_what_differs():
-    lists = {"window_pages": [12, 5], "first_tokens": [64], "introductions": [9], "pictures": [3]}
-    lists |= {"picture_ends": [2, 4], "sink_budget": [192]}
+    lists = {"window_pages": [12, 5], "first_tokens": [64], "salient_pages": [9], "kept_images": [3]}
+    lists |= {"image_ends": [2, 4], "max_sink_tokens": [192]}
     variants = {v.label: v for v in make_variants("recompute:50, dense,window,sink,mm_sink", 100, **lists)}
     assert set(variants) == {
         "dense",
@@ -129,12 +129,12 @@ def test_variants_name_what_differs():
     }
     assert {v.label for v in variants.values() if v.pages == 50} == {"recompute w12", "recompute w5"}
     policy = variants["mm_sink w5 e2"].policy
-    assert (policy.window_pages, policy.picture_head, policy.picture_tail, policy.sink_budget) == (5, 2, 2, 192)
+    assert (policy.window_pages, policy.image_head, policy.image_tail, policy.max_sink_tokens) == (5, 2, 2, 192)
 
 
 def test_absence_is_counted_in_pages(theatre):
     record = next(read_jsonl(theatre / "long-heldout.jsonl"))
-    for page, absences in enumerate(pages_away(record)):
+    for page, absences in enumerate(page_distances(record)):
         for name, away in absences.items():
             before = [n for n in range(page) if name in {actor["name"] for actor in record.pages[n]["actors"]}]
             assert away == (page - before[-1] if before else None)
@@ -153,7 +153,7 @@ def test_figures_by_hand():
         | costs,
     ]
     stories = [Measurement("sink", "one", pages), Measurement("sink", "two", pages[:2])]
-    report = summarise(stories, page_ranges([3]), away=12)
+    report = summarize(stories, page_ranges([3]), away=12)
     row = report["table"]["2-3"]["sink"]
     assert row["perplexity"]["mean"] == pytest.approx((math.exp(2) + math.exp(1.5)) / 2)
     assert row["species_and_outfit"]["mean"] == row["hero"]["mean"] == 0.75 and row["returning"] == {

@@ -8,7 +8,7 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 from seedstory.layout import countdown
-from seedstory.names import capitals_in, names_in
+from seedstory.names import find_capitals, find_names
 
 
 def rotate(x: torch.Tensor, positions: torch.Tensor, frequencies: torch.Tensor) -> torch.Tensor:
@@ -67,7 +67,7 @@ class PlainReader:
 
 @torch.no_grad()
 def plain_mm_sink(
-    model, captions: list[str], *, window: int, first: int, words: int, pictures: int, head: int, tail: int, budget: int
+    model, captions: list[str], *, window: int, first: int, words: int, images: int, head: int, tail: int, budget: int
 ):
     """Features of every page, and how many tokens were held after it.
 
@@ -78,7 +78,7 @@ def plain_mm_sink(
         first: Tokens of the story's start that stay.
         words: Pages whose words stay: the first one, then those where the names came in that were used again last,
             then the earliest ones that introduce somebody.
-        pictures: Pages of whose pictures head and tail stay: the first one, and the last ones.
+        images: Pages of whose pictures head and tail stay: the first one, and the last ones.
         head: Visual tokens that stay at a picture's head.
         tail: The same at its tail.
         budget: Most tokens that stay of pages that are not whole.
@@ -97,10 +97,10 @@ def plain_mm_sink(
     everything, came_in, last_used = [], {}, {}
     for page, caption in enumerate(captions):
         came_in[page] = set()
-        last_used |= {name: page for name in last_used if name in capitals_in(caption)}
-        for name in names_in(caption) - last_used.keys():
+        last_used |= {name: page for name in last_used if name in find_capitals(caption)}
+        for name in find_names(caption) - last_used.keys():
             whole = range(max(0, page - window), page + 1)
-            earliest = next(one for one in whole if name in capitals_in(captions[one]))
+            earliest = next(one for one in whole if name in find_capitals(captions[one]))
             came_in[earliest].add(name)
             last_used[name] = 0 if earliest == page else page
         ids = layout.caption_ids(caption)
@@ -114,7 +114,7 @@ def plain_mm_sink(
         results.append((features[0], len(reader.labels)))
         if page + 1 == len(captions):
             return results
-        reader.read(model.embed_pictures(features), [(page, "picture", place) for place in range(n)])
+        reader.read(model.embed_images(features), [(page, "picture", place) for place in range(n)])
         reader.read(embed([layout.image_end_id]), [(page, "picture", n)])
         label = layout.page_label_ids(labels[page + 1])
         reader.read(embed(label), [(page + 1, "text", 0)] * len(label))
@@ -125,14 +125,14 @@ def plain_mm_sink(
             return {label[3] for label in everything if label[0] <= left and wanted(*label)}
 
         kept = places(lambda page, kind, place, at: at < first)
-        first_picture = places(lambda page, kind, place, at: page == 0 and kind == "picture" and stays(page, place))
-        groups = [first_picture] if pictures else []
+        first_image = places(lambda page, kind, place, at: page == 0 and kind == "picture" and stays(page, place))
+        groups = [first_image] if images else []
         met = {one: max(last_used[name] for name in came_in[one]) for one in range(1, left + 1) if came_in[one]}
-        introductions = [0, *sorted(met, key=lambda one: (-met[one], one))][:words]
-        groups += [places(lambda p, kind, place, at, one=one: p == one and kind == "text") for one in introductions]
+        salient_pages = [0, *sorted(met, key=lambda one: (-met[one], one))][:words]
+        groups += [places(lambda p, kind, place, at, one=one: p == one and kind == "text") for one in salient_pages]
         groups += [
             places(lambda p, kind, place, at, one=one: p == one and kind == "picture" and stays(p, place))
-            for one in range(left, max(0, left - pictures + 1), -1)
+            for one in range(left, max(0, left - images + 1), -1)
         ]
         for tokens in groups if budget else []:
             if len(kept | tokens) <= budget:

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from seedstory.cache import CachePolicy, Ledger, PageSpan, StoryCache
-from seedstory.generation import OpeningPage, SamplingConfig, StoryEngine
+from seedstory.cache import CachePolicy, KeptTokens, PageSpan, StoryCache
+from seedstory.generation import GivenPage, SamplingConfig, StoryEngine
 from seedstory.modeling import StoryModel
 from tests.seedstory.plain_reader import plain_mm_sink
 from tests.seedstory.tiny_language import SENTENCES, needs_native, tiny_model, tiny_tokenizer
@@ -24,33 +24,33 @@ sizes = st.fixed_dictionaries(
     {
         "window_pages": st.integers(1, 4),
         "first_tokens": st.integers(0, 60),
-        "introductions": st.integers(0, 5),
-        "pictures": st.integers(0, 5),
-        "picture_head": st.integers(0, 4),
-        "picture_tail": st.integers(0, 4),
+        "salient_pages": st.integers(0, 5),
+        "kept_images": st.integers(0, 5),
+        "image_head": st.integers(0, 4),
+        "image_tail": st.integers(0, 4),
     }
 )
 
 
-def told(model, texts, policy, **options):
+def generated(model, texts, policy, **options):
     engine = StoryEngine(model, policy, **options)
-    engine.start([OpeningPage(text) for text in texts], pages=len(texts))
+    engine.start([GivenPage(text) for text in texts], pages=len(texts))
     return list(engine.pages())
 
 
 @settings(max_examples=25, deadline=None)
 @given(captions, sizes, st.integers(0, 90))
-def test_mm_sink_equals_a_plain_reader_for_any_sizes(texts, sizes, extra):
-    first, head, tail = sizes["first_tokens"], sizes["picture_head"], sizes["picture_tail"]
+def test_mm_sink_equals_a_reference_reader_for_any_sizes(texts, sizes, extra):
+    first, head, tail = sizes["first_tokens"], sizes["image_head"], sizes["image_tail"]
     budget = first + head + tail + 2 + extra
-    pages = told(MODEL, texts, CachePolicy(sink_budget=budget, **sizes))
+    pages = generated(MODEL, texts, CachePolicy(max_sink_tokens=budget, **sizes))
     expected = plain_mm_sink(
         MODEL,
         texts,
         window=sizes["window_pages"],
         first=first,
-        words=sizes["introductions"],
-        pictures=sizes["pictures"],
+        words=sizes["salient_pages"],
+        images=sizes["kept_images"],
         head=head,
         tail=tail,
         budget=budget,
@@ -67,46 +67,46 @@ def test_mm_sink_equals_a_plain_reader_for_any_sizes(texts, sizes, extra):
     st.sampled_from(["window", "sink", "mm_sink", "dense"]),
     st.lists(st.booleans(), min_size=60, max_size=60),
 )
-def test_the_books_hold_what_the_policy_says_whenever_they_are_closed(pages, sizes, extra, name, evict_now):
-    least = sizes["first_tokens"] + sizes["picture_head"] + sizes["picture_tail"] + 2
-    policy = CachePolicy(name=name, sink_budget=least + extra, **sizes)
-    ledger, spans, position, held = Ledger(), [], 0, []
-    for number, (text, picture) in enumerate(pages):
-        end = position + text + picture + 2
+def test_the_kept_tokens_are_what_the_policy_says_whenever_they_are_closed(pages, sizes, extra, name, evict_now):
+    least = sizes["first_tokens"] + sizes["image_head"] + sizes["image_tail"] + 2
+    policy = CachePolicy(name=name, max_sink_tokens=least + extra, **sizes)
+    kept_tokens, spans, position, num_kept = KeptTokens(), [], 0, []
+    for number, (text, image) in enumerate(pages):
+        end = position + text + image + 2
         spans.append(PageSpan(position, position + text, end - 1))
-        ledger.advance(end + 1 - ledger.position)  # the page, and one token of the next
-        held = [*held, *range(len(held) and held[-1] + 1, end + 1)]
-        ledger.end_page(spans[-1].image_start, spans[-1].image_end)
+        kept_tokens.advance(end + 1 - kept_tokens.position)  # the page, and one token of the next
+        num_kept = [*num_kept, *range(len(num_kept) and num_kept[-1] + 1, end + 1)]
+        kept_tokens.end_page(spans[-1].image_start, spans[-1].image_end)
         if evict_now[number]:
-            eviction = ledger.evict(policy)
+            eviction = kept_tokens.evict(policy)
             if eviction is not None:
-                held = [held[place] for place in eviction.kept]
-                assert eviction.sinks == len(ledger.sink_positions) <= least + extra
-                window = held[eviction.sinks]
-                moved = [a + b for a, b in zip(held[: eviction.sinks], eviction.shift, strict=True)]
-                assert moved == list(range(window - eviction.sinks, window)), "sinks stand right before the window"
-        assert ledger.length == len(held) and ledger.position == end + 1
+                num_kept = [num_kept[place] for place in eviction.kept]
+                assert eviction.sinks == len(kept_tokens.sink_positions) <= least + extra
+                window = num_kept[eviction.sinks]
+                shifted = [a + b for a, b in zip(num_kept[: eviction.sinks], eviction.shift, strict=True)]
+                assert shifted == list(range(window - eviction.sinks, window)), "sinks stand right before the window"
+        assert kept_tokens.length == len(num_kept) and kept_tokens.position == end + 1
         position = end
-    left = 0 if name == "dense" or not ledger.evicted else max(0, len(spans) - len(ledger.pages))
+    left = 0 if name == "dense" or not kept_tokens.evicted else max(0, len(spans) - len(kept_tokens.pages))
     asked = set(policy.sinks(spans[:left])) if left else set()
-    assert set(range(spans[left].start if left < len(spans) else position, position + 1)) <= set(held)
-    assert {place for place in held if left and place < spans[left].start} <= asked
+    assert set(range(spans[left].start if left < len(spans) else position, position + 1)) <= set(num_kept)
+    assert {place for place in num_kept if left and place < spans[left].start} <= asked
 
 
-def remembered(captions: list[str], policy: CachePolicy) -> tuple[Ledger, set[int]]:
+def remembered(captions: list[str], policy: CachePolicy) -> tuple[KeptTokens, set[int]]:
     """The books of a story of pages of eleven tokens, five of them words, and the pages whose words are sinks."""
-    ledger = Ledger()
+    kept_tokens = KeptTokens()
     for number, caption in enumerate(captions):
-        ledger.advance(11)
-        ledger.end_page(11 * number + 5, 11 * number + 9, caption)
-        ledger.advance(1)  # of the next page
-        ledger.evict(policy)
-        ledger.forget_last(1)
-    held = set(ledger.sink_positions)
-    return ledger, {page for page in range(len(captions)) if held >= set(range(11 * page, 11 * page + 5))}
+        kept_tokens.advance(11)
+        kept_tokens.end_page(11 * number + 5, 11 * number + 9, caption)
+        kept_tokens.advance(1)  # of the next page
+        kept_tokens.evict(policy)
+        kept_tokens.drop_last(1)
+    num_kept = set(kept_tokens.sink_positions)
+    return kept_tokens, {page for page in range(len(captions)) if num_kept >= set(range(11 * page, 11 * page + 5))}
 
 
-WORDS_ALONE = CachePolicy(window_pages=1, introductions=3, first_tokens=0, picture_head=0, picture_tail=0)
+WORDS_ALONE = CachePolicy(window_pages=1, salient_pages=3, first_tokens=0, image_head=0, image_tail=0)
 
 
 def test_pages_where_somebody_came_in_are_remembered_as_long_as_they_are_among_those_named_last():
@@ -118,11 +118,11 @@ def test_pages_where_somebody_came_in_are_remembered_as_long_as_they_are_among_t
     assert remembered([*story, nobody], WORDS_ALONE)[1] == {0, 1, 6}
     story += ["Then Ida was back.", "Ida sat.", nobody]
     assert remembered([*story, nobody], WORDS_ALONE)[1] == {0, 6, 9}
-    assert remembered(story, replace(WORDS_ALONE, introductions=9))[1] == {0, 1, 3, 6}
-    assert remembered(story, replace(WORDS_ALONE, introductions=0))[1] == set()
+    assert remembered(story, replace(WORDS_ALONE, salient_pages=9))[1] == {0, 1, 3, 6}
+    assert remembered(story, replace(WORDS_ALONE, salient_pages=0))[1] == set()
 
 
-def test_names_that_were_used_once_make_room_for_those_that_come_again():
+def test_names_that_were_used_once_give_way_to_those_that_come_again():
     story = [
         "Mia ran.",
         "They met Otto.",
@@ -149,21 +149,21 @@ def test_without_capitals_the_first_pages_are_remembered(caption):
 
 def test_words_for_which_there_is_no_room_leave_it_to_others():
     story = ["It was Mia.", "They met Otto.", "Then Ida came.", "Ida sat.", "They slept."]
-    assert remembered(story, replace(WORDS_ALONE, sink_budget=14))[1] == {0, 2}
-    ledger = Ledger()
+    assert remembered(story, replace(WORDS_ALONE, max_sink_tokens=14))[1] == {0, 2}
+    kept_tokens = KeptTokens()
     for start, words, caption in ((0, 90, story[0]), (92, 5, story[1]), (99, 5, "They slept.")):
-        ledger.advance(words + 2)
-        ledger.end_page(start + words, start + words + 1, caption)
-    ledger.advance(1)
-    ledger.evict(replace(WORDS_ALONE, sink_budget=20))
-    assert set(range(92, 97)) <= set(ledger.sink_positions) and 50 not in ledger.sink_positions
+        kept_tokens.advance(words + 2)
+        kept_tokens.end_page(start + words, start + words + 1, caption)
+    kept_tokens.advance(1)
+    kept_tokens.evict(replace(WORDS_ALONE, max_sink_tokens=20))
+    assert set(range(92, 97)) <= set(kept_tokens.sink_positions) and 50 not in kept_tokens.sink_positions
 
 
-def test_the_books_of_a_story_with_ever_new_names_do_not_grow():
+def test_the_kept_tokens_of_a_story_with_ever_new_names_do_not_grow():
     story = [f"Then Name{page} came." for page in range(400)]
-    ledger, pages = remembered(story, CachePolicy(window_pages=2, sink_budget=90))
-    assert 0 in pages and len(pages) > 5 and len(ledger.sink_positions) <= 90
-    assert len(ledger.evicted) <= 1 + 5 + 12 and len(ledger.last_used) <= 20
+    kept_tokens, pages = remembered(story, CachePolicy(window_pages=2, max_sink_tokens=90))
+    assert 0 in pages and len(pages) > 5 and len(kept_tokens.sink_positions) <= 90
+    assert len(kept_tokens.evicted) <= 1 + 5 + 12 and len(kept_tokens.last_used) <= 20
 
 
 @pytest.mark.parametrize("policy", ["mm_sink", "sink", "window"])
@@ -171,9 +171,9 @@ def test_the_books_of_a_story_with_ever_new_names_do_not_grow():
 def test_counting_positions_anew_changes_nothing(policy, decoding, monkeypatch):
     model = tiny_model().merge_lora()
     needs_native(model)
-    ends = {"picture_head": 1, "picture_tail": 1}
-    keeping = CachePolicy(name=policy, window_pages=2, first_tokens=5, introductions=3, **ends, sink_budget=60)
-    opening = [OpeningPage(" ".join(WORDS[page : page + 6])) if page % 3 else OpeningPage() for page in range(14)]
+    ends = {"image_head": 1, "image_tail": 1}
+    keeping = CachePolicy(name=policy, window_pages=2, first_tokens=5, salient_pages=3, **ends, max_sink_tokens=60)
+    opening = [GivenPage(" ".join(WORDS[page : page + 6])) if page % 3 else GivenPage() for page in range(14)]
     stories = []
     for rebase_at in (60, 10**9):
         monkeypatch.setattr("seedstory.cache.story_cache._REBASE_AT", rebase_at)
@@ -191,8 +191,8 @@ def test_counting_positions_anew_changes_nothing(policy, decoding, monkeypatch):
 
 
 def test_memory_stays_as_it_is_to_page_three_hundred(captions):
-    engine = StoryEngine(MODEL, CachePolicy(window_pages=2, first_tokens=3, sink_budget=60))
-    engine.start([OpeningPage(captions[page % 4]) for page in range(300)], pages=300)
+    engine = StoryEngine(MODEL, CachePolicy(window_pages=2, first_tokens=3, max_sink_tokens=60))
+    engine.start([GivenPage(captions[page % 4]) for page in range(300)], pages=300)
     bytes_held = [engine.cache.nbytes for _ in engine.pages()]
     assert len(set(bytes_held[30:])) == 1
 
@@ -203,16 +203,16 @@ def test_a_stock_generate_runs_on_the_cache():
     plain = model.llm.generate(ids, max_new_tokens=6, do_sample=False, eos_token_id=None)
     cache = StoryCache(model.llm, CachePolicy(name="dense"))
     ours = model.llm.generate(ids, max_new_tokens=6, do_sample=False, eos_token_id=None, past_key_values=cache)
-    assert torch.equal(plain, ours) and cache.held == 9
+    assert torch.equal(plain, ours) and cache.num_kept == 9
 
 
 def test_settings_that_cannot_work_say_what_to_change():
     with pytest.raises(ValueError, match="window_pages must be at least 1"):
         CachePolicy(window_pages=0)
-    with pytest.raises(ValueError, match="sink_budget must be at least 14"):
-        CachePolicy(first_tokens=4, sink_budget=13)
+    with pytest.raises(ValueError, match="max_sink_tokens must be at least 14"):
+        CachePolicy(first_tokens=4, max_sink_tokens=13)
     with pytest.raises(ValueError, match="must not be negative"):
-        CachePolicy(picture_head=-1)
+        CachePolicy(image_head=-1)
     tokenizer = tiny_tokenizer()
     without_rope = GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), n_embd=32, n_layer=2, n_head=4))
     with pytest.raises(ValueError, match="no plain rotary positions"):

@@ -18,19 +18,19 @@ from seedstory.cli import app, main
 from seedstory.pipeline import StoryPipeline
 from seedstory.settings import StorySettings
 from seedstory.story import Page, StoryFolder
-from tests.seedstory.test_picture import png_header
+from tests.seedstory.test_image import png_header
 
 
 @pytest.fixture
 def desk(tmp_path, monkeypatch):
     """A folder to work in with a good picture, bad ones, a finished and a foreign folder, and scripts."""
     monkeypatch.chdir(tmp_path)
-    picture = io.BytesIO()
-    Image.new("RGB", (40, 30), "teal").save(picture, "PNG")
+    image = io.BytesIO()
+    Image.new("RGB", (40, 30), "teal").save(image, "PNG")
     for name, data in {
-        "good.png": picture.getvalue(),
+        "good.png": image.getvalue(),
         "bomb.png": png_header(30_000, 30_000),
-        "cut.png": picture.getvalue()[:60],
+        "cut.png": image.getvalue()[:60],
         "empty.png": b"",
         "letter.png": b"Dear owl,\nit is late.\n",
         "blank.txt": b" \n\n",
@@ -89,13 +89,13 @@ FAULTS = [
     (["generate", *TEXT, "--top-k", "-1"], "top_k must be a whole number from 0"),
     (["generate", *TEXT, "--min-p", "1.5"], "min_p must be a number from 0 to 1"),
     (["generate", *TEXT, "--repetition-penalty", "0"], "repetition_penalty"),
-    (["generate", *TEXT, "--no-repeat-ngram", "1"], "give 0 (off) or 2 and more"),
+    (["generate", *TEXT, "--no-repeat-ngram-size", "1"], "give 0 (off) or 2 and more"),
     (["generate", *TEXT, "--history-pages", "-1"], "history_pages"),
     (["generate", *TEXT, "--min-caption-tokens", "20", "--max-caption-tokens", "10"], "lower the one or raise"),
     (["generate", *TEXT, "--max-caption-tokens", "0"], "max_caption_tokens"),
     (["generate", *TEXT, "--max-sentences", "two"], "--max-sentences"),
     (["generate", *TEXT, "--stop", "ok", "--stop", " "], "a stop text is empty"),
-    (["generate", *TEXT, "--text-guidance", "nan"], "text_guidance"),
+    (["generate", *TEXT, "--text-guidance-scale", "nan"], "text_guidance_scale"),
     (["generate", *TEXT, "--rendering", "later"], "choose one of inline, ahead, after"),
     (["generate", *TEXT, "--render-batch", "0"], "render_batch"),
     (["resume", "told", "--rendering", "later"], "choose one of inline, ahead, after"),
@@ -160,7 +160,7 @@ def test_help_and_version_are_quick(desk):
         result = CliRunner().invoke(app, arguments)
         assert result.exit_code == 0 and "generate" in result.output
     shown = CliRunner().invoke(app, ["generate", "--help"]).output
-    assert "--image drawing.jpg" in shown and "--no-repeat-ngram 12" in shown
+    assert "--image drawing.jpg" in shown and "--no-repeat-ngram-size 12" in shown
     assert all(f"─ {panel} ─" in shown for panel in ("Opening", "Book", "Words", "Pictures", "Model"))
 
 
@@ -186,13 +186,13 @@ def model(tmp_path_factory) -> str:
     return str(tiny_model_folder(tmp_path_factory.mktemp("tiny")))
 
 
-def test_from_a_picture_to_a_book(desk, capsys, model):
+def test_from_an_image_to_a_book(desk, capsys, model):
     request = ["generate", "--image", "good.png", "--pages", "3", "--steps", "1", "--model", model]
     code, out, err = run(capsys, *request)
     assert (code, err) == (0, "")
     assert "[3/3]" in out and out.endswith("The book: stories/good/index.html\n")
     story = StoryFolder.open("stories/good")
-    assert len(story) == 3 and story.settings.picture == "good.png" and story.model["name"] == model
+    assert len(story) == 3 and story.settings.image_name == "good.png" and story.model["name"] == model
     assert (desk / "stories/good/index.html").read_text("utf-8").count('<article class="leaf page"') == 3
     code, out, _ = run(capsys, *request)
     assert code == 0 and "stories/good-2/index.html" in out
@@ -200,7 +200,7 @@ def test_from_a_picture_to_a_book(desk, capsys, model):
 
 def test_what_is_asked_of_the_words_is_done_and_recorded(desk, capsys, model):
     words = {"temperature": 0.9, "top_k": 40, "top_p": 1.0, "min_p": 0.01, "repetition_penalty": 1.1}
-    words |= {"no_repeat_ngram": 3, "history_pages": 9, "min_caption_tokens": 6, "max_caption_tokens": 12}
+    words |= {"no_repeat_ngram_size": 3, "history_pages": 9, "min_caption_tokens": 6, "max_caption_tokens": 12}
     words |= {"max_sentences": 4}
     flags = [part for name, value in words.items() for part in (f"--{name.replace('_', '-')}", str(value))]
     request = ["generate", *TEXT, *flags, "--stop", "a", "--stop", "e", "--pages", "4", "--steps", "1"]
@@ -211,13 +211,14 @@ def test_what_is_asked_of_the_words_is_done_and_recorded(desk, capsys, model):
     assert story.settings == expected
     record = json.loads((desk / "s/story.json").read_text("utf-8"))
     assert record["settings"]["stop"] == ["a", "e"] and record["settings"]["top_k"] == 40
+    words["no_repeat_ngram"] = words.pop("no_repeat_ngram_size")  # its name on disk
     for key in [*words, "stop", "text_guidance"]:  # a story told before these settings existed
         del record["settings"][key]
     (desk / "s/story.json").write_text(json.dumps(record), "utf-8")
     assert StoryFolder.open("s").settings == StorySettings(text=TEXT[1], pages=4, num_inference_steps=1)
 
 
-def test_a_script_tells_its_own_pages(desk, capsys, model):
+def test_a_script_gives_its_own_pages(desk, capsys, model):
     code, out, _ = run(capsys, "generate", "--captions", "script.txt", "--steps", "1", "--model", model, "-o", "mine")
     assert code == 0 and "[1/2] One.\n[2/2] Two.\n" in out
     assert StoryFolder.open("mine").title == "One"
@@ -292,7 +293,7 @@ def test_one_writer_at_a_time(desk, capsys, model, second):
     assert code == 0, f"a killed writer holds nothing: {err}"
 
 
-def test_killed_before_its_first_page_a_story_is_still_told(desk, capsys, model):
+def test_killed_before_its_first_page_a_story_is_still_generated(desk, capsys, model):
     request = ["generate", *TEXT, "--pages", "2", "--steps", "1", "--seed", "3", "--model", model]
     kill = "import os, seedstory.pipeline as p\np.StoryPipeline._write = lambda *_: os.kill(os.getpid(), 9)"
     process = begin(*request, "--out", "cut", before=kill)
@@ -334,7 +335,7 @@ def test_what_a_killed_run_left_goes_with_the_next_command(desk, capsys, model):
         assert not [*(desk / "s").rglob("*.tmp")], command
 
 
-def test_interrupt_keeps_pages_without_pictures(desk, capsys, model, monkeypatch):
+def test_interrupt_keeps_pages_without_images(desk, capsys, model, monkeypatch):
     write = StoryFolder.add_page
 
     def interrupted(self, page):
@@ -387,7 +388,7 @@ def test_control_characters_reach_neither_terminal_nor_folder(desk, capsys, mode
     assert StoryFolder.open("s").title == StoryFolder.open("s").settings.text == "A [31mred [0m fox."
 
 
-def test_resume_tells_of_damage_and_of_other_versions(desk, capsys):
+def test_resume_warns_of_damage_and_of_other_versions(desk, capsys):
     record = json.loads((desk / "told/story.json").read_text("utf-8"))
     record["settings"]["pages"], record["versions"] = 3, {"torch": "1.0"}
     (desk / "told/story.json").write_text(json.dumps(record), "utf-8")

@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from seedstory.cache import CachePolicy
-from seedstory.generation import OpeningPage, SamplingConfig, StoryEngine, StoryStart
-from seedstory.generation.native import BuildError, NativeStep, Unfit, why_not_native
+from seedstory.generation import GivenPage, SamplingConfig, StoryEngine, StoryRequest
+from seedstory.generation.native import BuildError, NativeStep, NativeUnsupportedError, native_unsupported_reason
 from seedstory.generation.native import build as native_build
 from tests.seedstory.tiny_language import needs_native, tiny_model
 
-SMALL_SINK = {"window_pages": 2, "first_tokens": 3, "picture_head": 1, "picture_tail": 1, "sink_budget": 15}
+SMALL_SINK = {"window_pages": 2, "first_tokens": 3, "image_head": 1, "image_tail": 1, "max_sink_tokens": 15}
 WORDS = SamplingConfig(temperature=1.0, max_caption_tokens=9, min_caption_tokens=2)
 MODELS = {
     "llama": {},
@@ -41,7 +41,7 @@ def family(request):
     return tiny_model(**MODELS[request.param]).merge_lora()
 
 
-def tell(model, decoding, stories, *, sampling=WORDS, policy=None, score=False):
+def generate(model, decoding, stories, *, sampling=WORDS, policy=None, score=False):
     """Drafts of each story, and the scores of every decoded token by page and story."""
     seen = {}
 
@@ -49,12 +49,12 @@ def tell(model, decoding, stories, *, sampling=WORDS, policy=None, score=False):
         seen.setdefault((page, tuple(ids)), []).append(scores.clone())
 
     policy = policy or CachePolicy(**SMALL_SINK)
-    engine = StoryEngine(model, policy, sampling, decoding=decoding, logits_hook=listen)
-    engine.start_many(stories, score=score)
-    told = [[] for _ in stories]
+    engine = StoryEngine(model, policy, sampling, decoding=decoding, logits_processor=listen)
+    engine.start_batch(stories, score=score)
+    generated = [[] for _ in stories]
     for draft in engine.pages():
-        told[draft.story].append(draft)
-    return told, seen
+        generated[draft.story].append(draft)
+    return generated, seen
 
 
 def assert_same_scores(left, right, atol=1e-5):
@@ -71,11 +71,11 @@ def assert_same_pages(left, right, atol=1e-5):
         assert one.cached_tokens == other.cached_tokens
 
 
-ONE = [StoryStart([OpeningPage("The fox found a lantern.")], pages=7, seed=3)]
+ONE = [StoryRequest([GivenPage("The fox found a lantern.")], pages=7, seed=3)]
 MANY = [
-    StoryStart([OpeningPage("The fox found a lantern.")], pages=6, seed=3),
-    StoryStart(pages=3, seed=4),
-    StoryStart([OpeningPage("Was it a star?"), OpeningPage(), OpeningPage("No, said the owl, it is the moon.")], 8, 5),
+    StoryRequest([GivenPage("The fox found a lantern.")], pages=6, seed=3),
+    StoryRequest(pages=3, seed=4),
+    StoryRequest([GivenPage("Was it a star?"), GivenPage(), GivenPage("No, said the owl, it is the moon.")], 8, 5),
 ]
 
 
@@ -83,8 +83,8 @@ MANY = [
 def test_every_form_gives_the_scores_of_the_models_own_layers(family, decoding):
     if decoding == "native":
         needs_native(family)
-    (plain,), expected = tell(family, "eager", ONE)
-    (pages,), scores = tell(family, decoding, ONE)
+    (plain,), expected = generate(family, "eager", ONE)
+    (pages,), scores = generate(family, decoding, ONE)
     assert_same_pages(plain, pages)
     assert_same_scores(expected, scores)
 
@@ -93,10 +93,10 @@ def test_every_form_gives_the_scores_of_the_models_own_layers(family, decoding):
 @pytest.mark.skipif(native_build.shutil.which("g++") is None, reason="torch.compile needs g++")
 def test_the_compiled_step_is_compiled_once_for_a_story_across_evictions():
     model = tiny_model().merge_lora()
-    (plain,), expected = tell(model, "static", ONE)
+    (plain,), expected = generate(model, "static", ONE)
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
-    (pages,), scores = tell(model, "compiled", ONE)
+    (pages,), scores = generate(model, "compiled", ONE)
     assert_same_pages(plain, pages)
     assert_same_scores(expected, scores)
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
@@ -104,21 +104,23 @@ def test_the_compiled_step_is_compiled_once_for_a_story_across_evictions():
 
 @pytest.mark.parametrize("decoding", ["eager", "native", "static"])
 @pytest.mark.parametrize("policy", ["mm_sink", "dense", "recompute"])
-def test_stories_told_together_equal_the_same_stories_alone(decoding, policy):
+def test_stories_in_a_batch_equal_the_same_stories_alone(decoding, policy):
     model = tiny_model().merge_lora()
     if decoding == "native":
         needs_native(model)
     keeping = CachePolicy(name=policy, **SMALL_SINK)
-    together, _ = tell(model, decoding, MANY, policy=keeping, score=True)
+    batched, _ = generate(model, decoding, MANY, policy=keeping, score=True)
     for number, story in enumerate(MANY):
-        (alone,), _ = tell(model, decoding, [story], policy=keeping, score=True)
-        assert_same_pages(alone, together[number])
-        for one, other in zip(alone, together[number], strict=True):
+        (alone,), _ = generate(model, decoding, [story], policy=keeping, score=True)
+        assert_same_pages(alone, batched[number])
+        for one, other in zip(alone, batched[number], strict=True):
             assert one.log_likelihood == pytest.approx(other.log_likelihood, abs=1e-3)
-        assert [page.index for page in together[number]] == list(range(story.pages))
+        assert [page.index for page in batched[number]] == list(range(story.pages))
 
 
-REMEMBERING = CachePolicy(window_pages=2, introductions=3, pictures=2, picture_head=1, picture_tail=1, sink_budget=160)
+REMEMBERING = CachePolicy(
+    window_pages=2, salient_pages=3, kept_images=2, image_head=1, image_tail=1, max_sink_tokens=160
+)
 GUESTS = [
     ["So Bruno ran.", "Then Ida sat.", "It rained.", "So Bruno ran.", "It rained.", "It rained."],
     ["Ida ran.", "It rained.", "So Bruno ran.", "Then Otto sat.", "Then Otto ran.", "So Bruno sat."],
@@ -131,36 +133,36 @@ def test_each_story_of_many_remembers_its_own_guests(decoding, guidance):
     model = tiny_model().merge_lora()
     if decoding == "native":
         needs_native(model)
-    sampling = SamplingConfig(temperature=1.0, max_caption_tokens=9, text_guidance=guidance)
-    starts = [StoryStart([OpeningPage(caption) for caption in story], pages=8, seed=3) for story in GUESTS]
-    together, _ = tell(model, decoding, starts, sampling=sampling, policy=REMEMBERING)
+    sampling = SamplingConfig(temperature=1.0, max_caption_tokens=9, text_guidance_scale=guidance)
+    starts = [StoryRequest([GivenPage(caption) for caption in story], pages=8, seed=3) for story in GUESTS]
+    batched, _ = generate(model, decoding, starts, sampling=sampling, policy=REMEMBERING)
     for number, start in enumerate(starts):
         engine = StoryEngine(model, REMEMBERING, sampling, decoding=decoding)
-        engine.start_many([start])
+        engine.start_batch([start])
         alone = [next(iter(engine.pages())) for _ in range(7)]
         row = engine.cache.rows[0]
         kept = [page for page in row.evicted if {page.start, page.image_start - 1} <= {*row.sink_positions}]
         assert [set(page.names) for page in kept] == [[{"Bruno"}, {"Ida"}], [set(), {"Bruno"}, {"Otto"}]][number]
         alone += engine.pages()
-        assert_same_pages(alone, together[number])
-        resumed = StoryStart([page.as_opening() for page in alone[:7]], pages=8, seed=3)
-        (again,), _ = tell(model, decoding, [resumed], sampling=sampling, policy=REMEMBERING)
+        assert_same_pages(alone, batched[number])
+        resumed = StoryRequest([page.as_opening() for page in alone[:7]], pages=8, seed=3)
+        (again,), _ = generate(model, decoding, [resumed], sampling=sampling, policy=REMEMBERING)
         assert_same_pages(alone, again, atol=0)
 
 
-def test_each_story_of_many_keeps_its_own_books():
+def test_each_story_of_many_keeps_its_own_count():
     model = tiny_model().merge_lora()
     engine = StoryEngine(model, CachePolicy(**SMALL_SINK), WORDS)
-    engine.start_many([StoryStart(pages=9, seed=1), StoryStart(pages=9, seed=2)])
+    engine.start_batch([StoryRequest(pages=9, seed=1), StoryRequest(pages=9, seed=2)])
     pages = list(engine.pages())
     assert [page.story for page in pages] == [0, 1] * 9
     lengths = {page.cached_tokens for page in pages if page.index == 7}
     assert len(lengths) == 2, "stories of different words fill their rows differently"
-    with pytest.raises(ValueError, match="on_text follows one story"):
-        engine.start_many(MANY)
-        next(engine.pages(on_text=print))
+    with pytest.raises(ValueError, match="callback_on_text follows one story"):
+        engine.start_batch(MANY)
+        next(engine.pages(callback_on_text=print))
     with pytest.raises(ValueError, match="no story to start"):
-        engine.start_many([])
+        engine.start_batch([])
 
 
 @pytest.mark.parametrize("decoding", ["eager", "native", "static"])
@@ -168,27 +170,29 @@ def test_guidance_of_the_text_is_between_the_story_and_the_page_alone(decoding):
     model = tiny_model().merge_lora()
     if decoding == "native":
         needs_native(model)
-    plain, told = tell(model, decoding, ONE, sampling=WORDS)
-    guided = SamplingConfig(temperature=1.0, max_caption_tokens=9, min_caption_tokens=2, text_guidance=2.0)
-    strong, seen = tell(model, decoding, ONE, sampling=guided)
+    plain, generated = generate(model, decoding, ONE, sampling=WORDS)
+    apply_guidance = SamplingConfig(
+        temperature=1.0, max_caption_tokens=9, min_caption_tokens=2, text_guidance_scale=2.0
+    )
+    strong, seen = generate(model, decoding, ONE, sampling=apply_guidance)
     # What a page knows without its story: its label alone, as the first page of a shorter story has it.
     key = (1, ())
     label = StoryEngine(model)
     label.start(pages=6)
     with torch.inference_mode():
         alone = model.caption_logits(label._next[0]).log_softmax(-1)
-    story = told[key][0].log_softmax(-1)
+    story = generated[key][0].log_softmax(-1)
     assert (seen[key][0] - (alone + 2 * (story - alone))).abs().max() <= 1e-4
     assert [page.caption for page in strong[0]] != [page.caption for page in plain[0]]
-    together, _ = tell(model, decoding, MANY, sampling=guided)
+    batched, _ = generate(model, decoding, MANY, sampling=apply_guidance)
     for number, one in enumerate(MANY):
-        assert_same_pages(tell(model, decoding, [one], sampling=guided)[0][0], together[number])
+        assert_same_pages(generate(model, decoding, [one], sampling=apply_guidance)[0][0], batched[number])
 
 
 def test_log_likelihood_is_that_of_one_pass_over_the_text(captions):
     model = tiny_model().merge_lora()
     engine = StoryEngine(model, CachePolicy(name="dense"))
-    engine.start([OpeningPage(text) for text in captions[:2]], pages=2, score=True)
+    engine.start([GivenPage(text) for text in captions[:2]], pages=2, score=True)
     first, _ = engine.pages()
     layout = model.layout
     ids = [*layout.opening_ids, *layout.page_label_ids(2), *layout.caption_ids(captions[0]), layout.image_start_id]
@@ -209,8 +213,8 @@ def test_int8_reads_the_same_weights_in_every_form():
         stored = layer.self_attn.q_proj
         step = weight.abs().amax(1, keepdim=True) / 127
         assert ((stored.weight.float() * stored.scale[:, None] - weight).abs() <= step * 0.5 + 1e-6).all()
-    (plain,), expected = tell(model, "eager", ONE)
-    (pages,), scores = tell(model, "native", ONE)
+    (plain,), expected = generate(model, "eager", ONE)
+    (pages,), scores = generate(model, "native", ONE)
     assert_same_pages(plain, pages)
     assert_same_scores(expected, scores)
     assert model.int8 and model.bfloat16().llm.base_model.layers[0].self_attn.q_proj.scale.dtype == torch.float32
@@ -226,7 +230,7 @@ def test_bfloat16_in_c_is_closer_to_float32_than_the_models_own_layers():
         if name == "exact":
             model.float()
         engine = StoryEngine(model, decoding="eager" if name == "exact" else name)
-        engine.start([OpeningPage("The fox found a lantern.")], pages=3)
+        engine.start([GivenPage("The fox found a lantern.")], pages=3)
         next(engine.pages())
         with torch.inference_mode():
             scores[name] = torch.cat([engine._step(engine.cache, [id], [0]) for id in range(20, 40)])
@@ -237,33 +241,33 @@ def test_bfloat16_in_c_is_closer_to_float32_than_the_models_own_layers():
 def test_decoding_reads_small_weights_of_a_model_that_multiplies_in_float32():
     model = tiny_model().merge_lora().bfloat16().float()  # weights that bfloat16 holds exactly
     needs_native(model)
-    (plain,), expected = tell(model, "native", ONE)
+    (plain,), expected = generate(model, "native", ONE)
     model.decode_dtype = torch.bfloat16
-    (pages,), scores = tell(model, "native", ONE)
+    (pages,), scores = generate(model, "native", ONE)
     assert_same_pages(plain, pages)
     assert_same_scores(expected, scores)
     step = NativeStep(model)
     assert {weight.dtype for weight in step._alive if getattr(weight, "ndim", 0) == 2} == {torch.bfloat16}
     with torch.no_grad():  # other weights in the same layer are read, not those of before
         model.llm.base_model.layers[0].mlp.up_proj.weight.mul_(1.5)
-    assert why_not_native(model) == "" and NativeStep.of(model)
+    assert native_unsupported_reason(model) == "" and NativeStep.of(model)
 
 
-def test_what_does_not_fit_is_told_and_auto_takes_the_models_own_layers(monkeypatch):
+def test_what_does_not_fit_is_reported_and_auto_takes_the_models_own_layers(monkeypatch):
     unmerged = tiny_model()
-    assert why_not_native(unmerged) == "LoRA is not merged"
+    assert native_unsupported_reason(unmerged) == "LoRA is not merged"
     assert StoryEngine(unmerged).decoding == "eager"
     with pytest.raises(ValueError, match="decoding 'native' cannot be used here: LoRA is not merged"):
         StoryEngine(unmerged, decoding="native")
     with pytest.raises(ValueError, match="unknown decoding 'fast'"):
         StoryEngine(unmerged, decoding="fast")
     strange = tiny_model(lm={"hidden_act": "gelu"}).merge_lora()
-    with pytest.raises(Unfit, match="something else than those of Llama"):
+    with pytest.raises(NativeUnsupportedError, match="something else than those of Llama"):
         NativeStep.of(strange)
     assert StoryEngine(strange).decoding == "eager"
 
 
-def test_without_a_working_compiler_the_reason_is_told(monkeypatch, tmp_path):
+def test_without_a_working_compiler_the_reason_is_reported(monkeypatch, tmp_path):
     monkeypatch.setenv("SEEDSTORY_CACHE", str(tmp_path))
     for compiler, reason in [("false", "false failed"), (str(tmp_path / "none"), "does not run")]:
         monkeypatch.setenv("CC", compiler)
@@ -289,11 +293,11 @@ def test_the_code_is_built_once_and_found_again(monkeypatch, tmp_path):
 def test_the_static_cache_refuses_what_it_has_no_room_for(captions):
     model = tiny_model().merge_lora()
     engine = StoryEngine(model, CachePolicy(**SMALL_SINK), WORDS, decoding="static")
-    engine.start([OpeningPage(captions[1])], pages=12)
+    engine.start([GivenPage(captions[1])], pages=12)
     assert max(page.cached_tokens for page in engine.pages()) <= engine.cache.capacity
     assert len({layer.keys.shape[2] for layer in engine.cache.layers}) == 1
     engine.start(pages=2)
-    engine.cache.capacity = engine.cache.held
-    engine.cache.layers[0].keys = engine.cache.layers[0].keys[:, :, : engine.cache.held]
+    engine.cache.capacity = engine.cache.num_kept
+    engine.cache.layers[0].keys = engine.cache.layers[0].keys[:, :, : engine.cache.num_kept]
     with pytest.raises(ValueError, match="has room for"):
         list(engine.pages())

@@ -22,17 +22,17 @@ def generators(*seeds: int) -> list[torch.Generator]:
     return [torch.Generator().manual_seed(seed) for seed in seeds]
 
 
-def test_a_picture_with_its_own_generator_is_the_one_drawn_alone(detokenizer, features):
-    together = detokenizer(features, generators(5, 6, 7), output_type="latent")
+def test_an_image_with_its_own_generator_is_the_one_drawn_alone(detokenizer, features):
+    batched = detokenizer(features, generators(5, 6, 7), output_type="latent")
     alone = [detokenizer(features[i : i + 1], generators(5 + i)[0], output_type="latent") for i in range(3)]
-    torch.testing.assert_close(together, torch.cat(alone), rtol=0, atol=1e-5)
-    pictures = detokenizer(features, generators(5, 6, 7))
-    for i, picture in enumerate(pictures):
+    torch.testing.assert_close(batched, torch.cat(alone), rtol=0, atol=1e-5)
+    images = detokenizer(features, generators(5, 6, 7))
+    for i, image in enumerate(images):
         (single,) = detokenizer(features[i : i + 1], generators(5 + i))
-        assert np.abs(np.asarray(picture, int) - np.asarray(single, int)).max() <= 1
+        assert np.abs(np.asarray(image, int) - np.asarray(single, int)).max() <= 1
 
 
-def test_one_generator_serves_all_pictures(detokenizer, features):
+def test_one_generator_serves_all_images(detokenizer, features):
     (used,), (expected,) = generators(5), generators(5)
     detokenizer(features, used, num_inference_steps=1)
     torch.randn(3, 4, 6, 6, generator=expected)
@@ -40,6 +40,6 @@ def test_one_generator_serves_all_pictures(detokenizer, features):
 
 
 @pytest.mark.parametrize("count", [0, 2, 4])
-def test_generators_must_be_as_many_as_pictures(detokenizer, features, count):
+def test_generators_must_be_as_many_as_images(detokenizer, features, count):
     with pytest.raises(ValueError, match=f"{count} generators for 3 pictures"):
         detokenizer(features, generators(*range(count)))

@@ -10,7 +10,7 @@ from PIL import Image
 
 from seedstory.detokenizers.detokenizer import Detokenizer
 from seedstory.detokenizers.kl_autoencoder import KLAutoencoder
-from seedstory.detokenizers.objectives import objective_of
+from seedstory.detokenizers.objectives import make_objective
 from seedstory.pipeline import StoryPipeline
 from tests.tiny import tiny_detokenizer, tiny_model_folder
 from tests.tiny_sdxl import SIDE, tiny_unet, write_sdxl
@@ -48,34 +48,34 @@ def test_the_adapter_stands_in_for_the_text_encoders(detokenizer, features):
     assert added["time_ids"].tolist() == [[SIDE, SIDE, 0, 0, SIDE, SIDE]] * 3
 
 
-def test_pictures_come_in_every_form(detokenizer, features):
-    pictures = detokenizer(features, generators(1, 2, 3), **FEW)
-    assert all(isinstance(picture, Image.Image) and picture.size == (SIDE, SIDE) for picture in pictures)
+def test_images_come_in_every_form(detokenizer, features):
+    images = detokenizer(features, generators(1, 2, 3), **FEW)
+    assert all(isinstance(image, Image.Image) and image.size == (SIDE, SIDE) for image in images)
     pixels = detokenizer(features, generators(1, 2, 3), **FEW, output_type="pt")
     assert pixels.shape == (3, 3, SIDE, SIDE) and 0 <= pixels.min() and pixels.max() <= 1
     assert detokenizer(features, generators(1, 2, 3), **FEW, output_type="latent").shape == (3, 4, 8, 8)
 
 
-def test_the_same_generator_gives_the_same_bits_and_another_one_another_picture(detokenizer, features):
+def test_the_same_generator_gives_the_same_bits_and_another_one_another_image(detokenizer, features):
     one, again, other = (detokenizer(features[:1], generators(seed), **FEW, output_type="latent") for seed in (1, 1, 2))
     assert torch.equal(one, again) and not torch.allclose(one, other, atol=0.1)
 
 
 @pytest.mark.parametrize("name", ["EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler"])
-def test_a_picture_with_its_own_generator_is_the_one_drawn_alone(detokenizer, features, name):
+def test_an_image_with_its_own_generator_is_the_one_drawn_alone(detokenizer, features, name):
     scheduler = getattr(diffusers, name).from_config(detokenizer.scheduler.config)  # the second adds noise on the way
     own = Detokenizer(detokenizer.unet, detokenizer.adapter, detokenizer.autoencoder, scheduler)
-    together = own(features, generators(5, 6, 7), **FEW, output_type="pt")
+    batched = own(features, generators(5, 6, 7), **FEW, output_type="pt")
     alone = [own(features[i : i + 1], generators(5 + i), **FEW, output_type="pt") for i in range(3)]
-    torch.testing.assert_close(together, torch.cat(alone), rtol=0, atol=1e-4)
+    torch.testing.assert_close(batched, torch.cat(alone), rtol=0, atol=1e-4)
 
 
-def test_guidance_and_features_change_the_picture(detokenizer, features):
+def test_guidance_and_features_change_the_image(detokenizer, features):
     def drawn(features, scale):
         return detokenizer(features, generators(1), 3, scale, output_type="latent")
 
-    plain, guided, empty = drawn(features[:1], 1.0), drawn(features[:1], 5.0), drawn(torch.zeros(1, 9, 6), 5.0)
-    assert not torch.allclose(plain, guided, atol=1e-3)
+    plain, apply_guidance, empty = drawn(features[:1], 1.0), drawn(features[:1], 5.0), drawn(torch.zeros(1, 9, 6), 5.0)
+    assert not torch.allclose(plain, apply_guidance, atol=1e-3)
     assert not torch.allclose(plain, drawn(features[1:2], 1.0), atol=1e-3)
     torch.testing.assert_close(empty, drawn(torch.zeros(1, 9, 6), 1.0))  # away from itself is nowhere
 
@@ -125,7 +125,7 @@ def test_drawing_is_that_of_diffusers_own_pipeline(detokenizer, features):
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
 def test_a_perfect_prediction_leads_back_to_the_latents(kind):
     scheduler = diffusers.EulerDiscreteScheduler(prediction_type=kind, timestep_spacing="trailing")
-    objective = objective_of(scheduler)
+    objective = make_objective(scheduler)
     latents, noise = torch.randn(2, 2, 4, 8, 8, generator=generators(1)[0])
     reference = diffusers.DDPMScheduler.from_config(scheduler.config)
     time = objective.time(torch.tensor([0.3, 0.9999]))
@@ -142,7 +142,7 @@ def test_a_perfect_prediction_leads_back_to_the_latents(kind):
         own_noise = (noisy - signal * latents) / sigma
         return objective.target(latents, own_noise, timestep.expand(2))[0]
 
-    *_, (_, found) = objective.walk(noise, 5, predict, None)
+    *_, (_, found) = objective.denoise(noise, 5, predict, None)
     torch.testing.assert_close(found, latents, rtol=0, atol=1e-3)
 
 

@@ -7,7 +7,7 @@ import torch
 
 from seedstory.cache import CachePolicy, KeyRotation, StoryCache
 from seedstory.cache.policy import PageSpan
-from seedstory.generation import OpeningPage, SamplingConfig, StoryEngine
+from seedstory.generation import GivenPage, SamplingConfig, StoryEngine
 from seedstory.layout import StoryLayout
 from tests.seedstory.plain_reader import plain_mm_sink
 from tests.seedstory.tiny_language import tiny_model, tiny_tokenizer
@@ -17,12 +17,12 @@ SHORT = SamplingConfig(temperature=1.0, max_caption_tokens=8)
 SMALL_SINK = {
     "window_pages": 2,
     "first_tokens": 3,
-    "introductions": 0,
-    "picture_head": 1,
-    "picture_tail": 1,
-    "sink_budget": 15,
+    "salient_pages": 0,
+    "image_head": 1,
+    "image_tail": 1,
+    "max_sink_tokens": 15,
 }
-NOTHING_LEAVES = {"window_pages": 99, "sink_budget": 9999}
+NOTHING_LEAVES = {"window_pages": 99, "max_sink_tokens": 9999}
 
 
 def write(model, opening=(), pages=6, seed=5, policy="dense", sampling=SHORT, **settings):
@@ -32,7 +32,7 @@ def write(model, opening=(), pages=6, seed=5, policy="dense", sampling=SHORT, **
 
 
 def script(captions, pages):
-    return [OpeningPage(captions[page % len(captions)]) for page in range(pages)]
+    return [GivenPage(captions[page % len(captions)]) for page in range(pages)]
 
 
 def assert_same(left, right, atol=1e-5):
@@ -45,7 +45,7 @@ def assert_same(left, right, atol=1e-5):
 def test_queries_in_one_pass_equal_queries_forced_one_by_one(family, captions):
     model = tiny_model(family=family)
     layout = model.layout
-    page = write(model, [OpeningPage(captions[0])], pages=1)[0]
+    page = write(model, [GivenPage(captions[0])], pages=1)[0]
     ids = [*layout.opening_ids, *layout.page_label_ids(1), *layout.caption_ids(captions[0]), layout.image_start_id]
     cache = StoryCache(model.llm, CachePolicy(name="dense"))
     states = []
@@ -79,16 +79,18 @@ def test_a_bounded_policy_differs_from_dense_once_pages_leave(model, captions, p
 
 
 @pytest.mark.parametrize(
-    ("first", "words", "head", "tail", "pictures"), [(3, 0, 1, 1, 3), (4, 3, 2, 0, 1), (0, 9, 4, 4, 2)]
+    ("first", "words", "head", "tail", "images"), [(3, 0, 1, 1, 3), (4, 3, 2, 0, 1), (0, 9, 4, 4, 2)]
 )
-def test_mm_sink_equals_a_plain_reader_of_unrotated_keys(model, captions, first, words, head, tail, pictures):
-    sizes = {"window_pages": 2, "first_tokens": first, "picture_head": head, "picture_tail": tail}
-    budget = max(first + head + tail + 2, first + pictures * (min(4, head + tail) + 2)) + 40 * words
+def test_mm_sink_equals_a_reference_reader_of_unrotated_keys(model, captions, first, words, head, tail, images):
+    sizes = {"window_pages": 2, "first_tokens": first, "image_head": head, "image_tail": tail}
+    budget = max(first + head + tail + 2, first + images * (min(4, head + tail) + 2)) + 40 * words
     said_by = ["Bruno", "Mia", "Bruno", "Ida", "Otto", "Mia"]
     texts = [f"{captions[page % 4][:20]}, {said_by[page % 6]}." for page in range(11)]
-    got = write(model, script(texts, 11), pages=11, policy="mm_sink", introductions=words, sink_budget=budget, **sizes)
+    got = write(
+        model, script(texts, 11), pages=11, policy="mm_sink", salient_pages=words, max_sink_tokens=budget, **sizes
+    )
     expected = plain_mm_sink(
-        model, texts, window=2, first=first, words=words, pictures=5, head=head, tail=tail, budget=budget
+        model, texts, window=2, first=first, words=words, images=5, head=head, tail=tail, budget=budget
     )
     for page, (_, held) in zip(got[:-1], expected[1:], strict=True):
         # The plain reader counts before the picture, the engine after the next label.
@@ -102,13 +104,13 @@ def test_mm_sink_equals_a_plain_reader_of_unrotated_keys(model, captions, first,
 def test_sink_and_window_equal_the_plain_reader_too(model, captions, policy, first):
     texts = [captions[page % 4] for page in range(8)]
     got = write(model, script(captions, 8), pages=8, policy=policy, window_pages=2, first_tokens=first)
-    expected = plain_mm_sink(model, texts, window=2, first=first, words=0, pictures=0, head=0, tail=0, budget=0)
+    expected = plain_mm_sink(model, texts, window=2, first=first, words=0, images=0, head=0, tail=0, budget=0)
     for page, (features, _) in zip(got, expected, strict=True):
         assert (page.features - features).abs().max() <= 1e-5, page.index
 
 
 def test_which_sinks_stay_of_many_pages():
-    policy = CachePolicy(first_tokens=4, introductions=0, picture_head=1, picture_tail=2, sink_budget=16)
+    policy = CachePolicy(first_tokens=4, salient_pages=0, image_head=1, image_tail=2, max_sink_tokens=16)
     pages = [PageSpan(20 * page, 20 * page + 9, 20 * page + 19) for page in range(30)]
     first, own = [0, 1, 2, 3], [9, 10, 17, 18, 19]
     names = {0: ["Mia"], 3: ["Otto"], 12: ["Ida"]}
@@ -121,14 +123,14 @@ def test_which_sinks_stay_of_many_pages():
         CachePolicy(name="sink", first_tokens=4).sinks(pages) == first and CachePolicy(name="window").sinks(pages) == []
     )
     # Introductions come before recent pictures, as far as they fit: page 0's words, and those where Otto came in.
-    told = [replace(page, names=frozenset(names.get(number, ()))) for number, page in enumerate(pages)]
-    words = CachePolicy(first_tokens=4, introductions=9, picture_head=1, picture_tail=2, sink_budget=24)
-    assert words.sinks(told, {"Mia": 0, "Otto": 28, "Ida": 12}) == [*range(11), 17, 18, 19, *range(60, 69)]
-    assert words.sinks(told, {"Mia": 0, "Otto": 12, "Ida": 28}) == [*range(11), 17, 18, 19, *range(240, 249)]
-    pictures = [20 * page + place for page in range(3) for place in own]
-    assert words.sinks(told[:3], {"Mia": 0}) == sorted({*range(9), *pictures})
+    generated = [replace(page, names=frozenset(names.get(number, ()))) for number, page in enumerate(pages)]
+    words = CachePolicy(first_tokens=4, salient_pages=9, image_head=1, image_tail=2, max_sink_tokens=24)
+    assert words.sinks(generated, {"Mia": 0, "Otto": 28, "Ida": 12}) == [*range(11), 17, 18, 19, *range(60, 69)]
+    assert words.sinks(generated, {"Mia": 0, "Otto": 12, "Ida": 28}) == [*range(11), 17, 18, 19, *range(240, 249)]
+    images = [20 * page + place for page in range(3) for place in own]
+    assert words.sinks(generated[:3], {"Mia": 0}) == sorted({*range(9), *images})
     # A picture shorter than head and tail is kept whole, once.
-    whole = CachePolicy(first_tokens=0, introductions=0, picture_head=9, picture_tail=9, sink_budget=20).sinks(
+    whole = CachePolicy(first_tokens=0, salient_pages=0, image_head=9, image_tail=9, max_sink_tokens=20).sinks(
         pages[:1]
     )
     assert whole == list(range(9, 20))
@@ -183,7 +185,7 @@ def test_a_story_can_be_stopped_between_pages_and_taken_up_again(model):
 @pytest.mark.parametrize("decoding", ["eager", "static"])
 @pytest.mark.parametrize("policy", ["dense", "mm_sink", "recompute"])
 def test_a_page_that_a_callback_broke_off_is_written_again(model, captions, policy, decoding):
-    opening = [OpeningPage(captions[0])]
+    opening = [GivenPage(captions[0])]
     whole = write(model, opening, pages=5, policy=policy)
     engine = StoryEngine(model, CachePolicy(name=policy), SHORT, decoding=decoding)
     engine.start(opening, pages=5, seed=5)
@@ -207,7 +209,7 @@ def test_a_page_that_a_callback_broke_off_is_written_again(model, captions, poli
 
 def test_a_page_that_broke_off_in_the_middle_ends_the_story(model, captions, monkeypatch):
     engine = StoryEngine(model, CachePolicy(name="mm_sink"), SHORT)
-    engine.start([OpeningPage(captions[0])], pages=3)
+    engine.start([GivenPage(captions[0])], pages=3)
     next(engine.pages())
     with monkeypatch.context() as patch, pytest.raises(RuntimeError):
         patch.setattr(type(model), "decode_features", lambda *_: (_ for _ in ()).throw(RuntimeError("no memory")))
@@ -217,17 +219,17 @@ def test_a_page_that_broke_off_in_the_middle_ends_the_story(model, captions, mon
 
 
 def test_what_is_given_is_kept_and_what_is_missing_is_made(model, captions):
-    picture = torch.nn.functional.layer_norm(torch.randn(9, 6), (6,))
-    opening = [OpeningPage(captions[0]), OpeningPage(features=picture), OpeningPage(captions[2], picture)]
-    pages = write(model, [*opening, OpeningPage(), OpeningPage(captions[3])], pages=6)
+    image = torch.nn.functional.layer_norm(torch.randn(9, 6), (6,))
+    opening = [GivenPage(captions[0]), GivenPage(features=image), GivenPage(captions[2], image)]
+    pages = write(model, [*opening, GivenPage(), GivenPage(captions[3])], pages=6)
     assert [page.caption for page in pages][:3] == [captions[0], "", captions[2]] and pages[4].caption == captions[3]
     assert pages[3].caption and pages[5].caption
-    assert torch.equal(pages[1].features, picture) and torch.equal(pages[2].features, picture)
+    assert torch.equal(pages[1].features, image) and torch.equal(pages[2].features, image)
     for page in pages:
         assert page.features.shape == (9, 6) and page.features.dtype == torch.float32
         assert not page.features.is_inference() and page.seconds >= 0
     # The given picture is read: another one leads to other features after it.
-    other = write(model, [opening[0], OpeningPage(features=-picture), *opening[2:]], pages=6)
+    other = write(model, [opening[0], GivenPage(features=-image), *opening[2:]], pages=6)
     assert (other[2].features - pages[2].features).abs().max() == 0
     assert (other[3].features - pages[3].features).abs().max() > 1e-4 or other[3].caption != pages[3].caption
 
@@ -264,7 +266,7 @@ def test_long_captions_are_cut_after_their_last_sentence(model, monkeypatch):
     seen = []
     engine = StoryEngine(model, sampling=limit)
     engine.start(pages=1)
-    list(engine.pages(on_text=lambda index, text: seen.append((index, text))))
+    list(engine.pages(callback_on_text=lambda index, text: seen.append((index, text))))
     assert seen[-1] == (0, "Oh. It was a star! And then it") and len(seen) == len(words)
 
 
@@ -296,15 +298,15 @@ def test_bad_requests_are_refused(model, captions):
     with pytest.raises(ValueError, match="opening has 3 pages"):
         engine.start(script(captions, 3), pages=2)
     with pytest.raises(ValueError, match=r"Opening page 0 has features \(9, 5\)"):
-        engine.start([OpeningPage(features=torch.zeros(9, 5))], pages=2)
+        engine.start([GivenPage(features=torch.zeros(9, 5))], pages=2)
     with pytest.raises(ValueError, match="special tokens"):
-        engine.start([OpeningPage("<img>")], pages=2)
+        engine.start([GivenPage("<img>")], pages=2)
     with pytest.raises(ValueError, match="training mode"):
         StoryEngine(tiny_model().train())
     with pytest.raises(ValueError, match="Unknown cache policy"):
         CachePolicy(name="fast")
-    with pytest.raises(ValueError, match="sink_budget must be at least 14"):
-        CachePolicy(first_tokens=4, sink_budget=10)
+    with pytest.raises(ValueError, match="max_sink_tokens must be at least 14"):
+        CachePolicy(first_tokens=4, max_sink_tokens=10)
     with pytest.raises(ValueError, match="window_pages"):
         CachePolicy(window_pages=0)
 
@@ -315,7 +317,7 @@ def test_features_that_are_no_numbers_are_refused(model, captions, kind):
     features = features * float("nan") if kind == "nan" else features.to(kind)
     engine = StoryEngine(model, CachePolicy(name="mm_sink"), SHORT)
     with pytest.raises(ValueError, match="not finite floats"):
-        engine.start([OpeningPage(captions[0], features)], pages=2)
+        engine.start([GivenPage(captions[0], features)], pages=2)
 
 
 def test_damaged_weights_are_reported():

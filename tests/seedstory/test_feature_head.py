@@ -5,7 +5,7 @@ import torch
 from torch.nn.functional import cosine_similarity, layer_norm, mse_loss
 
 from seedstory.cache import CachePolicy
-from seedstory.generation import OpeningPage, SamplingConfig, StoryEngine, StoryStart
+from seedstory.generation import GivenPage, SamplingConfig, StoryEngine, StoryRequest
 from seedstory.layout import collate
 from seedstory.modeling import StoryConfig, StoryModel
 from seedstory.modeling.flow_head import make_output_resampler
@@ -21,8 +21,8 @@ def flow_model():
 
 
 def batch_of(model, captions):
-    pictures = layer_norm(torch.randn(len(captions), 9, 6, generator=torch.Generator().manual_seed(3)), (6,))
-    return collate([model.layout.pack_story(captions)]) | {"context_features": pictures, "target_features": pictures}
+    images = layer_norm(torch.randn(len(captions), 9, 6, generator=torch.Generator().manual_seed(3)), (6,))
+    return collate([model.layout.pack_story(captions)]) | {"context_features": images, "target_features": images}
 
 
 def write(model, opening=(), pages=5, seed=5):
@@ -31,7 +31,7 @@ def write(model, opening=(), pages=5, seed=5):
     return list(engine.pages())
 
 
-def test_flow_commits_to_one_of_two_pictures_where_regression_gives_their_mean():
+def test_flow_commits_to_one_of_two_images_where_regression_gives_their_mean():
     """Two pictures follow the same words, as often the one as the other."""
     torch.manual_seed(0)
     pair = layer_norm(torch.randn(2, 9, 6), (6,))
@@ -46,7 +46,7 @@ def test_flow_commits_to_one_of_two_pictures_where_regression_gives_their_mean()
             targets = pair.repeat(16, 1, 1)
             gathered = resampler.gather(resampler.read(words)).expand(32, -1, -1)
             if head == "flow":
-                loss = resampler.flow_loss(gathered, targets, *resampler.draw_noise(32))
+                loss = resampler.flow_loss(gathered, targets, *resampler.sample_noise(32))
             else:
                 loss = mse_loss(resampler.finish(gathered), targets)
             loss.backward()
@@ -58,10 +58,10 @@ def test_flow_commits_to_one_of_two_pictures_where_regression_gives_their_mean()
         likeness[head] = cosine_similarity(drawn[:, None], pair[None], dim=-1)
     mean = cosine_similarity(layer_norm(pair.mean(0), (6,)), pair, dim=-1)
     assert (likeness["regression"] - mean).abs().max() < 0.05
-    picture = likeness["flow"].mean(-1).argmax(1)
-    chosen = likeness["flow"][torch.arange(64), picture]
+    image = likeness["flow"].mean(-1).argmax(1)
+    chosen = likeness["flow"][torch.arange(64), image]
     assert chosen.mean() > 0.97 and (chosen.amin(1) > 0.9).float().mean() > 0.8  # all tokens agree on the picture
-    assert 16 <= picture.sum() <= 48
+    assert 16 <= image.sum() <= 48
 
 
 def test_training_lowers_the_flow_loss_and_reaches_all_that_is_ours(captions):
@@ -99,7 +99,7 @@ def test_given_noise_and_time_decide_and_evaluation_needs_none(flow_model, capti
     assert torch.equal(last.features, one.features) and last.loss is None
 
 
-def test_a_loss_is_the_mean_over_its_pictures_however_they_are_cut(flow_model):
+def test_a_loss_is_the_mean_over_its_images_however_they_are_cut(flow_model):
     generator = torch.Generator().manual_seed(2)
     gathered, features, noise = (torch.randn(6, 9, size, generator=generator) for size in (16, 6, 6))
     time = torch.rand(6, generator=generator)
@@ -123,27 +123,27 @@ def test_sampling_takes_euler_steps_of_the_predicted_velocity(flow_model):
         torch.testing.assert_close(resampler.finish(gathered, noise), layer_norm(x, (6,)), atol=1e-5, rtol=1e-5)
 
 
-def test_pictures_depend_on_seed_and_page_alone(flow_model, captions):
-    script = [OpeningPage(captions[0])] * 5
+def test_images_depend_on_seed_and_page_alone(flow_model, captions):
+    script = [GivenPage(captions[0])] * 5
     one, other = write(flow_model, script, seed=5), write(flow_model, script, seed=6)
     assert all((a.features - b.features).abs().max() > 1e-3 for a, b in zip(one, other, strict=True))
     engine = StoryEngine(flow_model, CachePolicy(name="dense"), SHORT)
     engine.start(script, pages=5, seed=5)
-    noises = [engine._picture_noise()]
-    noises += [engine._picture_noise() for page in engine.pages() if page.index < 4]
+    noises = [engine._image_noise()]
+    noises += [engine._image_noise() for page in engine.pages() if page.index < 4]
     assert len(torch.unique(torch.cat(noises).flatten(1), dim=0)) == 5
 
 
-def test_resumed_and_batched_stories_are_those_told_in_one_go(flow_model, captions):
-    told = write(flow_model, [OpeningPage(captions[0])])
+def test_resumed_and_batched_stories_are_those_generated_in_one_go(flow_model, captions):
+    generated = write(flow_model, [GivenPage(captions[0])])
     for done in (1, 3):
-        opening = [OpeningPage(page.caption, page.features) for page in told[:done]]
-        for page, again in zip(told[done:], write(flow_model, opening)[done:], strict=True):
+        opening = [GivenPage(page.caption, page.features) for page in generated[:done]]
+        for page, again in zip(generated[done:], write(flow_model, opening)[done:], strict=True):
             assert page.caption == again.caption and torch.equal(page.features, again.features)
     engine = StoryEngine(flow_model, CachePolicy(name="dense"), SHORT)
-    engine.start_many([StoryStart([OpeningPage(captions[1])], 3, 9), StoryStart([OpeningPage(captions[0])], 5, 5)])
-    together = [page for page in engine.pages() if page.story == 1]
-    for page, again in zip(told, together, strict=True):
+    engine.start_batch([StoryRequest([GivenPage(captions[1])], 3, 9), StoryRequest([GivenPage(captions[0])], 5, 5)])
+    batched = [page for page in engine.pages() if page.story == 1]
+    for page, again in zip(generated, batched, strict=True):
         assert page.caption == again.caption
         assert (page.features - again.features).abs().max() <= 1e-5
 
@@ -159,7 +159,7 @@ def test_save_and_load_round_trip(tmp_path, captions, dtype):
     model.save_pretrained(tmp_path / "ours")
     loaded = StoryModel.from_pretrained(tmp_path / "ours", dtype=dtype)
     assert loaded.output_resampler.flow_steps == 3 and loaded.config.feature_head == "flow"
-    written = write(loaded, [OpeningPage(captions[0])], pages=2)
+    written = write(loaded, [GivenPage(captions[0])], pages=2)
     assert all(bool(page.features.isfinite().all()) and page.features.dtype == torch.float32 for page in written)
     if dtype == torch.float32:
         batch = batch_of(model, captions)

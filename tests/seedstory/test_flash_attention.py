@@ -42,9 +42,9 @@ def model():
 @pytest.fixture
 def batch(model):
     pack = model.layout.pack_story
-    stories = [pack(CAPTIONS), pack(CAPTIONS[1:3]), pack(CAPTIONS[:3], supervise_picture=[False, True, True])]
-    pictures = {"context_features": features(9), "target_features": features(9, seed=1)}
-    return collate(stories, pad_to_multiple_of=8) | pictures
+    stories = [pack(CAPTIONS), pack(CAPTIONS[1:3]), pack(CAPTIONS[:3], supervise_image=[False, True, True])]
+    images = {"context_features": features(9), "target_features": features(9, seed=1)}
+    return collate(stories, pad_to_multiple_of=8) | images
 
 
 def gradients(model, batch):

@@ -222,7 +222,7 @@ def test_pipes_and_devices_in_a_model_are_never_read(home, file, put):
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory):
+def generated(tmp_path_factory):
     """A story of two pages, the second of which is missing in the copy that is damaged, and its pipeline."""
     home = tmp_path_factory.mktemp("told")
     pipeline = tiny_pipeline(home)
@@ -233,16 +233,16 @@ def told(tmp_path_factory):
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes in folders")
 @pytest.mark.parametrize("put", [pipe, device])
 @pytest.mark.parametrize("file", ["story.json", "pages/page-001.png", "pages/page-001.safetensors"])
-def test_pipes_and_devices_in_a_story_are_never_read(told, tmp_path, file, put):
-    home, pipeline = told
+def test_pipes_and_devices_in_a_story_are_never_read(generated, tmp_path, file, put):
+    home, pipeline = generated
     shutil.copytree(home / "story", tmp_path / "story")
     put(tmp_path / "story" / file)
     with pytest.raises(ValueError, match="not a plain file"):
         list(pipeline.resume(tmp_path / "story"))
 
 
-def test_a_link_in_place_of_the_pages_folder_is_not_followed(told, tmp_path):
-    home, pipeline = told
+def test_a_link_in_place_of_the_pages_folder_is_not_followed(generated, tmp_path):
+    home, pipeline = generated
     shutil.copytree(home / "story", tmp_path / "story")
     (tmp_path / "story/pages").rename(tmp_path / "precious")
     (tmp_path / "precious/page-007.png").write_bytes(b"mine")
@@ -262,8 +262,8 @@ def test_a_link_in_place_of_the_pages_folder_is_not_followed(told, tmp_path):
     assert sorted(path.name for path in (tmp_path / "precious").iterdir()) == before
 
 
-def test_a_huge_page_is_refused_by_its_header(told, tmp_path):
-    home, pipeline = told
+def test_a_huge_page_is_refused_by_its_header(generated, tmp_path):
+    home, pipeline = generated
     shutil.copytree(home / "story", tmp_path / "story")
     Image.new("1", (20_000, 10_000)).save(tmp_path / "story/pages/page-001.png")
     with pytest.raises(ValueError, match="page 1 .* too large"):

@@ -64,15 +64,15 @@ def test_the_book_is_complete(tmp_path):
     assert book.text["title"] == book.text["h1"] == "The Lantern"
     assert len(book.all("main")) == len(book.all("header")) == len(book.all("footer")) == 1
     assert [a["aria-label"] for a in book.all("article")] == [f"Page {i} of 3" for i in (1, 2, 3)]
-    pictures = [i for i in book.all("img") if i.get("class") != "vignette"]
-    for caption, picture in zip(captions, pictures, strict=True):
-        assert caption in picture["alt"]
-    for index, picture in enumerate(pictures):
-        kind, data = picture["src"].split(",", 1)
+    tags = [i for i in book.all("img") if i.get("class") != "vignette"]
+    for caption, tag in zip(captions, tags, strict=True):
+        assert caption in tag["alt"]
+    for index, tag in enumerate(tags):
+        kind, data = tag["src"].split(",", 1)
         assert kind == "data:image/png;base64"
         with Image.open(io.BytesIO(base64.b64decode(data))) as image:
             assert image.convert("RGB").getpixel((0, 0)) == (index, 0, 0)
-    assert all("alt" in picture for picture in book.all("img"))
+    assert all("alt" in tag for tag in book.all("img"))
     for caption in captions:
         assert caption in book.text["p"]
 

@@ -32,8 +32,8 @@ def test_a_story_without_pages_is_refused(layout):
 def test_the_packed_ids_read_as_the_story(layout, captions):
     story = layout.pack_story(captions)
     stream = story.input_ids[story.branch == -1].tolist()
-    picture = "<img>" + "".join(f"<img_{index:05d}>" for index in range(4)) + "</img>"
-    expected = "<s>" + "".join(f"\n{left}: {text}{picture}" for left, text in zip([4, 3, 2, 1], captions))
+    image = "<img>" + "".join(f"<img_{index:05d}>" for index in range(4)) + "</img>"
+    expected = "<s>" + "".join(f"\n{left}: {text}{image}" for left, text in zip([4, 3, 2, 1], captions))
     assert layout.tokenizer.decode(stream) == expected
     assert story.position_ids[story.branch == -1].tolist() == list(range(len(stream)))
 
@@ -82,7 +82,7 @@ def test_options_drop_what_they_say(layout, captions):
         captions,
         keep_caption=[False, True, True, True],
         supervise_caption=[True, False, True, True],
-        supervise_picture=[False, True, True, True],
+        supervise_image=[False, True, True, True],
         ends=False,
     )
     targets = story.labels[story.labels != IGNORE].tolist()
@@ -116,12 +116,12 @@ def test_a_tokenizer_without_bos_or_without_image_tokens():
 def test_a_packed_story_equals_one_sample_for_every_page(captions, family, stock_attention, monkeypatch):
     monkeypatch.setattr("seedstory.modeling.packed_attention._ROWS", 16)
     model = tiny_model(family=family)
-    layout, pictures, targets = model.layout, features(4), features(4, seed=1)
+    layout, images, targets = model.layout, features(4), features(4, seed=1)
     batch = collate([layout.pack_story(captions)])
     if stock_attention:
         del batch["context_length"]
     with torch.no_grad():
-        packed = model(**batch, context_features=pictures, target_features=targets)
+        packed = model(**batch, context_features=images, target_features=targets)
         losses, predicted, stream = [], [], layout.opening_ids
         for page, text in enumerate(captions):
             stream = stream + layout.page_label_ids(4 - page)
@@ -137,7 +137,7 @@ def test_a_packed_story_equals_one_sample_for_every_page(captions, family, stock
             single = model(
                 ids,
                 labels=labels,
-                context_features=pictures[:page],
+                context_features=images[:page],
                 context_mask=slots,
                 query_mask=queries,
                 target_features=targets[page : page + 1],
@@ -151,7 +151,7 @@ def test_a_packed_story_equals_one_sample_for_every_page(captions, family, stock
         slots = (ids >= layout.query_ids[0]) & (ids <= layout.query_ids[-1])
         labels = torch.full_like(ids, IGNORE)
         labels[0, -1] = layout.eos_id
-        end = model(ids, labels=labels, context_features=pictures, context_mask=slots)
+        end = model(ids, labels=labels, context_features=images, context_mask=slots)
         losses.append((end.lm_loss, 1))
     assert torch.allclose(packed.features, torch.cat(predicted), atol=1e-5)
     expected = sum(loss for loss, _ in losses) / sum(count for _, count in losses)
@@ -159,20 +159,20 @@ def test_a_packed_story_equals_one_sample_for_every_page(captions, family, stock
 
 
 def test_a_batch_equals_its_stories_alone(model, captions):
-    layout, pictures, targets = model.layout, features(6), features(6, seed=1)
-    stories = [layout.pack_story(captions), layout.pack_story(captions[:2], supervise_picture=[False, True])]
+    layout, images, targets = model.layout, features(6), features(6, seed=1)
+    stories = [layout.pack_story(captions), layout.pack_story(captions[:2], supervise_image=[False, True])]
     with torch.no_grad():
-        together = model(**collate(stories, 16), context_features=pictures, target_features=targets)
+        batched = model(**collate(stories, 16), context_features=images, target_features=targets)
         alone = [
-            model(**collate([story]), context_features=pictures[part], target_features=targets[part])
+            model(**collate([story]), context_features=images[part], target_features=targets[part])
             for story, part in zip(stories, [slice(0, 4), slice(4, 6)])
         ]
-    assert torch.allclose(together.features, torch.cat([one.features for one in alone]), atol=1e-5)
+    assert torch.allclose(batched.features, torch.cat([one.features for one in alone]), atol=1e-5)
     counts = [int((story.labels != IGNORE).sum()) for story in stories]
     mean = sum(one.lm_loss * count for one, count in zip(alone, counts)) / sum(counts)
-    assert abs(together.lm_loss - mean) <= 1e-5
+    assert abs(batched.lm_loss - mean) <= 1e-5
     mean = (alone[0].visual_loss * 4 + alone[1].visual_loss) / 5
-    assert abs(together.visual_loss - mean) <= 1e-5
+    assert abs(batched.visual_loss - mean) <= 1e-5
 
 
 def test_attention_in_blocks_has_the_gradients_of_the_stock_attention(captions, monkeypatch):

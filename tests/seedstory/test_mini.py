@@ -19,7 +19,7 @@ def story(mini):
     return mini(text=OPENING, pages=2, seed=1)
 
 
-def test_two_pages_with_words_and_pictures(story):
+def test_two_pages_with_words_and_images(story):
     first, second = story.pages
     assert first.caption == OPENING
     assert len(second.caption.split()) >= 5 and second.caption[-1] in '.!?"'
@@ -35,23 +35,23 @@ def test_same_seed_same_story(mini, story):
         assert one.image.tobytes() == other.image.tobytes()
 
 
-def test_a_picture_alone_opens_a_story(mini):
+def test_an_image_alone_opens_a_story(mini):
     gradient = np.linspace(0, 255, 200 * 300 * 3).reshape(200, 300, 3).astype(np.uint8)
     story = mini(image=Image.fromarray(gradient), pages=2, seed=2)
     assert story.pages[0].caption == "" and story.pages[1].caption
 
 
-def test_pictures_come_back_from_their_own_tokens(mini):
+def test_images_come_back_from_their_own_tokens(mini):
     pytest.importorskip("resvg_py")
-    from data_tools.paper_theatre.loose import loose_page
+    from data_tools.paper_theatre.loose import single_page
     from data_tools.paper_theatre.render import render
-    from seedstory.picture import to_tensor
+    from seedstory.image import image_to_tensor
 
-    scenes = [loose_page(seed, "heldout").scene for seed in range(900_000, 900_100)]
+    scenes = [single_page(seed, "heldout").scene for seed in range(900_000, 900_100)]
     by_layout = {scene.layout: scene for scene in scenes}
     assert len(by_layout) >= 4, "middle, near, wide and two places at least"
     for layout, scene in by_layout.items():
-        picture = to_tensor(render(scene)).unsqueeze(0)
-        drawn = mini.detokenizer(mini.vision_tower(picture), output_type="pt") * 2 - 1
-        noise = -10 * ((drawn - picture) / 2).square().mean().log10()
+        image = image_to_tensor(render(scene)).unsqueeze(0)
+        drawn = mini.detokenizer(mini.vision_tower(image), output_type="pt") * 2 - 1
+        noise = -10 * ((drawn - image) / 2).square().mean().log10()
         assert noise > 23, f"{layout}: {noise:.1f} dB"

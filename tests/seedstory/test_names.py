@@ -5,7 +5,7 @@ import doctest
 import pytest
 
 import seedstory.names
-from seedstory.names import capitals_in, names_in
+from seedstory.names import find_capitals, find_names
 
 
 @pytest.mark.parametrize(
@@ -25,12 +25,12 @@ from seedstory.names import capitals_in, names_in
     ],
 )
 def test_names_are_capital_inside_a_sentence(text, names):
-    assert names_in(text) == names
+    assert find_names(text) == names
 
 
 def test_capitals_are_found_at_a_sentences_start_too():
-    assert capitals_in('Otto ran. "Stop!" said Mia (and I).') == {"Otto", "Stop", "Mia"}
-    assert capitals_in("一只狐狸") == names_in("一只狐狸")
+    assert find_capitals('Otto ran. "Stop!" said Mia (and I).') == {"Otto", "Stop", "Mia"}
+    assert find_capitals("一只狐狸") == find_names("一只狐狸")
 
 
 def test_the_example_holds():

@@ -69,21 +69,21 @@ def test_seed_decides_everything(pipe):
     assert draw[0].settings.seed == draw[1].settings.seed and all(map(same, draw[0].pages, draw[1].pages))
 
 
-def test_a_picture_opens_the_story(pipe, photo, tmp_path):
+def test_an_image_opens_the_story(pipe, photo, tmp_path):
     photo.save(tmp_path / "photo.png")
     for text in (None, TEXT):
         story = pipe(text, tmp_path / "photo.png", pages=3, **QUICK)
         assert story.pages[0].caption == (text or "") and story.pages[0].state == "opening"
-        assert story.pages[0].image.size == (SIDE, SIDE) and story.settings.picture == "photo.png"
+        assert story.pages[0].image.size == (SIDE, SIDE) and story.settings.image_name == "photo.png"
         expected = photo.crop((15, 0, 85, 70)).resize((SIDE, SIDE), Image.Resampling.LANCZOS)
         assert np.array_equal(np.asarray(story.pages[0].image), np.asarray(expected))
     alone = pipe(image=photo, pages=2, out=tmp_path / "s", **QUICK)
     assert alone.title == StoryFolder.open(tmp_path / "s").title != "A story"
 
 
-def test_the_picture_matters_to_what_follows(pipe, photo):
+def test_the_image_matters_to_what_follows(pipe, photo):
     other = Image.new("RGB", (64, 64), "orange")
-    one, two = (pipe(TEXT, picture, pages=2, **QUICK).pages[1] for picture in (photo, other))
+    one, two = (pipe(TEXT, image, pages=2, **QUICK).pages[1] for image in (photo, other))
     assert one.caption != two.caption or not torch.equal(one.features, two.features)
 
 
@@ -127,7 +127,7 @@ def test_the_users_own_words(pipe, tmp_path):
 
 def test_words_are_shown_while_they_come(pipe):
     seen: dict[int, list[str]] = {}
-    story = pipe(TEXT, pages=2, on_text=lambda index, text: seen.setdefault(index, []).append(text), **QUICK)
+    story = pipe(TEXT, pages=2, callback_on_text=lambda index, text: seen.setdefault(index, []).append(text), **QUICK)
     assert list(seen) == [1] and len(seen[1]) > 1
     assert seen[1][-1].startswith(story.pages[1].caption)
 
@@ -212,13 +212,13 @@ def test_the_front_door_opens_every_name():
         _ = seedstory.nonsense
 
 
-def test_stories_written_together_are_those_told_alone(pipe, tmp_path):
+def test_stories_written_in_a_batch_are_those_generated_alone(pipe, tmp_path):
     asked = [
         {"text": "The fox found a lantern.", "pages": 4, "seed": 3},
         {"text": "Was it a star?", "pages": 2, "seed": 4},
         {"image": Image.new("RGB", (60, 40), "teal"), "pages": 3, "seed": 5},
     ]
-    seen = list(pipe.write_many([one | {"out": tmp_path / str(number)} for number, one in enumerate(asked)]))
+    seen = list(pipe.write_batch([one | {"out": tmp_path / str(number)} for number, one in enumerate(asked)]))
     order = [(2, 0), (0, 0), (1, 0), (0, 1), (1, 1), (2, 1), (0, 2), (2, 2), (0, 3)]
     assert [(number, page.index) for number, page in seen] == order
     for number, one in enumerate(asked):
@@ -230,27 +230,27 @@ def test_stories_written_together_are_those_told_alone(pipe, tmp_path):
         assert all(page.image is not None for page in folder.pages)
 
 
-def test_stories_written_together_must_agree(pipe, tmp_path):
+def test_stories_written_in_a_batch_must_agree(pipe, tmp_path):
     one = {"text": "A fox.", "out": tmp_path / "a"}
     with pytest.raises(ValueError, match="need a folder each"):
-        pipe.write_many([one, {"text": "A fox."}])
+        pipe.write_batch([one, {"text": "A fox."}])
     with pytest.raises(ValueError, match="same settings of the words"):
-        pipe.write_many([one, {"text": "A fox.", "out": tmp_path / "b", "top_k": 5}])
-    assert not (tmp_path / "a").exists() and list(pipe.write_many([])) == []
+        pipe.write_batch([one, {"text": "A fox.", "out": tmp_path / "b", "top_k": 5}])
+    assert not (tmp_path / "a").exists() and list(pipe.write_batch([])) == []
 
 
 def test_int8_is_recorded_and_asked_for_again(tmp_path):
     folder = tiny_model_folder(tmp_path)
     small = StoryPipeline.from_pretrained(folder, dtype=torch.float32, device="cpu", int8=True)
-    told = list(small.stream("A fox.", pages=3, seed=1, out=tmp_path / "story"))
+    generated = list(small.stream("A fox.", pages=3, seed=1, out=tmp_path / "story"))
     story = StoryFolder.open(tmp_path / "story")
-    assert story.model["dtype"] == "float32, int8" and len(told) == 3
+    assert story.model["dtype"] == "float32, int8" and len(generated) == 3
     with pytest.raises(ValueError, match="load the model that began it"):
         StoryPipeline.from_pretrained(folder, dtype=torch.float32, device="cpu").resume(story)
     with pytest.raises(ValueError, match="unknown decoding 'fast'"):
         StoryPipeline.from_pretrained(folder, decoding="fast")
     small.free_story_model()
-    assert [page.caption for page in small("A fox.", pages=3, seed=1).pages] == [page.caption for page in told]
+    assert [page.caption for page in small("A fox.", pages=3, seed=1).pages] == [page.caption for page in generated]
 
 
 def test_a_logits_hook_chooses_the_words(pipe):
@@ -261,7 +261,7 @@ def test_a_logits_hook_chooses_the_words(pipe):
         scores[letter if len(ids) < 3 + page else -1] = 0.0
         return scores
 
-    pages = pipe("Was it a star?", pages=3, logits_hook=only_a).pages
+    pages = pipe("Was it a star?", pages=3, logits_processor=only_a).pages
     assert [page.caption for page in pages[1:]] == ["aaaa", "aaaaa"]
 
 
@@ -275,9 +275,9 @@ def test_a_story_goes_on_in_the_types_that_it_was_begun_with(folder, tmp_path, m
     assert elsewhere._model_record()["dtype"] == "bfloat16"
     with pytest.raises(ValueError, match="load the model that began it"):
         elsewhere.resume(tmp_path / "s")
-    list(StoryPipeline.from_pretrained(folder, device="cpu", begun_with=record).resume(tmp_path / "s"))
+    list(StoryPipeline.from_pretrained(folder, device="cpu", story_dtype=record).resume(tmp_path / "s"))
     with pytest.raises(ValueError, match="unknown type of weights"):
-        StoryPipeline.from_pretrained(folder, device="cpu", begun_with="float8")
+        StoryPipeline.from_pretrained(folder, device="cpu", story_dtype="float8")
 
 
 def test_one_text_is_no_script(pipe):
@@ -374,7 +374,7 @@ def test_a_title_of_ones_own_stays_and_an_unnamed_story_gets_its_own(pipe, photo
         (lambda features: features.to(torch.complex64), "torch.complex64"),
     ],
 )
-def test_pages_that_cannot_be_gone_on_from_are_told_before_anything_is_written(pipe, tmp_path, damage, message):
+def test_pages_that_cannot_be_gone_on_from_are_reported_before_anything_is_written(pipe, tmp_path, damage, message):
     from safetensors.torch import load_file, save_file
 
     pipe(TEXT, pages=3, out=tmp_path / "s", **QUICK)
@@ -391,7 +391,7 @@ def test_pages_that_cannot_be_gone_on_from_are_told_before_anything_is_written(p
     assert (tmp_path / "s/story.json").read_bytes() == before
 
 
-def test_a_story_killed_before_its_first_page_is_told_from_its_settings(pipe, tmp_path):
+def test_a_story_killed_before_its_first_page_is_generated_from_its_settings(pipe, tmp_path):
     whole = pipe(TEXT, pages=2, seed=3, **QUICK)
     StoryFolder.create(
         tmp_path / "s",
@@ -405,7 +405,7 @@ def test_a_story_killed_before_its_first_page_is_told_from_its_settings(pipe, tm
     assert [page.image.tobytes() for page in pages] == [page.image.tobytes() for page in whole.pages]
 
 
-def test_a_caption_beyond_the_context_is_told_with_the_length_that_fits(pipe):
+def test_a_caption_beyond_the_context_is_reported_with_the_length_that_fits(pipe):
     with pytest.raises(
         ValueError, match=r"page 2 have [\d,]+ tokens, and [\d,]+ fit: shorten its 3,900 characters to about"
     ):

@@ -10,7 +10,7 @@ from transformers.generation import logits_process
 from transformers.modeling_outputs import CausalLMOutput
 
 from seedstory.generation import CaptionSampler, SamplingConfig
-from seedstory.generation.sampling import guided, page_generator
+from seedstory.generation.sampling import apply_guidance, page_generator
 from seedstory.settings import StorySettings
 
 END = 9
@@ -42,8 +42,8 @@ def reference(config, logits, caption, history, clear=lambda holds: None):
     parted = torch.tensor([[id for i, page in enumerate(recent) for id in [*page, size + i]] + caption])
     if config.repetition_penalty != 1:
         scores = logits_process.RepetitionPenaltyLogitsProcessor(config.repetition_penalty)(plain, scores)
-    if config.no_repeat_ngram:
-        scores = logits_process.NoRepeatNGramLogitsProcessor(config.no_repeat_ngram)(parted, scores)
+    if config.no_repeat_ngram_size:
+        scores = logits_process.NoRepeatNGramLogitsProcessor(config.no_repeat_ngram_size)(parted, scores)
     before = plain.shape[1] - len(caption)
     minimum = logits_process.MinNewTokensLengthLogitsProcessor(before, config.min_caption_tokens, end)
     scores = minimum(plain, scores)
@@ -79,7 +79,7 @@ CONFIGS = st.builds(
     top_p=st.sampled_from([1e-6, 0.3, 0.71, 0.9, 0.997, 1.0]),
     min_p=st.sampled_from([0.0, 0.02, 0.3, 0.98]),
     repetition_penalty=st.sampled_from([0.7, 1.0, 1.3, 5.0]),
-    no_repeat_ngram=st.sampled_from([0, 2, 3, 4]),
+    no_repeat_ngram_size=st.sampled_from([0, 2, 3, 4]),
     history_pages=st.integers(0, 3),
     min_caption_tokens=st.integers(1, 12),
 )
@@ -131,8 +131,8 @@ def test_guidance_of_the_text_is_that_of_transformers(scores, scale):
         scale, model, unconditional_ids=torch.tensor([[0]]), use_cache=False
     )
     expected = processor(torch.tensor([[0]]), cond[None])[0]
-    assert torch.allclose(guided(cond, uncond, scale), expected, rtol=1e-4, atol=1e-4)
-    assert torch.equal(guided(cond[None], uncond[None], scale)[0], guided(cond, uncond, scale))
+    assert torch.allclose(apply_guidance(cond, uncond, scale), expected, rtol=1e-4, atol=1e-4)
+    assert torch.equal(apply_guidance(cond[None], uncond[None], scale)[0], apply_guidance(cond, uncond, scale))
 
 
 def test_plain_sampling_follows_the_probabilities():
@@ -172,7 +172,7 @@ def test_a_caption_is_never_empty_and_never_holds_a_forbidden_token():
 
 
 def test_runs_are_not_written_twice_within_a_caption_or_across_pages():
-    config = SamplingConfig(temperature=0.0, no_repeat_ngram=3, history_pages=1)
+    config = SamplingConfig(temperature=0.0, no_repeat_ngram_size=3, history_pages=1)
     choose = lambda caption, history: CaptionSampler(config, end_id=END, history=history)(PLAIN, caption)  # noqa: E731
     assert choose([5, 6, 0, 4, 5, 6], []) == 1
     assert choose([5, 6], [[5, 6, 0]]) == 1 and choose([5, 6], [[5, 6, 0], [4]]) == 0
@@ -244,7 +244,7 @@ def ended(text: str, **settings) -> str | None:
     return None
 
 
-TALE = '"Who is there?" asked Mr. Bear. Nobody spoke... "Oh!" He ran home. The end.'
+SAMPLE = '"Who is there?" asked Mr. Bear. Nobody spoke... "Oh!" He ran home. The end.'
 
 
 @pytest.mark.parametrize(
@@ -269,7 +269,7 @@ TALE = '"Who is there?" asked Mr. Bear. Nobody spoke... "Oh!" He ran home. The e
     ],
 )
 def test_stop_conditions(settings, expected):
-    assert ended(TALE, **settings) == expected
+    assert ended(SAMPLE, **settings) == expected
     assert CaptionSampler(SamplingConfig(**settings), end_id=END).reads_text == bool(
         settings.keys() & {"stop", "max_sentences"}
     )
@@ -277,7 +277,7 @@ def test_stop_conditions(settings, expected):
 
 def test_the_settings_of_a_story_reach_the_sampler():
     assert SamplingConfig.of(StorySettings(text="x")) == SamplingConfig()
-    chosen = {"temperature": 0.8, "top_k": 40, "stop": ["The end."], "no_repeat_ngram": 12, "max_sentences": 2}
+    chosen = {"temperature": 0.8, "top_k": 40, "stop": ["The end."], "no_repeat_ngram_size": 12, "max_sentences": 2}
     config = SamplingConfig.of(StorySettings(text="x", **chosen))
     assert config == SamplingConfig(**chosen) and config.stop == ("The end.",)
     assert {field.name for field in fields(SamplingConfig)} <= {field.name for field in fields(StorySettings)}
@@ -292,15 +292,15 @@ def test_the_settings_of_a_story_reach_the_sampler():
         ({"top_k": 2.5}, "top_k"),
         ({"top_p": 0.0}, "top_p must be"),
         ({"min_p": 1.1}, "min_p must be a number from 0 to 1"),
-        ({"no_repeat_ngram": 1}, "no_repeat_ngram 1 would allow every word once only: give 0"),
-        ({"no_repeat_ngram": -2}, "no_repeat_ngram"),
+        ({"no_repeat_ngram_size": 1}, "no_repeat_ngram_size 1 would allow every word once only: give 0"),
+        ({"no_repeat_ngram_size": -2}, "no_repeat_ngram_size"),
         ({"history_pages": -1}, "history_pages"),
         ({"repetition_penalty": 0.0}, "repetition_penalty must be"),
         ({"max_caption_tokens": 0}, "max_caption_tokens must be a whole number from 1"),
         ({"min_caption_tokens": 0}, "min_caption_tokens must be a whole number from 1"),
         ({"min_caption_tokens": 97}, "97 is more than max_caption_tokens 96: lower"),
         ({"max_sentences": -1}, "max_sentences"),
-        ({"text_guidance": float("nan")}, "text_guidance"),
+        ({"text_guidance_scale": float("nan")}, "text_guidance_scale"),
         ({"stop": ""}, "a stop text is empty"),
         ({"stop": ("ok", "\n")}, "a stop text is empty"),
         ({"stop": (3,)}, "a stop text must be text, not int"),

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from seedstory.cache import CachePolicy
-from seedstory.generation import OpeningPage, StoryEngine, StoryStart
+from seedstory.generation import GivenPage, StoryEngine, StoryRequest
 from seedstory.generation.scoring import score_pages
 from tests.seedstory.test_engine import SHORT, SMALL_SINK
 
@@ -14,13 +14,13 @@ def stories(model, captions):
     """Three stories of several lengths with pictures, one with an empty caption, one that would go on."""
     generator = torch.Generator().manual_seed(3)
 
-    def page(number: int) -> OpeningPage:
+    def page(number: int) -> GivenPage:
         caption = "" if number == 2 else captions[number % len(captions)]
-        return OpeningPage(
+        return GivenPage(
             caption, torch.randn(model.config.feature_tokens, model.config.feature_dim, generator=generator)
         )
 
-    return [StoryStart([page(n) for n in range(count)], pages) for count, pages in ((6, 6), (9, 12), (3, 3))]
+    return [StoryRequest([page(n) for n in range(count)], pages) for count, pages in ((6, 6), (9, 12), (3, 3))]
 
 
 def one_by_one(model, story, policy):
@@ -43,9 +43,9 @@ def one_by_one(model, story, policy):
 def test_many_pages_a_pass_give_what_one_after_the_other_gives(model, stories, name, settings):
     policy = CachePolicy(name=name, **settings)
     heard = []
-    together = score_pages(model, stories, policy, lambda: heard.append(1))
+    batched = score_pages(model, stories, policy, lambda: heard.append(1))
     assert len(heard) == 18
-    for story, scores in zip(stories, together, strict=True):
+    for story, scores in zip(stories, batched, strict=True):
         expected = one_by_one(model, story, policy)
         assert [tokens for _, tokens in scores] == [tokens for _, tokens in expected]
         # float32 sums of some ten log-probabilities, taken in another order
@@ -54,11 +54,11 @@ def test_many_pages_a_pass_give_what_one_after_the_other_gives(model, stories, n
         assert [score for score, _ in scores] == pytest.approx([score for score, _ in alone], rel=1e-5)
 
 
-def test_each_word_and_picture_counts(model, stories):
+def test_each_word_and_image_counts(model, stories):
     policy = CachePolicy(name="mm_sink")
     before = [score for score, _ in score_pages(model, stories[:1], policy)[0]]
-    other = [OpeningPage(page.caption, page.features + (n == 1)) for n, page in enumerate(stories[0].opening)]
-    after = [score for score, _ in score_pages(model, [StoryStart(other, 6)], policy)[0]]
+    other = [GivenPage(page.caption, page.features + (n == 1)) for n, page in enumerate(stories[0].opening)]
+    after = [score for score, _ in score_pages(model, [StoryRequest(other, 6)], policy)[0]]
     assert after[:2] == pytest.approx(before[:2], rel=1e-5)
     assert abs(after[3] - before[3]) > 1e-3
 
@@ -67,4 +67,4 @@ def test_what_cannot_be_scored_is_refused(model, stories):
     with pytest.raises(ValueError, match="recompute"):
         score_pages(model, stories, CachePolicy(name="recompute"))
     with pytest.raises(ValueError, match="needs a caption and features"):
-        score_pages(model, [StoryStart([OpeningPage("Mia ran.")], 3)], CachePolicy())
+        score_pages(model, [StoryRequest([GivenPage("Mia ran.")], 3)], CachePolicy())

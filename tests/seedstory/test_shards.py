@@ -12,16 +12,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seedstory.picture import MAX_BYTES
+from seedstory.image import MAX_BYTES
 from seedstory.shards import (
     BLOCK,
     Index,
     Shard,
     ShardReader,
-    StoryOrder,
+    StorySampler,
+    image_member,
     padded,
-    picture_member,
-    read_story,
+    read_sample,
     story_key,
     tar_header,
 )
@@ -41,8 +41,8 @@ def record(pages: int = 1, **more) -> StoryRecord:
 
 def story(pages: int = 1) -> list[bytes]:
     """The members of a story, to be joined."""
-    pictures = [member(picture_member(KEY, page, "png"), b"picture %d" % page) for page in range(pages)]
-    return [member(f"{KEY}.json", record(pages).to_json().encode()), *pictures]
+    images = [member(image_member(KEY, page, "png"), b"picture %d" % page) for page in range(pages)]
+    return [member(f"{KEY}.json", record(pages).to_json().encode()), *images]
 
 
 def shard_folder(folder: Path, packed: list[bytes], **changes) -> Path:
@@ -70,7 +70,7 @@ def test_a_header_is_read_by_tarfile_as_it_was_meant():
 @given(st.integers(0, 10**7), st.text(max_size=80))
 def test_a_key_is_plain_and_begins_with_the_number(number, id):
     key = story_key(number, id)
-    name = picture_member(key, 10_000, "webp")
+    name = image_member(key, 10_000, "webp")
     assert key.startswith(f"{number:06d}") and key.isascii() and key.replace("-", "").replace("_", "").isalnum()
     assert tar_header(name, 0)[:100].rstrip(b"\0").decode() == name
 
@@ -79,7 +79,7 @@ def test_a_story_is_read_and_its_folder_is_light_to_send(tmp_path):
     reader = ShardReader(shard_folder(tmp_path, [b"".join(story())] * 3), "train")
     assert len(reader) == 3 and reader.ids == ["mia"] * 3 and reader.pages.tolist() == [1, 1, 1]
     assert [one.record for one in reader] == [record()] * 3
-    assert reader[-1].pictures == [b"picture 0"] and reader[-1].key == KEY
+    assert reader[-1].images == [b"picture 0"] and reader[-1].key == KEY
     assert pickle.loads(pickle.dumps(reader))[1].record == record()
     with pytest.raises(IndexError):
         reader[3]
@@ -95,35 +95,35 @@ def rogue(name: str, **changes) -> bytes:
     return info.tobuf(tarfile.USTAR_FORMAT) + content + bytes(padded(len(content)) - len(content))
 
 
-PICTURE = picture_member(KEY, 0, "png")
+IMAGE = image_member(KEY, 0, "png")
 
 
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (rogue(PICTURE, type=tarfile.SYMTYPE, linkname="/etc/passwd"), "no plain member"),
-        (rogue(PICTURE, type=tarfile.LNKTYPE, linkname="../x"), "no plain member"),
-        (rogue(PICTURE, type=tarfile.CHRTYPE), "no plain member"),
-        (rogue(PICTURE, type=tarfile.FIFOTYPE), "no plain member"),
-        (rogue(PICTURE, type=tarfile.GNUTYPE_SPARSE), "no plain member"),
-        (rogue(PICTURE, type=tarfile.XHDTYPE, content=b"20 path=../../evil\n"), "no plain member"),
-        (member("../" + PICTURE, b""), "was due, not '../"),
-        (member("/etc/" + PICTURE, b""), "was due, not '/etc/"),
-        (member(picture_member(KEY, 0, "pkl"), b""), "picture of page 0 was due, not '000003-mia.000.pkl'"),
-        (member(picture_member(KEY, 1, "png"), b""), "picture of page 0 was due"),
-        (member(picture_member("000004-tom", 0, "png"), b""), "picture of page 0 was due"),
+        (rogue(IMAGE, type=tarfile.SYMTYPE, linkname="/etc/passwd"), "no plain member"),
+        (rogue(IMAGE, type=tarfile.LNKTYPE, linkname="../x"), "no plain member"),
+        (rogue(IMAGE, type=tarfile.CHRTYPE), "no plain member"),
+        (rogue(IMAGE, type=tarfile.FIFOTYPE), "no plain member"),
+        (rogue(IMAGE, type=tarfile.GNUTYPE_SPARSE), "no plain member"),
+        (rogue(IMAGE, type=tarfile.XHDTYPE, content=b"20 path=../../evil\n"), "no plain member"),
+        (member("../" + IMAGE, b""), "was due, not '../"),
+        (member("/etc/" + IMAGE, b""), "was due, not '/etc/"),
+        (member(image_member(KEY, 0, "pkl"), b""), "picture of page 0 was due, not '000003-mia.000.pkl'"),
+        (member(image_member(KEY, 1, "png"), b""), "picture of page 0 was due"),
+        (member(image_member("000004-tom", 0, "png"), b""), "picture of page 0 was due"),
         (b"", "picture of page 0 was due"),
-        (member(PICTURE, b"") + member(picture_member(KEY, 1, "png"), b""), "the end was due"),
-        (tar_header(PICTURE, 10**9), "longer than its story"),
-        (tar_header(PICTURE, 0)[:124] + b"-0000000001\0" + tar_header(PICTURE, 0)[136:], "no plain member"),
-        (tar_header(PICTURE, 0)[:124] + b"\x80" + b"\0" * 10 + b"\1" + tar_header(PICTURE, 0)[136:], "no plain member"),
+        (member(IMAGE, b"") + member(image_member(KEY, 1, "png"), b""), "the end was due"),
+        (tar_header(IMAGE, 10**9), "longer than its story"),
+        (tar_header(IMAGE, 0)[:124] + b"-0000000001\0" + tar_header(IMAGE, 0)[136:], "no plain member"),
+        (tar_header(IMAGE, 0)[:124] + b"\x80" + b"\0" * 10 + b"\1" + tar_header(IMAGE, 0)[136:], "no plain member"),
         (b"\0" * BLOCK, "no plain member"),
         (b"\xff" * 100, "no plain member"),
     ],
 )
 def test_rogue_members_do_not_come_through(data, message):
     with pytest.raises(ValueError, match=message):
-        read_story(story()[0] + data)
+        read_sample(story()[0] + data)
 
 
 @pytest.mark.parametrize(
@@ -139,12 +139,12 @@ def test_rogue_members_do_not_come_through(data, message):
 )
 def test_a_story_begins_with_its_record(first, message):
     with pytest.raises(ValueError, match=message):
-        read_story(first)
+        read_sample(first)
 
 
-def test_a_picture_beyond_the_limit_is_refused():
+def test_an_image_beyond_the_limit_is_refused():
     with pytest.raises(ValueError, match="picture of page 0 was due, not"):
-        read_story(story()[0] + member(PICTURE, bytes(MAX_BYTES + 1)))
+        read_sample(story()[0] + member(IMAGE, bytes(MAX_BYTES + 1)))
 
 
 @settings(max_examples=300)
@@ -154,7 +154,7 @@ def test_a_damaged_story_is_an_error_or_has_other_bytes(place, noise):
     at = place % len(data)
     broken = data[:at] + noise + data[at + len(noise) :]
     try:
-        read_story(broken)
+        read_sample(broken)
     except ValueError:
         pass
 
@@ -233,7 +233,7 @@ def test_a_wrong_split_is_refused(tmp_path):
 
 @given(st.integers(1, 60), st.integers(0, 5), st.integers(0, 3))
 def test_an_epoch_holds_each_story_once(length, seed, epoch):
-    order = StoryOrder(length, seed=seed)
+    order = StorySampler(length, seed=seed)
     assert sorted(order.permutation(epoch)) == list(range(length))
     drawn = [next(order) for _ in range(2 * length)]
     assert drawn == [*order.permutation(0), *order.permutation(1)]
@@ -241,27 +241,27 @@ def test_an_epoch_holds_each_story_once(length, seed, epoch):
 
 def test_the_order_is_the_same_for_ever():
     # Held fixed: a run that resumes under another version of anything must see the stories it has not seen.
-    assert StoryOrder(10, seed=7).permutation(0).tolist() == [8, 5, 9, 4, 1, 0, 2, 6, 7, 3]
-    assert StoryOrder(5, shuffle=False).permutation(3).tolist() == [0, 1, 2, 3, 4]
-    big = StoryOrder(10_000).permutation(0)
+    assert StorySampler(10, seed=7).permutation(0).tolist() == [8, 5, 9, 4, 1, 0, 2, 6, 7, 3]
+    assert StorySampler(5, shuffle=False).permutation(3).tolist() == [0, 1, 2, 3, 4]
+    big = StorySampler(10_000).permutation(0)
     assert abs(np.corrcoef(big, np.arange(10_000))[0, 1]) < 0.03
-    assert abs(np.corrcoef(big, StoryOrder(10_000).permutation(1))[0, 1]) < 0.03
+    assert abs(np.corrcoef(big, StorySampler(10_000).permutation(1))[0, 1]) < 0.03
 
 
 @given(st.integers(4, 40), st.integers(1, 4), st.integers(0, 100))
 def test_ranks_share_an_epoch(length, world, steps):
-    whole = StoryOrder(length)
-    ranks = [StoryOrder(length, rank=rank, world=world) for rank in range(world)]
+    whole = StorySampler(length)
+    ranks = [StorySampler(length, rank=rank, world=world) for rank in range(world)]
     rows = [[next(order) for order in ranks] for _ in range(length // world)]
     assert [number for row in rows for number in row] == whole.permutation(0)[: length // world * world].tolist()
 
 
 @given(st.integers(4, 40), st.integers(0, 90), st.integers(1, 4), st.integers(1, 4))
 def test_an_order_resumes_exactly_even_with_other_ranks(length, steps, before, after):
-    ranks = [StoryOrder(length, seed=1, rank=rank, world=before) for rank in range(before)]
+    ranks = [StorySampler(length, seed=1, rank=rank, world=before) for rank in range(before)]
     drawn = [[next(order) for order in ranks] for _ in range(steps)]
     (state,) = {json.dumps(order.state_dict()) for order in ranks}
-    resumed = [StoryOrder(length, seed=1, rank=rank, world=after) for rank in range(after)]
+    resumed = [StorySampler(length, seed=1, rank=rank, world=after) for rank in range(after)]
     for order in resumed:
         order.load_state_dict(json.loads(state))
     if before == after:
@@ -278,10 +278,10 @@ def test_an_order_resumes_exactly_even_with_other_ranks(length, steps, before, a
 
 def test_wrong_orders_are_refused():
     with pytest.raises(ValueError, match="saved with seed 0, but has 1 now"):
-        StoryOrder(5, seed=1).load_state_dict(StoryOrder(5).state_dict())
+        StorySampler(5, seed=1).load_state_dict(StorySampler(5).state_dict())
     with pytest.raises(ValueError, match="saved with length 5, but has 6 now"):
-        StoryOrder(6).load_state_dict(StoryOrder(5).state_dict())
+        StorySampler(6).load_state_dict(StorySampler(5).state_dict())
     with pytest.raises(ValueError, match="too few for 4"):
-        StoryOrder(3, world=4)
+        StorySampler(3, world=4)
     with pytest.raises(ValueError, match="from 0 to 1"):
-        StoryOrder(3, rank=2, world=2)
+        StorySampler(3, rank=2, world=2)

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from seedstory.settings import MAX_PAGES, StorySettings
-from seedstory.story import Page, Story, StoryFolder, page_seed, title_from, write_atomic
+from seedstory.story import Page, Story, StoryFolder, make_title, page_seed, write_atomic
 
 TEXT = "A small fox finds a lantern. It is warm."
 
@@ -62,7 +62,7 @@ def test_round_trip(tmp_path):
         assert (tmp_path / "copy" / name).read_bytes() == (tmp_path / "story" / name).read_bytes()
 
 
-def test_picture_tells_how_it_was_made(tmp_path):
+def test_image_records_how_it_was_made(tmp_path):
     make_folder(tmp_path)
     with Image.open(tmp_path / "pages/page-002.png") as image:
         text = image.text
@@ -112,7 +112,7 @@ def test_failure_at_any_write_leaves_the_page_absent(tmp_path, monkeypatch, vict
     again = StoryFolder.open(tmp_path)
     assert len(again) == 1 and again.page(0).caption == make_page(0).caption
     assert len(folder) == 1, "the folder in memory must not know a page that the disk does not"
-    again.sweep()
+    again.remove_leftovers()
     assert files(tmp_path) == {"story.json", "pages/page-001.png", "pages/page-001.safetensors"}
 
 
@@ -141,7 +141,7 @@ def test_killed_writer_leaves_a_readable_folder(tmp_path):
     assert len(folder) >= 2
     for index in range(len(folder)):
         assert folder.page(index).caption == f"page {index}" and folder.page(index).image.size == (160, 160)
-    folder.sweep()
+    folder.remove_leftovers()
     assert len(files(tmp_path / "s")) == len(folder) + 1
 
 
@@ -277,7 +277,7 @@ def test_text_is_cleaned():
     ],
 )
 def test_title_from_the_first_sentence(text, title):
-    assert title_from(text) == title
+    assert make_title(text) == title
 
 
 def test_page_seeds_depend_on_both():

@@ -15,9 +15,9 @@ from tests.seedstory.tiny_language import tiny_lm, tiny_model, tiny_tokenizer
 
 
 def batch_of(model, captions):
-    pictures = torch.randn(len(captions), 9, 6, generator=torch.Generator().manual_seed(3))
-    pictures = torch.nn.functional.layer_norm(pictures, (6,))
-    return collate([model.layout.pack_story(captions)]) | {"context_features": pictures, "target_features": pictures}
+    images = torch.randn(len(captions), 9, 6, generator=torch.Generator().manual_seed(3))
+    images = torch.nn.functional.layer_norm(images, (6,))
+    return collate([model.layout.pack_story(captions)]) | {"context_features": images, "target_features": images}
 
 
 @pytest.fixture()
@@ -64,16 +64,16 @@ def test_training_lowers_both_losses_under_autocast(captions):
     assert history[-1][0] < 0.8 * history[0][0] and history[-1][1] < 0.8 * history[0][1]
 
 
-def test_features_end_normalised_and_contexts_start_at_the_size_of_token_embeddings(model, captions):
+def test_features_end_normalized_and_contexts_start_at_the_size_of_token_embeddings(model, captions):
     with torch.no_grad():
         features = model(**batch_of(model, captions)).features
-        context = model.embed_pictures(features)
+        context = model.embed_images(features)
     assert features.mean(-1).abs().max() < 1e-5 and (features.var(-1, unbiased=False) - 1).abs().max() < 1e-3
     embeddings = model.llm.get_input_embeddings().weight
     assert context.pow(2).mean().sqrt() == pytest.approx(embeddings.pow(2).mean().sqrt().item(), rel=0.05)
 
 
-def test_grid_positions_tell_all_places_apart():
+def test_grid_positions_distinguish_all_places():
     positions = grid_positions(8, 32)
     assert positions.shape == (64, 32) and len(torch.unique(positions, dim=0)) == 64
     assert torch.equal(positions[3, :16], positions[5, :16]) and torch.equal(positions[3, 16:], positions[11, 16:])
@@ -177,7 +177,7 @@ def test_unfit_base_models_are_refused(settings, message):
         StoryModel.from_base(tiny_lm(len(tokenizer), **settings), tokenizer=tokenizer)
 
 
-def test_a_base_model_is_found_or_the_reader_is_told_what_to_do(base_folder, tmp_path, monkeypatch):
+def test_a_base_model_is_found_or_the_error_says_what_to_do(base_folder, tmp_path, monkeypatch):
     assert base_lm_folder(base_folder) == base_folder
     monkeypatch.setenv("SEEDSTORY_BASE_LM", str(base_folder))
     assert base_lm_folder() == base_folder

@@ -2,7 +2,7 @@
 
 import pytest
 
-from seedstory.text import plain_text
+from seedstory.text import clean_text
 
 
 @pytest.mark.parametrize(
@@ -34,5 +34,5 @@ from seedstory.text import plain_text
     ],
 )
 def test_what_shapes_a_text_stays_and_what_hides_goes(text, kept):
-    assert plain_text(text) == (text if kept is None else kept)
-    assert plain_text(plain_text(text)) == plain_text(text)
+    assert clean_text(text) == (text if kept is None else kept)
+    assert clean_text(clean_text(text)) == clean_text(text)

@@ -13,7 +13,7 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from seedstory.generation.native import why_not_native
+from seedstory.generation.native import native_unsupported_reason
 from seedstory.modeling import StoryModel
 
 SENTENCES = [
@@ -85,7 +85,7 @@ def tiny_model(tokenizer=None, family: str = "llama", lm: dict | None = None, **
 
 def needs_native(model: StoryModel) -> None:
     """Skip a test where there is no C compiler; a model that does not fit fails it."""
-    reason = why_not_native(model)
+    reason = native_unsupported_reason(model)
     if "compiler" in reason:
         pytest.skip(reason)
     assert reason == ""

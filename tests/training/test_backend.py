@@ -159,7 +159,7 @@ def stories(tmp_path_factory):
         "optimizer": "adamw",
         "log_every": 1,
         "save_every": 3,
-        "own_context_from": 0.0,  # two of the three steps show the model its own pictures
+        "own_features_from": 0.0,  # two of the three steps show the model its own pictures
         "device": "cpu",
     }
     config = folder / "mllm.yaml"

@@ -92,15 +92,15 @@ def test_a_published_sample_is_as_published(trainer, stories):
     layout, captions = trainer.model.layout, stories[0].caption_ids
     sample = page_sample(layout, captions, 2)
     ids, labels, n = sample["input_ids"], sample["labels"], layout.num_visual_tokens
-    pictures = [place for place, token in enumerate(ids) if token == layout.image_start_id]
-    assert len(pictures) == 3 and ids[-1] == layout.image_end_id and len({*map(len, sample.values())}) == 1
-    for place in pictures:
+    images = [place for place, token in enumerate(ids) if token == layout.image_start_id]
+    assert len(images) == 3 and ids[-1] == layout.image_end_id and len({*map(len, sample.values())}) == 1
+    for place in images:
         assert ids[place + 1 : place + n + 2] == [*layout.query_ids, layout.image_end_id]
     assert [place for place, shown in enumerate(sample["context_mask"]) if shown] == [
-        place + 1 + slot for place in pictures[:2] for slot in range(n)
+        place + 1 + slot for place in images[:2] for slot in range(n)
     ]
     assert [place for place, asked in enumerate(sample["query_mask"]) if asked] == [
-        pictures[2] + 1 + slot for slot in range(n)
+        images[2] + 1 + slot for slot in range(n)
     ]
     learned = [place for place, label in enumerate(labels) if label != IGNORE]
     assert [labels[place] for place in learned] == [*captions[2], layout.image_start_id]

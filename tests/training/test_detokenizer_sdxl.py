@@ -85,7 +85,7 @@ def loss_of(stage, **shown):
     """Mean over 64 times and noises, the same ones whichever the weights."""
     batch = stage.batch([(number, number % 4) for number in range(64)], "")
     with torch.no_grad():
-        return stage.drawing_loss(batch | shown, batch["features"]).item() / 64
+        return stage.detokenizer_loss(batch | shown, batch["features"]).item() / 64
 
 
 def weights(folder, part):
@@ -114,15 +114,15 @@ def test_the_loss_falls(trained, parts, tmp_path, way):
     assert len(found) == 20 and loss_of(stages[way]) < loss_of(untrained) - 0.01
 
 
-def test_what_it_writes_draws_pictures_from_the_towers_features(trained, parts):
+def test_what_it_writes_draws_images_from_the_towers_features(trained, parts):
     folder = trained("lora")
     detokenizer = Detokenizer.from_pretrained(folder / "detokenizer")
     tower = VisionTower.from_pretrained(folder / "vision_tower")
     assert detokenizer.form == "sdxl"
     with torch.no_grad():
         features = tower(torch.zeros(1, 3, 48, 48))
-    (picture,) = detokenizer(features, num_inference_steps=2)
-    assert picture.size == (SIDE, SIDE)
+    (image,) = detokenizer(features, num_inference_steps=2)
+    assert image.size == (SIDE, SIDE)
     lines = [json.loads(line) for line in (folder / "detokenizer.jsonl").read_text().splitlines()]
     assert any("heldout_psnr" in line for line in lines) and list((folder / "samples").glob("*.png"))
 
@@ -136,7 +136,7 @@ def test_dropout_teaches_the_condition_of_guidance(parts, tmp_path):
     assert loss_of(train(config, detokenizer_stage), **hidden) < before - 0.01
 
 
-def test_half_of_the_pictures_have_no_tokens_if_dropout_says_so(parts, tmp_path):
+def test_half_of_the_images_have_no_tokens_if_dropout_says_so(parts, tmp_path):
     stage = train(config_of(parts, tmp_path, condition_dropout=0.5, steps=1), detokenizer_stage)
     batch = stage.batch([(number, 0) for number in range(400)], "")
     assert 0.4 < batch["keep"].mean() < 0.6 and set(batch["keep"].tolist()) == {0.0, 1.0}

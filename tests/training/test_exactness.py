@@ -72,11 +72,18 @@ def settings_of(name, parts, **settings):
         "autoencoder": pages,
         "detokenizer": pages | {"autoencoder": str(parts / "stage1" / "autoencoder")},
         "scenes": {"stage1": str(parts / "stage1"), "split": "loose-train+train", "heldout": "loose-heldout"},
-        "mllm": stories | {"loose_split": None, "own_context_from": 1.0, "skipped": 0.5},
+        "mllm": stories | {"loose_split": None, "own_features_from": 1.0, "skipped": 0.5},
         "adapt": stories | {"story_model": str(parts / "model" / "story_model"), "stories": 2},
         KINDS: stories
-        | {"scenes": str(parts / "scenes"), "loose_split": "loose-train", "loose_until": 0.8, "own_context_from": 0.2}
-        | {"steps": 10, "save_every": 5, "eval_every": 10, "seed": 213, "draw_from": 0.6, "long_split": "long-train"},
+        | {"scenes": str(parts / "scenes"), "loose_split": "loose-train", "loose_until": 0.8, "own_features_from": 0.2}
+        | {
+            "steps": 10,
+            "save_every": 5,
+            "eval_every": 10,
+            "seed": 213,
+            "train_head_from": 0.6,
+            "long_split": "long-train",
+        },
     }
     return common | own[name] | settings
 

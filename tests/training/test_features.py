@@ -14,8 +14,8 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from data_tools.pack import pack
+from seedstory.image import image_to_tensor
 from seedstory.modeling.vision_tower import VisionTower
-from seedstory.picture import to_tensor
 from seedstory.storystream import StoryRecord, write_jsonl
 from tests.tiny import SIDE, tiny_vision_tower
 from training.feature_shards import FeatureWorker
@@ -60,9 +60,9 @@ def test_features_are_what_the_tower_says_of_each_page_in_order(data, tower):
     features = compute(data, tower)
     assert len(features) == 10 and features.shape == (10, 9, 6) and len(features.shards) == 3
     network = VisionTower.from_pretrained(tower).eval()
-    pictures = [data / f"images/{story}-{page}.png" for story, count in enumerate(PAGES) for page in range(count)]
+    images = [data / f"images/{story}-{page}.png" for story, count in enumerate(PAGES) for page in range(count)]
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        said = torch.cat([network(to_tensor(Image.open(path))[None]) for path in pictures])
+        said = torch.cat([network(image_to_tensor(Image.open(path))[None]) for path in images])
     torch.testing.assert_close(features[:].float(), said.float(), atol=0.05, rtol=0)
     apart = (features[:].float()[:, None] - features[:].float()).abs().amax((2, 3)) + torch.eye(10)
     assert apart.min() > 0.1  # a picture in another's place would be seen
@@ -151,7 +151,7 @@ def test_a_deleted_shard_does_not_excuse_another_one(data, tower):
         compute(data, tower)
 
 
-def test_other_weights_pictures_or_stories_have_features_of_their_own(data, tower, tmp_path):
+def test_other_weights_images_or_stories_have_features_of_their_own(data, tower, tmp_path):
     folders = [compute(data, tower).folder]
     torch.manual_seed(1)
     tiny_vision_tower().save_pretrained(tmp_path / "other")

@@ -9,16 +9,23 @@ import pytest
 import torch
 from PIL import Image
 
-from seedstory.modelfolder import fingerprint
+from seedstory.model_folder import fingerprint
 from seedstory.pipeline import StoryPipeline
 from tests.training.tiny_data import write_book, write_model
 from training.config import load_config
 from training.finetune import FinetuneConfig, finetune
 from training.finetune import main as run
-from training.pages import PagePictures
+from training.pages import PageImages
 
 CONFIG = Path(__file__).parents[2] / "configs" / "finetune" / "own_book.yaml"
-STEPS = {"picture_steps": 4, "story_steps": 3, "drawing_steps": 4, "save_every": 2, "device": "cpu", "threads": 1}
+STEPS = {
+    "autoencoder_steps": 4,
+    "story_model_steps": 3,
+    "detokenizer_steps": 4,
+    "save_every": 2,
+    "device": "cpu",
+    "threads": 1,
+}
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +41,7 @@ def tuned(model, tmp_path_factory):
     return config
 
 
-def test_the_new_model_tells_and_draws_a_page(tuned, model):
+def test_the_new_model_writes_and_draws_a_page(tuned, model):
     pipeline = StoryPipeline.from_pretrained(Path(tuned.out) / "model", dtype=torch.float32, device="cpu")
     assert pipeline.fingerprint != fingerprint(model)
     story = pipeline("The fox takes a step.", pages=2, max_caption_tokens=4, num_inference_steps=1)
@@ -127,8 +134,10 @@ def test_several_books_of_any_length(model, tmp_path):
 
 def test_another_book_or_other_settings_need_another_folder_and_nothing_is_lost(tuned, tmp_path):
     kept = sorted(path for path in Path(tuned.out).rglob("*") if path.is_file())
-    with pytest.raises(ValueError, match=r"another book, model or settings \(story_steps\): choose another `out`"):
-        finetune(replace(tuned, story_steps=9))
+    with pytest.raises(
+        ValueError, match=r"another book, model or settings \(story_model_steps\): choose another `out`"
+    ):
+        finetune(replace(tuned, story_model_steps=9))
     other = write_book(tmp_path / "other", pages=5)
     with pytest.raises(ValueError, match=r"\(data, train_stories\)"):
         finetune(replace(tuned, data=str(other)))
@@ -158,7 +167,7 @@ def test_missing_and_damaged_data_are_named(tuned, tmp_path):
     ("override", "message"),
     [
         ("stepz=3", "unknown key 'stepz'"),
-        ("story_steps=0", "story_steps must be at least 1"),
+        ("story_model_steps=0", "story_model_steps must be at least 1"),
         ("fit=stretch", "fit must be one of pad, crop"),
         ("data=none/at/all", "there is no folder none/at/all: import the book first"),
     ],
@@ -175,13 +184,13 @@ def test_the_shipped_configuration_is_valid():
     assert config.model == "mini" and config.data == "data/own_book"
 
 
-def test_pages_that_are_no_squares_are_cropped_for_the_picture_networks(tmp_path):
+def test_pages_that_are_no_squares_are_cropped_for_the_image_networks(tmp_path):
     data = write_book(tmp_path, pages=1, size=(192, 96))
     record = json.loads((data / "train.jsonl").read_text())
     record["pages"] = [{"actors": [{"box": [60, 0, 84, 96]}]}]
     (data / "train.jsonl").write_text(json.dumps(record) + "\n")
-    pictures = PagePictures(data, "train", size=48, head_weight=4.0)
+    images = PageImages(data, "train", size=48, head_weight=4.0)
     with Image.open(data / "images" / "0.png") as page:
-        centre = page.crop((48, 0, 144, 96)).resize((48, 48), Image.Resampling.LANCZOS)
-    assert np.abs(pictures.pixels[0].permute(1, 2, 0).numpy().astype(int) - np.asarray(centre)).max() <= 1
-    assert pictures.weights[0, 2, 1:4].tolist() == [4, 4, 4] and pictures.weights[0, 8].unique().tolist() == [1]
+        center = page.crop((48, 0, 144, 96)).resize((48, 48), Image.Resampling.LANCZOS)
+    assert np.abs(images.pixels[0].permute(1, 2, 0).numpy().astype(int) - np.asarray(center)).max() <= 1
+    assert images.weights[0, 2, 1:4].tolist() == [4, 4, 4] and images.weights[0, 8].unique().tolist() == [1]

@@ -4,13 +4,13 @@ import pytest
 import torch
 from torch import nn
 
-from training.optimizers import AveragedWeights, MuonAdamW, learning_rate, orthogonalise
+from training.optimizers import AveragedWeights, MuonAdamW, learning_rate, orthogonalize
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (16, 4), (5, 40)])
-def test_orthogonalised_matrices_have_singular_values_near_one(shape):
+def test_orthogonalized_matrices_have_singular_values_near_one(shape):
     matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-    values = torch.linalg.svdvals(orthogonalise(matrix))
+    values = torch.linalg.svdvals(orthogonalize(matrix))
     assert values.min() > 0.4 and values.max() < 1.4
 
 
@@ -23,7 +23,7 @@ def test_matrices_go_to_muon_and_the_rest_to_adam():
     assert {tuple(p.shape) for p in adam["params"]} == {(4,), (5, 4)}
 
 
-def test_the_optimiser_fits_a_linear_map():
+def test_the_optimizer_fits_a_linear_map():
     torch.manual_seed(0)
     truth, model = nn.Linear(6, 6), nn.Linear(6, 6)
     optimizer = MuonAdamW(model.named_parameters(), muon_lr=0.05, adam_lr=0.02, weight_decay=0.0)

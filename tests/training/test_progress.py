@@ -3,7 +3,7 @@
 import pytest
 
 from training import progress
-from training.progress import StepsLeft, in_words
+from training.progress import StepProgress, format_duration
 
 
 @pytest.fixture
@@ -16,7 +16,7 @@ def clock(monkeypatch):
 
 def test_a_line_now_and_then_with_the_time_that_is_left(clock):
     said: list[str] = []
-    left = StepsLeft("story", 50, 10, said.append, every=20)
+    left = StepProgress("story", 50, 10, said.append, every=20)
     for done in range(11, 51):
         clock[0] += 6
         left.update(done)
@@ -26,7 +26,7 @@ def test_a_line_now_and_then_with_the_time_that_is_left(clock):
 
 
 def test_other_processes_are_silent(clock):
-    left = StepsLeft("story", 5, 0, None)
+    left = StepProgress("story", 5, 0, None)
     clock[0] += 100
     left.update(1)
     left.close()
@@ -34,4 +34,4 @@ def test_other_processes_are_silent(clock):
 
 @pytest.mark.parametrize(("seconds", "words"), [(0.2, "1 s"), (89, "89 s"), (100, "2 min"), (3 * 3600, "3 h 00 min")])
 def test_spans_in_words(seconds, words):
-    assert in_words(seconds) == words
+    assert format_duration(seconds) == words

@@ -8,10 +8,10 @@ import torch
 from safetensors.torch import save_file
 
 from data_tools.paper_theatre.dataset import scene_truth
-from data_tools.paper_theatre.loose import loose_page
+from data_tools.paper_theatre.loose import single_page
 from data_tools.paper_theatre.render import render
-from data_tools.paper_theatre.stories import tell
-from data_tools.paper_theatre.world import Actor, Look, Scene
+from data_tools.paper_theatre.stories import generate_story
+from data_tools.paper_theatre.world import Actor, Appearance, Scene
 from seedstory.modeling.story_model import StoryModel
 from tests.tiny import tiny_model_folder
 from training.scenes import (
@@ -33,8 +33,8 @@ NUMBERS = {table.name: column for column, table in enumerate(TABLES)}
 @pytest.fixture(scope="module")
 def pages() -> list[Scene]:
     """Loose pages, and pages of whole stories, some of which show two places."""
-    loose = [loose_page(seed, "train").scene for seed in range(1500)]
-    return loose + [page.scene for seed in range(60) for page in tell(seed, "train").pages]
+    loose = [single_page(seed, "train").scene for seed in range(1500)]
+    return loose + [page.scene for seed in range(60) for page in generate_story(seed, "train").pages]
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def drawn_from(words: dict[str, str]) -> Scene:
 
     actors = tuple(
         Actor(
-            Look(*(words[f"{actor} {word}"] for word in ("species", "outfit", "hat"))),
+            Appearance(*(words[f"{actor} {word}"] for word in ("species", "outfit", "hat"))),
             *(words[f"{actor} {word}"] for word in ("pose", "expression")),
         )
         for actor in ACTORS
@@ -74,7 +74,7 @@ def test_sixteen_query_tokens_carry_every_table():
     assert len(NUMBERS) == len(TABLES) == 23
 
 
-def test_a_picture_is_a_function_of_its_rows(pages, codes):
+def test_an_image_is_a_function_of_its_rows(pages, codes):
     """The scene that the rows alone describe has the ground truth of the page, but for the names."""
     for scene in pages:
         again = drawn_from(words_of(codes, codes.indices(scene_truth(scene))))
@@ -106,7 +106,7 @@ def test_any_other_word_changes_the_code_of_its_query_alone(pages, codes):
 
 
 def test_places_and_props_of_both_halves_speak_for_themselves():
-    fox, owl = Actor(Look("fox", "red coat")), Actor(Look("owl", "white apron", "crown"))
+    fox, owl = Actor(Appearance("fox", "red coat")), Actor(Appearance("owl", "white apron", "crown"))
     other = Scene("pond", "dusk", (owl,), ("boat",))
     words = scene_words(scene_truth(Scene("meadow", "dusk", (fox, fox), ("kite", "ball"), meanwhile=other)))
     assert words["page view"] == "split two" and words["page place"] == "meadow" and words["page time"] == "dusk"
@@ -121,7 +121,7 @@ def test_a_record_without_a_view_is_of_the_middle_one():
 
 
 def test_what_has_no_query_token_is_refused(codes):
-    fox = Actor(Look("fox", "red coat"))
+    fox = Actor(Appearance("fox", "red coat"))
     four = scene_truth(Scene("meadow", "day", (fox, fox), meanwhile=Scene("pond", "day", (fox, fox))))
     with pytest.raises(ValueError, match="room for 3 actors"):
         codes.indices(four)

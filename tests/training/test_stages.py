@@ -17,7 +17,7 @@ from training.autoencoder import AutoencoderConfig, AutoencoderStage
 from training.detokenizer import DetokenizerConfig, DetokenizerStage
 from training.loop import train
 from training.mllm import MllmConfig, MllmStage
-from training.pages import PagePictures, ShuffledRows
+from training.pages import PageImages, ShuffledSampler
 from training.scenes import ScenesConfig, ScenesStage
 
 
@@ -52,7 +52,7 @@ def trained(theatre, tmp_path_factory):
             out=stage2,
             steps=12,
             loose_split="loose-train",
-            own_context_from=0.7,
+            own_features_from=0.7,
             skipped=0.5,
         ),
         MllmStage,
@@ -102,7 +102,7 @@ def test_losses_are_logged_and_fall(trained):
     assert list((trained / "stage1" / "tensorboard").rglob("events.*"))
 
 
-def test_scene_codes_come_back_from_disk_and_tell_scenes_apart(theatre, trained):
+def test_scene_codes_come_back_from_disk_and_distinguish_scenes(theatre, trained):
     codes = scenes.SceneCodes.load(trained / "stage2" / "scene_codes.safetensors")
     truths = scenes.page_truths(theatre, "loose-train")
     rows = codes(torch.tensor([codes.indices(truth) for truth in truths]))
@@ -122,7 +122,7 @@ def test_the_story_model_draws_as_stage_2a_learned_it(trained):
     assert "output_resampler.to_width.weight" in story_model.keys() - drawn.keys()
 
 
-def test_the_stages_make_a_model_that_tells_a_story(trained):
+def test_the_stages_make_a_model_that_generates_a_story(trained):
     model = StoryModel.from_pretrained(trained / "stage2" / "story_model", dtype=torch.float32)
     tower = VisionTower.from_pretrained(trained / "stage1" / "vision_tower").eval()
     pipeline = StoryPipeline(model, tower, Detokenizer.from_pretrained(trained / "stage3" / "detokenizer"))
@@ -142,15 +142,15 @@ def test_the_tower_reads_what_the_autoencoder_encodes(trained):
 
 
 def test_heads_weigh_more_than_the_rest(theatre):
-    pictures = PagePictures(theatre, "loose-train", head_weight=4.0)
-    truth, weights = pictures.truths[0], pictures.weights[0]
+    images = PageImages(theatre, "loose-train", head_weight=4.0)
+    truth, weights = images.truths[0], images.weights[0]
     x0, y0, x1, _ = (edge // 4 for edge in truth["actors"][0]["box"])
     assert weights[y0 + 2, (x0 + x1) // 2] == 4 and weights[-1, 0] == 1
 
 
 def test_rows_are_a_stream_of_epochs_that_repeats_with_the_seed_from_any_place():
-    rows = ShuffledRows(10, seed=3)
+    rows = ShuffledSampler(10, seed=3)
     stream = rows.take(0, 25)
     assert sorted(stream[:10]) == sorted(stream[10:20]) == list(range(10)) and stream[:10] != stream[10:20]
-    assert ShuffledRows(10, seed=3).take(7, 9) == stream[7:16]
-    assert ShuffledRows(10, seed=4).take(0, 10) != stream[:10]
+    assert ShuffledSampler(10, seed=3).take(7, 9) == stream[7:16]
+    assert ShuffledSampler(10, seed=4).take(0, 10) != stream[:10]

@@ -23,13 +23,19 @@ def start(folders=(ROOT, ROOT), toy=None, **settings) -> list[subprocess.Popen]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    shared = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    shared |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT)}
+    compute_on_all = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    compute_on_all |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT)}
     return [
         subprocess.Popen(
             [sys.executable, "-m", "tests.training.toy_stage", json.dumps(settings)],
             cwd=folder,
-            env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank), "TOY": json.dumps(toy or {})},
+            env={
+                **os.environ,
+                **compute_on_all,
+                "RANK": str(rank),
+                "LOCAL_RANK": str(rank),
+                "TOY": json.dumps(toy or {}),
+            },
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

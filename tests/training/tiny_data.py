@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from seedstory.detokenizers.autoencoder import PictureAutoencoder
+from seedstory.detokenizers.autoencoder import ImageAutoencoder
 from seedstory.detokenizers.detokenizer import Detokenizer
 from seedstory.modeling.story_model import StoryModel
 from seedstory.modeling.vision_tower import VisionTower
@@ -39,7 +39,7 @@ def write_base(folder: Path) -> Path:
 def write_stage1(folder: Path) -> Path:
     """A vision tower and a de-tokenizer with random weights."""
     torch.manual_seed(0)
-    autoencoder = PictureAutoencoder()
+    autoencoder = ImageAutoencoder()
     autoencoder.save_pretrained(folder / "autoencoder")
     VisionTower().save_pretrained(folder / "vision_tower")
     Detokenizer.mini(autoencoder).save_pretrained(folder / "detokenizer")

@@ -13,8 +13,8 @@ from torch import nn
 
 from training.backend import Backend
 from training.config import RunConfig
-from training.loop import Draw, Stage, train
-from training.pages import ShuffledRows, noise_of
+from training.loop import Stage, StepPlan, train
+from training.pages import ShuffledSampler, noise_of
 
 SAMPLES = 40
 
@@ -32,7 +32,7 @@ class ToyStage(Stage):
     def __init__(self, config: RunConfig, backend: Backend) -> None:
         super().__init__()
         self.config, self.backend = config, backend
-        with backend.main_first():
+        with backend.main_process_first():
             if backend.rank in self.unready:
                 raise KeyError("a feature")
         torch.manual_seed(0)
@@ -42,11 +42,11 @@ class ToyStage(Stage):
         generator = torch.Generator().manual_seed(1)
         self.inputs = torch.randn(SAMPLES, 8, generator=generator)
         self.targets = torch.randn(SAMPLES, 4, generator=generator)
-        self.rows = ShuffledRows(SAMPLES, config.seed)
+        self.rows = ShuffledSampler(SAMPLES, config.seed)
 
     def draw(self, step, progress):
         size = self.config.batch_size
-        return Draw(list(enumerate(self.rows.take(step * size, size), start=step * size)))
+        return StepPlan(list(enumerate(self.rows.take(step * size, size), start=step * size)))
 
     def batch(self, samples, kind):
         rows = torch.tensor([row for _, row in samples])

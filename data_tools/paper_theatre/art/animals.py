@@ -10,7 +10,7 @@ from data_tools.paper_theatre.art.shapes import INK, both_sides, circle, darker,
 
 
 def _spikes(cx: float, cy: float, inner: float, outer: float, count: int, first: float, last: float) -> str:
-    """A path of spikes around a centre, between two angles in turns (0 is right, 0.25 is down)."""
+    """A path of spikes around a center, between two angles in turns (0 is right, 0.25 is down)."""
     points = []
     for i in range(2 * count + 1):
         turn, r = first + (last - first) * i / (2 * count), outer if i % 2 else inner

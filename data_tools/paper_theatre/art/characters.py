@@ -23,7 +23,7 @@ from data_tools.paper_theatre.art.shapes import (
     line,
     path,
 )
-from data_tools.paper_theatre.world import Look
+from data_tools.paper_theatre.world import Appearance
 
 SIT_DROP = 19  # how much lower the upper body is when sitting
 
@@ -70,11 +70,11 @@ ARMS = {
 
 
 @lru_cache(maxsize=16384)
-def figure(look: Look, pose: str, expression: str) -> str:
+def figure(appearance: Appearance, pose: str, expression: str) -> str:
     """A whole character without its shadow.
 
     Args:
-        look: Species, outfit and hat.
+        appearance: Species, outfit and hat.
         pose: One of the world's poses.
         expression: One of the world's expressions.
 
@@ -83,16 +83,16 @@ def figure(look: Look, pose: str, expression: str) -> str:
     """
     if pose not in ARMS:
         raise ValueError(f"unknown pose {pose!r}")
-    upper = clothes.torso(look.outfit) + _head_with_hat(look.species, expression, look.hat)
-    upper += arms(look.species, look.outfit, pose)
-    legs_ = legs(look.species, look.outfit, pose)
+    upper = clothes.torso(appearance.outfit) + _head_with_hat(appearance.species, expression, appearance.hat)
+    upper += arms(appearance.species, appearance.outfit, pose)
+    legs_ = legs(appearance.species, appearance.outfit, pose)
     if pose == "sitting":
-        return tail(look.species) + group(upper, f"translate(0 {SIT_DROP})") + legs_
+        return tail(appearance.species) + group(upper, f"translate(0 {SIT_DROP})") + legs_
     if pose == "walking":
-        wide = look.species in NEWCOMERS  # manes and large ears stay inside the slot
+        wide = appearance.species in NEWCOMERS  # manes and large ears stay inside the slot
         lean = "translate(-4.6 0) rotate(3 0 196) scale(.94 1)" if wide else "translate(-4 0) rotate(4 0 196)"
         upper = group(upper, lean)
-    return tail(look.species) + legs_ + upper
+    return tail(appearance.species) + legs_ + upper
 
 
 @cache

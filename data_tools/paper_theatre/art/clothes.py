@@ -8,16 +8,16 @@ from data_tools.paper_theatre.art.shapes import both_sides, circle, darker, elli
 
 RED, BLUE, YELLOW, GREEN = "#d8362f", "#3a6fc4", "#fbcb25", "#17704a"
 PURPLE, ORANGE, WHITE, NAVY = "#8746b4", "#f7921e", "#fdfbf5", "#243a70"
-CREAM, PALE_BLUE, PALE_GREY = "#f7e8c4", "#dcecf5", "#b9c0c9"
+CREAM, PALE_BLUE, PALE_GRAY = "#f7e8c4", "#dcecf5", "#b9c0c9"
 
-# Outfit -> (colour of the trousers, colour of the boots); bare legs and feet where it is not named.
+# Outfit -> (color of the trousers, color of the boots); bare legs and feet where it is not named.
 LEGWEAR = {
     "red coat": ("", "#5b3a2a"),
     "blue overalls": (BLUE, ""),
     "yellow raincoat": ("", "#e9a912"),
     "green vest": ("#7a5a3c", ""),
     "orange sweater": ("#6a4f7c", ""),
-    "white apron": (PALE_GREY, ""),
+    "white apron": (PALE_GRAY, ""),
     "striped shirt": (NAVY, ""),
 }
 
@@ -69,7 +69,7 @@ def torso(outfit: str) -> str:
         return knit + path("M-14,137 Q0,148 14,137 L15,145 Q0,155 -15,145Z", darker(ORANGE, 0.15), edge)
     if outfit == "white apron":
         edge = "#a8a29a"
-        top = path(_BODY, PALE_GREY, darker(PALE_GREY))
+        top = path(_BODY, PALE_GRAY, darker(PALE_GRAY))
         bib = path(
             "M-12,150 L12,150 L14,170 L23,172 Q27,186 26,197 Q0,207 -26,197 Q-27,186 -23,172 L-14,170Z", WHITE, edge
         )
@@ -89,12 +89,12 @@ def torso(outfit: str) -> str:
 @cache
 def sleeve(outfit: str, d: str, skin: str) -> str:
     """The arm along the path `d`, from shoulder to wrist, in the sleeve of an outfit."""
-    colour = {
+    color = {
         "red coat": RED, "blue overalls": PALE_BLUE, "yellow raincoat": YELLOW, "green vest": CREAM,
-        "purple dress": skin, "orange sweater": ORANGE, "white apron": PALE_GREY, "striped shirt": WHITE,
+        "purple dress": skin, "orange sweater": ORANGE, "white apron": PALE_GRAY, "striped shirt": WHITE,
     }[outfit]  # fmt: skip
-    edge = darker(colour, 0.4)
-    arm = line(d, edge, 15, cap="butt") + line(d, colour, 11.5, cap="butt")
+    edge = darker(color, 0.4)
+    arm = line(d, edge, 15, cap="butt") + line(d, color, 11.5, cap="butt")
     if outfit == "purple dress":
         return arm + circle(16, 149, 8.5, PURPLE, darker(PURPLE, 0.4))
     if outfit == "striped shirt":

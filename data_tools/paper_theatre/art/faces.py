@@ -54,9 +54,9 @@ def cheeks(expression: str, at: FaceAnchors) -> str:
     """Rosy cheeks; hot red ones when angry, none when sad."""
     if expression == "sad":
         return ""
-    colour = "#e2382f" if expression == "angry" else at.cheek
+    color = "#e2382f" if expression == "angry" else at.cheek
     size = 6.5 if expression == "angry" else 5
-    return both_sides(ellipse(at.cheek_dx, at.cheek_y, size, size - 1, colour))
+    return both_sides(ellipse(at.cheek_dx, at.cheek_y, size, size - 1, color))
 
 
 def mouth(expression: str, at: FaceAnchors) -> str:

@@ -1,4 +1,4 @@
-"""What a species brings to a figure: its colours, and the drawings of its head."""
+"""What a species brings to a figure: its colors, and the drawings of its head."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from data_tools.paper_theatre.art.shapes import darker
 
 @dataclass(frozen=True)
 class Fur:
-    """Colours of a species: coat, light parts, inside of the ears, hands and feet.
+    """Colors of a species: coat, light parts, inside of the ears, hands and feet.
 
-    `shoe` is the colour of the feet where they differ from the hands, `leg` that of bare legs where they differ
+    `shoe` is the color of the feet where they differ from the hands, `leg` that of bare legs where they differ
     from the coat.
     """
 
@@ -33,7 +33,7 @@ class Parts:
     """A species as data, from the back to the front.
 
     Attributes:
-        fur: The colours.
+        fur: The colors.
         tail: Behind the body.
         ears: Behind the head.
         bare: On the head's top, only without a hat: a bun, a tuft.

@@ -30,26 +30,26 @@ def land(name: str, time: str) -> str:
 
 
 def paint_of(name: str, time: str) -> Paint:
-    """The light of a place at a time of day: a colour to a colour."""
+    """The light of a place at a time of day: a color to a color."""
 
-    def paint(colour: str) -> str:
-        return tint(colour, time, name in INDOORS)
+    def paint(color: str) -> str:
+        return tint(color, time, name in INDOORS)
 
     return paint
 
 
-def _flower(x: float, y: float, colour: str, p: Paint) -> str:
-    return line(f"M{x},{y} v10", p("#5c9a4a"), 2.5) + circle(x, y, 5, p(colour)) + circle(x, y, 2, p("#ffe27a"))
+def _flower(x: float, y: float, color: str, p: Paint) -> str:
+    return line(f"M{x},{y} v10", p("#5c9a4a"), 2.5) + circle(x, y, 5, p(color)) + circle(x, y, 2, p("#ffe27a"))
 
 
 def _meadow(p: Paint, time: str) -> str:
     out = ground_band("M0,140 Q60,96 130,134 Q190,100 256,128", p("#b9dd9c"))
     out += ground_band("M0,166 Q70,136 150,162 Q210,142 256,160", p("#a0d080"))
     out += ground_band("M0,196 Q120,176 256,198", p("#88c36a"))
-    for x, y, colour in ((14, 182, "#f29ab0"), (92, 186, "#ffffff"), (108, 176, "#f6c04a"), (162, 184, "#f29ab0"),
+    for x, y, color in ((14, 182, "#f29ab0"), (92, 186, "#ffffff"), (108, 176, "#f6c04a"), (162, 184, "#f29ab0"),
                          (178, 174, "#ffffff"), (244, 184, "#f6c04a"), (16, 240, "#ffffff"), (62, 244, "#f6c04a"),
                          (196, 244, "#ffffff"), (240, 238, "#f29ab0"), (128, 242, "#f29ab0")):  # fmt: skip
-        out += _flower(x, y, colour, p)
+        out += _flower(x, y, color, p)
     return out
 
 
@@ -81,9 +81,9 @@ def _forest(p: Paint, time: str) -> str:
             circle(x, y, 2.4, "#ffe98a") for x, y in ((64, 96), (128, 76), (194, 104), (244, 130), (12, 140))
         )
     else:
-        colour = "#fff0a0" if time == "day" else "#ffb45c"
+        color = "#fff0a0" if time == "day" else "#ffb45c"
         beams = "M70,40 L110,40 L60,200 L-10,200Z M150,40 L176,40 L150,200 L96,200Z"
-        out += path(beams, colour, extra=' fill-opacity=".16"')
+        out += path(beams, color, extra=' fill-opacity=".16"')
     return out
 
 
@@ -204,8 +204,8 @@ def _kitchen(p: Paint, time: str) -> str:
                 p("#c3d6d2"), 2, cap="butt")  # fmt: skip
     out += window(100, 18, 56, 62, time, p("#fffaf0"))
     out += rect(4, 62, 76, 6, p("#a67a50"))
-    for x, colour in ((10, "#d9877a"), (34, "#86b0c8"), (58, "#e2b85c")):
-        out += rect(x, 38, 17, 24, p(colour), "", 2, 4) + rect(x + 2, 32, 13, 7, p("#a67a50"))
+    for x, color in ((10, "#d9877a"), (34, "#86b0c8"), (58, "#e2b85c")):
+        out += rect(x, 38, 17, 24, p(color), "", 2, 4) + rect(x + 2, 32, 13, 7, p("#a67a50"))
     out += path("M190,64 L202,22 H238 L250,64Z", p("#b8c0c6")) + rect(186, 62, 68, 9, p("#98a2aa"))
     out += rect(0, 136, 100, 8, p("#c99a68")) + rect(0, 144, 96, 50, p("#e8c896"))
     out += line("M48,146 V194 M36,166 v8 M60,166 v8", p("#b88a58"), 3)

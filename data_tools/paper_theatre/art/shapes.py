@@ -1,4 +1,4 @@
-"""Small SVG building blocks and colour helpers shared by all the art."""
+"""Small SVG building blocks and color helpers shared by all the art."""
 
 from __future__ import annotations
 
@@ -48,14 +48,14 @@ def both_sides(right: str) -> str:
     return right + group(right, "scale(-1 1)")
 
 
-def darker(colour: str, amount: float = 0.35) -> str:
-    """A shade of a #rrggbb colour, for outlines and folds."""
-    return _hex(tuple(v * (1 - amount) for v in _rgb(colour)))
+def darker(color: str, amount: float = 0.35) -> str:
+    """A shade of a #rrggbb color, for outlines and folds."""
+    return _hex(tuple(v * (1 - amount) for v in _rgb(color)))
 
 
-def tint(colour: str, time: str, indoors: bool = False) -> str:
-    """A background colour in the light of a time of day; rooms are warmed by their lamp."""
-    r, g, b = _rgb(colour)
+def tint(color: str, time: str, indoors: bool = False) -> str:
+    """A background color in the light of a time of day; rooms are warmed by their lamp."""
+    r, g, b = _rgb(color)
     if indoors and time == "dusk":
         return _hex((r * 0.88 + 22, g * 0.76 + 10, b * 0.62 + 16))
     if indoors and time == "night":
@@ -64,15 +64,15 @@ def tint(colour: str, time: str, indoors: bool = False) -> str:
         return _hex((r * 0.86 + 32, g * 0.72 + 14, b * 0.64 + 34))
     if time == "night":
         return _hex((r * 0.34 + 4, g * 0.40 + 12, b * 0.46 + 42))
-    return colour
+    return color
 
 
 def _outline(stroke: str, width: float) -> str:
     return f' stroke="{stroke}" stroke-width="{width:g}" stroke-linejoin="round"' if stroke else ""
 
 
-def _rgb(colour: str) -> tuple[int, int, int]:
-    return int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)
+def _rgb(color: str) -> tuple[int, int, int]:
+    return int(color[1:3], 16), int(color[3:5], 16), int(color[5:7], 16)
 
 
 def _hex(values: tuple[float, ...]) -> str:

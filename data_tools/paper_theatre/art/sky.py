@@ -40,10 +40,10 @@ def sky(time: str) -> str:
     return out + sun + cloud(108, 26, "#ffffff") + cloud(216, 40, "#ffffff")
 
 
-def cloud(x: float, y: float, colour: str) -> str:
+def cloud(x: float, y: float, color: str) -> str:
     """A paper cloud."""
     d = f"M{x - 26},{y + 10} a10,10 0 0 1 6,-18 a15,15 0 0 1 27,-4 a12,12 0 0 1 17,22Z"
-    return path(d, colour)
+    return path(d, color)
 
 
 @cache
@@ -75,12 +75,12 @@ def lamp_glow(x: float, y: float, r: float) -> str:
     )
 
 
-def ground_band(d: str, colour: str) -> str:
+def ground_band(d: str, color: str) -> str:
     """A large paper layer that runs to the bottom of the picture, with its shadow on the layer behind."""
     shape = d + " L256,256 L0,256Z"
-    return path(shape, "#1c1430", extra=' fill-opacity=".09" transform="translate(0 -4)"') + path(shape, colour)
+    return path(shape, "#1c1430", extra=' fill-opacity=".09" transform="translate(0 -4)"') + path(shape, color)
 
 
-def pebble(x: float, y: float, r: float, colour: str) -> str:
+def pebble(x: float, y: float, r: float, color: str) -> str:
     """A flat stone or tuft on the ground."""
-    return ellipse(x, y, r, r * 0.45, colour)
+    return ellipse(x, y, r, r * 0.45, color)

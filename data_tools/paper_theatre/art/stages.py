@@ -41,7 +41,7 @@ def wide(name: str, time: str) -> str:
 def half(name: str, time: str, second: bool) -> str:
     """The place on one half of a two-place page, without the gutter."""
     ground = place(name, time)
-    if second:  # the other half's sky may have another colour under the same id
+    if second:  # the other half's sky may have another color under the same id
         ground = ground.replace('id="', 'id="other-').replace("url(#", "url(#other-")
     left, shown = HALF_LEFT[second], _HALF_FROM.get(name, 0)
     return window(left, 0, HALF_WIDTH, 256, ground, f"{shown} 0 {HALF_WIDTH} 256")
@@ -80,10 +80,10 @@ def _landscape(name: str, time: str) -> str:
     return out + ground_band("M0,242 Q64,234 128,240 T256,238", front)
 
 
-def _crowns(colour: str, step: int, up: float) -> str:
+def _crowns(color: str, step: int, up: float) -> str:
     """Round tree tops along the upper edge of a wide forest."""
-    tops = "".join(ellipse(x, WIDE_TOP + 4, step * 0.62, up + 4, colour) for x in range(0, 256 + step, step))
-    return tops + rect(0, WIDE_TOP, 256, 12, colour)
+    tops = "".join(ellipse(x, WIDE_TOP + 4, step * 0.62, up + 4, color) for x in range(0, 256 + step, step))
+    return tops + rect(0, WIDE_TOP, 256, 12, color)
 
 
 def _doll_house(name: str, time: str) -> str:

@@ -12,7 +12,7 @@ from data_tools.paper_theatre.casting import cast
 from data_tools.paper_theatre.chapters import LONG_WORDS
 from data_tools.paper_theatre.plots.plot import Beat, Plot
 from data_tools.paper_theatre.reader import Reader
-from data_tools.paper_theatre.script import Member, Page, Script, choose
+from data_tools.paper_theatre.script import Member, Script, ScriptedPage, choose
 from data_tools.paper_theatre.stories import PAGES, WORDS
 from data_tools.paper_theatre.world import Scene
 
@@ -160,7 +160,7 @@ class _Trial:
             self.script, self.reader = self.rng.choice(fitting or sound)
         return bool(sound)
 
-    def _try(self, texts: Sequence[str]) -> tuple[Script, Reader, Page | None, str]:
+    def _try(self, texts: Sequence[str]) -> tuple[Script, Reader, ScriptedPage | None, str]:
         """Writes a page and reads it back: where script and reader stand then, the page, and what is wrong with it."""
         script, reader = self.script.snapshot(), deepcopy(self.reader)
         try:
@@ -203,7 +203,7 @@ def _difference(meant: Scene, read: Scene) -> str:
         if names[0] != names[1]:
             return _said("characters", *names, "write characters as {a} and their pronouns as {a.he}")
         for actor, seen in zip(one.actors, other.actors, strict=True):
-            for what in ("pose", "expression", "look"):
+            for what in ("pose", "expression", "appearance"):
                 if getattr(actor, what) != getattr(seen, what):
                     do = "write what {a} does as {a~sat down} or {a:sitting}, right after its subject"
                     return _said(f"{what} of {actor.name}", getattr(actor, what), getattr(seen, what), do)

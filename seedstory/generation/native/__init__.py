@@ -46,7 +46,7 @@ _Model = _struct(
 _Cache = _struct("Cache", keys=_pointer, values=_pointer, capacity=_integer, type=_integer)
 
 
-class Unfit(Exception):
+class NativeUnsupportedError(Exception):
     """Why a language model cannot be decoded in C."""
 
 
@@ -59,7 +59,7 @@ class NativeStep:
         model: The story model, LoRA merged, on the CPU.
 
     Raises:
-        Unfit: If a part of the model has no counterpart in the C code.
+        NativeUnsupportedError: If a part of the model has no counterpart in the C code.
         BuildError: If there is no compiled code.
     """
 
@@ -69,13 +69,13 @@ class NativeStep:
         self.model, self._code = model, library()
         self._alive: list[Any] = []  # what the C code points to
         if model.device.type != "cpu":
-            raise Unfit("the model is not on the CPU")
+            raise NativeUnsupportedError("the model is not on the CPU")
         llm, config = model.llm, model.llm.config
         decoder = llm.base_model
         if model.has_lora:
-            raise Unfit("LoRA is not merged")
+            raise NativeUnsupportedError("LoRA is not merged")
         if llm.dtype not in (torch.float32, torch.bfloat16):
-            raise Unfit(f"its weights are {llm.dtype}")
+            raise NativeUnsupportedError(f"its weights are {llm.dtype}")
         try:
             layers = (_Layer * len(decoder.layers))(*map(self._layer, decoder.layers))
             self._alive.append(layers)
@@ -102,9 +102,9 @@ class NativeStep:
                 rotary_scaling=getattr(decoder.rotary_emb, "attention_scaling", 1.0),
             )
         except AttributeError as error:
-            raise Unfit(f"it is built differently: {error}") from None
+            raise NativeUnsupportedError(f"it is built differently: {error}") from None
         if self._model.head_dim % 2 or self._model.rotary > self._model.head_dim:
-            raise Unfit(f"its heads are {self._model.head_dim} wide")
+            raise NativeUnsupportedError(f"its heads are {self._model.head_dim} wide")
         self._code.decode_scratch.restype = _integer
         self._code.decode_scratch.argtypes = [_pointer, _integer, _integer, _integer]
         self._code.decode.restype = None
@@ -118,11 +118,11 @@ class NativeStep:
         """The step of a model, tried out against the model's own layers once.
 
         Raises:
-            Unfit: If its numbers differ from theirs.
+            NativeUnsupportedError: If its numbers differ from theirs.
             BuildError: If there is no compiled code.
         """
         step = cls(model)
-        step._try_out(model.llm)
+        step._verify(model.llm)
         return step
 
     def __call__(self, cache: StoryCache, tokens: Sequence[int], rows: Sequence[int]) -> torch.Tensor:
@@ -144,12 +144,12 @@ class NativeStep:
         Returns:
             Scores of the base vocabulary, and room for that of `<img>`, `[R, V]`.
         """
-        cache.check_room(1)
+        cache.reserve(1)
         first = cache.layers[0]
         keys = (_pointer * len(cache.layers))(*[layer.keys.data_ptr() for layer in cache.layers])
         values = (_pointer * len(cache.layers))(*[layer.values.data_ptr() for layer in cache.layers])
         capacity, threads, size = first.keys.shape[-2], torch.get_num_threads(), len(rows)
-        held = _Cache(ctypes.addressof(keys), ctypes.addressof(values), capacity, _TYPES[first.dtype])
+        num_kept = _Cache(ctypes.addressof(keys), ctypes.addressof(values), capacity, _TYPES[first.dtype])
         needed = self._code.decode_scratch(ctypes.byref(self._model), size, capacity, threads)
         if len(self._scratch) < needed:
             self._scratch = torch.empty(needed)
@@ -157,7 +157,7 @@ class NativeStep:
         books = torch.tensor([[row, cache.rows[row].length, cache.rows[row].position] for row in rows]).T.contiguous()
         self._code.decode(
             ctypes.byref(self._model),
-            ctypes.byref(held),
+            ctypes.byref(num_kept),
             size,
             *(part.data_ptr() for part in books),
             hidden.data_ptr(),
@@ -177,11 +177,11 @@ class NativeStep:
 
     def _matrix(self, module: nn.Module) -> ctypes.Structure:
         if not isinstance(module, nn.Linear | Int8Linear):
-            raise Unfit(f"it has a {type(module).__name__} where a linear layer is expected")
+            raise NativeUnsupportedError(f"it has a {type(module).__name__} where a linear layer is expected")
         weight = self._stored(module)
         kind = _TYPES[weight.dtype]
         if not weight.is_contiguous() or weight.shape[1] % _PARTS[kind]:
-            raise Unfit(f"a weight of shape {tuple(weight.shape)} is not laid out in words")
+            raise NativeUnsupportedError(f"a weight of shape {tuple(weight.shape)} is not laid out in words")
         scale = self._floats(module.scale) if isinstance(module, Int8Linear) else None
         self._alive.append(weight)
         bias = None if module.bias is None else self._floats(module.bias)
@@ -205,7 +205,7 @@ class NativeStep:
         return copy.data_ptr()
 
     @torch.inference_mode()
-    def _try_out(self, llm: PreTrainedModel) -> None:
+    def _verify(self, llm: PreTrainedModel) -> None:
         # Embeddings of three tokens give every part of the C code something to do.
         embeds = self.model.embed_tokens(torch.arange(3)[None] % self._vocabulary)
         expected = llm.base_model(inputs_embeds=embeds, past_key_values=DynamicCache(), use_cache=True)
@@ -216,14 +216,14 @@ class NativeStep:
         wanted = expected.last_hidden_state[0, 2:].float()
         tolerance = 1e-4 if (self.model.decode_dtype or llm.dtype) == torch.float32 else 0.1
         if not (hidden - wanted).norm() < tolerance * wanted.norm():
-            raise Unfit("its layers compute something else than those of Llama")
+            raise NativeUnsupportedError("its layers compute something else than those of Llama")
 
 
 def _epsilon(norm: nn.Module) -> float:
     return float(getattr(norm, "variance_epsilon", None) or norm.eps)  # type: ignore[arg-type]
 
 
-def why_not_native(model: StoryModel) -> str:
+def native_unsupported_reason(model: StoryModel) -> str:
     """Why captions of this model cannot be decoded in C here; empty if they can."""
     state = (model.device, model.llm.dtype, model.has_lora, model.int8, model.decode_dtype)
     known = _KNOWN.get(model)
@@ -231,7 +231,7 @@ def why_not_native(model: StoryModel) -> str:
         try:
             NativeStep.of(model)
             reason = ""
-        except (Unfit, BuildError) as error:
+        except (NativeUnsupportedError, BuildError) as error:
             reason = str(error)
         known = _KNOWN[model] = (state, reason)
     return known[1]

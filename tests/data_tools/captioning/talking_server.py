@@ -95,7 +95,7 @@ def completion(text: object, **choice: object) -> bytes:
 
 
 def sensible(body: dict) -> str:
-    """A good answer: the colour of a picture, or the description told as a story."""
+    """A good answer: the color of a picture, or the description told as a story."""
     content = body["messages"][-1]["content"]
     if isinstance(content, list):
         data = content[0]["image_url"]["url"].removeprefix("data:image/jpeg;base64,")

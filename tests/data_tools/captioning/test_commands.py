@@ -37,9 +37,9 @@ def stories(folder: Path) -> list[StoryRecord]:
     return list(read_jsonl(folder / "train.jsonl"))
 
 
-def test_pictures_are_described_then_told(data: Path, tmp_path: Path, server: TalkingServer) -> None:
+def test_images_are_described_then_narrated(data: Path, tmp_path: Path, server: TalkingServer) -> None:
     before = contents(data)
-    described, told = tmp_path / "described", tmp_path / "told"
+    described, history = tmp_path / "described", tmp_path / "told"
     result = call("describe", data, "--out", described, "--url", server.url, *SERVER, "--hint", "The fox is Mia.")
     assert result.exit_code == 0, result.output
     assert "12 answers, 12 of them new (1200 tokens read, 120 written)" in result.output
@@ -51,14 +51,14 @@ def test_pictures_are_described_then_told(data: Path, tmp_path: Path, server: Ta
     assert "The fox is Mia." in asked and "“Tale 0”" in asked and "A fox finds a lantern" in asked
 
     price = ("--price", 1, 2)
-    result = call("narrate", described, "--out", told, "--url", server.url, *SERVER, *price, "--language", "sw")
+    result = call("narrate", described, "--out", history, "--url", server.url, *SERVER, *price, "--language", "sw")
     assert result.exit_code == 0, result.output
-    first = stories(told)[0]
+    first = stories(history)[0]
     assert first.captions[0] == "On day 2 it so happened: All in red: A fox finds a lantern 0 miles from the mill."
     assert first.language == "sw"
     assert first.extra["models"] == {"description": "tiny", "caption": "tiny"}
     assert contents(data) == before
-    assert contents(told) | before == contents(told) | {"train.jsonl": before["train.jsonl"]}
+    assert contents(history) | before == contents(history) | {"train.jsonl": before["train.jsonl"]}
 
 
 def test_described_pages_are_left_alone_unless_wanted(data: Path, tmp_path: Path, server: TalkingServer) -> None:
@@ -85,9 +85,9 @@ def test_without_a_model_the_words_of_the_source_serve(data: Path, tmp_path: Pat
     assert "no-description" in result.output
 
     call("narrate", tmp_path / "out", "--out", tmp_path / "told", "--backend", "none")
-    (told,) = stories(tmp_path / "told")
-    assert told.captions == ["A red fox.", "An owl."]
-    assert "coreference" not in told.pages[0]  # it spoke of the words that are gone
+    (history,) = stories(tmp_path / "told")
+    assert history.captions == ["A red fox.", "An owl."]
+    assert "coreference" not in history.pages[0]  # it spoke of the words that are gone
     assert len(Tally.read(tmp_path / "told")) == 2  # what was dropped before travels on
 
 
@@ -113,7 +113,9 @@ def test_a_page_that_stays_bad_is_dropped_and_the_story_goes_on(
     assert "Here is your page!" not in json.dumps(server.requests[5]["messages"][:-2])
 
 
-def test_a_large_model_sees_all_that_was_told_and_what_comes(data: Path, tmp_path: Path, server: TalkingServer) -> None:
+def test_a_large_model_sees_all_that_was_narrated_and_what_comes(
+    data: Path, tmp_path: Path, server: TalkingServer
+) -> None:
     arguments = ("narrate", data, "--from", "caption", "--url", server.url, *SERVER)
     call(*arguments, "--out", tmp_path / "all")
     second, last = server.requests[1]["messages"], server.requests[3]["messages"]
@@ -205,7 +207,7 @@ def test_a_server_that_is_gone_ends_the_run_in_one_line(data: Path, tmp_path: Pa
         (("narrate", "DATA", "--out", "x", "--language", "plain English"), "--language must be a tag"),
     ],
 )
-def test_wrong_requests_are_told_in_one_line(
+def test_wrong_requests_are_reported_in_one_line(
     arguments: tuple[str, ...], fault: str, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)

@@ -1,4 +1,4 @@
-"""Local models: a tiny vision-language model that has really learned two colours, and tiny chat models."""
+"""Local models: a tiny vision-language model that has really learned two colors, and tiny chat models."""
 
 import json
 from pathlib import Path
@@ -23,7 +23,7 @@ from transformers import (
 
 from data_tools.captioning.answers import Answers
 from data_tools.captioning.backends import HuggingFaceSettings, load
-from data_tools.captioning.chat import Answer, Message, NoAnswer, Picture, Question
+from data_tools.captioning.chat import Answer, AnswerError, Message, PromptImage, Question
 from data_tools.captioning.huggingface import HuggingFaceChat
 from data_tools.captioning.narration import ChatNarrator, NarrationStyle
 from seedstory.storystream import read_jsonl
@@ -37,7 +37,7 @@ SEEING_CHAT = (
     "{% for m in messages %}{% for part in m.content %}{% if part.type == 'image' %}<image>\n{% endif %}"
     "{% endfor %}{% endfor %}assistant: "
 )
-COLOURS = {"red": "A red page with nothing on it.", "blue": "This one is all of deep blue."}
+COLORS = {"red": "A red page with nothing on it.", "blue": "This one is all of deep blue."}
 
 
 def byte_tokenizer() -> PreTrainedTokenizerFast:
@@ -83,10 +83,10 @@ def seeing(tmp_path_factory: pytest.TempPathFactory) -> Path:
         chat_template=SEEING_CHAT,
         num_additional_image_tokens=1,
     )
-    texts = [f'assistant: {{"description": "{said}"}}' for said in COLOURS.values()]
-    pictures = [Image.new("RGB", (16, 16), colour) for colour in COLOURS]
+    texts = [f'assistant: {{"description": "{said}"}}' for said in COLORS.values()]
+    images = [Image.new("RGB", (16, 16), color) for color in COLORS]
     inputs = [
-        processor(text=f"<image>\n{said}", images=[seen], return_tensors="pt") for seen, said in zip(pictures, texts)
+        processor(text=f"<image>\n{said}", images=[seen], return_tensors="pt") for seen, said in zip(images, texts)
     ]
     optimizer = torch.optim.Adam(model.parameters(), 3e-3)
     for _ in range(150):
@@ -117,8 +117,8 @@ def test_a_seeing_model_describes_what_it_sees(seeing: Path, data: Path, tmp_pat
     assert result.exit_code == 0, result.output
     described = list(read_jsonl(tmp_path / "out/train.jsonl"))
     said = [[page["description"] for page in story.pages] for story in described]
-    assert said[0] == [COLOURS[c] for c in ("red", "blue", "red", "blue")]
-    assert said[1] == [COLOURS[c] for c in ("blue", "red", "blue", "red")]
+    assert said[0] == [COLORS[c] for c in ("red", "blue", "red", "blue")]
+    assert said[1] == [COLORS[c] for c in ("blue", "red", "blue", "red")]
 
 
 def question(**changes: object) -> Question:
@@ -161,11 +161,11 @@ def test_another_fine_tuning_has_another_identity(talking: Path, tmp_path: Path)
     assert str(talking) not in one.identity
 
 
-def test_wrong_models_are_told(talking: Path, seeing: Path, tmp_path: Path, data: Path) -> None:
-    picture = Picture((data / "images/0/0.png").read_bytes(), "0.png")
+def test_wrong_models_are_reported(talking: Path, seeing: Path, tmp_path: Path, data: Path) -> None:
+    image = PromptImage((data / "images/0/0.png").read_bytes(), "0.png")
     with pytest.raises(ValueError, match="cannot see pictures"):
         load(HuggingFaceSettings(model=str(talking)), tmp_path).answer(
-            question(messages=(Message("user", "Look.", picture),))
+            question(messages=(Message("user", "Look.", image),))
         )
     tokenizer = tiny_tokenizer()
     tiny_lm(len(tokenizer)).save_pretrained(tmp_path)
@@ -196,8 +196,8 @@ def test_a_plain_captioner_answers_in_json_too(data: Path, tmp_path: Path) -> No
     BlipForConditionalGeneration(config).save_pretrained(tmp_path / "blip")
     BlipProcessor(BlipImageProcessorPil(size={"height": 16, "width": 16}), tokenizer).save_pretrained(tmp_path / "blip")
     model = HuggingFaceChat(HuggingFaceSettings(model=str(tmp_path / "blip")))
-    picture = Picture((data / "images/0/0.png").read_bytes(), "0.png")
-    answer = model.answer(question(messages=(Message("system", "Describe."), Message("user", "Look.", picture))))
+    image = PromptImage((data / "images/0/0.png").read_bytes(), "0.png")
+    answer = model.answer(question(messages=(Message("system", "Describe."), Message("user", "Look.", image))))
     assert json.loads(answer.text)["text"].endswith((".", "!", "?"))
     with pytest.raises(ValueError, match="only captions pictures"):
         model.answer(question())
@@ -215,7 +215,7 @@ def test_a_small_model_is_shown_an_example_and_asked_anew(talking: Path, tmp_pat
             return Answer("nonsense")
 
     narrator = ChatNarrator(Answers(Listening(), tmp_path), NarrationStyle(seed=5))
-    with pytest.raises(NoAnswer, match="asked 3 times"):
+    with pytest.raises(AnswerError, match="asked 3 times"):
         narrator.narrate("Mia", ["One.", "Two.", "Three."], ["a", "b", "c", "d", "e"])
     assert [question.seed for question in asked] == [5, 6, 7]
     assert asked[0].temperature < asked[1].temperature < asked[2].temperature

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_tools.captioning.replies import BadReply, check_narration, clean_page, read_reply, sentences, tells_the_same
+from data_tools.captioning.replies import BadReply, check_narration, clean_page, is_repetition, read_reply, sentences
 
 
 @given(text=st.text(), before=st.sampled_from(["", "Sure! ", "```json\n", '<think>{"text": "no"}</think>']))
@@ -73,7 +73,7 @@ def test_a_page_is_cut_to_whole_sentences() -> None:
         ("As an AI, I see nothing.", "excuse"),
     ],
 )
-def test_bad_pages_are_told_why(text: str, fault: str) -> None:
+def test_bad_pages_are_reported(text: str, fault: str) -> None:
     with pytest.raises(BadReply, match=fault):
         clean_page(text, min_words=3, max_words=9)
 
@@ -83,20 +83,20 @@ def test_a_character_may_be_sorry() -> None:
         assert clean_page(text, min_words=3, max_words=9) == text
 
 
-def test_narration_is_held_to_its_picture_and_its_story() -> None:
-    told = ["The fox found an old lantern near the mill."]
-    check_narration("Then the bear came running.", told, "A bear runs.")
+def test_narration_is_held_to_its_image_and_its_story() -> None:
+    history = ["The fox found an old lantern near the mill."]
+    check_narration("Then the bear came running.", history, "A bear runs.")
     with pytest.raises(BadReply, match="nothing of what the picture shows"):
-        check_narration("Then the moon was up.", told, "A bear runs.")
+        check_narration("Then the moon was up.", history, "A bear runs.")
     with pytest.raises(BadReply, match="tells page 1 again"):
-        check_narration("The fox found an old lantern near the mill!", told, "A fox.")
+        check_narration("The fox found an old lantern near the mill!", history, "A fox.")
     with pytest.raises(BadReply, match="speaks about a picture"):
-        check_narration("The picture shows a bear.", told, "A bear runs.")
+        check_narration("The picture shows a bear.", history, "A bear runs.")
 
 
 def test_a_name_said_twice_is_no_repetition() -> None:
-    assert not tells_the_same("The fox ran home.", "The fox found an old lantern near the mill.")
-    assert tells_the_same(
+    assert not is_repetition("The fox ran home.", "The fox found an old lantern near the mill.")
+    assert is_repetition(
         "So. The fox ran home to his mother.", "And the fox ran home to his mother. The fox ran home to his mother."
     )
 

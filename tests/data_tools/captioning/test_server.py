@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from data_tools.captioning.backends import ServerSettings
-from data_tools.captioning.chat import Answer, Message, NoAnswer, Question, Unavailable
+from data_tools.captioning.chat import Answer, AnswerError, Message, ModelUnavailableError, Question
 from data_tools.captioning.server import MAX_REPLY, ServerChat
 from tests.data_tools.captioning.talking_server import TalkingServer, completion
 
@@ -63,12 +63,14 @@ def test_faults_that_pass_are_tried_again(fault: object, server: TalkingServer, 
 
 def test_a_server_that_does_not_come_back_ends_the_run(server: TalkingServer, tmp_path: Path) -> None:
     server.faults = [(500, '{"error": {"message": "out of memory"}}')] * 4
-    with pytest.raises(Unavailable, match="4 tries, the last one: HTTP 500: out of memory.*run the same command again"):
+    with pytest.raises(
+        ModelUnavailableError, match="4 tries, the last one: HTTP 500: out of memory.*run the same command again"
+    ):
         chat(server, tmp_path).answer(QUESTION)
 
 
 def test_no_server_at_all_ends_the_run(server: TalkingServer, tmp_path: Path) -> None:
-    with pytest.raises(Unavailable, match="ConnectError"):
+    with pytest.raises(ModelUnavailableError, match="ConnectError"):
         chat(server, tmp_path, url="http://127.0.0.1:1/v1", retries=1).answer(QUESTION)
 
 
@@ -86,7 +88,7 @@ def test_faults_that_stay_end_the_run_at_once(
     fault: object, advice: str, server: TalkingServer, tmp_path: Path
 ) -> None:
     server.faults = [fault]
-    with pytest.raises(Unavailable, match=advice):
+    with pytest.raises(ModelUnavailableError, match=advice):
         chat(server, tmp_path).answer(QUESTION)
     assert len(server.requests) == 1
 
@@ -103,7 +105,7 @@ def test_faults_that_stay_end_the_run_at_once(
 )
 def test_a_refused_question_costs_its_page_only(fault: object, server: TalkingServer, tmp_path: Path) -> None:
     server.faults = [fault]
-    with pytest.raises(NoAnswer) as refused:
+    with pytest.raises(AnswerError) as refused:
         chat(server, tmp_path).answer(QUESTION)
     assert refused.value.reason == "refused-by-server"
     assert len(server.requests) == 1
@@ -128,6 +130,6 @@ def test_processes_share_one_pace(server: TalkingServer, tmp_path: Path) -> None
         ({"body": "[]"}, "--body must be a JSON object"),
     ],
 )
-def test_wrong_settings_are_told(settings: dict[str, str], fault: str) -> None:
+def test_wrong_settings_are_reported(settings: dict[str, str], fault: str) -> None:
     with pytest.raises(ValueError, match=fault):
         ServerSettings(**({"url": "http://localhost/v1", "model": "tiny"} | settings))

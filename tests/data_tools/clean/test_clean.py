@@ -14,7 +14,7 @@ from data_tools.clean.steps import _WORK, clean
 from data_tools.drops import Tally
 from data_tools.engine import run
 from seedstory.storystream import read_jsonl
-from tests.data_tools.drawn import caption, change, content, drawing, framed, text_card, write_data
+from tests.data_tools.image_data import caption, change, content, drawing, framed, text_card, write_data
 
 ROOT = Path(__file__).resolve().parents[3]
 STORYBOOKS = ROOT.parent / "shared" / "data" / "storybooks"
@@ -25,7 +25,7 @@ def reasons(tally: Tally) -> set[tuple[str, int | None, str]]:
 
 
 def test_each_rule_drops_what_it_names(tmp_path):
-    pictures = [
+    images = [
         drawing(1),
         drawing(2, (50, 200)),  # too small
         drawing(3, (600, 100)),  # odd shape
@@ -35,7 +35,7 @@ def test_each_rule_drops_what_it_names(tmp_path):
         drawing(5),
         drawing(4).resize((200, 150)),  # the picture of page 5
     ]
-    data = write_data(tmp_path / "data", {"a": pictures, "b": [drawing(6)], "c": [drawing(7), drawing(8)]})
+    data = write_data(tmp_path / "data", {"a": images, "b": [drawing(6)], "c": [drawing(7), drawing(8)]})
     captions = [caption(n) for n in range(7)] + ["And so on."]
     change(data, "a", captions=captions)
     (data / "images/c/1.png").write_bytes((data / "images/c/1.png").read_bytes()[:200])
@@ -90,7 +90,7 @@ def test_bars_are_cut_off_unless_places_are_known(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("licence", "allowed"),
+    ("license", "allowed"),
     [
         ("CC-BY", True),
         ("CC BY 4.0", True),
@@ -103,18 +103,18 @@ def test_bars_are_cut_off_unless_places_are_known(tmp_path):
         (None, False),
     ],
 )
-def test_licences(licence, allowed):
-    assert Rules(licences=("CC-BY", "public-domain")).allows_licence(licence) is allowed
-    assert Rules().allows_licence(licence)
-    assert Rules(licences=["CC-BY-4.0"]).allows_licence(licence) is (licence == "CC BY 4.0")
+def test_licenses(license, allowed):
+    assert Rules(licenses=("CC-BY", "public-domain")).allows_license(license) is allowed
+    assert Rules().allows_license(license)
+    assert Rules(licenses=["CC-BY-4.0"]).allows_license(license) is (license == "CC BY 4.0")
 
 
-def test_licence_and_language_of_a_story(tmp_path):
+def test_license_and_language_of_a_story(tmp_path):
     data = write_data(tmp_path / "data", {name: [drawing(ord(name))] for name in "abc"}, license="CC-BY")
     change(data, "a", license="CC-BY-NC 4.0")
     change(data, "b", captions=["Le petit chat est sur la table, et la souris danse dans la cuisine avec lui."])
-    _, tally = clean(data, tmp_path / "out", Rules(licences=("CC-BY",), languages=("en",)))
-    assert reasons(tally) == {("a", None, "licence"), ("b", None, "language")}
+    _, tally = clean(data, tmp_path / "out", Rules(licenses=("CC-BY",), languages=("en",)))
+    assert reasons(tally) == {("a", None, "license"), ("b", None, "language")}
 
 
 def test_what_stories_share(tmp_path):
@@ -305,7 +305,7 @@ def test_masks_travel_and_lost_ones_are_counted(tmp_path):
         ({"splits": {"train": 0.5}}, "add up to 1"),
         ({"splits": {"../train": 1.0}}, "a split is a name"),
         ({"letterbox": "cut"}, "letterbox must be"),
-        ({"licences": "CC-BY"}, "must be a list of words"),
+        ({"licenses": "CC-BY"}, "must be a list of words"),
         ({"distance": 100}, "distance must be"),
         ({"min_pages": 0}, "min_pages must be"),
     ],
@@ -318,12 +318,12 @@ def test_rules_check_themselves(changes, message):
 def test_the_command(tmp_path):
     data = write_data(tmp_path / "data", {"a": [drawing(1), text_card(3)], "b": [drawing(2)]}, license="CC0-1.0")
     command = [sys.executable, "-m", "data_tools.clean", str(data), "--out", str(tmp_path / "out")]
-    done = subprocess.run([*command, "--licence", "CC0"], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run([*command, "--license", "CC0"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "text-card" in done.stdout
     assert "train 2 stories, 2 pages" in done.stdout
     assert json.loads((tmp_path / "out/clean.json").read_text())["drops"] == {"text-card": 1}
-    for wrong in (["--split", "train"], ["--min-pages", "0"], ["--licence", "MIT"]):
+    for wrong in (["--split", "train"], ["--min-pages", "0"], ["--license", "MIT"]):
         done = subprocess.run([*command, *wrong], cwd=ROOT, capture_output=True, text=True)
         assert (done.returncode, "Traceback" in done.stderr) == (2, False)
 
@@ -338,6 +338,6 @@ def test_storybooks_keep_nearly_all_held_out_pages(tmp_path):
         for path in record.images:
             (data / path).parent.mkdir(parents=True, exist_ok=True)
             (data / path).write_bytes((STORYBOOKS / path).read_bytes())
-    cleaned, tally = clean(data, tmp_path / "out", Rules(languages=("en",), licences=("CC-BY", "Public domain")))
+    cleaned, tally = clean(data, tmp_path / "out", Rules(languages=("en",), licenses=("CC-BY", "Public domain")))
     assert cleaned.after == {"val": {"stories": 29, "pages": 354}}
     assert tally.counts() == {"near-duplicate": 4, "too-many-words": 1}

@@ -11,10 +11,10 @@ import numpy as np
 import pypdfium2
 import pypdfium2.raw as pdfium
 from PIL import Image, ImageDraw
+from seedstory.embedded import load_image
 
 from data_tools.drops import Drop
-from data_tools.importers.harvest import Imported, Target
-from seedstory.picture import read_picture
+from data_tools.importers.run_import import Imported, Target
 
 STORYBOOKS = Path(__file__).resolve().parents[4] / "shared" / "data" / "storybooks"
 
@@ -55,7 +55,7 @@ def check_stored(imported: Imported, target: Target) -> None:
     """Every picture that a record names is there and is a picture, and nothing else was written."""
     named = {name for record in imported.records for name in record.images}
     for name in named:
-        read_picture(target.out / name)
+        load_image(target.out / name)
     assert {p.relative_to(target.out).as_posix() for p in target.out.rglob("*") if p.is_file()} == named
 
 
@@ -96,10 +96,10 @@ def write_pdf(path: Path, pages: list[dict], size: tuple[int, int] = (400, 300))
             pdfium.FPDFPage_InsertObject(page, shape)
         if "jpeg" in one:
             x, y, width, height, image = one["jpeg"]
-            picture = pypdfium2.PdfImage.new(document)
-            picture.load_jpeg(io.BytesIO(file_of(image)), inline=True)
-            picture.set_matrix(pypdfium2.PdfMatrix().scale(width, height).translate(x, y))
-            page.insert_obj(picture)
+            embedded = pypdfium2.PdfImage.new(document)
+            embedded.load_jpeg(io.BytesIO(file_of(image)), inline=True)
+            embedded.set_matrix(pypdfium2.PdfMatrix().scale(width, height).translate(x, y))
+            page.insert_obj(embedded)
         for x, y, words in one.get("text", ()):
             text = pdfium.FPDFPageObj_NewTextObj(document, b"Helvetica", 16.0)
             encoded = (words + "\0").encode("utf-16-le")

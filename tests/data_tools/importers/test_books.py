@@ -6,7 +6,7 @@ import time
 import pytest
 
 from data_tools.importers.books import convert, find, plain
-from data_tools.importers.harvest import Facts, Target
+from data_tools.importers.run_import import Metadata, Target
 from tests.data_tools.importers.sources import STORYBOOKS, art, check_stored, file_of, reasons, stored, write
 
 ASP = """# Goat, Dog, and Cow
@@ -47,23 +47,23 @@ Lost.
 """
 
 
-def african_storybook(folder, pictures=5, number="0004"):
+def african_storybook(folder, images=5, number="0004"):
     write(folder / "asp-source" / "en" / f"{number}_goat.md", ASP)
     write(folder / "asp-source" / "fr" / f"{number}_chevre.md", ASP.replace("Goat", "Chèvre"))
     write(folder / "asp-source" / "README.md", "# About")
-    for n in range(1, pictures + 1):
+    for n in range(1, images + 1):
         write(folder / "bank" / number / f"{n:02d}.jpg", file_of(art(n)))
     return folder / "asp-source", folder / "bank"
 
 
 def convert_all(found, tmp_path, facts=None):
-    target = Target(tmp_path / "out", facts=facts or Facts())
+    target = Target(tmp_path / "out", facts=facts or Metadata())
     return [convert(source, target) for source in found], target
 
 
 @pytest.mark.parametrize("pictures", [4, 5])  # without and with a back cover
-def test_african_storybook(tmp_path, pictures):
-    texts, bank = african_storybook(tmp_path, pictures)
+def test_african_storybook(tmp_path, images):
+    texts, bank = african_storybook(tmp_path, images)
     found = find([texts], [bank])
     assert [source.id for source in found] == ["en-0004", "fr-0004"]
     (source,) = find([texts], [bank], only="en")
@@ -79,18 +79,18 @@ def test_african_storybook(tmp_path, pictures):
 @pytest.mark.parametrize(
     ("pictures", "reason"), [(3, "pages-and-pictures-differ"), (6, "pages-and-pictures-differ"), (0, "no-pictures")]
 )
-def test_african_storybook_out_of_step(tmp_path, pictures, reason):
-    texts, bank = african_storybook(tmp_path, pictures)
+def test_african_storybook_out_of_step(tmp_path, images, reason):
+    texts, bank = african_storybook(tmp_path, images)
     bank.mkdir(exist_ok=True)
     (done,), _ = convert_all(find([texts], [bank], only="en"), tmp_path)
     assert (done.records, reasons(done.drops)) == ([], [reason])
 
 
-def test_the_first_picture_folder_goes_before_the_others(tmp_path):
+def test_the_first_image_folder_goes_before_the_others(tmp_path):
     texts, bank = african_storybook(tmp_path)
     for n in range(1, 6):
-        write(tmp_path / "coloured" / "0004" / f"{n:02d}.jpg", file_of(art(100 + n)))
-    (done,), target = convert_all(find([texts], [tmp_path / "coloured", bank], only="en"), tmp_path)
+        write(tmp_path / "colored" / "0004" / f"{n:02d}.jpg", file_of(art(100 + n)))
+    (done,), target = convert_all(find([texts], [tmp_path / "colored", bank], only="en"), tmp_path)
     assert stored(target, done.records[0].images[0]) == file_of(art(102))
 
 
@@ -104,7 +104,9 @@ def test_book_dash(tmp_path):
     rights = "[CC](http://creativecommons.org/licenses/by/4.0/)"
     write(root / "_data" / "meta.yml", f'titles:\n  a-day:\n    creator: "Ann, Bo"\n    rights: "{rights}"\n')
     assert [source.id for source in find([root], [])] == ["a-day-en", "a-day-xh"]
-    (done,), target = convert_all(find([root], [], only="xh"), tmp_path, Facts(license="unknown", source_repo="here"))
+    (done,), target = convert_all(
+        find([root], [], only="xh"), tmp_path, Metadata(license="unknown", source_repo="here")
+    )
     (record,) = done.records
     assert (record.id, record.title, record.language) == ("a-day", "A Day: xh", "xh")
     assert record.captions == ["“Wake up,” says Mom. “Hello sun,” says Nicholas.", ""]
@@ -114,14 +116,14 @@ def test_book_dash(tmp_path):
     check_stored(done, target)
 
 
-def test_pictures_in_a_folder_for_the_web(tmp_path):
+def test_images_in_a_folder_for_the_web(tmp_path):
     write(tmp_path / "in" / "a" / "index.md", "![x]({{ page.image-set }}/1.jpg) One.")
     write(tmp_path / "in" / "a" / "images" / "web" / "1.jpg", file_of(art(1)))
     (done,), _ = convert_all(find([tmp_path / "in"], []), tmp_path)
     assert done.records[0].captions == ["One."]
 
 
-def test_a_text_for_each_picture(tmp_path):
+def test_a_text_for_each_image(tmp_path):
     for n in (1, 2, 10):
         write(tmp_path / "in" / "Kite" / f"{n}.png", file_of(art(n), "PNG"))
         write(tmp_path / "in" / "Kite" / f"{n}.txt", f"Page {n}.")

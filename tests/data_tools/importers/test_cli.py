@@ -41,9 +41,9 @@ def lines(path):
 
 def test_all_into_one_folder(shelf, tmp_path):
     out = tmp_path / "out"
-    told = run("books", shelf, "--out", out, "--split", "books", "--license", "CC0", "--source-repo", "here")
-    assert told.exit_code == 0
-    assert "1 stories of 1 sources" in told.output and "missing-picture" in told.output
+    generated = run("books", shelf, "--out", out, "--split", "books", "--license", "CC0", "--source-repo", "here")
+    assert generated.exit_code == 0
+    assert "1 stories of 1 sources" in generated.output and "missing-picture" in generated.output
     assert run("epub", shelf, "--out", out, "--split", "epub").exit_code == 0
     assert run("pdf", shelf, "--out", out, "--split", "pdf", "--format", "png").exit_code == 0
     assert run("video", shelf, "--out", out, "--split", "film", "--min-pages", 1).exit_code == 0
@@ -74,23 +74,23 @@ def test_all_into_one_folder(shelf, tmp_path):
 )
 def test_wrong_requests(shelf, tmp_path, arguments, message):
     named = [one.replace("SHELF", str(shelf)).replace("OUT", str(tmp_path / "out")) for one in arguments]
-    told = run(*named)
-    assert told.exit_code == 2
-    assert message in " ".join(told.output.replace("│", " ").split())
+    generated = run(*named)
+    assert generated.exit_code == 2
+    assert message in " ".join(generated.output.replace("│", " ").split())
     assert not (tmp_path / "out").exists()
 
 
 def test_nothing_imported_is_a_failure(tmp_path):
     write(tmp_path / "in" / "x.pdf", b"%PDF")
-    told = run("pdf", tmp_path / "in", "--out", tmp_path / "out")
-    assert told.exit_code == 1
-    assert "unreadable-book" in told.output
+    generated = run("pdf", tmp_path / "in", "--out", tmp_path / "out")
+    assert generated.exit_code == 1
+    assert "unreadable-book" in generated.output
 
 
 def test_help_shows_an_example():
     for command in COMMANDS:
-        told = run(command, "--help")
-        assert f"python -m data_tools.importers {command}" in " ".join(told.output.split())
+        generated = run(command, "--help")
+        assert f"python -m data_tools.importers {command}" in " ".join(generated.output.split())
 
 
 def test_it_runs_as_a_module(shelf, tmp_path):

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
 from data_tools.importers.comics import convert, find
-from data_tools.importers.harvest import Facts, Source, Target
 from data_tools.importers.panels import PanelSettings, find_panels
-from seedstory.picture import read_picture
+from data_tools.importers.run_import import Metadata, Source, Target
+from seedstory.image import load_image
 from tests.data_tools.importers.sources import art, check_stored, file_of, reasons, stored, write
 
 WIDTH, HEIGHT, GUTTER = 600, 800, 12
@@ -56,7 +56,7 @@ def test_scans_are_not_clean():
     for n in range(12):
         draw.point((37 * n % WIDTH, 53 * n % HEIGHT), fill="black")
     draw.text((WIDTH // 2, HEIGHT - 20), "17", fill="black")  # the page number
-    assert close(find_panels(read_picture(file_of(page)))[0], boxes)
+    assert close(find_panels(load_image(file_of(page)))[0], boxes)
 
 
 def test_the_white_inside_of_a_frame_is_no_gutter():
@@ -123,7 +123,7 @@ def test_settings_check_themselves():
 
 
 def imported(source, tmp_path, **options):
-    target = Target(tmp_path / "out", format="png", facts=Facts(license="CC-BY 4.0"))
+    target = Target(tmp_path / "out", format="png", facts=Metadata(license="CC-BY 4.0"))
     return convert(Source("comic", source), target, **options), target
 
 

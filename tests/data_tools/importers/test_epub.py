@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from data_tools.importers.archive import MAX_MEMBERS, Archive
 from data_tools.importers.epub import Reader, _tame, convert, find
-from data_tools.importers.harvest import Source, Target
 from data_tools.importers.markup import parse_xml, render_svg
-from seedstory.picture import read_picture
+from data_tools.importers.run_import import Source, Target
+from seedstory.image import load_image
 from tests.data_tools.importers.sources import art, check_stored, file_of, reasons, stored, write, write_epub
 
 METADATA = """
@@ -25,7 +25,7 @@ METADATA = """
 """
 
 
-def pictures(count: int) -> dict[str, bytes]:
+def images(count: int) -> dict[str, bytes]:
     return {f"img/p{n}.jpg": file_of(art(n)) for n in range(count)}
 
 
@@ -34,13 +34,13 @@ def imported(path, tmp_path, **options):
     return convert(Source("book", path), target, **options), target
 
 
-def test_one_picture_per_document(tmp_path):
+def test_one_image_per_document(tmp_path):
     documents = {
         "cover.xhtml": '<body epub:type="cover"><img src="img/p0.jpg"/></body>',
         "p1.xhtml": "<head><title>not told</title></head><p>Mia <b>ran</b>.</p><img src='img/p1.jpg' alt='A fox'/>",
         "p2.xhtml": '<svg><image xlink:href="img/p2.jpg"/></svg><p>She fell&#8212;and&nbsp;wept.</p><script>x</script>',
     }
-    done, target = imported(write_epub(tmp_path / "k.epub", documents, pictures(3), METADATA), tmp_path)
+    done, target = imported(write_epub(tmp_path / "k.epub", documents, images(3), METADATA), tmp_path)
     (record,) = done.records
     assert record.captions == ["Mia ran.", "She fell—and wept."]
     assert record.alts == ["A fox", ""]
@@ -51,9 +51,9 @@ def test_one_picture_per_document(tmp_path):
     check_stored(done, target)
 
 
-def test_several_pictures_in_a_document(tmp_path):
+def test_several_images_in_a_document(tmp_path):
     body = "<h1>One</h1><img src='img/p0.jpg'><p>a</p><p>b</p><img src='./img/../img/p1.jpg#x'><p>c</p>"
-    done, _ = imported(write_epub(tmp_path / "k.epub", {"a.xhtml": body, "b.xhtml": "<p>d</p>"}, pictures(2)), tmp_path)
+    done, _ = imported(write_epub(tmp_path / "k.epub", {"a.xhtml": body, "b.xhtml": "<p>d</p>"}, images(2)), tmp_path)
     assert done.records[0].captions == ["One a b", "c d"]
 
 
@@ -61,18 +61,18 @@ def test_an_imprint_within_a_document_does_not_hide_the_story(tmp_path):
     section = "<section epub:type='{}'><img src='img/p{}.jpg'><p>{}</p></section>"
     whole = section.format("chapter", 0, "a") + section.format("colophon", 1, "b")
     documents = {"a.xhtml": whole, "b.xhtml": section.format("colophon", 2, "c")}
-    done, _ = imported(write_epub(tmp_path / "k.epub", documents, pictures(3)), tmp_path)
+    done, _ = imported(write_epub(tmp_path / "k.epub", documents, images(3)), tmp_path)
     assert done.records[0].captions == ["a", "b"]
 
 
 def test_text_on_facing_pages(tmp_path):
     documents = {"t1": "<p>one</p>", "a": "<img src='img/p0.jpg'>", "t2": "<p>two</p>", "b": "<img src='img/p1.jpg'>"}
-    path = write_epub(tmp_path / "k.epub", documents, pictures(2))
+    path = write_epub(tmp_path / "k.epub", documents, images(2))
     assert imported(path, tmp_path)[0].records[0].captions == ["two", ""]
     assert imported(path, tmp_path, text_first=True)[0].records[0].captions == ["one", "two"]
 
 
-def test_bad_pictures_are_counted_and_the_rest_goes_on(tmp_path):
+def test_bad_images_are_counted_and_the_rest_goes_on(tmp_path):
     good = file_of(art(1))
     names = [
         "good.jpg",
@@ -197,7 +197,7 @@ def rewrite(path, change, **more):
     return path
 
 
-def test_words_stay_with_their_picture_wherever_that_lies(tmp_path):
+def test_words_stay_with_their_image_wherever_that_lies(tmp_path):
     inline = "data:image/jpeg;base64," + base64.b64encode(file_of(art(7))).decode()
     documents = {
         "1": "<img src='img/p0.jpg'><p>one</p>",
@@ -206,7 +206,7 @@ def test_words_stay_with_their_picture_wherever_that_lies(tmp_path):
         "4": "<p>four</p><img src='data:image/png,broken'>",
         "5": "<img src='img/p1.jpg'><p>five</p>",
     }
-    done, target = imported(write_epub(tmp_path / "k.epub", documents, pictures(2)), tmp_path)
+    done, target = imported(write_epub(tmp_path / "k.epub", documents, images(2)), tmp_path)
     assert done.records[0].captions == ["one", "two", "five"]
     assert stored(target, done.records[0].images[1]) == file_of(art(7))
     assert sorted(reasons(done.drops)) == ["picture-elsewhere", "unreadable-picture"]
@@ -237,16 +237,16 @@ def test_a_name_in_another_case_is_found_when_only_one_fits(tmp_path, link, memb
         "<html><head><link rel='stylesheet' href='css/a.css'/></head><body id='p1'><p>one</p></body></html>",
     ],
 )
-def test_pictures_that_are_backgrounds_or_objects_are_pictures(tmp_path, page):
-    members = pictures(1) | {"css/a.css": b"body#p1 { color: red; background-image: url('../img/p0.jpg'); }"}
+def test_images_that_are_backgrounds_or_objects_are_images(tmp_path, page):
+    members = images(1) | {"css/a.css": b"body#p1 { color: red; background-image: url('../img/p0.jpg'); }"}
     done, _ = imported(write_epub(tmp_path / "k.epub", {"1.xhtml": page}, members), tmp_path)
     assert done.records[0].captions == ["one"]
 
 
-def test_a_background_beside_a_picture_is_an_ornament(tmp_path):
+def test_a_background_beside_an_image_is_an_ornament(tmp_path):
     page = "<div style='background: url(img/p0.jpg)'><img src='img/p1.jpg'><p>one</p></div>"
-    done, target = imported(write_epub(tmp_path / "k.epub", {"1.xhtml": page}, pictures(2)), tmp_path)
-    assert [stored(target, path) for path in done.records[0].images] == [pictures(2)["img/p1.jpg"]]
+    done, target = imported(write_epub(tmp_path / "k.epub", {"1.xhtml": page}, images(2)), tmp_path)
+    assert [stored(target, path) for path in done.records[0].images] == [images(2)["img/p1.jpg"]]
 
 
 SVG = (
@@ -257,15 +257,15 @@ SVG = (
 @pytest.mark.parametrize(
     "drawn", ["<image width='9' height='9' xlink:href='img/p0.jpg'/>", "<image href='img/p0.jpg'/>"]
 )
-def test_an_svg_page_of_one_picture_is_that_picture(tmp_path, drawn):
+def test_an_svg_page_of_one_image_is_that_image(tmp_path, drawn):
     done, target = svg_page(tmp_path, f"{drawn}<text x='9' y='380'>Page one.</text>")
     assert done.records[0].captions == ["Page one."]
-    assert stored(target, done.records[0].images[0]) == pictures(1)["img/p0.jpg"]
+    assert stored(target, done.records[0].images[0]) == images(1)["img/p0.jpg"]
 
 
 def svg_page(tmp_path, inner):
     tmp_path.mkdir(exist_ok=True)
-    path = write_epub(tmp_path / "k.epub", {"1.svg": ""}, pictures(1))
+    path = write_epub(tmp_path / "k.epub", {"1.svg": ""}, images(1))
     svg = {"1.svg": SVG.format(inner).encode()}
     path = rewrite(path, lambda package: package.replace(b"application/xhtml+xml", b"image/svg+xml"), **svg)
     return imported(path, tmp_path)
@@ -280,17 +280,17 @@ def test_an_svg_page_of_shapes_is_rendered_without_its_text(tmp_path):
     )
     assert done.records[0].captions == ["Hello."]
     assert reasons(done.drops) == ["unreadable-picture"]  # /etc/passwd, which is not in the book
-    picture = read_picture(stored(target, done.records[0].images[0]))
-    assert picture.size == (768, 1024)
-    assert picture.getpixel((384, 512))[0] > 200 and picture.getpixel((700, 60))[2] > 200
-    assert np.asarray(picture)[:150, :150].std() > 10, "the picture in it is drawn"
+    image = load_image(stored(target, done.records[0].images[0]))
+    assert image.size == (768, 1024)
+    assert image.getpixel((384, 512))[0] > 200 and image.getpixel((700, 60))[2] > 200
+    assert np.asarray(image)[:150, :150].std() > 10, "the picture in it is drawn"
 
 
 @pytest.mark.parametrize("size", ["width='3' height='40000'", "width='0' height='-5'"])
 def test_no_size_that_an_svg_page_asks_for_is_made(tmp_path, size):
     svg = f"<svg xmlns='http://www.w3.org/2000/svg' {size} viewBox='0 0 300 400'><rect width='90' height='90'/></svg>"
-    picture, _ = render_svg(svg.encode(), "a.svg", lambda _: None)
-    assert picture.size == (768, 1024)
+    image, _ = render_svg(svg.encode(), "a.svg", lambda _: None)
+    assert image.size == (768, 1024)
     with pytest.raises(ValueError, match="no size that a page can have"):
         render_svg(svg.replace("viewBox='0 0 300 400'", "").encode(), "a.svg", lambda _: None)
 
@@ -316,7 +316,7 @@ def test_svg_bombs_and_empty_pages_are_counted(tmp_path):
 )
 def test_a_package_file_is_read_leniently(tmp_path, change, title):
     pages = {"1": "<img src='img/p0.jpg'><p>one</p>"}
-    path = write_epub(tmp_path / "k.epub", pages, pictures(1), "<dc:title>Kite</dc:title>")
+    path = write_epub(tmp_path / "k.epub", pages, images(1), "<dc:title>Kite</dc:title>")
     assert imported(rewrite(path, change), tmp_path)[0].records[0].title == title
 
 

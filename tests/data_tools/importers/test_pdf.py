@@ -5,9 +5,9 @@ import pypdfium2
 import pytest
 from PIL import Image, ImageChops
 
-from data_tools.importers.harvest import Source, Target
 from data_tools.importers.pdf import convert
-from seedstory.picture import read_picture
+from data_tools.importers.run_import import Source, Target
+from seedstory.image import load_image
 from tests.data_tools.importers.sources import (
     art,
     check_stored,
@@ -42,16 +42,16 @@ def test_other_pages_are_rendered_without_their_text(tmp_path):
         "text": [(110, 150, "inside the picture"), (20, 270, "above")],
     }
     done, target = imported(write_pdf(tmp_path / "b.pdf", [page]), tmp_path, side=800)
-    picture = read_picture(stored(target, done.records[0].images[0]))
-    assert picture.size == (400, 240)  # the box at 2 px a point, and nothing around it
-    pixels = np.asarray(picture)
+    image = load_image(stored(target, done.records[0].images[0]))
+    assert image.size == (400, 240)  # the box at 2 px a point, and nothing around it
+    pixels = np.asarray(image)
     assert (pixels[0:60] == [180, 40, 40]).all()  # no letter on it
     assert done.records[0].captions[0] in ("inside the picture above", "above inside the picture")
     kept, target = imported(tmp_path / "b.pdf", tmp_path, side=800, keep_text=True)
-    assert not (np.asarray(read_picture(stored(target, kept.records[0].images[0])))[:200] == [180, 40, 40]).all()
+    assert not (np.asarray(load_image(stored(target, kept.records[0].images[0])))[:200] == [180, 40, 40]).all()
 
 
-def test_the_box_that_text_is_printed_on_is_no_part_of_the_picture(tmp_path):
+def test_the_box_that_text_is_printed_on_is_no_part_of_the_image(tmp_path):
     page = {"box": (0, 0, 400, 80), "jpeg": (50, 100, 240, 180, art(1)), "text": [(20, 40, "on a red box")]}
     done, target = imported(write_pdf(tmp_path / "b.pdf", [page]), tmp_path, side=800)
     assert stored(target, done.records[0].images[0]) == file_of(art(1))
@@ -86,7 +86,7 @@ def test_a_damaged_file_is_read_as_far_as_possible(tmp_path):
         assert done.records or done.drops
 
 
-def test_a_picture_of_too_many_pixels_is_not_unpacked(tmp_path):
+def test_an_image_of_too_many_pixels_is_not_unpacked(tmp_path):
     path = write_pdf(tmp_path / "b.pdf", [{"jpeg": (0, 0, 400, 300, art(1, (640, 480)))}])
     data = path.read_bytes().replace(b"/Width 640", b"/Width 99640").replace(b"/Height 480", b"/Height 99480")
     done, _ = imported(write(tmp_path / "bomb.pdf", data), tmp_path)
@@ -96,7 +96,7 @@ def test_a_picture_of_too_many_pixels_is_not_unpacked(tmp_path):
 def test_a_huge_page_is_rendered_small(tmp_path):
     path = write_pdf(tmp_path / "b.pdf", [{"box": (0, 0, 14000, 9000)}], size=(14400, 14400))
     done, target = imported(path, tmp_path, side=512)
-    assert max(read_picture(stored(target, done.records[0].images[0])).size) <= 512
+    assert max(load_image(stored(target, done.records[0].images[0])).size) <= 512
 
 
 DRAW = "/Gs gs 320 0 0 240 40 30 cm /Im Do"  # upright, two points a pixel
@@ -111,7 +111,7 @@ CURVED = "40 150 m 40 280 360 280 360 150 c 360 20 40 20 40 150 c W n"
 CHANGED = {
     "soft mask": {"keys": f"{RGB} /SMask 6 0 R", "others": ((GRAY, OVAL),)},
     "stencil mask": {"keys": f"{RGB} /Mask 6 0 R", "others": ((BITS, b"\x40"),)},
-    "colour key": {"keys": f"{RGB} /Mask [0 130 0 255 0 255]"},
+    "color key": {"keys": f"{RGB} /Mask [0 130 0 255 0 255]"},
     "clip path": {"content": f"100 60 100 150 re W n {DRAW}"},
     "curved clip path": {"content": f"{CURVED} {DRAW}"},
     "inverted": {"keys": f"{RGB} /Decode [1 0 1 0 1 0]"},
@@ -160,7 +160,7 @@ SAME = {
 }
 
 
-def page_with_picture(path, content=DRAW, before="", after="", image=None, **parts):
+def page_with_image(path, content=DRAW, before="", after="", image=None, **parts):
     content = f"q {before} Q q {content} Q q {after} Q"
     return write_raw_pdf(path, content, image=image or art(1), **parts)
 
@@ -174,32 +174,32 @@ def as_rendered(path):
 
 
 @pytest.mark.parametrize("case", CHANGED)
-def test_a_picture_that_the_page_changes_is_rendered(tmp_path, case):
-    path = page_with_picture(tmp_path / "b.pdf", **CHANGED[case])
+def test_an_image_that_the_page_changes_is_rendered(tmp_path, case):
+    path = page_with_image(tmp_path / "b.pdf", **CHANGED[case])
     done, target = imported(path, tmp_path)
     data = stored(target, done.records[0].images[0])
     assert data != file_of(art(1))
-    seen, wanted = read_picture(data), as_rendered(path)
+    seen, wanted = load_image(data), as_rendered(path)
     assert abs(seen.width / seen.height / (wanted.width / wanted.height) - 1) < 0.03
     away = np.abs(np.asarray(seen, float) - np.asarray(wanted.resize(seen.size, Image.Resampling.BOX), float))
     assert away.mean() < 6
 
 
 @pytest.mark.parametrize("case", SAME)
-def test_a_picture_that_the_page_shows_as_it_is_keeps_its_bytes(tmp_path, case):
-    done, target = imported(page_with_picture(tmp_path / "b.pdf", **SAME[case]), tmp_path)
+def test_an_image_that_the_page_shows_as_it_is_keeps_its_bytes(tmp_path, case):
+    done, target = imported(page_with_image(tmp_path / "b.pdf", **SAME[case]), tmp_path)
     assert stored(target, done.records[0].images[0]) == file_of(SAME[case].get("image") or art(1))
 
 
-def test_a_region_is_rendered_at_the_resolution_of_its_picture(tmp_path):
+def test_a_region_is_rendered_at_the_resolution_of_its_image(tmp_path):
     image, keys = art(1, (640, 480)), f"{RGB} /Decode [1 0 1 0 1 0]"
-    path = page_with_picture(tmp_path / "b.pdf", image=image, keys=keys)
+    path = page_with_image(tmp_path / "b.pdf", image=image, keys=keys)
     done, target = imported(path, tmp_path, side=100)
-    seen = read_picture(stored(target, done.records[0].images[0]))
-    away = ImageChops.difference(seen, ImageChops.invert(read_picture(file_of(image))))
+    seen = load_image(stored(target, done.records[0].images[0]))
+    away = ImageChops.difference(seen, ImageChops.invert(load_image(file_of(image))))
     assert max(high for _, high in away.getextrema()) <= 1  # pixel on pixel
-    tiny = page_with_picture(
+    tiny = page_with_image(
         tmp_path / "c.pdf", "4 0 0 3 0 0 cm /Im Do", image=art(1, (2600, 1950)), keys=keys, page="/MediaBox [0 0 4 3]"
     )
     done, target = imported(tiny, tmp_path)
-    assert max(read_picture(stored(target, done.records[0].images[0])).size) == 2048  # bounded
+    assert max(load_image(stored(target, done.records[0].images[0])).size) == 2048  # bounded

@@ -5,19 +5,19 @@ from functools import partial
 from PIL import Image
 
 from data_tools.check import check
-from data_tools.importers.harvest import Facts, Target, harvest
+from data_tools.importers.run_import import Metadata, Target, run_import
 from data_tools.importers.storystream import convert, find
 from seedstory.storystream import StoryRecord, read_jsonl
-from tests.data_tools.drawn import change, content, drawing, write_data
+from tests.data_tools.image_data import change, content, drawing, write_data
 
 
-def test_records_and_pictures_are_kept(tmp_path):
+def test_records_and_images_are_kept(tmp_path):
     data = write_data(tmp_path / "data", {"a": [drawing(1), drawing(2)], "b c": [drawing(3)]}, mood="calm")
     Image.new("L", (160, 120), 1).save(data / "m.png")
     pages = [{"place": "pond", "characters": [{"name": "Mia", "mask": "m.png"}]}, {"mask": "gone.png"}]
     change(data, "a", pages=pages, orders=[4, 7], license="CC0")
-    target = Target(tmp_path / "out", "films", facts=Facts(license="CC-BY 4.0", language="en"))
-    count, tally = harvest(convert, find([data]), target)
+    target = Target(tmp_path / "out", "films", facts=Metadata(license="CC-BY 4.0", language="en"))
+    count, tally = run_import(convert, find([data]), target)
     assert (count, tally.counts()) == (2, {"unreadable-mask": 1})
     before = list(read_jsonl(data / "train.jsonl"))
     after = list(read_jsonl(tmp_path / "out" / "films.jsonl"))
@@ -31,9 +31,9 @@ def test_records_and_pictures_are_kept(tmp_path):
             assert (data / one).read_bytes() == (tmp_path / "out" / other).read_bytes()
     assert check(tmp_path / "out").faults == []
     first = content(tmp_path / "out")
-    harvest(convert, find([data / "train.jsonl"]), target, engine="processes", workers=2)
+    run_import(convert, find([data / "train.jsonl"]), target, engine="processes", workers=2)
     assert content(tmp_path / "out") == first
-    harvest(partial(convert, prefix="x-"), find([data]), target)
+    run_import(partial(convert, prefix="x-"), find([data]), target)
     assert [record.id for record in read_jsonl(tmp_path / "out" / "films.jsonl")] == ["x-a", "x-b c"]
 
 
@@ -43,7 +43,7 @@ def test_released_lines_and_broken_ones(tmp_path):
     hostile = b'{"id": "h", "images": ["../data/images/x/0.png", "/etc/passwd"], "captions": ["", ""]}'
     (data / "train.jsonl").write_bytes(b"\xef\xbb\xbf" + b"\n\n".join([released, b"\xff", hostile]))
     drawing(2).save(data / "images/x/1.png", "GIF")
-    count, tally = harvest(convert, find([data]), Target(tmp_path / "out"))
+    count, tally = run_import(convert, find([data]), Target(tmp_path / "out"))
     assert count == 1
     assert [(drop.story, drop.page, drop.reason) for drop in tally] == [
         ("train.jsonl, line 3", None, "broken-line"),
@@ -69,11 +69,11 @@ def test_paths_made_on_windows_are_read_and_stay_inside(tmp_path):
     change(data, "a", images=images, pages=pages)
     assert any("importers storystream" in fault.message for fault in check(data).faults)
     target = Target(tmp_path / "out")
-    count, tally = harvest(convert, find([data]), target)
+    count, tally = run_import(convert, find([data]), target)
     assert count == 1 and tally.counts() == {"unreadable-mask": 1}
     (new,) = read_jsonl(tmp_path / "out/train.jsonl")
     assert [(tmp_path / "out" / path).read_bytes() for path in new.images] == [
         (data / path).read_bytes() for path in record.images
     ]
     change(data, "a", images=["..\\outside.png", "C:\\outside.png"], pages=None)
-    assert harvest(convert, find([data]), Target(tmp_path / "none"))[0] == 0
+    assert run_import(convert, find([data]), Target(tmp_path / "none"))[0] == 0

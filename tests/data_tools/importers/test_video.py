@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from PIL import Image, ImageFilter
 
 from data_tools.importers.frames import grab_frames, read_film
-from data_tools.importers.harvest import Source, Target
+from data_tools.importers.run_import import Source, Target
 from data_tools.importers.shots import Film, ShotSettings, find_cuts, find_keyframes
 from data_tools.importers.subtitles import Cue, read_subtitles, spoken_in
 from data_tools.importers.video import convert, find
-from seedstory.picture import read_picture
+from seedstory.image import load_image
 from tests.data_tools.importers.sources import art, check_stored, moving_shot, reasons, stored, write, write_film
 
 RATE = 10
@@ -68,7 +68,7 @@ def test_a_film_becomes_a_story(film, tmp_path):
     assert [one["time"] for one in record.pages] == [[0, 2], [2, 4], [4, 6.6], [6.6, 8.6]]
     assert reasons(done.drops) == ["blank-shot"]
     check_stored(done, target)
-    shown = np.asarray(read_picture(stored(target, record.images[2])), float)
+    shown = np.asarray(load_image(stored(target, record.images[2])), float)
     wanted = np.asarray(moving_shot(2, 20)[round(record.pages[2]["keyframe"] * RATE) - 40], float)
     assert np.abs(shown - wanted).mean() < 8
 
@@ -128,7 +128,7 @@ def test_frames_are_found_again(film):
     wanted = [int(stamps[n]) for n in (0, 7, 65, 85)]
     found = dict(grab_frames(film, wanted, 1024))
     assert list(found) == wanted
-    assert all(picture.size == (192, 108) for picture in found.values())
+    assert all(image.size == (192, 108) for image in found.values())
     assert dict(grab_frames(film, [wanted[1]], 96))[wanted[1]].size == (96, 54)
     assert dict(grab_frames(film, [1, 10**9], 96)) == {1: None, 10**9: None}
 
@@ -270,7 +270,7 @@ def test_which_of_several_subtitles_is_taken(tmp_path, names, wanted, chosen):
 
 
 @pytest.mark.parametrize("container", ["mp4", "mkv", "mov"])
-def test_words_go_to_their_scene_though_the_pictures_begin_late(tmp_path, container):
+def test_words_go_to_their_scene_though_the_images_begin_late(tmp_path, container):
     frames = [frame for seed in range(4) for frame in moving_shot(seed, 20)]
     film = write_film(tmp_path / f"late.{container}", frames, RATE, begin=4.0)
     lines = "".join(f"{n + 1}\n00:00:{4 + 2 * n:02},300 --> 00:00:{4 + 2 * n:02},900\nscene {n}\n\n" for n in range(4))

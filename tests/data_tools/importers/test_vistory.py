@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from data_tools.importers.harvest import Target
+from data_tools.importers.run_import import Target
 from data_tools.importers.vistory import convert, find
 from tests.data_tools.importers.sources import art, check_stored, file_of, reasons, stored, write
 
@@ -75,7 +75,7 @@ def test_chinese(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["shots/shot_02.png", "02.png", "shots/2.png"])
-def test_pictures_of_a_method(tmp_path, name):
+def test_images_of_a_method(tmp_path, name):
     write(tmp_path / "outputs" / "01" / name, file_of(art(5), "PNG"))
     write(tmp_path / "outputs" / "01" / name.replace("2.png", "x.png"), b"not numbered")
     (source,) = find([bench(tmp_path)], tmp_path / "outputs")

@@ -9,7 +9,7 @@ import torch
 
 from tests.training.test_loop import assert_same_bits, last_checkpoint, losses
 from tests.training.toy_stage import PowerCut, StopsAtEighthStep, ToyStage, toy_config
-from training.checkpoint import claimed
+from training.checkpoint import lock_run
 from training.loop import train
 
 
@@ -88,7 +88,7 @@ def test_two_runs_of_a_stage_do_not_share_a_folder_but_two_stages_may(tmp_path):
     class Other(ToyStage):
         name = "other"
 
-    with claimed(tmp_path / "checkpoints" / ".toy.lock"):
+    with lock_run(tmp_path / "checkpoints" / ".toy.lock"):
         with pytest.raises(ValueError, match="another run of this stage holds .*toy.lock: wait until it ends"):
             train(toy_config(tmp_path), ToyStage)
         train(toy_config(tmp_path, steps=1), Other)

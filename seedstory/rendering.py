@@ -3,7 +3,7 @@
 The language model never needs pixels: its visual context is the features it regressed. So it may write on while the
 de-tokenizer draws, and pictures may be drawn in batches. Nothing of this changes words or features, and a page's noise
 comes from its own seed. What may change is the order in which the networks sum, and so the last bit of a picture: in a
-batch, and "ahead" on a CPU whose other cores write. About one colour value in 100,000 then differs, by 1/255.
+batch, and "ahead" on a CPU whose other cores write. About one color value in 100,000 then differs, by 1/255.
 
 Peak memory of the whole process, the mini on a two-core CPU (VmHWM): 0.93 GB for ten pages, inline in batches of 1, 2
 and 4 and ahead one by one. "after" peaks as inline does (0.88 and 0.89 GB for three pages) and is down
@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from seedstory.settings import StorySettings, check_whole
+from seedstory.settings import StorySettings, check_int
 from seedstory.story import MAX_PAGES, Page
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from seedstory.detokenizers.detokenizer import Detokenizer
 
-RENDERINGS = ("inline", "ahead", "after")
+RENDERING_MODES = ("inline", "ahead", "after")
 
 
 @dataclass(frozen=True)
@@ -50,10 +50,10 @@ class Rendering:
     render_queue: int = 2
 
     def __post_init__(self) -> None:
-        if self.rendering not in RENDERINGS:
-            raise ValueError(f"unknown rendering {self.rendering!r}: choose one of {', '.join(RENDERINGS)}")
-        check_whole("render_batch", self.render_batch, 1, MAX_PAGES)
-        check_whole("render_queue", self.render_queue, 1, MAX_PAGES)
+        if self.rendering not in RENDERING_MODES:
+            raise ValueError(f"unknown rendering {self.rendering!r}: choose one of {', '.join(RENDERING_MODES)}")
+        check_int("render_batch", self.render_batch, 1, MAX_PAGES)
+        check_int("render_queue", self.render_queue, 1, MAX_PAGES)
 
     @property
     def defers(self) -> bool:
@@ -61,13 +61,13 @@ class Rendering:
         return self.rendering != "inline" or self.render_batch > 1
 
 
-def illustrate(
+def render_story(
     pages: Iterable[Page],
     detokenizer: Detokenizer,
     settings: StorySettings,
     rendering: Rendering,
     keep: Callable[[Page], None],
-    free_writer: Callable[[], None],
+    free_story_model: Callable[[], None],
 ) -> Iterator[Page]:
     """Draws written pages. Close the generator to end the drawing early.
 
@@ -79,18 +79,18 @@ def illustrate(
         rendering: When to draw.
         keep: Stores a page: each one that is drawn, and before that each one that has to wait, so that a killed run
             loses little. Called in the caller's thread.
-        free_writer: Called by "after" when all pages are written.
+        free_story_model: Called by "after" when all pages are written.
 
     Yields:
         The pages in order with their pictures, once their whole batch is stored.
     """
     batches = _batches(_kept(pages, keep) if rendering.defers else pages, rendering.render_batch)
-    draw = partial(draw_pages, detokenizer, settings)
+    draw = partial(render_pages, detokenizer, settings)
     if rendering.rendering == "after":
         batches = iter(list(batches))
-        free_writer()
+        free_story_model()
     if rendering.rendering == "ahead":
-        drawn = _draw_ahead(batches, draw, detokenizer.device, rendering.render_queue)
+        drawn = _render_in_background(batches, draw, detokenizer.device, rendering.render_queue)
     else:
         drawn = (draw(batch) for batch in batches)
     with closing(drawn):
@@ -100,7 +100,7 @@ def illustrate(
             yield from batch
 
 
-def draw_pages(
+def render_pages(
     detokenizer: Detokenizer, settings: StorySettings, pages: list[Page], stopped: threading.Event | None = None
 ) -> list[Page]:
     """The pages with their pictures; the noise of each is a function of its seed alone.
@@ -153,7 +153,7 @@ def _batches(pages: Iterable[Page], size: int) -> Iterator[list[Page]]:
         yield batch
 
 
-def _draw_ahead(
+def _render_in_background(
     batches: Iterable[list[Page]],
     draw: Callable[[list[Page], threading.Event], list[Page]],
     device: torch.device,

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 
 from seedstory.cache.policy import CachePolicy, PageSpan
-from seedstory.names import capitals_in, names_in
+from seedstory.names import find_capitals, find_names
 
 
 @dataclass(frozen=True)
@@ -23,14 +23,14 @@ class Eviction:
     shift: list[int]
 
 
-class Ledger:
+class KeptTokens:
     """Tokens held of one story: first the sinks, then the tokens of recent pages (the window).
 
     Positions count the story's tokens from its start.
 
     Attributes:
         length: Tokens held.
-        forgotten: Tokens of the story that are not held.
+        evicted_count: Tokens of the story that are not held.
         pages: Finished pages that are held whole.
         evicted: Pages that left, as far as a policy may still ask for them.
         sink_positions: Positions of the sinks, sorted.
@@ -42,7 +42,7 @@ class Ledger:
 
     def reset(self) -> None:
         """Begin a new story."""
-        self.length = self.forgotten = 0
+        self.length = self.evicted_count = 0
         self.pages: list[PageSpan] = []
         self.evicted: list[PageSpan] = []
         self.sink_positions: list[int] = []
@@ -52,13 +52,13 @@ class Ledger:
     @property
     def position(self) -> int:
         """Position of the story's next token."""
-        return self.length + self.forgotten
+        return self.length + self.evicted_count
 
     def advance(self, count: int) -> None:
         """Note that the next `count` tokens are held."""
         self.length += count
 
-    def forget_last(self, count: int) -> None:
+    def drop_last(self, count: int) -> None:
         """Note that the last `count` tokens are not held; they must belong to the page being written."""
         assert 0 <= count <= self.length
         self.length -= count
@@ -74,11 +74,11 @@ class Ledger:
         """
         start = self.pages[-1].end if self.pages else self.evicted[-1].end if self.evicted else 0
         assert start <= image_start < image_end < self.position, "a page must lie inside the cache"
-        capitals, number = capitals_in(caption), self._ended
+        capitals, number = find_capitals(caption), self._ended
         self._ended += 1
         self.pages.append(PageSpan(start, image_start, image_end, capitals))
         self.last_used |= dict.fromkeys(self.last_used.keys() & capitals, number)
-        for name in names_in(caption) - self.last_used.keys():
+        for name in find_names(caption) - self.last_used.keys():
             # Earlier it may have stood at a sentence's start, where nothing said that it is a name.
             first = next(at for at, page in enumerate(self.pages) if name in page.capitals)
             self.last_used[name] = number if first < len(self.pages) - 1 else 0
@@ -104,25 +104,25 @@ class Ledger:
             old_sinks=sum(index < held_sinks for index in kept),
             shift=[first + index - position for index, position in enumerate(sinks)],
         )
-        self.forgotten += self.length - len(eviction.kept)
+        self.evicted_count += self.length - len(eviction.kept)
         self.length = len(eviction.kept)
         self.sink_positions = sinks
-        self._tidy(policy)
+        self._prune(policy)
         return eviction
 
-    def _tidy(self, policy: CachePolicy) -> None:
+    def _prune(self, policy: CachePolicy) -> None:
         """Strike out what no policy asks for any more.
 
         Who is introduced by words that have gone is unknown again, and may be introduced anew.
         """
-        held, evicted = set(self.sink_positions), []
+        num_kept, evicted = set(self.sink_positions), []
         for page in self.evicted:
-            if not held.issuperset(range(page.start, page.image_start)):
+            if not num_kept.issuperset(range(page.start, page.image_start)):
                 for name in page.names:
                     del self.last_used[name]
                 page = replace(page, names=frozenset())
             evicted.append(page)
-        recent = max(1, policy.pictures)
+        recent = max(1, policy.kept_images)
         old = [page for page in evicted[1:-recent] if page.names]
         self.evicted = [*evicted[:1], *old, *evicted[1:][-recent:]]
 
@@ -132,8 +132,8 @@ class Ledger:
         Returns:
             By how much all positions became smaller.
         """
-        base, self.forgotten = self.forgotten, 0
-        self.pages = [page.moved(-base) for page in self.pages]
-        self.evicted = [page.moved(-base) for page in self.evicted]
+        base, self.evicted_count = self.evicted_count, 0
+        self.pages = [page.shifted(-base) for page in self.pages]
+        self.evicted = [page.shifted(-base) for page in self.evicted]
         self.sink_positions = [position - base for position in self.sink_positions]
         return base

@@ -20,12 +20,12 @@ from PIL import Image
 
 from data_tools.drops import Drop, Tally
 from data_tools.engine import Engine, run
+from seedstory.image import STORED, load_image, read_image_header
 from seedstory.io import open_regular
-from seedstory.picture import STORED, read_header, read_picture
 from seedstory.storystream import StoryRecord, write_jsonl
-from seedstory.text import plain_text
+from seedstory.text import clean_text
 
-PictureFormat = Literal["jpg", "png", "webp"]
+ImageFormat = Literal["jpg", "png", "webp"]
 MAX_TEXT = 2 * 2**20  # bytes of a text file
 _MARKS = (
     (codecs.BOM_UTF32_LE, "utf-32"),  # before UTF-16, whose mark it begins with
@@ -37,12 +37,12 @@ MAX_CAPTION = 20_000  # characters of a page
 
 
 @dataclass(frozen=True, kw_only=True)
-class Facts:
+class Metadata:
     """What is known of a story beside its pages.
 
     Attributes:
         title: Its title.
-        license: Licence of text and pictures, by its short name.
+        license: License of text and pictures, by its short name.
         credit: Who made what.
         language: ISO 639 code of its text.
         source_repo: Where it comes from.
@@ -54,10 +54,10 @@ class Facts:
     language: str | None = None
     source_repo: str | None = None
 
-    def filled_from(self, other: Facts) -> Facts:
+    def filled_from(self, other: Metadata) -> Metadata:
         """These facts, and `other`'s where nothing is known."""
         ours, theirs = asdict(self), asdict(other)
-        return Facts(**{key: ours[key] or theirs[key] for key in ours})
+        return Metadata(**{key: ours[key] or theirs[key] for key in ours})
 
 
 @dataclass(frozen=True)
@@ -98,15 +98,15 @@ class Target:
 
     out: Path
     split: str = "train"
-    format: PictureFormat = "jpg"
-    facts: Facts = field(default_factory=Facts)
+    format: ImageFormat = "jpg"
+    facts: Metadata = field(default_factory=Metadata)
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[\w-][\w.-]*", self.split):
             raise ValueError(f"the split {self.split!r} must be a plain name such as 'train'")
 
 
-class Story:
+class RecordBuilder:
     """A story in the making: stores pictures, and counts pages that have none to store.
 
     Args:
@@ -130,7 +130,7 @@ class Story:
 
     def add(
         self,
-        picture: bytes | Image.Image,
+        image: bytes | Image.Image,
         caption: str = "",
         *,
         source: str,
@@ -141,7 +141,7 @@ class Story:
         """Adds a page; one whose picture cannot be read or is too small is dropped and counted.
 
         Args:
-            picture: The bytes of a picture file, stored as they are, or pixels that were made here.
+            image: The bytes of a picture file, stored as they are, or pixels that were made here.
             caption: Text of the page.
             source: Name of the picture for errors.
             alt: Description of the picture.
@@ -153,7 +153,7 @@ class Story:
         """
         place, self._place = self._place, self._place + 1
         try:
-            pixels = picture if isinstance(picture, Image.Image) else read_picture(picture, source)  # decodes all of it
+            pixels = image if isinstance(image, Image.Image) else load_image(image, source)  # decodes all of it
         except ValueError as error:
             self.drops.append(Drop(self.id, place, "unreadable-picture", str(error)))
             return False
@@ -161,14 +161,14 @@ class Story:
             detail = f"{source} is {pixels.width} x {pixels.height} px, less than {min_side}"
             self.drops.append(Drop(self.id, place, "too-small", detail))
             return False
-        suffix = STORED.get(read_header(picture, source)[0]) if isinstance(picture, bytes) else None
-        if isinstance(picture, bytes) and suffix:
-            data = picture
+        suffix = STORED.get(read_image_header(image, source)[0]) if isinstance(image, bytes) else None
+        if isinstance(image, bytes) and suffix:
+            data = image
         else:
-            suffix = "png" if isinstance(picture, bytes) else self.target.format
+            suffix = "png" if isinstance(image, bytes) else self.target.format
             data = _encode(pixels, suffix)
         relative = f"images/{self.target.split}/{self.id}/{len(self):03d}.{suffix}"
-        write_atomically(self.target.out / relative, data)
+        write_atomic(self.target.out / relative, data)
         self._images.append(relative)
         self._captions.append(clean_text(caption)[:MAX_CAPTION])
         self._alts.append(clean_text(alt)[:MAX_CAPTION])
@@ -180,7 +180,7 @@ class Story:
         self.drops.append(Drop(self.id, self._place, reason, detail))
         self._place += 1
 
-    def finish(self, facts: Facts, **extra: Any) -> Imported:
+    def finish(self, facts: Metadata, **extra: Any) -> Imported:
         """The record and the drops; without a single page there is no record but one more drop.
 
         Args:
@@ -212,7 +212,7 @@ class Story:
 Convert = Callable[[Source, Target], Imported]
 
 
-def harvest(
+def run_import(
     convert: Convert,
     sources: Sequence[Source],
     target: Target,
@@ -268,7 +268,7 @@ def _once(convert: Convert, target: Target, source: Source) -> Imported:
     except Exception as error:  # noqa: BLE001 - one bad source of a million must not end the run; it is counted
         done = Imported([], [Drop(source.id, None, "import-failed", f"{type(error).__name__}: {error}")])
     data = {"records": [r.to_dict() for r in done.records], "drops": [asdict(d) for d in done.drops]}
-    write_atomically(receipt, json.dumps(data).encode())
+    write_atomic(receipt, json.dumps(data).encode())
     return done
 
 
@@ -307,20 +307,15 @@ def slug(name: str) -> str:
     return safe or f"story-{hashlib.sha256(name.encode(errors='backslashreplace')).hexdigest()[:8]}"
 
 
-def natural(path: str | Path) -> tuple[list[tuple[int, str]], str]:
+def natural_key(path: str | Path) -> tuple[list[tuple[int, str]], str]:
     """Sort key by which page2 comes before page10."""
     name = Path(path).as_posix()
     parts = re.split(r"([0-9]+)", name.casefold())
     return [(int(part), "") if part.isdecimal() and part.isascii() else (-1, part) for part in parts], name
 
 
-def clean_text(text: str) -> str:
-    """Text as `plain_text` keeps it, without halves of characters."""
-    return plain_text(text.encode("utf-8", "ignore").decode())
-
-
-def licence_name(text: str | None) -> str | None:
-    """Short name of a licence: Creative Commons by their addresses, anything else as it is written."""
+def license_name(text: str | None) -> str | None:
+    """Short name of a license: Creative Commons by their addresses, anything else as it is written."""
     text = clean_text(text or "").strip("[]")
     found = re.search(r"creativecommons\.org/(?:licenses|publicdomain)/([a-z-]+)/(\d\.\d)", text, re.I)
     if found:
@@ -362,7 +357,7 @@ def inside(path: Path, root: Path) -> bool:
     return resolved.is_file() and resolved.is_relative_to(root.resolve())
 
 
-def write_atomically(path: Path, data: bytes) -> None:
+def write_atomic(path: Path, data: bytes) -> None:
     """Writes a file that is either whole or absent."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.part")

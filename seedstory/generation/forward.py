@@ -17,7 +17,9 @@ def embed_ids(model: StoryModel, ids: Sequence[int]) -> torch.Tensor:
     return model.embed_tokens(torch.tensor(ids, dtype=torch.long, device=model.device))
 
 
-def read_pieces(model: StoryModel, cache: StoryCache, cast: Cast, pieces: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+def forward_rows(
+    model: StoryModel, cache: StoryCache, cast: Cast, pieces: Sequence[torch.Tensor]
+) -> list[torch.Tensor]:
     """Hidden states of each row's next tokens, which enter the cache: `[T, D]` each → `[T, D]` each.
 
     Rows of which nothing is read stay as they are.
@@ -29,7 +31,7 @@ def read_pieces(model: StoryModel, cache: StoryCache, cast: Cast, pieces: Sequen
         embeds[row, : len(piece)] = piece
     positions, mask = cache.position_ids(longest, device), cache.causal_mask(longest, device)
     hidden = cast(model.hidden_states, embeds, positions, mask, cache)
-    cache.forget_last([longest - count for count in counts])
+    cache.drop_last([longest - count for count in counts])
     return [part[:count] for part, count in zip(hidden, counts, strict=True)]
 
 

@@ -20,7 +20,7 @@ MB = 1_000_000
 
 # The floors of seedstory, top first. A module imports from its own floor or from one below.
 # A new file or folder directly under seedstory/ must be given its floor here.
-FLOORS = (
+LAYERS = (
     {"cli", "app", "__main__"},
     {"pipeline", "illustrator", "export", "convert"},
     {"generation"},
@@ -28,7 +28,7 @@ FLOORS = (
     {"io", "layout", "modelfolder", "names", "networks", "picture", "precision", "settings", "shards", "story"}
     | {"storystream", "text", "writer"},
 )
-FLOOR_OF = {unit: level for level, units in enumerate(FLOORS) for unit in units}
+LAYER_OF = {unit: level for level, units in enumerate(LAYERS) for unit in units}
 
 # Machine paths: absolute paths into someone's home or workplace.
 MACHINE_PATH = re.compile(rb"(?<![\w.:/)}])(?:/(?:work|root|home|Users|opt|mnt|scratch)/|[A-Z]:\\\\?Users\\)[\w.-]")
@@ -44,8 +44,8 @@ def tracked() -> tuple[Path, ...]:
     return tuple(path for name in sorted(filter(None, listed)) if (path := ROOT / name).is_file())
 
 
-def sources(room: str) -> list[Path]:
-    return sorted((ROOT / room).rglob("*.py"))
+def sources(package: str) -> list[Path]:
+    return sorted((ROOT / package).rglob("*.py"))
 
 
 @cache
@@ -53,7 +53,7 @@ def imports(path: Path) -> tuple[tuple[int, str], ...]:
     """Every import in a file, at any depth, as (line, absolute dotted name); `from a import b` gives `a.b`."""
     package = path.relative_to(ROOT).parent.parts
     found = []
-    for node in ast.walk(ast.parse(path.read_text("utf-8"), str(path))):
+    for node in ast.denoise(ast.parse(path.read_text("utf-8"), str(path))):
         if isinstance(node, ast.Import):
             found += [(node.lineno, alias.name) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -67,7 +67,7 @@ def where(path: Path, line: int) -> str:
     return f"{path.relative_to(ROOT)}:{line}"
 
 
-def arrows() -> Iterator[tuple[str, str, str]]:
+def unit_imports() -> Iterator[tuple[str, str, str]]:
     """Imports between the units of seedstory: (place, importing unit, imported unit)."""
     for path in sources("seedstory"):
         parts = path.relative_to(ROOT / "seedstory").with_suffix("").parts
@@ -80,37 +80,37 @@ def arrows() -> Iterator[tuple[str, str, str]]:
                 yield where(path, line), parts[0], unit
 
 
-def test_rooms_are_packages() -> None:
+def test_top_level_folders_are_packages() -> None:
     # Without its __init__.py an installed distribution of the same name would win, even inside the checkout.
-    assert [room for room in ("seedstory", *APPLICATIONS) if not (ROOT / room / "__init__.py").is_file()] == []
+    assert [package for package in ("seedstory", *APPLICATIONS) if not (ROOT / package / "__init__.py").is_file()] == []
 
 
 @pytest.mark.parametrize("room", ["seedstory", *APPLICATIONS])
-def test_rooms_import_the_library_only(room: str) -> None:
-    closed = {*APPLICATIONS, "tests"} - {room}
-    found = [(where(path, line), name) for path in sources(room) for line, name in imports(path)]
+def test_packages_import_the_library_only(package: str) -> None:
+    closed = {*APPLICATIONS, "tests"} - {package}
+    found = [(where(path, line), name) for path in sources(package) for line, name in imports(path)]
     assert [f"{place} imports {name}" for place, name in found if name.split(".")[0] in closed] == []
 
 
-def test_every_unit_has_a_floor() -> None:
+def test_every_unit_has_a_layer() -> None:
     entries = (p for p in (ROOT / "seedstory").iterdir() if p.suffix == ".py" or any(p.glob("*.py")))
     units = {p.stem for p in entries} - {"__init__"}
-    assert units - set(FLOOR_OF) == set(), "give the new unit its floor in FLOORS, and a line in docs/architecture.md"
+    assert units - set(LAYER_OF) == set(), "give the new unit its floor in LAYERS, and a line in docs/architecture.md"
 
 
-def test_floors_import_downwards_only() -> None:
+def test_layers_import_downwards_only() -> None:
     wrong = []
-    for place, here, there in arrows():
-        if there not in FLOOR_OF:
+    for place, here, there in unit_imports():
+        if there not in LAYER_OF:
             wrong.append(f"{place}: import {there} from the module that defines it, not from the front door")
-        elif FLOOR_OF[there] < FLOOR_OF[here]:
+        elif LAYER_OF[there] < LAYER_OF[here]:
             wrong.append(f"{place}: {here} must not know {there}, which stands above it")
     assert wrong == []
 
 
 def test_no_cycles_between_units() -> None:
     below: dict[str, set[str]] = {}
-    for _, here, there in arrows():
+    for _, here, there in unit_imports():
         if here != there:
             below.setdefault(here, set()).add(there)
     state: dict[str, bool] = {}  # False: being visited, True: done
@@ -148,8 +148,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
         shutil.copy(ROOT / name, tree)
     ignore = shutil.ignore_patterns("__pycache__")
     shutil.copytree(ROOT / "seedstory", tree / "seedstory", ignore=ignore)
-    for room in APPLICATIONS:  # there, so that leaving them out is the build's own doing
-        shutil.copytree(ROOT / room, tree / room, ignore=ignore)
+    for package in APPLICATIONS:  # there, so that leaving them out is the build's own doing
+        shutil.copytree(ROOT / package, tree / package, ignore=ignore)
     code = "import sys; from setuptools import build_meta; print(build_meta.build_wheel(sys.argv[1]))"
     env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     run = subprocess.run([sys.executable, "-c", code, "out"], cwd=tree, env=env, capture_output=True, text=True)

@@ -9,13 +9,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from seedstory.picture import read_picture, square, to_tensor
+from seedstory.image import image_to_tensor, load_image, to_square
 from seedstory.story import StoryFolder
 from seedstory.storystream import StoryRecord
 
 
 @dataclass(frozen=True)
-class Tale:
+class EvalSample:
     """The first `P` pages of a story.
 
     Attributes:
@@ -33,22 +33,24 @@ class Tale:
     regressed: Tensor | None = None
 
 
-def read_record(data: Path, record: StoryRecord, pages: int, size: int) -> Tale:
+def sample_from_record(data: Path, record: StoryRecord, pages: int, size: int) -> EvalSample:
     """A story of a data set, with its true pictures, brought to `size` px.
 
     Raises:
         ValueError: A picture is missing or cannot be read.
     """
-    pictures = [to_tensor(square(read_picture(data / path), size)) for path in record.images[:pages]]
+    images = [image_to_tensor(to_square(load_image(data / path), size)) for path in record.images[:pages]]
     truths = [_truth(page) for page in (record.pages or [None] * len(record))[:pages]]
-    return Tale(record.captions[:pages], torch.stack(pictures), truths, len(record))
+    return EvalSample(record.captions[:pages], torch.stack(images), truths, len(record))
 
 
 def _truth(page: dict | None) -> dict | None:
     return page if page is not None and "actors" in page and "place" in page else None
 
 
-def read_told(path: Path, pages: int | None, size: int, truths: list[dict | None] | None = None) -> Tale | None:
+def sample_from_folder(
+    path: Path, pages: int | None, size: int, truths: list[dict | None] | None = None
+) -> EvalSample | None:
     """A story folder, up to its first page without a picture; None if that is the first page.
 
     Args:
@@ -61,20 +63,20 @@ def read_told(path: Path, pages: int | None, size: int, truths: list[dict | None
         ValueError: The story is damaged, or `truth.json` is of another telling.
     """
     folder = StoryFolder.open(path)
-    captions, pictures, features = [], [], []
+    captions, images, features = [], [], []
     for index in range(min(len(folder), pages or len(folder))):
         page = folder.page(index)
         if page.image is None:
             break
         captions.append(page.caption)
-        pictures.append(to_tensor(square(page.image, size)))
+        images.append(image_to_tensor(to_square(page.image, size)))
         features += [] if page.features is None else [page.features]
-    if not pictures:
+    if not images:
         return None
     if truths is None:
         truths = _read_truths(path / "truth.json", captions)
-    regressed = torch.stack(features) if len(features) == len(pictures) else None
-    return Tale(captions, torch.stack(pictures), truths[: len(pictures)], len(pictures), regressed)
+    regressed = torch.stack(features) if len(features) == len(images) else None
+    return EvalSample(captions, torch.stack(images), truths[: len(images)], len(images), regressed)
 
 
 def _read_truths(file: Path, captions: list[str]) -> list[dict | None]:
@@ -93,7 +95,7 @@ def _read_truths(file: Path, captions: list[str]) -> list[dict | None]:
 _AGAIN = "run python -m data_tools.paper_theatre annotate"
 
 
-def find_stories(folder: Path, stories: int | None) -> list[Path]:
+def find_story_folders(folder: Path, stories: int | None) -> list[Path]:
     """The story folders that a path means, itself or those in it; the first `stories` of them.
 
     Raises:

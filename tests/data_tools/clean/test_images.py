@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from data_tools.clean.likeness import distances
-from data_tools.clean.pictures import fingerprint, inner_box, is_blank, is_text_card
-from tests.data_tools.drawn import drawing, framed, text_card
+from data_tools.clean.duplicates import distances
+from data_tools.clean.images import fingerprint, inner_box, is_blank, is_text_card
+from tests.data_tools.image_data import drawing, framed, text_card
 
 
 def bits(one: Image.Image, other: Image.Image) -> int:
@@ -30,10 +30,10 @@ def test_copies_have_near_fingerprints_and_others_far_ones():
         assert bits(image, drawing(seed + 100)) > 60
 
 
-@pytest.mark.parametrize("colour", ["black", "white", "#803020"])
+@pytest.mark.parametrize("color", ["black", "white", "#803020"])
 @pytest.mark.parametrize(("top", "side"), [(30, 0), (0, 25), (20, 20)])
-def test_bars_are_found_to_the_pixel_and_after_jpeg_nearly(colour, top, side):
-    image = framed(drawing(1, (200, 150)), top, side, colour)
+def test_bars_are_found_to_the_pixel_and_after_jpeg_nearly(color, top, side):
+    image = framed(drawing(1, (200, 150)), top, side, color)
     assert inner_box(image) == (side, top, side + 200, top + 150)
     box = inner_box(as_jpeg(image, 75))
     assert np.abs(np.subtract(box, (side, top, side + 200, top + 150))).max() <= 1
@@ -66,6 +66,6 @@ def test_drawings_are_no_text_cards():
     assert not is_text_card(Image.new("RGB", (100, 100), "white"))
 
 
-def test_blank_pictures():
+def test_blank_images():
     assert is_blank(as_jpeg(Image.new("RGB", (80, 80), "#336699"), 50))
     assert not is_blank(drawing(3))

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_tools.clean.likeness import Links, deal, distances, gather, near_links, text_key
+from data_tools.clean.duplicates import UnionFind, assign_splits, distances, gather, near_links, text_key
 
 PRINTS = st.integers(0, 2**32).map(lambda seed: np.random.default_rng(seed).integers(0, 256, (12, 32), np.uint8))
 
@@ -18,7 +18,7 @@ def flipped(prints: np.ndarray, count: int, seed: int) -> np.ndarray:
 @given(PRINTS, st.lists(st.tuples(st.integers(0, 11), st.integers(0, 15)), max_size=20))
 def test_links_join_what_plain_comparison_joins(prints, copies):
     prints = np.concatenate([prints, *(flipped(prints[n], bits, bits + n)[None] for n, bits in copies)])
-    found, plain = Links(len(prints)), Links(len(prints))
+    found, plain = UnionFind(len(prints)), UnionFind(len(prints))
     for one, other in near_links(prints, 15).tolist():
         assert distances(prints[one], prints[other]) <= 15
         found.join(one, other)
@@ -29,13 +29,13 @@ def test_links_join_what_plain_comparison_joins(prints, copies):
     assert found.groups() == plain.groups()
 
 
-def test_many_equal_pictures_take_no_time():
+def test_many_equal_images_take_no_time():
     prints = np.zeros((200_000, 32), np.uint8)
     assert len(near_links(prints, 24)) == len(prints) - 1
     assert len(near_links(prints[:0], 24)) == 0
 
 
-def test_long_texts_are_told_apart_by_their_words_only():
+def test_long_texts_are_distinguished_by_their_words_only():
     long = "One day, Anansi the spider picked some yams from his garden. They were extra beautiful."
     assert text_key(long) == text_key(long.upper().replace(",", " –"))
     assert text_key(long) != text_key(long.replace("yams", "figs"))
@@ -48,7 +48,7 @@ def test_dealing_parts_no_group_and_keeps_the_shares(weights, seed, data):
     groups = [[n for n, owner in enumerate(owners) if owner == group] for group in sorted(set(owners))]
     ids = [f"s-{n}" for n in range(len(weights))]
     shares = {"train": 0.8, "val": 0.2}
-    splits = deal(groups, ids, weights, shares, seed)
+    splits = assign_splits(groups, ids, weights, shares, seed)
     assert all(len({splits[story] for story in group}) == 1 for group in groups)
     largest = max(sum(weights[story] for story in group) for group in groups)
     for name, share in shares.items():

@@ -16,7 +16,7 @@ from torch import Tensor
 from seedstory.modeling.vision_tower import VisionTower
 
 Box = Sequence[float]  # x0, y0, x1, y1 in units of the picture's side
-Look = tuple[int, str, int, Tensor]  # story, who, page, features [D]
+Appearance = tuple[int, str, int, Tensor]  # story, who, page, features [D]
 
 FRECHET_FEATURES = "seedstory vision tower, mean-pooled"
 CONSISTENCY_FEATURES = {
@@ -54,21 +54,21 @@ def frechet_distance(one: Tensor, other: Tensor) -> float | None:
 
 
 def slot_features(features: Tensor, box: Box) -> Tensor:
-    """Mean of a picture's tokens `[F, D]` whose centre lies in a box of the picture (or of the nearest one), `[D]`."""
+    """Mean of a picture's tokens `[F, D]` whose center lies in a box of the picture (or of the nearest one), `[D]`."""
     side = round(len(features) ** 0.5)
-    centres = (torch.arange(side) + 0.5) / side
-    across = (centres >= box[0]) & (centres < box[2])
-    down = (centres >= box[1]) & (centres < box[3])
+    centers = (torch.arange(side) + 0.5) / side
+    across = (centers >= box[0]) & (centers < box[2])
+    down = (centers >= box[1]) & (centers < box[3])
     if not across.any():
-        across[(centres - (box[0] + box[2]) / 2).abs().argmin()] = True
+        across[(centers - (box[0] + box[2]) / 2).abs().argmin()] = True
     if not down.any():
-        down[(centres - (box[1] + box[3]) / 2).abs().argmin()] = True
+        down[(centers - (box[1] + box[3]) / 2).abs().argmin()] = True
     return features[(down[:, None] & across[None]).flatten()].mean(0)
 
 
-def character_looks(
+def character_appearances(
     features: Sequence[Tensor], truths: Sequence[Sequence[dict | None]], slots: dict[str, Box]
-) -> list[Look]:
+) -> list[Appearance]:
     """Every character of every page whose slot is known, by name.
 
     Args:
@@ -85,14 +85,14 @@ def character_looks(
     ]
 
 
-def picture_looks(features: Sequence[Tensor]) -> list[Look]:
+def image_appearances(features: Sequence[Tensor]) -> list[Appearance]:
     """Every whole picture, as if a story were one character."""
     return [
         (story, "", page, tokens.mean(0)) for story, pages in enumerate(features) for page, tokens in enumerate(pages)
     ]
 
 
-def consistency(looks: Sequence[Look]) -> dict[str, Any]:
+def consistency(appearances: Sequence[Appearance]) -> dict[str, Any]:
     """How alike the looks of one character are across the pages of its story, and how unlike those of other stories.
 
     Returns:
@@ -102,14 +102,14 @@ def consistency(looks: Sequence[Look]) -> dict[str, Any]:
         What cannot be told is None: `different` and what hangs on it of a single story.
     """
     figures: dict[str, Any] = {"same": None, "different": None, "separation": None, "pairs": 0}
-    if not looks:
+    if not appearances:
         return figures
-    vectors = torch.stack([look[3] for look in looks]).double()
+    vectors = torch.stack([appearance[3] for appearance in appearances]).double()
     vectors = F.normalize(vectors - vectors.mean(0), dim=1)
-    people = sorted({look[:2] for look in looks})
-    story = torch.tensor([look[0] for look in looks])
-    who = torch.tensor([people.index(look[:2]) for look in looks])
-    page = torch.tensor([look[2] for look in looks])
+    people = sorted({appearance[:2] for appearance in appearances})
+    story = torch.tensor([appearance[0] for appearance in appearances])
+    who = torch.tensor([people.index(appearance[:2]) for appearance in appearances])
+    page = torch.tensor([appearance[2] for appearance in appearances])
     alike = vectors @ vectors.T
     above = torch.ones_like(alike, dtype=torch.bool).triu(1)
     same = alike[above & (who[:, None] == who) & (page[:, None] != page)]
@@ -140,10 +140,10 @@ def retrieval(regressed: Sequence[Tensor], seen: Sequence[Tensor]) -> dict[str, 
         and `mismatched`, the mean cosine with the own picture and with the others; and `pages`. None without pages.
     """
     found, chance, matched, mismatched = [], [], [], []
-    for asked, pictures in zip(regressed, seen, strict=True):
+    for asked, images in zip(regressed, seen, strict=True):
         if len(asked) < 2:
             continue
-        alike = F.normalize(asked.flatten(1).double(), dim=1) @ F.normalize(pictures.flatten(1).double(), dim=1).T
+        alike = F.normalize(asked.flatten(1).double(), dim=1) @ F.normalize(images.flatten(1).double(), dim=1).T
         own = torch.eye(len(alike), dtype=torch.bool)
         found += (alike.argmax(1) == torch.arange(len(alike))).tolist()
         chance += [1 / len(alike)] * len(alike)

@@ -10,13 +10,13 @@ import diffusers
 import torch
 from safetensors import SafetensorError
 
-from seedstory.networks import CheckedLoading, check_finite, check_network, described, read_config
+from seedstory.model_files import CheckedLoading, check_finite, check_network, described, read_config
 
-BASE_PARTS = ("unet", "vae", "scheduler")
+BASE_COMPONENTS = ("unet", "vae", "scheduler")
 _MAX_STEPS = 100_000  # of a scheduler; ours have 1,000
 
 
-def load_part(folder: Path, kinds: Mapping[str, Any], dtype: torch.dtype | None = None) -> Any:
+def load_component(folder: Path, kinds: Mapping[str, Any], dtype: torch.dtype | None = None) -> Any:
     """Load a network of the class that its folder names, in evaluation mode.
 
     Args:
@@ -71,9 +71,9 @@ def base_folder(name: str | Path) -> Path:
     folder = Path(name)
     if not folder.is_dir():
         if folder.is_absolute() or str(name).count("/") != 1:
-            raise ValueError(f"there is no SDXL folder {name}: give one with {_listed(BASE_PARTS)}, or a Hub id")
+            raise ValueError(f"there is no SDXL folder {name}: give one with {_listed(BASE_COMPONENTS)}, or a Hub id")
         folder = _from_hub(str(name))
-    missing = [part for part in BASE_PARTS if not (folder / part).is_dir()]
+    missing = [part for part in BASE_COMPONENTS if not (folder / part).is_dir()]
     if missing:
         raise ValueError(
             f"{folder} is not an SDXL folder of diffusers' layout: it lacks {_listed(missing)}"
@@ -87,7 +87,7 @@ def _from_hub(name: str) -> Path:
 
     # Plain safetensors only: the repository of SDXL also holds half-precision, ONNX, Flax and OpenVINO copies.
     weights = "diffusion_pytorch_model"
-    patterns = [f"{part}/*.json" for part in BASE_PARTS]
+    patterns = [f"{part}/*.json" for part in BASE_COMPONENTS]
     patterns += [f"{part}/{weights}{end}" for part in ("unet", "vae") for end in (".safetensors", "-*.safetensors")]
     try:
         return Path(snapshot_download(name, allow_patterns=patterns))

@@ -14,7 +14,7 @@ import numpy as np
 _BANDS = 16  # of 16 bits each: two fingerprints that differ in fewer than 16 bits agree on one of them for certain
 
 
-class Links:
+class UnionFind:
     """Groups of what is linked, directly or through others (union-find); the first member stands for its group.
 
     Args:
@@ -88,7 +88,7 @@ def text_key(text: str, words: int = 12) -> bytes | None:
     return hashlib.sha256(" ".join(plain).encode()).digest()[:16] if len(plain) >= words else None
 
 
-def deal(
+def assign_splits(
     groups: Sequence[Sequence[int]], ids: Sequence[str], weights: Sequence[int], shares: dict[str, float], seed: int
 ) -> list[str]:
     """Deals groups of stories out to splits, so that each split has its share of the pages and no group is parted.

@@ -12,7 +12,7 @@ from torch import Tensor
 from seedstory.storystream import read_jsonl
 
 
-class TruthPictures:
+class TruthImages:
     """Pictures of one split in memory, uint8, with the ground truth of each page.
 
     Args:

@@ -43,7 +43,7 @@ _UPRIGHT = {
 }
 
 
-def read_picture(
+def load_image(
     source: str | os.PathLike | bytes | Image.Image, name: str | None = None, formats: Collection[str] = FORMATS
 ) -> Image.Image:
     """Reads any common picture as plain RGB: upright, on white where it was transparent, without metadata.
@@ -70,10 +70,10 @@ def read_picture(
         return _plain(image, name)
 
 
-def read_header(
+def read_image_header(
     source: str | os.PathLike | bytes, name: str | None = None, formats: Collection[str] = FORMATS
 ) -> tuple[str, tuple[int, int]]:
-    """Judges a picture by its header, as `read_picture` does before it decodes a pixel.
+    """Judges a picture by its header, as `load_image` does before it decodes a pixel.
 
     Args:
         source: A file, or the bytes of one.
@@ -81,10 +81,10 @@ def read_header(
         formats: What it may be, some of `FORMATS`.
 
     Returns:
-        Its format, and its (width, height) in px, upright as `read_picture` gives it.
+        Its format, and its (width, height) in px, upright as `load_image` gives it.
 
     Raises:
-        ValueError: As in `read_picture`, but for damage behind the header.
+        ValueError: As in `load_image`, but for damage behind the header.
     """
     data, name = _named(source, name)
     with _open(data, name, formats) as image:
@@ -93,13 +93,13 @@ def read_header(
         return str(image.format), image.size[::-1] if turned else image.size
 
 
-def square(image: Image.Image, size: int, fit: Literal["crop", "pad"] = "crop") -> Image.Image:
+def to_square(image: Image.Image, size: int, fit: Literal["crop", "pad"] = "crop") -> Image.Image:
     """A picture as a square of `size` px.
 
     Args:
         image: Any RGB picture.
         size: Side of the result in px.
-        fit: "crop" keeps the centre and cuts the longer sides; "pad" keeps all and adds white.
+        fit: "crop" keeps the center and cuts the longer sides; "pad" keeps all and adds white.
     """
     if size < 1:
         raise ValueError(f"size must be at least 1 px, not {size}")
@@ -109,8 +109,8 @@ def square(image: Image.Image, size: int, fit: Literal["crop", "pad"] = "crop") 
     if fit == "crop":
         side = min(width, height)
         left, top = (width - side) // 2, (height - side) // 2
-        centre = image.crop((left, top, left + side, top + side))
-        return centre.resize((size, size), Image.Resampling.LANCZOS, reducing_gap=3.0)
+        center = image.crop((left, top, left + side, top + side))
+        return center.resize((size, size), Image.Resampling.LANCZOS, reducing_gap=3.0)
     scale = size / max(width, height)
     inner = (max(1, round(width * scale)), max(1, round(height * scale)))
     paper = Image.new("RGB", (size, size), "white")
@@ -119,28 +119,28 @@ def square(image: Image.Image, size: int, fit: Literal["crop", "pad"] = "crop") 
     return paper
 
 
-def to_tensor(image: Image.Image | Sequence[Image.Image]) -> torch.Tensor:
+def image_to_tensor(image: Image.Image | Sequence[Image.Image]) -> torch.Tensor:
     """Pixels as float32 in [-1, 1]: `[3, H, W]` of one picture, `[B, 3, H, W]` of several of one size."""
     import torch
 
     if not isinstance(image, Image.Image):
-        return torch.stack([to_tensor(one) for one in image])
+        return torch.stack([image_to_tensor(one) for one in image])
     pixels = np.array(image.convert("RGB"), dtype=np.float32)
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous() / 127.5 - 1.0
 
 
-def to_image(pixels: torch.Tensor) -> Image.Image | list[Image.Image]:
+def tensor_to_image(pixels: torch.Tensor) -> Image.Image | list[Image.Image]:
     """A picture from pixels `[3, H, W]` in [-1, 1], or a list of pictures from `[B, 3, H, W]`.
 
     Raises:
         ValueError: The tensor has another shape or holds NaN.
     """
     if pixels.ndim == 4:
-        return [_to_image(one) for one in pixels]
-    return _to_image(pixels)
+        return [_tensor_to_image(one) for one in pixels]
+    return _tensor_to_image(pixels)
 
 
-def _to_image(pixels: torch.Tensor) -> Image.Image:
+def _tensor_to_image(pixels: torch.Tensor) -> Image.Image:
     if pixels.ndim != 3 or pixels.shape[0] != 3:
         raise ValueError(f"pixels must have shape [3, H, W] or [B, 3, H, W], not {list(pixels.shape)}")
     values = pixels.detach().float().cpu()

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from seedstory.illustrator import Rendering
 from seedstory.pipeline import StoryPipeline
+from seedstory.rendering import Rendering
 from seedstory.story import StoryFolder
 from tests.seedstory.test_pipeline import QUICK, TEXT, contents, same
 from tests.tiny import tiny_pipeline
@@ -149,7 +149,7 @@ def test_an_error_anywhere_ends_everything(pipe, plain, tmp_path, monkeypatch, r
     with pytest.raises(error, match="it broke"):
         pipe(**REQUEST, **rendering, out=tmp_path / "s")
     monkeypatch.undo()
-    StoryFolder.open(tmp_path / "s").sweep()
+    StoryFolder.open(tmp_path / "s").remove_leftovers()
     list(pipe.resume(tmp_path / "s"))
     if rendering.get("render_batch", 1) == 1:
         assert contents(tmp_path / "s") == contents(plain[1])
@@ -158,7 +158,9 @@ def test_an_error_anywhere_ends_everything(pipe, plain, tmp_path, monkeypatch, r
 
 def test_words_come_in_the_callers_thread(pipe):
     seen = set()
-    pipe(**REQUEST, rendering="ahead", on_text=lambda index, text: seen.add((index, threading.current_thread())))
+    pipe(
+        **REQUEST, rendering="ahead", callback_on_text=lambda index, text: seen.add((index, threading.current_thread()))
+    )
     assert seen == {(index, threading.main_thread()) for index in range(1, 5)}
 
 

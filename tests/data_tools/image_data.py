@@ -10,7 +10,7 @@ WORDS = "the fox went down to the river and found a small red boat under the old
 
 
 def drawing(seed: int, size: tuple[int, int] = (160, 120)) -> Image.Image:
-    """Smooth coloured noise: no two seeds are alike, and each looks like itself in any size."""
+    """Smooth colored noise: no two seeds are alike, and each looks like itself in any size."""
     draw = np.random.default_rng(seed)
     coarse = Image.fromarray(draw.integers(30, 226, (9, 12, 3), np.uint8))
     return coarse.resize(size, Image.Resampling.BICUBIC)
@@ -26,9 +26,9 @@ def text_card(lines: int, size: tuple[int, int] = (320, 240), ink: str = "white"
     return card
 
 
-def framed(image: Image.Image, top: int = 0, side: int = 0, colour: str = "black") -> Image.Image:
+def framed(image: Image.Image, top: int = 0, side: int = 0, color: str = "black") -> Image.Image:
     """A picture between bars."""
-    frame = Image.new("RGB", (image.width + 2 * side, image.height + 2 * top), colour)
+    frame = Image.new("RGB", (image.width + 2 * side, image.height + 2 * top), color)
     frame.paste(image, (side, top))
     return frame
 
@@ -42,13 +42,13 @@ def caption(seed: int) -> str:
 def write_data(folder: Path, stories: dict[str, list[Image.Image]], split: str = "train", **facts) -> Path:
     """A data set folder of stories, each a list of pictures; `facts` are keys of every record."""
     lines = []
-    for number, (name, pictures) in enumerate(stories.items()):
-        images = [f"images/{name}/{page}.png" for page in range(len(pictures))]
-        for path, picture in zip(images, pictures, strict=True):
+    for number, (name, image_files) in enumerate(stories.items()):
+        images = [f"images/{name}/{page}.png" for page in range(len(image_files))]
+        for path, image in zip(images, image_files, strict=True):
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
-            picture.save(folder / path)
-        captions = [caption(1000 * number + 7 * page + len(split)) for page in range(len(pictures))]
-        record = {"id": name, "images": images, "captions": captions, "orders": list(range(len(pictures)))}
+            image.save(folder / path)
+        captions = [caption(1000 * number + 7 * page + len(split)) for page in range(len(image_files))]
+        record = {"id": name, "images": images, "captions": captions, "orders": list(range(len(image_files)))}
         lines.append(json.dumps(record | facts))
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{split}.jsonl").write_text("\n".join(lines) + "\n")

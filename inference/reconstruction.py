@@ -3,8 +3,8 @@
 No story is told. The figures are a bound for `inference.evaluate`: a story model can hardly draw better than from the
 features of the true picture.
 
-    python -m inference.rebuilt --data data/theatre --split loose-heldout
-    python -m inference.rebuilt --data data/theatre --model my_model --limit 64 --json rebuilt.json
+    python -m inference.reconstruction --data data/theatre --split loose-heldout
+    python -m inference.reconstruction --data data/theatre --model my_model --limit 64 --json rebuilt.json
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from rich.console import Console
 from rich.table import Table
 from transformers.utils import logging
 
+from inference.images import TruthImages
 from inference.judge import WEIGHTS, Judge, score
-from inference.pictures import TruthPictures
 from seedstory import StoryPipeline
 
 _BATCH = 32
 
 
 @torch.inference_mode()
-def rebuild(model: str, pictures: TruthPictures, judge: Judge, steps: int) -> dict[str, dict[str, float]]:
+def reconstruct(model: str, images: TruthImages, judge: Judge, steps: int) -> dict[str, dict[str, float]]:
     """Figures of renders, their autoencoder reconstructions, and pictures rebuilt from their visual tokens."""
     logging.disable_progress_bar()
     pipeline = StoryPipeline.from_pretrained(model)
     tower, detokenizer = pipeline.vision_tower, pipeline.detokenizer
     renders, coded, drawn = [], [], []
-    for rows in torch.arange(len(pictures)).split(_BATCH):
-        pixels = pictures.pixels(rows)
+    for rows in torch.arange(len(images)).split(_BATCH):
+        pixels = images.pixels(rows)
         inputs = pixels.to(detokenizer.device, detokenizer.dtype)
         renders.append(pixels)
         coded.append(detokenizer.autoencoder(inputs).float().clamp(-1, 1).cpu())
@@ -46,7 +46,7 @@ def rebuild(model: str, pictures: TruthPictures, judge: Judge, steps: int) -> di
     columns = {}
     for name, parts in (("renders", renders), ("autoencoder", coded), ("visual tokens", drawn)):
         output = torch.cat(parts)
-        columns[name] = score(judge, output, pictures.truths)
+        columns[name] = score(judge, output, images.truths)
         if parts is not renders:
             error = ((output - target) / 2).square().mean((1, 2, 3))
             columns[name]["PSNR (dB)"] = (-10 * torch.log10(error)).mean().item()
@@ -69,7 +69,7 @@ def main(
     json_file: Annotated[Path | None, typer.Option("--json", help="also write the figures to this file")] = None,
 ) -> None:
     try:
-        columns = rebuild(model, TruthPictures(data, split, limit=limit), Judge.load(judge), steps)
+        columns = reconstruct(model, TruthImages(data, split, limit=limit), Judge.load(judge), steps)
         if json_file:
             json_file.write_text(json.dumps(columns, indent=1) + "\n", "utf-8")
     except (ValueError, OSError) as error:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from seedstory.picture import STORED, read_picture
+from seedstory.image import STORED, load_image
 from seedstory.shards import INDEX, ShardReader
 from seedstory.storystream import StoryRecord, read_jsonl
 
@@ -22,9 +22,9 @@ class FolderStory:
     record: StoryRecord
     folder: Path
 
-    def picture(self, page: int) -> Image.Image:
+    def image(self, page: int) -> Image.Image:
         """The picture of a page, upright and RGB; ValueError if it is missing or damaged."""
-        return read_picture(self.folder / self.record.images[page], formats=STORED)
+        return load_image(self.folder / self.record.images[page], formats=STORED)
 
 
 class FolderReader:
@@ -49,8 +49,8 @@ class FolderReader:
         return (self[number] for number in range(len(self)))
 
 
-def open_stories(data: str | Path, split: str) -> FolderReader | ShardReader:
-    """The stories of a split: `len(stories)`, `stories[17].record`, `stories[17].picture(0)`, `stories.pages`.
+def open_split(data: str | Path, split: str) -> FolderReader | ShardReader:
+    """The stories of a split: `len(stories)`, `stories[17].record`, `stories[17].image(0)`, `stories.pages`.
 
     Raises:
         ValueError: The folder has no such split, in neither form, or its index or a record is damaged.

@@ -13,7 +13,7 @@ from tests.training.tiny_data import write_model, write_theatre
 from training import detokenizer
 from training.adapt import AdaptConfig, AdaptStage
 from training.backend import Backend
-from training.pages import ShuffledRows, shared
+from training.pages import ShuffledSampler, compute_on_all
 
 PIXELS = 4 * 128**2  # that several batches of pictures are encoded
 
@@ -35,8 +35,8 @@ def write_share(parts: Path) -> None:
     names = ("latents", "regions", "own_features", "heldout_features")
     found = {name: getattr(stage, name).clone() for name in names}
     save_file(found, parts / f"{backend.rank}-of-{backend.processes}.safetensors")
-    assert shared(str, range(5), backend) == ["0", "1", "2", "3", "4"]
-    assert shared(str, range(1), backend) == ["0"]  # fewer than there are processes
+    assert compute_on_all(str, range(5), backend) == ["0", "1", "2", "3", "4"]
+    assert compute_on_all(str, range(1), backend) == ["0"]  # fewer than there are processes
     backend.close()
 
 
@@ -55,7 +55,7 @@ def test_two_processes_share_the_work_and_get_the_bytes_of_one(tmp_path, head, m
 
 
 def test_rows_may_be_asked_for_by_several_threads():
-    rows = ShuffledRows(4, seed=0)
+    rows = ShuffledSampler(4, seed=0)
     stream, starts = rows.take(0, 400), [number * 37 % 396 for number in range(4000)]
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)

@@ -7,8 +7,8 @@ import pytest
 from inference import generate
 from inference.evaluate import evaluate
 from inference.judge import Judge
-from inference.judged import can_judge
-from inference.telling import Telling
+from inference.judge_metrics import can_judge
+from inference.rollout import RolloutOptions
 from seedstory.pipeline import StoryPipeline
 from tests.data_tools.theatre import run_theatre
 from tests.tiny import tiny_model_folder
@@ -30,7 +30,7 @@ def test_scripted_stories_are_judged_on_every_character(theatre, model, tmp_path
     generate.main(theatre, tmp_path / "told", stories=2, scripted=True, steps=1, model=str(model))
     stories = sorted((tmp_path / "told").iterdir())
     run_theatre("annotate", *stories)
-    scores = evaluate(str(tmp_path / "told"), Telling(), model=str(model))
+    scores = evaluate(str(tmp_path / "told"), RolloutOptions(), model=str(model))
     judge = Judge.load()
     records = [json.loads(line) for line in (theatre / "heldout.jsonl").read_text().splitlines()]
     pages = [page for record in records for page in record["pages"][1:]]
@@ -41,7 +41,7 @@ def test_scripted_stories_are_judged_on_every_character(theatre, model, tmp_path
 
 
 @pytest.mark.parametrize("opening", ["text", "image", "both"])
-def test_finished_stories_are_kept_and_a_new_telling_needs_a_new_reading(theatre, model, tmp_path, opening):
+def test_finished_stories_are_kept_and_a_new_rollout_needs_new_truths(theatre, model, tmp_path, opening):
     generate.main(theatre, tmp_path, stories=1, pages=2, opening=opening, steps=1, model=str(model))
     (story,) = tmp_path.iterdir()
     before = (story / "story.json").read_bytes()
@@ -52,7 +52,7 @@ def test_finished_stories_are_kept_and_a_new_telling_needs_a_new_reading(theatre
     record["pages"][1]["caption"] = "Another telling."
     (story / "story.json").write_text(json.dumps(record))
     with pytest.raises(ValueError, match="of another telling: run python -m data_tools.paper_theatre annotate"):
-        evaluate(str(tmp_path), Telling(), model=str(model))
+        evaluate(str(tmp_path), RolloutOptions(), model=str(model))
 
 
 def test_a_loaded_model_can_be_saved_again(model, tmp_path):

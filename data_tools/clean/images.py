@@ -1,6 +1,6 @@
 """What a cleaner measures of a picture: its fingerprint, its bars, and whether it shows nothing but text.
 
-Shapes: H, W height and width in px. All pictures are RGB, upright, as `seedstory.picture.read_picture` gives them.
+Shapes: H, W height and width in px. All pictures are RGB, upright, as `seedstory.image.load_image` gives them.
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ Box = tuple[int, int, int, int]
 BITS = 256  # of a fingerprint
 _SIDE = 32  # px of the picture that a fingerprint is taken of
 _WAVES = 16  # frequencies a side
-_NEAR = 24  # grey levels within which a colour counts as the same: what JPEG and WebP do to a flat area
-_CLEAR = 64  # grey levels from which a pixel stands out
+_NEAR = 24  # gray levels within which a color counts as the same: what JPEG and WebP do to a flat area
+_CLEAR = 64  # gray levels from which a pixel stands out
 
 
 def fingerprint(image: Image.Image) -> bytes:
     """The perceptual hash of a picture, 256 bits: low frequencies of its cosine transform, above their median or not.
 
     Copies in another size, quality or format differ by 0 to 24 bits, different pictures by about 128: of 8 million
-    pairs of 4,006 picture-book pages, 772 lie within 24 bits and 816 within 48. A cut by 3 % a side is not recognised.
+    pairs of 4,006 picture-book pages, 772 lie within 24 bits and 816 within 48. A cut by 3 % a side is not recognized.
     """
-    grey = np.asarray(image.convert("L").resize((_SIDE, _SIDE), Image.Resampling.LANCZOS), np.float64)
-    waves = (_COSINES @ grey @ _COSINES.T).ravel()
+    gray = np.asarray(image.convert("L").resize((_SIDE, _SIDE), Image.Resampling.LANCZOS), np.float64)
+    waves = (_COSINES @ gray @ _COSINES.T).ravel()
     return np.packbits(waves > np.median(waves[1:])).tobytes()
 
 
 def is_blank(image: Image.Image) -> bool:
-    """Whether a picture is all of one colour, but for what compression does to it."""
+    """Whether a picture is all of one color, but for what compression does to it."""
     small = image.resize((64, 64), Image.Resampling.BOX)
     return all(high - low <= _NEAR // 2 for low, high in small.getextrema())
 
@@ -37,7 +37,7 @@ def is_blank(image: Image.Image) -> bool:
 def inner_box(image: Image.Image) -> Box | None:
     """The box within letterbox or pillarbox bars, or None where there are none.
 
-    Bars are two opposite edges of one colour and nearly the same depth, and the picture ends at them along a straight
+    Bars are two opposite edges of one color and nearly the same depth, and the picture ends at them along a straight
     line. By that line a film in a frame is told from a drawing on white paper.
     """
     top, bottom = _bars(image, image.height // 2)
@@ -50,14 +50,14 @@ def inner_box(image: Image.Image) -> Box | None:
 
 
 def is_text_card(image: Image.Image) -> bool:
-    """Whether a picture is a card of at least two lines of text on one colour: titles, credits, "The end".
+    """Whether a picture is a card of at least two lines of text on one color: titles, credits, "The end".
 
     Its foreground falls into low bands across the whole width, with blank rows between them and many short strokes in
-    each. Single lines of text, and text inside a frame, are not recognised.
+    each. Single lines of text, and text inside a frame, are not recognized.
     """
     small = image.copy()
     small.thumbnail((256, 256), Image.Resampling.BOX)
-    away = _distance(small, _main_colour(small))  # [H, W]
+    away = _distance(small, _main_color(small))  # [H, W]
     ink = away > _CLEAR
     if (away <= _NEAR).mean() < 0.6 or not 0.002 < ink.mean() < 0.35:
         return False
@@ -86,8 +86,8 @@ def _bars(image: Image.Image, limit: int) -> tuple[int, int]:
 def _bar(image: Image.Image, limit: int) -> tuple[int, float]:
     """Depth of the bar at the top in px, and which part of the rows below it the picture fills at once."""
     edge = np.asarray(image.crop((0, 0, image.width, 1)), np.uint8)[0]
-    colour = tuple(int(level) for level in np.median(edge, axis=0))
-    away = _distance(image.crop((0, 0, image.width, min(limit + 5, image.height))), colour) > _NEAR  # [H, W]
+    color = tuple(int(level) for level in np.median(edge, axis=0))
+    away = _distance(image.crop((0, 0, image.width, min(limit + 5, image.height))), color) > _NEAR  # [H, W]
     share = away.mean(axis=1)
     busy = np.flatnonzero(share > 0.005)
     if not len(busy) or busy[0] == 0:
@@ -97,14 +97,14 @@ def _bar(image: Image.Image, limit: int) -> tuple[int, float]:
     return depth, float(away[depth : depth + 3].any(axis=0).mean())
 
 
-def _distance(image: Image.Image, colour: tuple[int, ...]) -> np.ndarray:
-    """How far each pixel is from a colour in its worst channel, [H, W] uint8."""
-    red, green, blue = ImageChops.difference(image, Image.new("RGB", image.size, colour)).split()
+def _distance(image: Image.Image, color: tuple[int, ...]) -> np.ndarray:
+    """How far each pixel is from a color in its worst channel, [H, W] uint8."""
+    red, green, blue = ImageChops.difference(image, Image.new("RGB", image.size, color)).split()
     return np.asarray(ImageChops.lighter(ImageChops.lighter(red, green), blue))
 
 
-def _main_colour(image: Image.Image) -> tuple[int, ...]:
-    """The most frequent colour of a picture, taken in steps of 16 levels."""
+def _main_color(image: Image.Image) -> tuple[int, ...]:
+    """The most frequent color of a picture, taken in steps of 16 levels."""
     pixels = np.asarray(image.resize((64, 64), Image.Resampling.NEAREST)).reshape(-1, 3)
     coarse = (pixels >> 4).astype(np.int32) @ (256, 16, 1)
     common = np.bincount(coarse, minlength=4096).argmax()

@@ -33,7 +33,7 @@ Pages = tuple[Tensor, Sequence[dict | None]]  # pictures [P, 3, S, S] in [-1, 1]
 
 
 @dataclass(frozen=True)
-class _Look:
+class _JudgedPage:
     """A picture that was judged by itself."""
 
     story: int
@@ -68,24 +68,28 @@ def judge_stories(judge: Judge, stories: Sequence[Pages]) -> tuple[dict[str, Any
         the judge sees all that the text says (each character's five attributes, and the place), with `error` and
         `pages`. Apart from these the standard errors over stories of `MEASURES`, in the same form.
     """
-    looks = [
-        _Look(story, index + 1, pixels[index], truth, score(judge, pixels[index : index + 1], [truth]))
+    judged_pages = [
+        _JudgedPage(story, index + 1, pixels[index], truth, score(judge, pixels[index : index + 1], [truth]))
         for story, (pixels, truths) in enumerate(stories)
         for index, truth in enumerate(truths)
         if index and truth is not None and can_judge(judge, truth)
     ]
-    spans = RANGES | ({BEYOND: (51, 10**9)} if any(look.number > 50 for look in looks) else {})
-    inside = {span: [look for look in looks if low <= look.number <= high] for span, (low, high) in spans.items()}
+    spans = RANGES | ({BEYOND: (51, 10**9)} if any(judged.number > 50 for judged in judged_pages) else {})
+    inside = {
+        span: [judged for judged in judged_pages if low <= judged.number <= high] for span, (low, high) in spans.items()
+    }
     right = {
-        span: _shares(judge, [look.pixels for look in chosen], [look.truth for look in chosen])
+        span: _shares(judge, [judged.pixels for judged in chosen], [judged.truth for judged in chosen])
         for span, chosen in inside.items()
     }
     figures: dict[str, Any] = {name: {span: right[span][name] for span in spans} for name in MEASURES}
-    figures["characters_judged"] = {span: sum(look.characters for look in chosen) for span, chosen in inside.items()}
+    figures["characters_judged"] = {
+        span: sum(judged.characters for judged in chosen) for span, chosen in inside.items()
+    }
     figures["pages_judged"] = {span: len(chosen) for span, chosen in inside.items()}
-    figures["pages_not_judged"] = sum(max(0, len(truths) - 1) for _, truths in stories) - len(looks)
-    seen, error = ratio(_by_story(looks, lambda look: (look.agrees, 1)))
-    figures["text_image_agreement"] = {"seen": seen, "error": error, "pages": len(looks)}
+    figures["pages_not_judged"] = sum(max(0, len(truths) - 1) for _, truths in stories) - len(judged_pages)
+    seen, error = ratio(_by_story(judged_pages, lambda judged: (judged.agrees, 1)))
+    figures["text_image_agreement"] = {"seen": seen, "error": error, "pages": len(judged_pages)}
     errors = {
         name: {span: _error(name, inside[span]) for span in spans} for name in MEASURES if name not in _WITHOUT_ERROR
     }
@@ -114,21 +118,23 @@ def _shares(judge: Judge, pixels: Sequence[Tensor], truths: list[dict]) -> dict[
     }
 
 
-def _error(name: str, looks: Sequence[_Look]) -> float | None:
-    if not looks or MEASURES[name] not in looks[0].found:
+def _error(name: str, judged_pages: Sequence[_JudgedPage]) -> float | None:
+    if not judged_pages or MEASURES[name] not in judged_pages[0].found:
         return None
 
-    def parts(look: _Look) -> tuple[float, float]:
-        weight = 1 if name in _OF_PAGES else look.characters
-        return look.found[MEASURES[name]] * weight, weight
+    def parts(judged: _JudgedPage) -> tuple[float, float]:
+        weight = 1 if name in _OF_PAGES else judged.characters
+        return judged.found[MEASURES[name]] * weight, weight
 
-    return ratio(_by_story(looks, parts))[1]
+    return ratio(_by_story(judged_pages, parts))[1]
 
 
-def _by_story(looks: Sequence[_Look], parts: Callable[[_Look], tuple[float, float]]) -> list[tuple[float, float]]:
+def _by_story(
+    judged_pages: Sequence[_JudgedPage], parts: Callable[[_JudgedPage], tuple[float, float]]
+) -> list[tuple[float, float]]:
     """Two numbers of each look, summed over the looks of each story."""
     sums: dict[int, tuple[float, float]] = {}
-    for look in looks:
-        (above, below), before = parts(look), sums.get(look.story, (0, 0))
-        sums[look.story] = (before[0] + above, before[1] + below)
+    for judged in judged_pages:
+        (above, below), before = parts(judged), sums.get(judged.story, (0, 0))
+        sums[judged.story] = (before[0] + above, before[1] + below)
     return list(sums.values())

@@ -9,7 +9,16 @@ import pytest
 import torch
 from PIL import Image
 
-from seedstory.picture import FORMATS, MAX_SIDE, STORED, read_header, read_picture, square, to_image, to_tensor
+from seedstory.image import (
+    FORMATS,
+    MAX_SIDE,
+    STORED,
+    image_to_tensor,
+    load_image,
+    read_image_header,
+    tensor_to_image,
+    to_square,
+)
 
 
 def gradient(width: int = 48, height: int = 32) -> Image.Image:
@@ -31,7 +40,7 @@ def png_header(width: int, height: int) -> bytes:
 def test_reads_every_format(tmp_path, kind):
     file = tmp_path / f"picture.{kind.lower()}"
     gradient().save(file, kind)
-    image = read_picture(file)
+    image = load_image(file)
     assert image.mode == "RGB" and image.size == (48, 32) and not image.info
     difference = np.abs(np.asarray(image).astype(int) - np.asarray(gradient()).astype(int)).mean()
     assert difference < 12  # JPEG, WebP and GIF lose a little
@@ -48,34 +57,34 @@ def test_turns_upright_and_strips_exif(orientation):
     gradient().save(buffer, "PNG", exif=exif)
     with Image.open(io.BytesIO(buffer.getvalue())) as stored:
         expected = ImageOps.exif_transpose(stored).convert("RGB")
-    image = read_picture(buffer.getvalue())
+    image = load_image(buffer.getvalue())
     assert np.array_equal(np.asarray(image), np.asarray(expected))
     assert not image.getexif() and not image.info
 
 
 def test_transparency_becomes_white():
-    picture = Image.new("RGBA", (16, 16), (255, 0, 0, 0))
-    assert read_picture(picture).getpixel((3, 3)) == (255, 255, 255)
+    image = Image.new("RGBA", (16, 16), (255, 0, 0, 0))
+    assert load_image(image).getpixel((3, 3)) == (255, 255, 255)
     half = Image.new("RGBA", (16, 16), (0, 0, 0, 128))
-    assert read_picture(half).getpixel((3, 3)) == (127, 127, 127)
+    assert load_image(half).getpixel((3, 3)) == (127, 127, 127)
     palette = Image.new("P", (16, 16), 0)
     palette.putpalette([255, 0, 0] * 256)
     buffer = io.BytesIO()
     palette.save(buffer, "GIF", transparency=0)
-    assert read_picture(buffer.getvalue()).getpixel((3, 3)) == (255, 255, 255)
+    assert load_image(buffer.getvalue()).getpixel((3, 3)) == (255, 255, 255)
 
 
-def test_16_bit_grey_is_scaled_not_clipped():
+def test_16_bit_gray_is_scaled_not_clipped():
     buffer = io.BytesIO()
     Image.fromarray(np.full((16, 16), 128 * 257, np.uint16)).save(buffer, "PNG")
-    assert read_picture(buffer.getvalue()).getpixel((3, 3)) == (128, 128, 128)
+    assert load_image(buffer.getvalue()).getpixel((3, 3)) == (128, 128, 128)
 
 
 def test_first_frame_of_an_animation():
     buffer = io.BytesIO()
-    frames = [Image.new("RGB", (16, 16), colour) for colour in ("red", "blue")]
+    frames = [Image.new("RGB", (16, 16), color) for color in ("red", "blue")]
     frames[0].save(buffer, "GIF", save_all=True, append_images=frames[1:])
-    assert read_picture(buffer.getvalue()).getpixel((3, 3)) == (255, 0, 0)
+    assert load_image(buffer.getvalue()).getpixel((3, 3)) == (255, 0, 0)
 
 
 def jpeg(image: Image.Image) -> bytes:
@@ -105,16 +114,16 @@ def test_refuses_bad_files_in_one_line(tmp_path, data, message):
     file = tmp_path / "bad.png"
     file.write_bytes(data)
     with pytest.raises(ValueError, match=message) as error:
-        read_picture(file)
+        load_image(file)
     assert "bad.png" in str(error.value) and "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-def test_the_header_tells_format_and_size_and_a_list_is_kept_to(tmp_path, kind):
+def test_the_header_gives_format_and_size_and_a_list_is_kept_to(tmp_path, kind):
     file = tmp_path / f"picture.{kind.lower()}"
     gradient().save(file, kind)
-    assert read_header(file) == read_header(file.read_bytes()) == (kind, (48, 32))
-    for read in (read_header, read_picture):
+    assert read_image_header(file) == read_image_header(file.read_bytes()) == (kind, (48, 32))
+    for read in (read_image_header, load_image):
         if kind in STORED:
             read(file, formats=STORED)
         else:
@@ -124,7 +133,7 @@ def test_the_header_tells_format_and_size_and_a_list_is_kept_to(tmp_path, kind):
 
 @pytest.mark.parametrize("orientation", [1, 3, 6, 8])
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "PNG with its EXIF behind the pixels"])
-def test_header_and_pixels_agree_on_a_picture_that_is_turned(kind, orientation):
+def test_header_and_pixels_agree_on_an_image_that_is_turned(kind, orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
     buffer = io.BytesIO()
@@ -135,45 +144,45 @@ def test_header_and_pixels_agree_on_a_picture_that_is_turned(kind, orientation):
         end = at + 12 + int.from_bytes(data[at : at + 4])
         tail = data.index(b"IEND") - 4
         data = data[:at] + data[end:tail] + data[at:end] + data[tail:]
-    assert read_header(data)[1] == read_picture(data).size == ((32, 48) if orientation > 4 else (48, 32))
+    assert read_image_header(data)[1] == load_image(data).size == ((32, 48) if orientation > 4 else (48, 32))
 
 
 def test_the_header_is_judged_before_pixels():
     with pytest.raises(ValueError, match="^it is too large: "):
-        read_header(png_header(10_000, 9_000), "it")
-    assert read_header(png_header(500, 500)) == ("PNG", (500, 500))  # damage behind the header is not looked for
+        read_image_header(png_header(10_000, 9_000), "it")
+    assert read_image_header(png_header(500, 500)) == ("PNG", (500, 500))  # damage behind the header is not looked for
 
 
 def test_refuses_what_is_no_file(tmp_path):
     with pytest.raises(ValueError, match="no file"):
-        read_picture(tmp_path / "none.png")
+        load_image(tmp_path / "none.png")
     with pytest.raises(ValueError, match="folder"):
-        read_picture(tmp_path)
+        load_image(tmp_path)
 
 
-def test_square_crops_the_centre_or_pads():
+def test_square_crops_the_center_or_pads():
     image = Image.new("RGB", (90, 30), "red")
     image.paste("blue", (30, 0, 60, 30))
-    assert np.array_equal(np.asarray(square(image, 30)), np.full((30, 30, 3), (0, 0, 255)))
-    padded = square(image, 90, fit="pad")
+    assert np.array_equal(np.asarray(to_square(image, 30)), np.full((30, 30, 3), (0, 0, 255)))
+    padded = to_square(image, 90, fit="pad")
     assert padded.size == (90, 90)
     assert padded.getpixel((45, 5)) == (255, 255, 255) and padded.getpixel((45, 45)) == (0, 0, 255)
     with pytest.raises(ValueError, match="fit"):
-        square(image, 30, fit="stretch")
+        to_square(image, 30, fit="stretch")
 
 
 def test_tensor_round_trip_is_exact():
     image = gradient()
-    pixels = to_tensor(image)
+    pixels = image_to_tensor(image)
     assert pixels.shape == (3, 32, 48) and pixels.dtype == torch.float32
     assert pixels.min() >= -1 and pixels.max() <= 1
-    assert np.array_equal(np.asarray(to_image(pixels)), np.asarray(image))
-    batch = to_tensor([image, image])
-    assert batch.shape == (2, 3, 32, 48) and len(to_image(batch)) == 2
+    assert np.array_equal(np.asarray(tensor_to_image(pixels)), np.asarray(image))
+    batch = image_to_tensor([image, image])
+    assert batch.shape == (2, 3, 32, 48) and len(tensor_to_image(batch)) == 2
 
 
 def test_to_image_refuses_nan_and_odd_shapes():
     with pytest.raises(ValueError, match="NaN"):
-        to_image(torch.full((3, 8, 8), float("nan")))
+        tensor_to_image(torch.full((3, 8, 8), float("nan")))
     with pytest.raises(ValueError, match="shape"):
-        to_image(torch.zeros(1, 8, 8))
+        tensor_to_image(torch.zeros(1, 8, 8))

@@ -1,6 +1,6 @@
 """Tells the stories that a checkpoint is scored on: captions given, or freely from the first page on.
 
-A folder of told stories holds `telling.json`, which says what they were asked to be and what they took, so that a
+A folder of told stories holds `rollout.json`, which says what they were asked to be and what they took, so that a
 stopped run goes on, and one that asks for something else is refused.
 """
 
@@ -18,7 +18,7 @@ from typing import Any
 
 from seedstory import StoryPipeline
 from seedstory.export.html import write_html
-from seedstory.illustrator import draw_pages
+from seedstory.rendering import render_pages
 from seedstory.story import StoryFolder, write_atomic
 from seedstory.storystream import StoryRecord, read_jsonl
 
@@ -26,7 +26,7 @@ _BATCH = 8  # pictures drawn together
 
 
 @dataclass(frozen=True, kw_only=True)
-class Telling:
+class RolloutOptions:
     """How stories are told; with the model, it decides every word and every picture.
 
     Args:
@@ -36,7 +36,7 @@ class Telling:
         policy: Cache policy.
         seed: Of the first story; the next has the next number.
         steps: De-tokenizer steps.
-        together: Stories whose words are written together.
+        batch_size: Stories whose words are written together.
     """
 
     pages: int = 10
@@ -44,7 +44,7 @@ class Telling:
     policy: str = "mm_sink"
     seed: int = 0
     steps: int = 4
-    together: int = 4
+    batch_size: int = 4
 
 
 def choose_records(data: Path, split: str, stories: int, pages: int) -> tuple[str, list[StoryRecord]]:
@@ -82,21 +82,21 @@ def choose_records(data: Path, split: str, stories: int, pages: int) -> tuple[st
     )
 
 
-class ToldStories:
-    """The folder of told stories, and `telling.json` in it: what was asked, and the seconds of each finished story.
+class RolloutFolder:
+    """The folder of told stories, and `rollout.json` in it: what was asked, and the seconds of each finished story.
 
     Args:
         folder: Where they are, or will be.
-        telling: How they are told.
+        rollout: How they are told.
         fingerprint: Of the model that tells.
 
     Raises:
         ValueError: The folder holds stories of another telling, or other files.
     """
 
-    def __init__(self, folder: Path, telling: Telling, fingerprint: str) -> None:
-        self.folder, self.telling = folder, telling
-        self._file, self._request = folder / "telling.json", {"model": fingerprint} | asdict(telling)
+    def __init__(self, folder: Path, rollout: RolloutOptions, fingerprint: str) -> None:
+        self.folder, self.rollout = folder, rollout
+        self._file, self._request = folder / "telling.json", {"model": fingerprint} | asdict(rollout)
         self._seconds: dict[str, float] = {}
         if self._file.is_file():
             try:
@@ -132,70 +132,73 @@ def _key(record: StoryRecord) -> str:
     return f"{record.id} {hashlib.sha256(json.dumps(record.captions).encode()).hexdigest()[:16]}"
 
 
-def tell(
-    pipeline: StoryPipeline, records: Sequence[StoryRecord], told: ToldStories, on_page: Callable[[], Any]
+def generate_stories(
+    pipeline: StoryPipeline,
+    records: Sequence[StoryRecord],
+    generated: RolloutFolder,
+    callback_on_page: Callable[[], Any],
 ) -> float:
     """Tells a story for each record into a folder of its own, named by its id; those that are told already stay.
 
     Args:
         pipeline: The model.
         records: Give the captions, or the first one.
-        told: Where the stories go, and how they are told.
-        on_page: Called for each page that is written and for each one that is drawn.
+        generated: Where the stories go, and how they are told.
+        callback_on_page: Called for each page that is written and for each one that is drawn.
 
     Returns:
         Seconds a page, words and picture.
     """
-    out, telling = told.folder, told.telling
+    out, rollout = generated.folder, generated.rollout
     out.mkdir(parents=True, exist_ok=True)
-    for first in range(0, len(records), telling.together):
-        group = records[first : first + telling.together]
-        if told.hold(group):
-            for _ in range(2 * len(group) * telling.pages):
-                on_page()
+    for first in range(0, len(records), rollout.batch_size):
+        group = records[first : first + rollout.batch_size]
+        if generated.hold(group):
+            for _ in range(2 * len(group) * rollout.pages):
+                callback_on_page()
             continue
         start = time.perf_counter()
-        _write(pipeline, group, out, telling, first, on_page)
+        _write(pipeline, group, out, rollout, first, callback_on_page)
         for record in group:
-            _draw(pipeline, StoryFolder.open(out / record.id), on_page)
+            _draw(pipeline, StoryFolder.open(out / record.id), callback_on_page)
         seconds = time.perf_counter() - start
         for record in group:
             write_html(StoryFolder.open(out / record.id), out / record.id / "index.html")
-        told.note(group, seconds)
-    return told.seconds(records) / (len(records) * telling.pages)
+        generated.note(group, seconds)
+    return generated.seconds(records) / (len(records) * rollout.pages)
 
 
 def _write(
     pipeline: StoryPipeline,
     group: Sequence[StoryRecord],
     out: Path,
-    telling: Telling,
+    rollout: RolloutOptions,
     first: int,
-    on_page: Callable[[], Any],
+    callback_on_page: Callable[[], Any],
 ) -> None:
     """Words and features of a group of stories, always the same ones together, so that rounding is the same."""
     asked = [
         {
             "text": record.captions[0],
-            "captions": None if telling.free else record.captions[1:],
-            "pages": telling.pages if telling.free else len(record),
+            "captions": None if rollout.free else record.captions[1:],
+            "pages": rollout.pages if rollout.free else len(record),
             "title": record.title or None,
-            "seed": telling.seed + first + place,
-            "policy": telling.policy,
-            "num_inference_steps": telling.steps,
+            "seed": rollout.seed + first + place,
+            "policy": rollout.policy,
+            "num_inference_steps": rollout.steps,
             "out": out / record.id,
             "overwrite": True,
         }
         for place, record in enumerate(group)
     ]
-    with closing(pipeline.write_many(asked)) as written:
-        for _ in itertools.islice(written, len(group) * telling.pages):
-            on_page()
+    with closing(pipeline.write_batch(asked)) as written:
+        for _ in itertools.islice(written, len(group) * rollout.pages):
+            callback_on_page()
 
 
-def _draw(pipeline: StoryPipeline, folder: StoryFolder, on_page: Callable[[], Any]) -> None:
+def _draw(pipeline: StoryPipeline, folder: StoryFolder, callback_on_page: Callable[[], Any]) -> None:
     for start in range(0, len(folder), _BATCH):
         pages = [folder.page(index) for index in range(start, min(start + _BATCH, len(folder)))]
-        for page in draw_pages(pipeline.detokenizer, folder.settings, pages):
+        for page in render_pages(pipeline.detokenizer, folder.settings, pages):
             folder.add_page(page)
-            on_page()
+            callback_on_page()

@@ -3,7 +3,7 @@
 A checkpoint (mini, or a model folder) tells stories of a data set that it was not trained on. By default all captions
 are given and it draws: then what each page should show is known exactly. With --free it tells on from the first
 caption alone, and what needs ground truth is left out. Stories that are there already are scored as they are. Where
-data_tools.paper_theatre.annotate has written truth.json beside story.json, characters and places are judged too.
+data_tools.paper_theatre annotate has written truth.json beside story.json, characters and places are judged too.
 
 \b
 examples:
@@ -13,7 +13,7 @@ examples:
   python -m inference.evaluate mini --stories 4 --pages 50 --policy sink
   # told freely and kept; then read, and scored once more with what the words say
   python -m inference.evaluate mini --free --out stories/heldout
-  python -m data_tools.paper_theatre.annotate stories/heldout/*/
+  python -m data_tools.paper_theatre annotate stories/heldout/*/
   python -m inference.evaluate mini --free --out stories/heldout
   # your own stories, or one of them
   python -m inference.evaluate stories

@@ -7,7 +7,7 @@ their pictures from its own earlier ones, and is held against the true ones.
 \b
 examples:
   # the stories: 200 pages each, in data/theatre/long-heldout.jsonl
-  python -m data_tools.paper_theatre --out data/theatre --split heldout --stories 6 --pages 200
+  python -m data_tools.paper_theatre generate --out data/theatre --split heldout --stories 6 --pages 200
   # a first look, in three minutes on two cores
   python -m inference.long_story --data data/theatre --out runs/long --quick
   # the table; a run that was stopped goes on where it was
@@ -375,7 +375,7 @@ def _records(file: Path, stories: int, pages: int, ends: list[int]) -> list[Stor
     """The stories to tell, all of so many pages; `ends` are those of the ranges, for advice."""
     if not file.is_file():
         raise typer.BadParameter(
-            f"there is no {file}: write it with python -m data_tools.paper_theatre --out {file.parent} "
+            f"there is no {file}: write it with python -m data_tools.paper_theatre generate --out {file.parent} "
             f"--split heldout --stories {stories} --pages {max(pages, 200)}"
         )
     records = list(itertools.islice(read_jsonl(file), stories))
@@ -388,8 +388,8 @@ def _records(file: Path, stories: int, pages: int, ends: list[int]) -> list[Stor
             shorter = [str(end) for end in ends if end < len(record)] + [str(len(record))]
             raise typer.BadParameter(
                 f"{file}: story {record.id} has {len(record)} pages, not {pages}: give --lengths {','.join(shorter)}, "
-                f"or write longer ones with python -m data_tools.paper_theatre --out {file.parent} --split heldout "
-                f"--stories {stories} --pages {pages}",
+                f"or write longer ones with python -m data_tools.paper_theatre generate --out {file.parent} "
+                f"--split heldout --stories {stories} --pages {pages}",
                 param_hint="--lengths",
             )
     return records

@@ -59,7 +59,7 @@ def choose_records(data: Path, split: str, stories: int, pages: int) -> tuple[st
     """
     if not data.is_dir():
         raise ValueError(
-            f"there is no data set {data}: write it with python -m data_tools.paper_theatre --out {data} "
+            f"there is no data set {data}: write it with python -m data_tools.paper_theatre generate --out {data} "
             f"--split heldout --stories 60, or name another with --data"
         )
     longest, most = 0, 0
@@ -79,7 +79,7 @@ def choose_records(data: Path, split: str, stories: int, pages: int) -> tuple[st
         raise ValueError(f"{searched} in {data} hold {most} stories of {pages} or more pages, not {stories}")
     raise ValueError(
         f"{searched} in {data} hold no story of {pages} pages, the longest has {longest}; longer ones come from "
-        f"python -m data_tools.paper_theatre --out {data} --split {split} --stories {stories} --pages 200"
+        f"python -m data_tools.paper_theatre generate --out {data} --split {split} --stories {stories} --pages 200"
     )
 
 

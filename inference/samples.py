@@ -80,7 +80,7 @@ def sample_from_folder(
 
 
 def _read_truths(file: Path, captions: list[str]) -> list[dict | None]:
-    """What `data_tools.paper_theatre.annotate` read out of the captions."""
+    """What `data_tools.paper_theatre annotate` read out of the captions."""
     if not file.is_file():
         return [None] * len(captions)
     try:
@@ -92,7 +92,7 @@ def _read_truths(file: Path, captions: list[str]) -> list[dict | None]:
     return [scene for _, scene in read]
 
 
-_AGAIN = "run python -m data_tools.paper_theatre.annotate"
+_AGAIN = "run python -m data_tools.paper_theatre annotate"
 
 
 def find_story_folders(folder: Path, stories: int | None) -> list[Path]:

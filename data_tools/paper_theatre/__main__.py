@@ -1,82 +1,161 @@
-"""Makes a data set of the paper theatre: `python -m data_tools.paper_theatre --help`."""
+"""Makes a data set of the paper theatre, and checks its plots: `python -m data_tools.paper_theatre generate --help`."""
 
 from __future__ import annotations
 
-import argparse
+import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+from rich.console import Console
 
 from data_tools.engine import StepError, run
 from data_tools.paper_theatre import casting
+from data_tools.paper_theatre.annotate import annotate as read_captions
 from data_tools.paper_theatre.dataset import Job, write_long_story, write_loose_page, write_story
-from data_tools.paper_theatre.stories import PAGES, SPLITS
-from seedstory.storystream import write_jsonl
+from data_tools.paper_theatre.plots.check import check_plots
+from data_tools.paper_theatre.plots.load import SHIPPED
+from data_tools.paper_theatre.stories import PAGES
+from seedstory.storystream import StoryRecord, write_jsonl
 
-EXAMPLES = """\
-examples:
-  # 1000 training stories: out/train.jsonl and out/images/
-  python -m data_tools.paper_theatre --out out --stories 1000 --split train --workers 2
-  # stories with names and looks that training never uses: out/heldout.jsonl
-  python -m data_tools.paper_theatre --out out --stories 100 --split heldout
-  # stories of plots that training never tells, either: out/heldout-plots.jsonl
-  python -m data_tools.paper_theatre --out out --stories 100 --split heldout-plots
-  # 6 held-out stories of 200 pages: the same heroes in chapter after chapter: out/long-heldout.jsonl
-  python -m data_tools.paper_theatre --out out --stories 6 --pages 200 --split heldout
-  # 20000 single pages with every combination of attributes: out/loose-train.jsonl
-  python -m data_tools.paper_theatre --out out --loose-pages 20000 --split train --workers 2
+Split = Literal["train", "heldout", "heldout-plots"]
 
-A run that was interrupted goes on where it stopped: pictures that are there already are kept, if they show the same
-scene drawn by the same code. The .jsonl file appears when all is done.
-"""
+app = typer.Typer(
+    help="The paper theatre: a synthetic picture-book world, with ground truth for every page.",
+    no_args_is_help=True,
+    add_completion=False,
+)
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Writes what the command line asks for."""
-    parser = argparse.ArgumentParser(
-        prog="python -m data_tools.paper_theatre",
-        description="Make a StoryStream data set of the synthetic picture-book world, with ground truth.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--out", type=Path, required=True, help="folder of the data set; made where it is missing")
-    parser.add_argument("--stories", type=int, default=0, help="how many stories (OUT/<split>.jsonl)")
-    parser.add_argument("--pages", type=int, default=0, help="length of long stories (OUT/long-<split>.jsonl)")
-    parser.add_argument("--loose-pages", type=int, default=0, help="how many single pages (OUT/loose-<split>.jsonl)")
-    parser.add_argument("--split", choices=SPLITS, default="train", help="default: train")
-    parser.add_argument("--seed", type=int, default=0, help="number of the first story or page (default: 0)")
-    parser.add_argument("--size", type=int, default=128, help="width and height of the pictures (default: 128)")
-    parser.add_argument("--masks", action="store_true", help="also write a map of who is where beside each picture")
-    parser.add_argument("--workers", type=int, default=1, help="processes (default: 1)")
-    args = parser.parse_args(arguments)
-    if args.stories < 0 or args.loose_pages < 0 or args.stories + args.loose_pages == 0:
-        parser.error("say what to make: --stories N, --loose-pages N, or both")
-    if args.loose_pages and args.split not in casting.SPLITS:
-        parser.error(f"--loose-pages tell no plot: use --split {' or '.join(casting.SPLITS)}")
-    if args.size < 16:
-        parser.error(f"--size {args.size} is too small to draw on: use 16 or more")
+@app.command()
+def generate(
+    out: Annotated[Path, typer.Option("--out", help="Folder of the data set; made where it is missing.")],
+    stories: Annotated[int, typer.Option(help="How many stories (OUT/SPLIT.jsonl).", min=0)] = 0,
+    pages: Annotated[int, typer.Option(help="Length of long stories (OUT/long-SPLIT.jsonl).")] = 0,
+    loose_pages: Annotated[int, typer.Option(help="How many single pages (OUT/loose-SPLIT.jsonl).", min=0)] = 0,
+    split: Annotated[Split, typer.Option(help="Whose plots, names and looks to use.")] = "train",
+    seed: Annotated[int, typer.Option(help="Number of the first story or page.")] = 0,
+    size: Annotated[int, typer.Option(help="Width and height of the pictures.", min=16)] = 128,
+    masks: Annotated[
+        bool, typer.Option("--masks", help="Also write a map of who is where beside each picture.")
+    ] = False,
+    workers: Annotated[int, typer.Option(help="Processes.")] = 1,
+    plots: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Plots of your own, beside the shipped ones (docs/plots.md).")
+    ] = None,
+) -> None:
+    """Make a StoryStream data set of stories or single pages.
 
-    chapters = _chapters(args.pages, args.stories, parser) if args.pages else ()
-    stories = (args.stories, write_long_story if chapters else write_story, f"{'long-' * bool(chapters)}{args.split}")
-    engine, workers = ("processes", args.workers) if args.workers > 1 else ("inline", None)
+    Example: python -m data_tools.paper_theatre generate --out out --stories 1000 --workers 2
+
+    --split heldout has names and looks that training never uses, --split
+    heldout-plots also plots that training never uses. --stories 6 --pages 200
+    makes long stories: the same heroes in chapter after chapter. --loose-pages
+    20000 makes single pages with every combination of attributes.
+
+    A run that was interrupted goes on where it stopped: pictures that are there
+    already are kept, if they show the same scene drawn by the same code. The
+    .jsonl file appears when all is done.
+    """
+    if stories + loose_pages == 0:
+        raise typer.BadParameter("say what to make: --stories N, --loose-pages N, or both")
+    if loose_pages and split not in casting.SPLITS:
+        raise typer.BadParameter(f"--loose-pages have no plot: use --split {' or '.join(casting.SPLITS)}")
+    if plots is not None:
+        _check_added(plots, stories)
+    chapters = _chapters(pages, stories) if pages else ()
+
+    def write(count: int, step: Callable[[Job], StoryRecord], name: str) -> None:
+        jobs = [Job(out, split, seed + n, size, masks, chapters, plots) for n in range(count)]
+        engine, at_once = ("processes", workers) if workers > 1 else ("inline", None)
+        write_jsonl(out / f"{name}.jsonl", run(step, jobs, engine=engine, workers=at_once, label=name))
+
     try:
-        for count, write, name in ((args.loose_pages, write_loose_page, f"loose-{args.split}"), stories):
-            if count:
-                jobs = [Job(args.out, args.split, args.seed + n, args.size, args.masks, chapters) for n in range(count)]
-                write_jsonl(args.out / f"{name}.jsonl", run(write, jobs, engine=engine, workers=workers, label=name))
+        if loose_pages:
+            write(loose_pages, write_loose_page, f"loose-{split}")
+        if stories:
+            write(stories, write_long_story if chapters else write_story, f"{'long-' * bool(chapters)}{split}")
     except StepError as error:
-        parser.error(str(error))
+        raise typer.BadParameter(str(error)) from None
 
 
-def _chapters(pages: int, stories: int, parser: argparse.ArgumentParser) -> tuple[int, ...]:
+@app.command()
+def check(
+    plots: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="PLOTS", help="Plot files, or folders of them (default: the shipped)."),
+    ] = None,
+    seeds: Annotated[int, typer.Option(help="How many stories of each plot to write on trial.", min=1)] = 8,
+) -> None:
+    """Check plots: their form, their slots, and stories written on trial and read back.
+
+    Example: python -m data_tools.paper_theatre check my_plots
+
+    Each fault is named with its file and place, one a line. The exit code is 1
+    where there is any.
+    """
+    count, faults = check_plots(plots or [SHIPPED], seeds)
+    console = Console(soft_wrap=True, highlight=False, markup=False)
+    for fault in faults:
+        console.print(str(fault))
+    console.print(f"{count} plots, {len(faults) or 'no'} faults")
+    raise typer.Exit(1 if faults else 0)
+
+
+@app.command()
+def annotate(
+    folders: Annotated[list[Path], typer.Argument(metavar="FOLDER", help="Story folders (with story.json).")],
+) -> None:
+    """Write down what each page of generated stories should show.
+
+    Example: python -m data_tools.paper_theatre annotate stories/heldout/*/
+
+    A generated story has no ground truth but its own words: they are read page
+    by page, as those of training stories are, and truth.json beside story.json
+    says who should stand where. inference.evaluate holds the pictures against it.
+    """
+    readable = total = 0
+    for folder in folders:
+        captions = _captions(folder)
+        truths = read_captions(captions)
+        read = [{"caption": caption, "scene": truth} for caption, truth in zip(captions, truths, strict=True)]
+        (folder / "truth.json").write_text(json.dumps(read, indent=1) + "\n", "utf-8")
+        readable += sum(truth is not None for truth in truths)
+        total += len(truths)
+    typer.echo(f"{readable} of {total} pages could be read in {len(folders)} stories")
+
+
+def _captions(folder: Path) -> list[str]:
+    try:
+        pages: list[dict[str, Any]] = json.loads((folder / "story.json").read_text("utf-8"))["pages"]
+        return [page["caption"] for page in pages]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise typer.BadParameter(f"{folder} is not a story folder: it has no readable story.json") from None
+
+
+def _check_added(folder: Path, stories: int) -> None:
+    if not stories:
+        raise typer.BadParameter("--plots gives plots to stories: say how many with --stories N")
+    if not folder.is_dir():
+        raise typer.BadParameter(f"--plots {folder} is no folder: name a folder of plots")
+    faults = check_plots([folder])[1]
+    if faults:
+        command = f"python -m data_tools.paper_theatre check {folder}"
+        raise typer.BadParameter(f"--plots {folder} has {len(faults)} faults, list them with {command}: {faults[0]}")
+
+
+def _chapters(pages: int, stories: int) -> tuple[int, ...]:
     """Lengths of a long story's chapters, those of the countdown in the page labels."""
     from seedstory.layout import chapters  # loads torch, which nothing else here needs
 
     if not stories:
-        parser.error("--pages is the length of stories: say how many with --stories N")
+        raise typer.BadParameter("--pages is the length of stories: say how many with --stories N")
     if pages < 1:
-        parser.error(f"--pages {pages}: a story has at least one page")
+        raise typer.BadParameter(f"--pages {pages}: a story has at least one page")
     lengths = tuple(chapters(pages))
     if min(lengths) < PAGES[0]:
-        parser.error(
+        raise typer.BadParameter(
             f"--pages {pages} makes a chapter of {min(lengths)} pages: choose a number whose chapters have "
             f"{PAGES[0]} or more, such as 24 or 200"
         )
@@ -84,4 +163,4 @@ def _chapters(pages: int, stories: int, parser: argparse.ArgumentParser) -> tupl
 
 
 if __name__ == "__main__":
-    main()
+    app()

@@ -1,18 +1,12 @@
-"""Reads generated stories and writes down what each of their pages should show.
+"""Reads generated stories, to say what each of their pages should show.
 
-A told story has no ground truth but its own words: the reader follows them page by page, exactly as it follows the
-training stories, and `truth.json` beside each `story.json` says who should stand where. `inference.evaluate` holds the
-pictures against it.
-
-    python -m data_tools.paper_theatre.annotate stories/heldout/*
+A generated story has no ground truth but its own words: the reader follows them page by page, exactly as it follows the
+training stories. `python -m data_tools.paper_theatre annotate` writes what it read beside each story.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import re
-from pathlib import Path
 from typing import Any
 
 from data_tools.paper_theatre.dataset import scene_truth
@@ -55,31 +49,3 @@ def annotate(captions: list[str]) -> list[dict[str, Any] | None]:
             continue
         truths.append(scene_truth(scene))
     return truths
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """Writes `truth.json` into every story folder on the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m data_tools.paper_theatre.annotate",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="a story folder (with story.json)")
-    folders = parser.parse_args(arguments).folders
-    readable = total = 0
-    for folder in folders:
-        try:
-            pages = json.loads((folder / "story.json").read_text("utf-8"))["pages"]
-        except (OSError, ValueError, KeyError):
-            parser.error(f"{folder} is not a story folder: it has no readable story.json")
-        captions = [page["caption"] for page in pages]
-        truths = annotate(captions)
-        read = [{"caption": caption, "scene": truth} for caption, truth in zip(captions, truths, strict=True)]
-        (folder / "truth.json").write_text(json.dumps(read, indent=1) + "\n", "utf-8")
-        readable += sum(truth is not None for truth in truths)
-        total += len(truths)
-    print(f"{readable} of {total} pages could be read in {len(folders)} stories")
-
-
-if __name__ == "__main__":
-    main()

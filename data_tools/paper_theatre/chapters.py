@@ -10,27 +10,29 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import permutations
+from pathlib import Path
 
 from data_tools.paper_theatre.casting import cast
 from data_tools.paper_theatre.plots import Beat, Plot
-from data_tools.paper_theatre.plots.plot import page as beat
 from data_tools.paper_theatre.script import Member, Script, ScriptedPage
 from data_tools.paper_theatre.stories import WORDS, plots_of, write_beat
 
 # Without descriptions some wordings are shorter than any in a training story.
 LONG_WORDS = range(14, WORDS.stop)
 # The last page of a chapter that has a page more than its plot.
-EVENING = beat(
+EVENING = Beat(
     (
-        "{T:night} {ab} {ab~sat} by the window and talked about all that had happened.",
-        "{T:night} {a} told {b} the whole story once more, from the beginning to the end.",
-        "{T:dusk} {ab} {ab~walked} home side by side, and the way was not too long.",
-    ),
-    (
-        '{b} {b:sleepy}. "What shall we do tomorrow?" {b.he} asked.',
-        '"And tomorrow?" asked {b}. "Tomorrow is another story," said {a}, {a:sleepy,happy.ing}.',
-        '{a} {a:happy}. "It was a good day," {a.he} said, and {b} {b:sleepy}.',
-    ),
+        (
+            "{T:night} {ab} {ab~sat} by the window and talked about all that had happened.",
+            "{T:night} {a} told {b} the whole story once more, from the beginning to the end.",
+            "{T:dusk} {ab} {ab~walked} home side by side, and the way was not too long.",
+        ),
+        (
+            '{b} {b:sleepy}. "What shall we do tomorrow?" {b.he} asked.',
+            '"And tomorrow?" asked {b}. "Tomorrow is another story," said {a}, {a:sleepy,happy.ing}.',
+            '{a} {a:happy}. "It was a good day," {a.he} said, and {b} {b:sleepy}.',
+        ),
+    )
 )
 
 
@@ -51,19 +53,20 @@ class LongStory:
     pages: tuple[ScriptedPage, ...]
 
 
-def generate_long_story(seed: int, split: str, lengths: Sequence[int]) -> LongStory:
+def generate_long_story(seed: int, split: str, lengths: Sequence[int], added: Path | None = None) -> LongStory:
     """Tells one long story of three heroes; the same arguments always give the same story.
 
     Args:
         seed: Number of the story.
         split: One of `stories.SPLITS`, as for `stories.generate_story`.
         lengths: Pages of each chapter, such as `seedstory.layout.chapters` gives.
+        added: Folder of plots that stand beside the shipped ones, or None.
 
     Raises:
         ValueError: The split is unknown, or no plot can be told in a chapter's number of pages.
     """
     rng = random.Random(f"long-{split}-{seed}")
-    plots, cast_split = plots_of(split)
+    plots, cast_split = plots_of(split, added)
     members = cast("abc", cast_split, rng)
     generated: list[str] = []
     pages: list[ScriptedPage] = []

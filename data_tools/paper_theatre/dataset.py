@@ -26,7 +26,10 @@ Box = tuple[int, int, int, int]
 
 @dataclass(frozen=True)
 class Job:
-    """What a worker needs to write one record; `chapters` are the lengths of a long story's chapters."""
+    """What a worker needs to write one record.
+
+    `chapters` are the lengths of a long story's chapters, `plots` is a folder of plots beside the shipped ones.
+    """
 
     folder: Path
     split: str
@@ -34,17 +37,18 @@ class Job:
     size: int = 128
     masks: bool = False
     chapters: tuple[int, ...] = ()
+    plots: Path | None = None
 
 
 def write_story(job: Job) -> StoryRecord:
     """Draws the pages of story `job.seed` under `job.folder` and returns its record."""
-    story = generate_story(job.seed, job.split)
+    story = generate_story(job.seed, job.split, added=job.plots)
     return _story_record(f"theatre-{job.split}-{job.seed:06d}", story.title, story.pages, job, {"plot": story.plot})
 
 
 def write_long_story(job: Job) -> StoryRecord:
     """Draws the pages of long story `job.seed` under `job.folder` and returns its record."""
-    story = generate_long_story(job.seed, job.split, job.chapters)
+    story = generate_long_story(job.seed, job.split, job.chapters, job.plots)
     extra = {"plots": list(story.plots), "chapters": list(job.chapters)}
     return _story_record(f"long-{job.split}-{job.seed:06d}", story.title, story.pages, job, extra)
 

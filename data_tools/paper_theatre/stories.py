@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from pathlib import Path
 
 from data_tools.paper_theatre.casting import cast
-from data_tools.paper_theatre.plots import PLOTS, Beat, Plot
+from data_tools.paper_theatre.plots import Beat, Plot, load_plots
 from data_tools.paper_theatre.script import Member, Script, ScriptedPage
 
-# The plots, and whose names and looks, of each split.
-TRAIN_PLOTS = tuple(plot for plot in PLOTS if not plot.held_out)
-HELD_OUT_PLOTS = tuple(plot for plot in PLOTS if plot.held_out)
-SPLITS: dict[str, tuple[tuple[Plot, ...], str]] = {
-    "train": (TRAIN_PLOTS, "train"),
-    "heldout": (TRAIN_PLOTS, "heldout"),
-    "heldout-plots": (HELD_OUT_PLOTS, "heldout"),
+# Of each split: whether its plots are the held-out ones, and whose names and looks it has.
+SPLITS: dict[str, tuple[bool, str]] = {
+    "train": (False, "train"),
+    "heldout": (False, "heldout"),
+    "heldout-plots": (True, "heldout"),
 }
 PAGES = range(8, 13)
 WORDS = range(18, 41)
@@ -39,7 +38,7 @@ class GeneratedStory:
     pages: tuple[ScriptedPage, ...]
 
 
-def generate_story(seed: int, split: str, plot: str | None = None) -> GeneratedStory:
+def generate_story(seed: int, split: str, plot: str | None = None, added: Path | None = None) -> GeneratedStory:
     """Tells one story; the same arguments always give the same story.
 
     Args:
@@ -47,6 +46,7 @@ def generate_story(seed: int, split: str, plot: str | None = None) -> GeneratedS
         split: One of `SPLITS`. "heldout" shares neither names nor held-out looks with "train", "heldout-plots" no plot
             either.
         plot: Name of a plot of the split, or None for the seed's own choice.
+        added: Folder of plots that stand beside the shipped ones, or None.
 
     Returns:
         The story, 8 to 12 pages of 18 to 40 words.
@@ -54,7 +54,7 @@ def generate_story(seed: int, split: str, plot: str | None = None) -> GeneratedS
     Raises:
         ValueError: The split is unknown, or the plot is none of its plots.
     """
-    plots, cast_split = plots_of(split)
+    plots, cast_split = plots_of(split, added)
     rng = random.Random(f"{split}-{seed}")
     chosen = plots[rng.randrange(len(plots))] if plot is None else _plot(plot, plots)
     members = cast(chosen.cast, cast_split, rng)
@@ -72,11 +72,12 @@ def generate_story(seed: int, split: str, plot: str | None = None) -> GeneratedS
     return GeneratedStory(title, chosen.name, tuple(members[letter] for letter in script.order), tuple(pages))
 
 
-def plots_of(split: str) -> tuple[tuple[Plot, ...], str]:
-    """The plots of a split, and the split whose names and looks its casts have."""
+def plots_of(split: str, added: Path | None = None) -> tuple[tuple[Plot, ...], str]:
+    """The plots of a split, and the split whose names and looks its casts have; `added` as for `generate_story`."""
     if split not in SPLITS:
         raise ValueError(f"unknown split {split!r}: choose one of {', '.join(SPLITS)}")
-    return SPLITS[split]
+    held_out, cast_split = SPLITS[split]
+    return tuple(plot for plot in load_plots(added) if plot.held_out == held_out), cast_split
 
 
 def _plot(name: str, plots: tuple[Plot, ...]) -> Plot:

@@ -4,11 +4,12 @@ import json
 
 import pytest
 
-from data_tools.paper_theatre.annotate import annotate, main
+from data_tools.paper_theatre.annotate import annotate
 from data_tools.paper_theatre.dataset import scene_truth
 from data_tools.paper_theatre.language import INTRODUCE, NEWCOMER, THERE
 from data_tools.paper_theatre.loose import single_page
 from data_tools.paper_theatre.stories import SPLITS, generate_story
+from tests.data_tools.theatre import run_theatre
 
 OPENING = "One sunny day in the meadow, there was Pip, a shy fox in a red coat."
 
@@ -53,7 +54,7 @@ def test_a_page_of_two_places_is_read_from_both_halves(tmp_path):
     ]
     pages = [{"caption": caption} for caption in captions]
     (tmp_path / "story.json").write_text(json.dumps({"pages": pages}))
-    main([str(tmp_path)])
+    run_theatre("annotate", tmp_path)
     _, split, near = (page["scene"] for page in json.loads((tmp_path / "truth.json").read_text()))
     assert (split["view"], split["place"], split["time"], split["props"]) == ("split", "meadow", "dusk", ["kite"])
     assert split["meanwhile"] == {"place": "pond", "props": ["boat"]}

@@ -5,13 +5,13 @@ import re
 
 import pytest
 
-from data_tools.paper_theatre.__main__ import main
 from data_tools.paper_theatre.chapters import generate_long_story
 from data_tools.paper_theatre.names import HELD_OUT_HE, HELD_OUT_SHE
 from data_tools.paper_theatre.reader import Reader
 from data_tools.paper_theatre.world import OUTFITS, SPECIES
 from seedstory.layout import chapters, countdown
 from seedstory.storystream import read_jsonl
+from tests.data_tools.theatre import run_theatre
 
 LENGTHS = chapters(200)
 
@@ -74,7 +74,7 @@ def test_a_chapter_begins_where_the_countdown_begins(stories):
 
 
 def test_records_hold_the_ground_truth(tmp_path):
-    main(["--out", str(tmp_path), "--split", "heldout", "--stories", "1", "--pages", "24", "--size", "32"])
+    run_theatre("generate", "--out", tmp_path, "--split", "heldout", "--stories", "1", "--pages", "24", "--size", "32")
     (record,) = read_jsonl(tmp_path / "long-heldout.jsonl")
     story = generate_long_story(0, "heldout", chapters(24))
     assert record.captions == [page.caption for page in story.pages]
@@ -84,7 +84,7 @@ def test_records_hold_the_ground_truth(tmp_path):
         assert [actor["name"] for actor in truth["actors"]] == [actor.name for actor in page.scene.everyone]
         assert {"place", "time", "props", "coreference"} <= set(truth)
     # The same fields as a story of one chapter.
-    main(["--out", str(tmp_path), "--split", "heldout", "--stories", "1", "--size", "32"])
+    run_theatre("generate", "--out", tmp_path, "--split", "heldout", "--stories", "1", "--size", "32")
     plain = json.loads((tmp_path / "heldout.jsonl").read_text().splitlines()[0])
     assert set(plain) - {"plot"} == set(record.to_dict()) - {"plots", "chapters"}
     assert set(plain["pages"][0]) == set(record.pages[0])
@@ -99,10 +99,8 @@ def test_records_hold_the_ground_truth(tmp_path):
         (["--loose-pages", "1", "--pages", "24"], "how many with --stories"),
     ],
 )
-def test_impossible_requests_are_said(tmp_path, capsys, arguments, message):
-    with pytest.raises(SystemExit):
-        main(["--out", str(tmp_path), *arguments])
-    assert message in capsys.readouterr().err
+def test_impossible_requests_are_said(tmp_path, arguments, message):
+    assert message in run_theatre("generate", "--out", tmp_path, *arguments, code=2)
 
 
 def test_a_chapter_that_no_plot_fits_is_refused():

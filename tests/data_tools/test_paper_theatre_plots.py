@@ -1,18 +1,26 @@
 """The plots of the paper theatre: readable, clean, whole, unlike each other, and some of them held out."""
 
 import hashlib
+import json
 import re
 from itertools import combinations
+from pathlib import Path
 
 import pytest
 
 from data_tools.paper_theatre.chapters import generate_long_story
+from data_tools.paper_theatre.dataset import scene_truth
 from data_tools.paper_theatre.language import VIEW
-from data_tools.paper_theatre.plots import FIRST_PLOTS, PLOTS
+from data_tools.paper_theatre.plots import FIRST, load_plots
+from data_tools.paper_theatre.plots.load import SHIPPED, read_plots
 from data_tools.paper_theatre.reader import Reader
-from data_tools.paper_theatre.stories import HELD_OUT_PLOTS, PAGES, SPLITS, TRAIN_PLOTS, WORDS, generate_story
+from data_tools.paper_theatre.stories import PAGES, SPLITS, WORDS, generate_story, plots_of
 
-NEW_PLOTS = PLOTS[len(FIRST_PLOTS) :]
+PLOTS = load_plots()
+FIRST_PLOTS, NEW_PLOTS = PLOTS[:FIRST], PLOTS[FIRST:]
+HELD_OUT_PLOTS = plots_of("heldout-plots")[0]
+# Of captions and scenes of 126 stories, written when the plots were Python.
+GOLDEN = "11ea91955b100e9057ddb1acb6d823e7408257b907c8ab5de9099573c11fe3f7"
 
 
 def split_of(plot, seed):
@@ -29,7 +37,7 @@ def generated():
 
 def test_there_are_enough_plots():
     assert len(PLOTS) >= 33 and len(NEW_PLOTS) >= 18
-    assert len(TRAIN_PLOTS) >= 30 and len(HELD_OUT_PLOTS) >= 2
+    assert len(plots_of("train")[0]) >= 30 and len(HELD_OUT_PLOTS) >= 2
 
 
 def test_not_a_word_of_the_first_plots_changes():
@@ -38,6 +46,23 @@ def test_not_a_word_of_the_first_plots_changes():
         "f175a6ebc8f3339b0c4cdaf895cdf945cb08968210d94913c9aa18e7f8f88823"
     )
     assert not any(VIEW.search(repr(plot.beats)) for plot in FIRST_PLOTS), "a first plot would be seen from elsewhere"
+
+
+def test_the_same_seeds_give_the_same_stories_as_ever():
+    said = []
+    for split in SPLITS:
+        stories = [generate_story(seed, split) for seed in range(40)] + [
+            generate_long_story(seed, split, [10] * 6) for seed in range(2)
+        ]
+        said += [[story.title, [[page.caption, scene_truth(page.scene)] for page in story.pages]] for story in stories]
+    assert hashlib.sha256(json.dumps(said).encode()).hexdigest() == GOLDEN
+
+
+def test_every_plot_has_a_file_of_its_name():
+    plots, faults = read_plots([SHIPPED])
+    assert faults == [] and [plot.number for _, plot in plots] == list(range(1, len(PLOTS) + 1))
+    for file, plot in plots:
+        assert Path(file).stem == re.sub(r"[^a-z]+", "_", plot.name)
 
 
 def test_the_captions_alone_give_every_scene(generated):
@@ -113,7 +138,7 @@ def test_held_out_plots_are_generated_in_their_split_only():
     held_out = {plot.name for plot in HELD_OUT_PLOTS}
     assert {generate_story(seed, "heldout-plots").plot for seed in range(20)} == held_out
     for split in ("train", "heldout"):
-        assert held_out.isdisjoint(plot.name for plot in SPLITS[split][0])
+        assert held_out.isdisjoint(plot.name for plot in plots_of(split)[0])
         assert held_out.isdisjoint(generate_long_story(0, split, [10] * 40).plots)
         with pytest.raises(ValueError, match="in this split"):
             generate_story(0, split, HELD_OUT_PLOTS[0].name)

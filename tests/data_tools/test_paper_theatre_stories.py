@@ -7,10 +7,9 @@ from random import Random
 import pytest
 from PIL import Image
 
-from data_tools.paper_theatre.__main__ import main
 from data_tools.paper_theatre.loose import single_page
 from data_tools.paper_theatre.names import HE, HELD_OUT_HE, HELD_OUT_SHE, PRONOUNS, SHE
-from data_tools.paper_theatre.plots import PLOTS
+from data_tools.paper_theatre.plots import load_plots
 from data_tools.paper_theatre.reader import Reader
 from data_tools.paper_theatre.script import Member, Script
 from data_tools.paper_theatre.stories import PAGES, WORDS, generate_story, plots_of
@@ -26,8 +25,10 @@ from data_tools.paper_theatre.world import (
     Appearance,
 )
 from seedstory.storystream import read_jsonl
+from tests.data_tools.theatre import run_theatre
 
 SPLITS = ("train", "heldout", "heldout-plots")
+PLOTS = load_plots()
 
 
 @pytest.fixture(scope="module")
@@ -201,7 +202,7 @@ def test_reader_faults_are_named():
 
 
 def test_data_set_with_ground_truth_and_resume(tmp_path):
-    main(["--out", str(tmp_path), "--stories", "1", "--loose-pages", "2", "--size", "32", "--masks"])
+    run_theatre("generate", "--out", tmp_path, "--stories", "1", "--loose-pages", "2", "--size", "32", "--masks")
     (record,) = read_jsonl(tmp_path / "train.jsonl")
     story = generate_story(0, "train")
     assert record.captions == [page.caption for page in story.pages]
@@ -221,23 +222,20 @@ def test_data_set_with_ground_truth_and_resume(tmp_path):
     before = (tmp_path / "train.jsonl").read_bytes()
     broken = tmp_path / record.images[0]
     broken.write_bytes(b"half a pic")
-    main(["--out", str(tmp_path), "--stories", "1", "--loose-pages", "2", "--size", "32", "--masks"])
+    run_theatre("generate", "--out", tmp_path, "--stories", "1", "--loose-pages", "2", "--size", "32", "--masks")
     assert (tmp_path / "train.jsonl").read_bytes() == before
     after = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.png")}
     assert {path for path in after if after[path] != images[path]} == {broken, broken.with_suffix(".mask.png")}
 
 
-def test_command_line_faults(capsys):
-    with pytest.raises(SystemExit):
-        main(["--out", "nowhere"])
-    assert "say what to make" in capsys.readouterr().err
-    with pytest.raises(SystemExit):
-        main(["--out", "nowhere", "--loose-pages", "1", "--split", "heldout-plots"])
-    assert "--loose-pages tell no plot: use --split train or heldout" in capsys.readouterr().err
+def test_command_line_faults():
+    assert "say what to make" in run_theatre("generate", "--out", "nowhere", code=2)
+    said = run_theatre("generate", "--out", "nowhere", "--loose-pages", "1", "--split", "heldout-plots", code=2)
+    assert "--loose-pages have no plot: use --split train or heldout" in said
 
 
 def test_held_out_plots_are_written_to_a_file_of_their_own(tmp_path):
-    main(["--out", str(tmp_path), "--stories", "2", "--split", "heldout-plots", "--size", "32"])
+    run_theatre("generate", "--out", tmp_path, "--stories", "2", "--split", "heldout-plots", "--size", "32")
     records = list(read_jsonl(tmp_path / "heldout-plots.jsonl"))
     held_out = {plot.name for plot in PLOTS if plot.held_out}
     assert len(records) == 2 and {record.extra["plot"] for record in records} <= held_out

@@ -8,8 +8,6 @@ import torch
 from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner
 
-from data_tools.paper_theatre.__main__ import main as make_theatre
-from data_tools.paper_theatre.annotate import main as annotate
 from inference import reconstruction
 from inference.evaluate import app, evaluate
 from inference.image_quality import (
@@ -29,6 +27,7 @@ from inference.text_quality import base_scores, distinct, ngrams, perplexity, ra
 from seedstory.generation import GivenPage
 from seedstory.pipeline import StoryPipeline
 from seedstory.storystream import read_jsonl
+from tests.data_tools.theatre import run_theatre
 from tests.tiny import tiny_model_folder
 
 BY_RANGE = [*MEASURES, "characters_judged", "pages_judged"]
@@ -38,8 +37,8 @@ BY_RANGE = [*MEASURES, "characters_judged", "pages_judged"]
 def theatre(tmp_path_factory):
     """Two held-out stories, and one of 16 pages."""
     folder = tmp_path_factory.mktemp("theatre")
-    make_theatre(["--out", str(folder), "--split", "heldout", "--stories", "2"])
-    make_theatre(["--out", str(folder), "--split", "heldout", "--stories", "1", "--pages", "16", "--size", "48"])
+    run_theatre("generate", "--out", folder, "--split", "heldout", "--stories", "2")
+    run_theatre("generate", "--out", folder, "--split", "heldout", "--stories", "1", "--pages", "16", "--size", "48")
     return folder
 
 
@@ -287,7 +286,7 @@ def test_free_stories_are_judged_once_they_were_read(theatre, model, tmp_path):
         for page in record["pages"]:
             page["caption"] = record["pages"][0]["caption"]
         (story / "story.json").write_text(json.dumps(record))
-    annotate([str(story) for story in stories])
+    run_theatre("annotate", *stories)
     assert run(*arguments, "--json", tmp_path / "read.json").exit_code == 0
     read = json.loads((tmp_path / "read.json").read_text())
     assert read["pages_judged"]["2-10"] == 4 and read["character_accuracy"]["2-10"] is not None

@@ -6,10 +6,10 @@ import math
 import pytest
 import typer
 
-from data_tools.paper_theatre.__main__ import main as make_theatre
 from inference.long_report import Measurement, markdown, page_ranges, summarize
 from inference.long_story import main, make_variants, page_distances
 from seedstory.storystream import read_jsonl
+from tests.data_tools.theatre import run_theatre
 from tests.tiny import tiny_model_folder
 
 OPTIONS = {"lengths": "4,9", "stories": 1, "window": "2,3", "max_sink_tokens": "80", "images": 2, "steps": 1}
@@ -19,7 +19,7 @@ TIMES = {"seconds", "process_bytes", "process_mb"}
 @pytest.fixture(scope="module")
 def theatre(tmp_path_factory):
     folder = tmp_path_factory.mktemp("theatre")
-    make_theatre(["--out", str(folder), "--split", "heldout", "--stories", "2", "--pages", "16", "--size", "48"])
+    run_theatre("generate", "--out", folder, "--split", "heldout", "--stories", "2", "--pages", "16", "--size", "48")
     return folder
 
 

@@ -4,21 +4,20 @@ import json
 
 import pytest
 
-from data_tools.paper_theatre.__main__ import main as make_theatre
-from data_tools.paper_theatre.annotate import main as annotate
 from inference import generate
 from inference.evaluate import evaluate
 from inference.judge import Judge
 from inference.judge_metrics import can_judge
 from inference.rollout import RolloutOptions
 from seedstory.pipeline import StoryPipeline
+from tests.data_tools.theatre import run_theatre
 from tests.tiny import tiny_model_folder
 
 
 @pytest.fixture(scope="module")
 def theatre(tmp_path_factory):
     folder = tmp_path_factory.mktemp("theatre")
-    make_theatre(["--out", str(folder), "--split", "heldout", "--stories", "2"])
+    run_theatre("generate", "--out", folder, "--split", "heldout", "--stories", "2")
     return folder
 
 
@@ -30,7 +29,7 @@ def model(tmp_path_factory):
 def test_scripted_stories_are_judged_on_every_character(theatre, model, tmp_path):
     generate.main(theatre, tmp_path / "told", stories=2, scripted=True, steps=1, model=str(model))
     stories = sorted((tmp_path / "told").iterdir())
-    annotate([str(story) for story in stories])
+    run_theatre("annotate", *stories)
     scores = evaluate(str(tmp_path / "told"), RolloutOptions(), model=str(model))
     judge = Judge.load()
     records = [json.loads(line) for line in (theatre / "heldout.jsonl").read_text().splitlines()]
@@ -46,13 +45,13 @@ def test_finished_stories_are_kept_and_a_new_rollout_needs_new_truths(theatre, m
     generate.main(theatre, tmp_path, stories=1, pages=2, opening=opening, steps=1, model=str(model))
     (story,) = tmp_path.iterdir()
     before = (story / "story.json").read_bytes()
-    annotate([str(story)])
+    run_theatre("annotate", story)
     generate.main(theatre, tmp_path, stories=1, pages=2, opening=opening, steps=1, model=str(model), seed=5)
     assert (story / "story.json").read_bytes() == before
     record = json.loads(before)
     record["pages"][1]["caption"] = "Another telling."
     (story / "story.json").write_text(json.dumps(record))
-    with pytest.raises(ValueError, match="of another telling: run python -m data_tools.paper_theatre.annotate"):
+    with pytest.raises(ValueError, match="of another telling: run python -m data_tools.paper_theatre annotate"):
         evaluate(str(tmp_path), RolloutOptions(), model=str(model))
 
 

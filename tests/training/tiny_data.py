@@ -5,13 +5,13 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from data_tools.paper_theatre.__main__ import main as make_theatre
 from seedstory.detokenizers.autoencoder import ImageAutoencoder
 from seedstory.detokenizers.detokenizer import Detokenizer
 from seedstory.modeling.story_model import StoryModel
 from seedstory.modeling.vision_tower import VisionTower
 from seedstory.pipeline import StoryPipeline
 from seedstory.storystream import StoryRecord, write_jsonl
+from tests.data_tools.theatre import run_theatre
 from tests.seedstory.tiny_language import tiny_lm, tiny_tokenizer
 
 _TINY = {"width": 16, "depth": 1, "heads": 2}
@@ -21,9 +21,9 @@ def write_theatre(folder: Path, stories: int = 4, loose: int = 0, long: int = 0)
     """A data set of the paper theatre: `train` and `heldout`, and loose pages and long stories if asked for."""
     for split, count, pages in (("train", stories, loose), ("heldout", 2, min(loose, 20))):
         loose_pages = ["--loose-pages", str(pages)] if pages else []
-        make_theatre(["--out", str(folder), "--split", split, "--stories", str(count), *loose_pages])
+        run_theatre("generate", "--out", folder, "--split", split, "--stories", str(count), *loose_pages)
     if long:
-        make_theatre(["--out", str(folder), "--split", "train", "--stories", str(long), "--pages", "20"])
+        run_theatre("generate", "--out", folder, "--split", "train", "--stories", str(long), "--pages", "20")
     return folder
 
 

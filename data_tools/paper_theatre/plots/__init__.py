@@ -1,38 +1,9 @@
-"""The plots of the paper theatre: data only, a few stories to a module.
+"""The plots of the paper theatre: data only, a story to a YAML file (docs/plots.md says how to write one).
 
-`FIRST_PLOTS` are those that the first weights were trained on: not a word of them changes.
+The first `FIRST` are those that the first weights were trained on: not a word of them changes.
 """
 
-from data_tools.paper_theatre.plots import (
-    contests,
-    far_and_near,
-    friends,
-    growing,
-    lost_and_found,
-    making,
-    neighbours,
-    night_and_echo,
-    night_and_seasons,
-    secrets,
-    wind_and_weather,
-)
-from data_tools.paper_theatre.plots.plot import Beat, Plot
+from data_tools.paper_theatre.plots.load import FIRST, load_plots
+from data_tools.paper_theatre.plots.plot import Beat, Fault, Plot
 
-__all__ = ["FIRST_PLOTS", "PLOTS", "Beat", "Plot"]
-
-FIRST_PLOTS: tuple[Plot, ...] = (
-    *wind_and_weather.PLOTS,
-    *making.PLOTS,
-    *friends.PLOTS,
-    *lost_and_found.PLOTS,
-    *night_and_seasons.PLOTS,
-)
-PLOTS: tuple[Plot, ...] = (
-    *FIRST_PLOTS,
-    *far_and_near.PLOTS,
-    *contests.PLOTS,
-    *secrets.PLOTS,
-    *growing.PLOTS,
-    *neighbours.PLOTS,
-    *night_and_echo.PLOTS,
-)
+__all__ = ["FIRST", "Beat", "Fault", "Plot", "load_plots"]

@@ -21,7 +21,7 @@ class Beat:
 
 @dataclass(frozen=True)
 class Plot:
-    """A story line.
+    """A story line, as one YAML file says it (docs/plots.md).
 
     Attributes:
         name: Short name.
@@ -29,7 +29,8 @@ class Plot:
         cast: One letter per character.
         beats: The pages in order.
         values: Words that stay the same in one story; each name in capitals, with its choices.
-        held_out: Whether no training story may tell it.
+        held_out: Whether no training story may use it.
+        number: Place among the plots of its folder; those without one come last, by file name.
     """
 
     name: str
@@ -38,11 +39,26 @@ class Plot:
     beats: tuple[Beat, ...]
     values: dict[str, tuple[str, ...]] = field(default_factory=dict)
     held_out: bool = False
+    number: int | None = None
 
 
-def page(*parts: str | tuple[str, ...], optional: bool = False) -> Beat:
-    """A beat; a part that is one string has one alternative."""
-    return Beat(tuple((part,) if isinstance(part, str) else part for part in parts), optional)
+@dataclass(frozen=True)
+class Fault:
+    """One thing that is wrong with a plot.
+
+    Attributes:
+        file: The plot's file, as it was given.
+        place: Where in it, such as "beat 3, part 2, phrasing 1"; empty where the file itself is meant.
+        message: What is wrong, and what to do.
+    """
+
+    file: str
+    place: str
+    message: str
+
+    def __str__(self) -> str:
+        said = ": ".join(part for part in (self.file, self.place, self.message) if part)
+        return " ".join(said.split("\n"))
 
 
 def opening(time: str, place: str) -> tuple[str, ...]:

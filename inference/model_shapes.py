@@ -14,8 +14,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast
 
 from seedstory.layout import LONGEST_CHAPTER, StoryLayout
+from seedstory.model_folder import find_model
 from seedstory.modeling import StoryModel
-from seedstory.pipeline import find_model
 from seedstory.precision import fast_dtype
 
 # The original's proportions: 64 visual tokens, 256 feature tokens as wide as the language model, shallow resamplers.

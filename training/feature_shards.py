@@ -21,7 +21,7 @@ from torch import Tensor
 from seedstory.image import image_to_tensor, to_square
 from seedstory.modeling.vision_tower import VisionTower
 from seedstory.precision import fast_precision
-from seedstory.shards import PackedStory, ShardReader
+from seedstory.shards import ShardReader, ShardSample
 from training.splits import FolderReader, FolderStory, open_split
 
 
@@ -81,7 +81,7 @@ class FeatureWorker:
         """Batches [B, 3, S, S] of the pages, squared as in generation; the next ones are decoded meanwhile."""
         size, pages = self.tower.config.image_size, self.pages(start, stop)
 
-        def load(story: FolderStory | PackedStory, page: int) -> Tensor:
+        def load(story: FolderStory | ShardSample, page: int) -> Tensor:
             return image_to_tensor(to_square(story.image(page), size))
 
         with ThreadPoolExecutor() as pool:
@@ -93,7 +93,7 @@ class FeatureWorker:
             for batch in ahead:
                 yield torch.stack([image.result() for image in batch])
 
-    def pages(self, start: int, stop: int) -> Iterator[tuple[FolderStory | PackedStory, int]]:
+    def pages(self, start: int, stop: int) -> Iterator[tuple[FolderStory | ShardSample, int]]:
         """The pages `start` up to `stop` of the data set, as (story, page of the story)."""
         ends = np.cumsum(self.stories.pages)
         while start < stop:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from seedstory.layout import StoryLayout, collate, countdown
-from seedstory.names import find_names
+from seedstory.salience import find_names
 from seedstory.storystream import StoryRecord
 from training.backend import Backend
 from training.features import PageFeatures, page_features

@@ -17,7 +17,7 @@ from seedstory.storystream import StoryRecord, read_jsonl
 
 @dataclass(frozen=True)
 class FolderStory:
-    """A story whose pictures lie in a folder; `seedstory.shards.PackedStory` is the same from a shard."""
+    """A story whose pictures lie in a folder; `seedstory.shards.ShardSample` is the same from a shard."""
 
     record: StoryRecord
     folder: Path

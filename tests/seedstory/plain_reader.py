@@ -8,7 +8,7 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 from seedstory.layout import countdown
-from seedstory.names import find_capitals, find_names
+from seedstory.salience import find_capitals, find_names
 
 
 def rotate(x: torch.Tensor, positions: torch.Tensor, frequencies: torch.Tensor) -> torch.Tensor:

@@ -11,10 +11,10 @@ import numpy as np
 import pypdfium2
 import pypdfium2.raw as pdfium
 from PIL import Image, ImageDraw
-from seedstory.embedded import load_image
 
 from data_tools.drops import Drop
 from data_tools.importers.run_import import Imported, Target
+from seedstory.image import load_image
 
 STORYBOOKS = Path(__file__).resolve().parents[4] / "shared" / "data" / "storybooks"
 

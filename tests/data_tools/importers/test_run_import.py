@@ -12,8 +12,8 @@ from data_tools.drops import Drop, Tally
 from data_tools.importers.run_import import (
     Imported,
     Metadata,
+    RecordBuilder,
     Source,
-    Story,
     Target,
     clean_text,
     license_name,
@@ -33,7 +33,7 @@ def make(source: Source, target: Target, log=None, stop="") -> Imported:
             file.write(source.id + "\n")
     if source.id == stop:
         raise KeyboardInterrupt
-    story = Story(source.id, target)
+    story = RecordBuilder(source.id, target)
     for line in source.path.read_text().split():
         story.add(file_of(art(int(line)), "PNG"), f"page {line}", source=line)
     return story.finish(Metadata(title=source.id))
@@ -102,7 +102,7 @@ def test_a_shorter_story_leaves_no_old_images(tmp_path):
 
 def test_pages_of_a_story(tmp_path):
     target = Target(tmp_path, facts=Metadata(license="CC0", title="never used"))
-    story = Story("s", target)
+    story = RecordBuilder("s", target)
     jpeg, webp, gif = (file_of(art(1), kind) for kind in ("JPEG", "WEBP", "GIF"))
     assert story.add(jpeg, " two\n words\u0000 ", source="a", alt="x")
     assert story.add(webp, source="b", panel=[0, 0, 9, 9])
@@ -120,7 +120,7 @@ def test_pages_of_a_story(tmp_path):
     assert (record.title, record.license, record.extra) == ("T", "CC0", {"film": "x?.mp4"})
     assert reasons(done.drops) == ["unreadable-picture", "unreadable-picture", "too-small"]
     assert [drop.page for drop in done.drops] == [4, 5, 6]
-    assert Story("empty", target).finish(Metadata()).records == []
+    assert RecordBuilder("empty", target).finish(Metadata()).records == []
 
 
 def test_split_is_a_plain_name(tmp_path):

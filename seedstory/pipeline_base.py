@@ -18,7 +18,7 @@ from seedstory import __version__
 from seedstory.errors import ModelError, RequestError, raised_as
 from seedstory.hub import model_card, push_folder
 from seedstory.identity import NO_IDENTITY, ModelIdentity, fingerprint
-from seedstory.io import write_atomic
+from seedstory.io import read_json, write_atomic
 from seedstory.model_folder import COMPONENTS, find_model
 from seedstory.salience import Salience, by_capitals
 from seedstory.settings import check_decoding
@@ -186,6 +186,10 @@ class PipelineBase:
         with tempfile.TemporaryDirectory(dir=folder, prefix=".saving-") as scratch:
             for name, component in self.components.items():
                 component.save_pretrained(Path(scratch) / name)
+            for config in Path(scratch).rglob("config.json"):  # diffusers notes where a network was loaded from
+                settings = read_json(config)
+                settings.pop("_name_or_path", None)
+                config.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", "utf-8")
             for name in COMPONENTS:
                 _replace_files(Path(scratch) / name, folder / name)
         self.write_index(folder)
@@ -196,6 +200,7 @@ class PipelineBase:
         self,
         repo_id: str,
         *,
+        base_lm: str | None = None,
         commit_message: str = "Upload a seedstory model",
         private: bool | None = None,
         token: str | bool | None = None,
@@ -206,6 +211,8 @@ class PipelineBase:
 
         Args:
             repo_id: `owner/model`; made where it is missing.
+            base_lm: Name or Hub id of the base language model, if it was loaded from a local folder, which means
+                nothing elsewhere.
             commit_message: Of the upload.
             private: Whether a new repository is private.
             token: Access token; by default the stored one.
@@ -216,11 +223,20 @@ class PipelineBase:
             The address of the commit.
 
         Raises:
-            ModelError: The Hub refused it or cannot be reached.
+            ModelError: The base language model has no name that means something elsewhere, the Hub refused the model,
+                or it cannot be reached.
         """
+        name = base_lm or self.story_model.config.base_lm
+        if Path(name).is_absolute():
+            raise ModelError(
+                f"the base language model is the local folder {name}, which nobody else has: give base_lm, its Hub id"
+            )
         with tempfile.TemporaryDirectory() as scratch:
             self.save_pretrained(scratch)
-            write_atomic(Path(scratch) / "README.md", self.model_card(repo_id, Path(scratch)))
+            config = Path(scratch) / "story_model" / "config.json"
+            settings = read_json(config) | {"base_lm": name}
+            write_atomic(config, json.dumps(settings, indent=2, sort_keys=True) + "\n")
+            write_atomic(Path(scratch) / "README.md", self._model_card(repo_id, Path(scratch), name))
             return push_folder(
                 Path(scratch),
                 repo_id,
@@ -231,12 +247,12 @@ class PipelineBase:
                 create_pr=create_pr,
             )
 
-    def model_card(self, name: str, folder: Path) -> str:
+    def _model_card(self, name: str, folder: Path, base_lm: str) -> str:
         """The README.md of this model as it was written to a folder."""
         config = self.story_model.config
         count = sum(weight.numel() for part in self.components.values() for weight in _parameters(part))
         facts = {
-            "base language model": f"{config.base_lm} ({config.base_lm_config.get('model_type', '')})",
+            "base language model": f"{base_lm} ({config.base_lm_config.get('model_type', '')})",
             "visual tokens per image": str(config.num_visual_tokens),
             "image features": "{} x {}".format(*self.feature_shape),
             "image size": f"{self.image_size} px",
@@ -244,7 +260,7 @@ class PipelineBase:
             "parameters, base included": f"{count / 1e6:.0f} M",
             "written by": f"seedstory {__version__}",
         }
-        return model_card(name, config.base_lm, facts, ModelIdentity.of_folders(folder, None).files)
+        return model_card(name, base_lm, facts, ModelIdentity.of_folders(folder, None).files)
 
     @classmethod
     def write_index(cls, folder: Path) -> None:

@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 
 from data_tools.captioning.answers import Usage
-from data_tools.captioning.backends import Backend, HuggingFaceSettings, ServerSettings
+from data_tools.captioning.backend_settings import Backend, HuggingFaceSettings, ServerSettings
 from data_tools.captioning.describing import DescribingStyle
 from data_tools.captioning.narration import NarrationStyle
 from data_tools.captioning.steps import Done, Job, describe_story, narrate_story

@@ -27,7 +27,7 @@ from transformers import (
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 
-from data_tools.captioning.backends import HuggingFaceSettings
+from data_tools.captioning.backend_settings import HuggingFaceSettings
 from data_tools.captioning.chat import Answer, Message, Question
 from seedstory.modeling.base_lm import base_lm_folder
 

@@ -18,7 +18,7 @@ from typing import Any
 import httpx2
 from filelock import FileLock
 
-from data_tools.captioning.backends import ServerSettings
+from data_tools.captioning.backend_settings import ServerSettings
 from data_tools.captioning.chat import Answer, AnswerError, Message, ModelUnavailableError, Question
 
 MAX_REPLY = 8 * 2**20  # bytes

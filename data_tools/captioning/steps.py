@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from data_tools.captioning.answers import Answers, Usage
-from data_tools.captioning.backends import Backend, load
+from data_tools.captioning.backend_settings import Backend
+from data_tools.captioning.backends import load
 from data_tools.captioning.chat import AnswerError, Describer, Narrator, PromptImage
 from data_tools.captioning.describing import ChatDescriber, DescribingStyle, SourceDescriber
 from data_tools.captioning.narration import ChatNarrator, NarrationStyle, PlainNarrator

@@ -22,7 +22,8 @@ from transformers import (
 )
 
 from data_tools.captioning.answers import Answers
-from data_tools.captioning.backends import HuggingFaceSettings, load
+from data_tools.captioning.backend_settings import HuggingFaceSettings
+from data_tools.captioning.backends import load
 from data_tools.captioning.chat import Answer, AnswerError, Message, PromptImage, Question
 from data_tools.captioning.huggingface import HuggingFaceChat
 from data_tools.captioning.narration import ChatNarrator, NarrationStyle

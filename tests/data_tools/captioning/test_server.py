@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from data_tools.captioning.backends import ServerSettings
+from data_tools.captioning.backend_settings import ServerSettings
 from data_tools.captioning.chat import Answer, AnswerError, Message, ModelUnavailableError, Question
 from data_tools.captioning.server import MAX_REPLY, ServerChat
 from tests.data_tools.captioning.talking_server import TalkingServer, completion

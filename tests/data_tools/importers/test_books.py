@@ -61,7 +61,7 @@ def convert_all(found, tmp_path, facts=None):
     return [convert(source, target) for source in found], target
 
 
-@pytest.mark.parametrize("pictures", [4, 5])  # without and with a back cover
+@pytest.mark.parametrize("images", [4, 5])  # without and with a back cover
 def test_african_storybook(tmp_path, images):
     texts, bank = african_storybook(tmp_path, images)
     found = find([texts], [bank])
@@ -77,7 +77,7 @@ def test_african_storybook(tmp_path, images):
 
 
 @pytest.mark.parametrize(
-    ("pictures", "reason"), [(3, "pages-and-pictures-differ"), (6, "pages-and-pictures-differ"), (0, "no-pictures")]
+    ("images", "reason"), [(3, "pages-and-pictures-differ"), (6, "pages-and-pictures-differ"), (0, "no-pictures")]
 )
 def test_african_storybook_out_of_step(tmp_path, images, reason):
     texts, bank = african_storybook(tmp_path, images)

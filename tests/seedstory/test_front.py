@@ -172,7 +172,9 @@ def test_what_is_in_memory_is_saved_onto_its_own_folder_too(folder, tmp_path):
 @pytest.fixture
 def hub(monkeypatch):
     with serve_hub() as served:
+        template = served.url + "/{repo_id}/resolve/{revision}/{filename}"
         monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", served.url)
+        monkeypatch.setattr(huggingface_hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
         monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
         monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
         yield served

@@ -23,7 +23,7 @@ INSTALL := $(PIP) install --quiet --constraint requirements.lock
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-story: $(VENV)/.story ## tell a ten-page story (STORY=folder OPENING='...' SEED=n PAGES=n)
+story: $(VENV)/.story ## generate a ten-page story (STORY=folder OPENING='...' SEED=n PAGES=n)
 	@if [ -e '$(STORY)/story.json' ]; then \
 		echo '$(STORY) holds a story already: going on with it (for another one: make story STORY=stories/second)'; \
 		$(BIN)/seedstory resume '$(STORY)'; \

@@ -16,6 +16,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from seedstory.io import write_atomic
+
 NAME = "drops.jsonl"
 
 
@@ -70,11 +72,8 @@ class Tally:
         if not self.drops:
             path.unlink(missing_ok=True)
             return
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(".jsonl.part")
         lines = [json.dumps(asdict(drop), ensure_ascii=False) + "\n" for drop in self.drops]
-        part.write_text("".join(lines), encoding="utf-8", errors="backslashreplace", newline="\n")
-        os.replace(part, path)
+        write_atomic(path, "".join(lines).encode("utf-8", "backslashreplace"))
 
     @classmethod
     def read(cls, folder: str | os.PathLike[str]) -> Tally:

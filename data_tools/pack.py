@@ -25,7 +25,7 @@ from data_tools.drops import Drop, Tally
 from data_tools.engine import Engine, StepError, run
 from data_tools.folder import inside, locate, read_lines, story_files
 from seedstory.image import MAX_BYTES, STORED, read_image_header
-from seedstory.io import open_regular, read_regular
+from seedstory.io import open_regular, read_regular, write_atomic
 from seedstory.shards import (
     BLOCK,
     INDEX,
@@ -244,9 +244,7 @@ def _write(job: ShardJob) -> tuple[Shard, list[Drop]]:
     else:
         part.unlink()
     done = {"fingerprint": fingerprint, "shard": vars(shard), "drops": [vars(drop) for drop in drops]}
-    half = note.with_suffix(".part")
-    half.write_text(json.dumps(done), encoding="utf-8")
-    os.replace(half, note)
+    write_atomic(note, json.dumps(done))
     return shard, drops
 
 

@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -41,6 +40,7 @@ from seedstory import StoryPipeline
 from seedstory.cache import CachePolicy
 from seedstory.generation import GivenPage, StoryEngine
 from seedstory.image import image_to_tensor, load_image, to_square
+from seedstory.io import write_atomic
 from seedstory.settings import POLICIES
 from seedstory.story import page_seed
 from seedstory.storystream import StoryRecord, read_jsonl
@@ -264,7 +264,7 @@ def measure_all(
             else:
                 measure = bench.scripted if mode == "scripted" else bench.generated
                 pages = measure(variant, record, lambda: bar.advance(task))
-                _save(file, json.dumps({"request": request, "pages": pages}) + "\n")
+                write_atomic(file, json.dumps({"request": request, "pages": pages}) + "\n")
             results.append(Measurement(variant.label, record.id, pages))
     return results
 
@@ -278,13 +278,6 @@ def _kept(file: Path, request: dict[str, Any]) -> list[dict[str, Any]] | None:
     if other:
         raise typer.BadParameter(f"{file} was measured with another {', '.join(other)}: give another --out")
     return found["pages"]
-
-
-def _save(file: Path, text: str) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_suffix(".part")
-    part.write_text(text, "utf-8")
-    os.replace(part, file)
 
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
@@ -365,9 +358,9 @@ def main(
     report |= summarize(results, ranges, away=report["away"])
     for path in (out / "report.json", json_file):
         if path is not None:
-            _save(path, json.dumps(report, indent=1) + "\n")
+            write_atomic(path, json.dumps(report, indent=1) + "\n")
     plot(report, out / "pages")
-    _save(out / "report.md", markdown(report))
+    write_atomic(out / "report.md", markdown(report))
     typer.echo(f"{markdown(report)}\n{out / 'report.md'}")
 
 

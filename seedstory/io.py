@@ -167,11 +167,13 @@ def cache_folder() -> Path:
 
 
 @contextlib.contextmanager
-def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Writes a file so that it is either whole or as it was before, also after a crash.
+def atomic_path(path: str | os.PathLike[str], *, durable: bool = True) -> Iterator[Path]:
+    """Writes a file so that it is either whole or as it was before, also when the process is killed.
 
     Args:
         path: The file; its folder must exist.
+        durable: Also when the machine stops: wait until the file is on the disk. Leave it out for many files that
+            another run would make again.
 
     Yields:
         The temporary file to write, which takes the place of `path` at the end of the block. If the block raises, it
@@ -181,18 +183,20 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         yield temporary
-        _sync(temporary)
+        if durable:
+            _sync(temporary)
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    if os.name == "posix":
+    if durable and os.name == "posix":
         _sync(path.parent)
 
 
-def write_atomic(path: str | os.PathLike[str], data: bytes | str) -> None:
-    """Writes bytes, or text as UTF-8, as `atomic_path` does."""
-    with atomic_path(path) as temporary:
+def write_atomic(path: str | os.PathLike[str], data: bytes | str, *, durable: bool = True) -> None:
+    """Writes bytes, or text as UTF-8, as `atomic_path` does; the folder is made where it is missing."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(path, durable=durable) as temporary:
         temporary.write_bytes(data.encode("utf-8") if isinstance(data, str) else data)
 
 

@@ -19,6 +19,7 @@ from data_tools.captioning.steps import Done, Job, describe_story, narrate_story
 from data_tools.drops import Drop, Tally
 from data_tools.engine import StepError, cores, run
 from data_tools.folder import read_lines, story_files
+from seedstory.io import remove_leftovers
 from seedstory.storystream import StoryRecord, write_jsonl
 
 app = typer.Typer(
@@ -260,8 +261,8 @@ def _run(
                 yield done.record
 
     try:
-        for half in job.out.glob(".*.jsonl.*.part"):  # of a run that was killed
-            half.unlink()
+        if job.out.is_dir():
+            remove_leftovers(job.out)
         for path in story_files(job.data):
             write_jsonl(job.out / path.name, results(path))
         tally = Tally.read(job.data) + Tally([*broken, *dropped])

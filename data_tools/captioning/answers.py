@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TypeVar
 
 from data_tools.captioning.chat import Answer, AnswerError, ChatModel, Message, Question
 from data_tools.captioning.replies import BadReply, read_reply
+from seedstory.io import write_atomic
 
 Value = TypeVar("Value")
 HOTTER = 0.3  # added to the temperature each time the same question is asked again, or the same reply comes back
@@ -109,7 +109,4 @@ def _read(path: Path) -> Answer | None:
 
 
 def _write(path: Path, answer: Answer) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(f".{os.getpid()}.part")
-    part.write_text(json.dumps(asdict(answer), ensure_ascii=False), encoding="utf-8", errors="backslashreplace")
-    os.replace(part, path)
+    write_atomic(path, json.dumps(asdict(answer), ensure_ascii=False).encode("utf-8", "backslashreplace"))

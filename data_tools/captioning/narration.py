@@ -21,7 +21,7 @@ _TASK = """\
 You write the text of a picture book{title}, one page at a time. For each page you are told what its picture shows. \
 Tell what happens there as the next part of one continuous story, in the past tense, {low} to {high} words a page: \
 keep names and events as they are, link each page to the one before, repeat nothing, and never mention a picture.\
-{wishes} Reply with a JSON object and nothing else: {{"text": "..."}}"""
+{requests} Reply with a JSON object and nothing else: {{"text": "..."}}"""
 
 # What a small model is shown before its story: descriptions, and how they are told.
 _EXAMPLE = (
@@ -41,7 +41,7 @@ class NarrationStyle:
     """How a story is told.
 
     Attributes:
-        instructions: Further wishes, such as "Write for children of four" or "Tell it in rhymes".
+        instructions: Further instructions, such as "Write for children of four" or "Write in rhymes".
         language: Language to write in, as a BCP 47 tag.
         min_words: Shortest page.
         max_words: Longest page; a longer one is cut after its last whole sentence.
@@ -111,14 +111,14 @@ class ChatNarrator:
         style, page, count, small = self.style, len(history), len(descriptions), self.answers.model.small
         memory = (2 if small else 0) if style.memory is None else style.memory
         lookahead = (0 if small else 2) if style.lookahead is None else style.lookahead
-        requested_splits = [style.instructions.strip()]
+        requests = [style.instructions.strip()]
         if style.language != "en":
-            requested_splits.append(f"Write in the language that has the tag “{style.language}”.")
+            requests.append(f"Write in the language that has the tag “{style.language}”.")
         task = _TASK.format(
             title=f" called “{title}”" if title else "",
             low=style.min_words,
             high=style.max_words,
-            requested_splits="".join(f" {wish}" for wish in requested_splits if wish),
+            requests="".join(f" {request}" for request in requests if request),
         )
         example = _EXAMPLE if small else ()
         pairs = [(_asked(place, len(example), shown), text) for place, (shown, text) in enumerate(example)]

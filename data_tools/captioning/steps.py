@@ -19,6 +19,7 @@ from data_tools.captioning.describing import ChatDescriber, DescribingStyle, Sou
 from data_tools.captioning.narration import ChatNarrator, NarrationStyle, PlainNarrator
 from data_tools.drops import Drop
 from data_tools.folder import inside, locate, only_pages
+from seedstory.io import atomic_path
 from seedstory.storystream import StoryRecord
 
 Source = Literal["description", "alt", "caption"]
@@ -188,10 +189,9 @@ def _copy_files(job: Job, image: str, truth: dict[str, Any]) -> None:
         if target.is_file() and _stamp(target) == _stamp(source):
             continue
         target.parent.mkdir(parents=True, exist_ok=True)
-        part = target.with_name(f".{target.name}.{os.getpid()}.part")
-        shutil.copyfile(source, part)
-        os.utime(part, ns=(_stamp(source)[1],) * 2)
-        os.replace(part, target)
+        with atomic_path(target, durable=False) as temporary:
+            shutil.copyfile(source, temporary)
+            os.utime(temporary, ns=(_stamp(source)[1],) * 2)
 
 
 def _stamp(path: Path) -> tuple[int, int]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 import shutil
 from collections import Counter, deque
 from collections.abc import Iterator
@@ -22,6 +21,7 @@ from data_tools.drops import Drop, Tally
 from data_tools.engine import Engine, run
 from data_tools.folder import inside, locate, only_pages, read_file, read_lines, story_files
 from seedstory.image import STORED, load_image, read_image_header
+from seedstory.io import remove_leftovers, write_atomic
 from seedstory.storystream import StoryRecord, write_jsonl
 
 NAME = "clean.json"
@@ -130,7 +130,7 @@ def clean(
     )
     (Tally.read(folder) + tally).write(out)
     text = json.dumps({"key": key} | asdict(cleaned), ensure_ascii=False, indent=1)
-    _write_atomic(out / NAME, f"{text}\n".encode())
+    write_atomic(out / NAME, f"{text}\n".encode(), durable=False)
     shutil.rmtree(out / _WORK)
     return cleaned, tally
 
@@ -156,9 +156,9 @@ def _open_folder(folder: Path, out: Path, key: str) -> None:
     if not notes and out.is_dir() and any(path.name != _WORK for path in out.iterdir()):
         raise ValueError(f"{out} is not empty: choose another folder")
     (out / _WORK).mkdir(parents=True, exist_ok=True)
-    for left in out.rglob(".*.part"):  # of a run that was killed
-        left.unlink()
-    _write_atomic(out / _WORK / "key.json", json.dumps({"key": key}).encode())
+    for folder in [out, *(path for path in out.rglob("*") if path.is_dir())]:
+        remove_leftovers(folder)
+    write_atomic(out / _WORK / "key.json", json.dumps({"key": key}).encode(), durable=False)
 
 
 def _stories(files: list[Path], tally: Tally, before: dict[str, Counter[str]]) -> Iterator[InspectedStory]:
@@ -202,7 +202,7 @@ def _store(folder: Path, out: Path, story: InspectedStory) -> tuple[StoryRecord,
         try:
             source = locate(folder, path)
             read_image_header(source, path, ["PNG"])
-            _write_atomic(out / inside(path), source.read_bytes())
+            write_atomic(out / inside(path), source.read_bytes(), durable=False)
         except ValueError as error:
             lost[path] = Drop(record.id, page, "unreadable-mask", str(error))
     if lost:
@@ -221,7 +221,7 @@ def _store_image(folder: Path, out: Path, path: str, inspection: PageInspection)
             kind, path = "PNG", f"{path}.png"
         (image.crop(inspection.crop) if inspection.crop else image).save(buffer, kind, **_ENCODE[kind])
         data = buffer.getvalue()
-    _write_atomic(out / inside(path), data)
+    write_atomic(out / inside(path), data, durable=False)
     return path
 
 
@@ -232,10 +232,3 @@ def _without_masks(page: dict[str, Any] | None, lost: dict[str, Drop]) -> dict[s
     if page is None or "characters" not in page:
         return page and bare(page)
     return bare(page) | {"characters": [bare(character) for character in page["characters"]]}
-
-
-def _write_atomic(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    part.write_bytes(data)
-    os.replace(part, path)

@@ -6,7 +6,6 @@ import codecs
 import hashlib
 import io
 import json
-import os
 import re
 import shutil
 import unicodedata
@@ -21,7 +20,7 @@ from PIL import Image
 from data_tools.drops import Drop, Tally
 from data_tools.engine import Engine, run
 from seedstory.image import STORED, load_image, read_image_header
-from seedstory.io import open_regular
+from seedstory.io import open_regular, remove_leftovers, write_atomic
 from seedstory.storystream import StoryRecord, write_jsonl
 from seedstory.text import clean_text
 
@@ -168,7 +167,7 @@ class RecordBuilder:
             suffix = "png" if isinstance(image, bytes) else self.target.format
             data = _encode(pixels, suffix)
         relative = f"images/{self.target.split}/{self.id}/{len(self):03d}.{suffix}"
-        write_atomic(self.target.out / relative, data)
+        write_atomic(self.target.out / relative, data, durable=False)
         self._images.append(relative)
         self._captions.append(clean_text(caption)[:MAX_CAPTION])
         self._alts.append(clean_text(alt)[:MAX_CAPTION])
@@ -236,8 +235,7 @@ def run_import(
     """
     receipts = target.out / f".import-{target.split}"
     receipts.mkdir(parents=True, exist_ok=True)
-    for left in target.out.glob(f".{target.split}.jsonl.*.part"):  # of a run that was killed
-        left.unlink()
+    remove_leftovers(target.out)
     tally = Tally()
 
     def records() -> Iterable[StoryRecord]:
@@ -268,7 +266,7 @@ def _once(convert: Convert, target: Target, source: Source) -> Imported:
     except Exception as error:  # noqa: BLE001 - one bad source of a million must not end the run; it is counted
         done = Imported([], [Drop(source.id, None, "import-failed", f"{type(error).__name__}: {error}")])
     data = {"records": [r.to_dict() for r in done.records], "drops": [asdict(d) for d in done.drops]}
-    write_atomic(receipt, json.dumps(data).encode())
+    write_atomic(receipt, json.dumps(data), durable=False)
     return done
 
 
@@ -355,14 +353,6 @@ def inside(path: Path, root: Path) -> bool:
     """Whether a file is a plain one under `root`, links followed."""
     resolved = path.resolve()
     return resolved.is_file() and resolved.is_relative_to(root.resolve())
-
-
-def write_atomic(path: Path, data: bytes) -> None:
-    """Writes a file that is either whole or absent."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.part")
-    part.write_bytes(data)
-    os.replace(part, path)
 
 
 def _encode(pixels: Image.Image, format: str) -> bytes:

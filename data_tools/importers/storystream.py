@@ -14,9 +14,9 @@ from typing import Any
 
 from data_tools.drops import Drop
 from data_tools.folder import MAX_LINE, locate, only_pages, read_file, story_files
-from data_tools.importers.run_import import Imported, Metadata, Source, Target, slug, write_atomic
+from data_tools.importers.run_import import Imported, Metadata, Source, Target, slug
 from seedstory.image import STORED, load_image, read_image_header
-from seedstory.io import open_regular
+from seedstory.io import open_regular, write_atomic
 from seedstory.storystream import StoryRecord
 
 
@@ -72,7 +72,7 @@ def convert(source: Source, target: Target, prefix: str = "") -> Imported:
             continue
         kept.append(page)
         images.append(f"{stem}/{len(images):03d}.{suffix}")
-        write_atomic(target.out / images[-1], data)
+        write_atomic(target.out / images[-1], data, durable=False)
     if not kept:
         return Imported([], [*drops, Drop(record.id, None, "no-pages", "no picture of it can be read")])
     record = replace(only_pages(record, kept), images=images)
@@ -82,7 +82,9 @@ def convert(source: Source, target: Target, prefix: str = "") -> Imported:
         try:
             found = locate(source.root, path)
             read_image_header(found, path, ["PNG"])
-            write_atomic(target.out / f"{stem}/{page:03d}.mask-{number}.png", read_file(source.root, path))
+            write_atomic(
+                target.out / f"{stem}/{page:03d}.mask-{number}.png", read_file(source.root, path), durable=False
+            )
         except (OSError, ValueError) as error:
             masks[path] = None
             drops.append(Drop(record.id, kept[page], "unreadable-mask", str(error)))

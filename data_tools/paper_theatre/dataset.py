@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -19,6 +18,7 @@ from data_tools.paper_theatre.render import actor_masks, render
 from data_tools.paper_theatre.script import ScriptedPage
 from data_tools.paper_theatre.stories import generate_story
 from data_tools.paper_theatre.world import Scene
+from seedstory.io import atomic_path
 from seedstory.storystream import StoryRecord
 
 Box = tuple[int, int, int, int]
@@ -148,9 +148,8 @@ def _known_boxes(path: Path, key: str) -> list[Box] | None:
 
 
 def _save(image: Image.Image, path: Path, **options: Any) -> None:
-    temporary = path.with_suffix(f".{os.getpid()}.part")
-    image.save(temporary, "PNG", compress_level=1, **options)
-    os.replace(temporary, path)
+    with atomic_path(path, durable=False) as temporary:
+        image.save(temporary, "PNG", compress_level=1, **options)
 
 
 def _box(mask: np.ndarray) -> Box:

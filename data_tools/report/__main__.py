@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +11,7 @@ from rich.console import Console
 from data_tools.engine import Engine, StepError
 from data_tools.report.facts import gather
 from data_tools.report.page import render
+from seedstory.io import write_atomic
 
 
 def write_report(
@@ -25,10 +25,7 @@ def write_report(
 ) -> None:
     """Writes the report on a data set folder as one HTML file; see `data_tools.report.facts.gather`."""
     page = render(gather(folder, title=title, samples=samples, engine=engine, workers=workers))
-    out.parent.mkdir(parents=True, exist_ok=True)
-    part = out.with_name(f".{out.name}.part")
-    part.write_text(page, encoding="utf-8", newline="\n")
-    os.replace(part, out)
+    write_atomic(out, page)
 
 
 def main(

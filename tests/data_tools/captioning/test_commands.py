@@ -28,7 +28,7 @@ def call(*arguments: object) -> Result:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    kept = (path for path in sorted(folder.rglob("*")) if ".answers" not in path.parts and path.suffix != ".part")
+    kept = (path for path in sorted(folder.rglob("*")) if ".answers" not in path.parts and path.suffix != ".tmp")
     files = (path for path in kept if path.is_file())
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
@@ -183,7 +183,7 @@ def test_a_killed_run_goes_on_for_free_to_the_same_bytes(data: Path, tmp_path: P
     assert call(*command("killed")).exit_code == 0
     assert len(server.requests) == 7 + 6  # the six answers before the kill are not asked for again
     assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
-    assert list((tmp_path / "killed").rglob("*.part")) == []
+    assert list((tmp_path / "killed").rglob("*.tmp")) == []
     assert "12 answers, 0 of them new" in call(*command("killed")).output
 
 

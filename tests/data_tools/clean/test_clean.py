@@ -237,10 +237,10 @@ steps.clean(pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]), RULES)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run([sys.executable, "-c", code, str(data), str(tmp_path / "out")], env=environment, timeout=120)
     assert done.returncode == -9
-    assert [*(tmp_path / "out").rglob("*.part")]
+    assert [*(tmp_path / "out").rglob("*.tmp")]
     clean(data, tmp_path / "out", RULES)
     assert content(tmp_path / "out") == expected
-    assert not [*(tmp_path / "out").rglob("*.part")]
+    assert not [*(tmp_path / "out").rglob("*.tmp")]
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,7 @@ def test_a_killed_run_goes_on_and_gives_the_same_bytes(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         run_import(partial(make, log=log, stop="s2"), found, killed)
     assert log.read_text().split() == ["s0", "s2"]
-    write(killed.out / ".train.jsonl.abc.part", "half")  # what a run leaves that is killed by SIGKILL
+    write(killed.out / ".train.jsonl.0123abcd.tmp", "half")  # what a run leaves that is killed by SIGKILL
     run_import(make, found, killed)
     assert contents(killed.out) == contents(whole.out)
 

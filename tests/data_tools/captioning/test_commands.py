@@ -123,7 +123,7 @@ def test_a_large_model_sees_all_that_was_narrated_and_what_comes(
     assert "mice row" in second[-1]["content"].partition("not to be told yet")[2]
     assert "umbrella" not in json.dumps(last) and "the end. The picture shows: Two mice" in last[-1]["content"]
     server.requests.clear()
-    call(*arguments, "--out", tmp_path / "few", "--memory", 1, "--ahead", 0)
+    call(*arguments, "--out", tmp_path / "few", "--memory", 1, "--lookahead", 0)
     assert [turn["role"] for turn in server.requests[3]["messages"]] == ["system", "user", "assistant", "user"]
     assert "not to be told" not in json.dumps(server.requests)
 

@@ -21,6 +21,7 @@ from training.command import run_stage
 from training.detokenizer import SDXL_HELDOUT, DetokenizerTrainingConfig, FeaturesStage, require_files
 from training.mllm import StoryConfigOfRun, use_own_features
 from training.pages import PageImages, compute_on_all, noise_of
+from training.recipes import make_recipe
 from training.samples import SampleDropout, StoryDataset, collate_stories
 from training.splits import files_of
 
@@ -84,7 +85,8 @@ class AdaptStage(FeaturesStage):
         parts = [Path(config.stage1) / "vision_tower", Path(config.stage1) / "detokenizer", config.story_model]
         self.sources = [*files_of(config.data, config.split, config.heldout), *parts]
         size = detokenizer.image_size
-        images = PageImages(config.data, config.split, size, head_weight=config.head_weight, limit=len(own), keep=False)
+        recipe = make_recipe(config.recipe, config.recipe_settings)
+        images = PageImages(config.data, config.split, size, recipe, limit=len(own), keep=False)
         self.read(images, backend)
         most = config.heldout_limit or (len(heldout_own) if detokenizer.form == "mini" else SDXL_HELDOUT)
         self.heldout_features = heldout_own[:most]
@@ -100,5 +102,10 @@ class AdaptStage(FeaturesStage):
         return batch | {"features": torch.where(coin < self.config.regressed_share, own, noisy)}
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Command line."""
     run_stage(AdaptConfig, AdaptStage, __doc__)
+
+
+if __name__ == "__main__":
+    main()

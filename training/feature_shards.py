@@ -111,7 +111,7 @@ def compute_here(worker: FeatureWorker, jobs: list[tuple[int, int, int]], advanc
 
 
 def compute_with_ray(worker: FeatureWorker, jobs: list[tuple[int, int, int]], advance: Callable[[int], None]) -> None:
-    """One actor a CPU, or a GPU, of the cluster that RAY_ADDRESS names, or of this machine."""
+    """One worker a CPU, or a GPU, of the cluster that RAY_ADDRESS names, or of this machine."""
     try:
         import ray
         from ray.util import ActorPool
@@ -124,8 +124,8 @@ def compute_with_ray(worker: FeatureWorker, jobs: list[tuple[int, int, int]], ad
     count = min(len(jobs), int(ray.cluster_resources().get(kind, 0)))
     if not count:
         raise ValueError(f"the Ray cluster has no {kind}: choose another device")
-    actor = ray.remote(**{f"num_{kind.lower()}s": 1})(RayWorker)
-    pool = ActorPool([actor.remote(worker) for _ in range(count)])
+    remote = ray.remote(**{f"num_{kind.lower()}s": 1})(RayWorker)
+    pool = ActorPool([remote.remote(worker) for _ in range(count)])
     for pages, fault in pool.map_unordered(lambda one, job: one.write_shard.remote(job), jobs):
         if fault:
             raise ValueError(fault)

@@ -38,11 +38,12 @@ from seedstory.precision import fast_dtype
 from seedstory.storystream import write_jsonl
 from training.adapt import AdaptConfig, AdaptStage, regress_features
 from training.assemble import assemble
-from training.autoencoder import AutoencoderConfig, AutoencoderStage, psnr
+from training.autoencoder import AutoencoderConfig, AutoencoderStage
 from training.backend import Backend
 from training.command import run_command
 from training.detokenizer import draw_images
 from training.loop import train
+from training.losses import psnr
 from training.mllm import MllmConfig, MllmStage
 from training.pages import PageImages
 from training.samples import StoryDataset

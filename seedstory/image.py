@@ -45,7 +45,7 @@ _UPRIGHT = {
 
 
 def load_image(
-    source: str | os.PathLike | bytes | Image.Image, name: str | None = None, formats: Collection[str] = FORMATS
+    source: str | os.PathLike[str] | bytes | Image.Image, name: str | None = None, formats: Collection[str] = FORMATS
 ) -> Image.Image:
     """Reads any common picture as plain RGB: upright, on white where it was transparent, without metadata.
 
@@ -72,7 +72,7 @@ def load_image(
 
 
 def read_image_header(
-    source: str | os.PathLike | bytes, name: str | None = None, formats: Collection[str] = FORMATS
+    source: str | os.PathLike[str] | bytes, name: str | None = None, formats: Collection[str] = FORMATS
 ) -> tuple[str, tuple[int, int]]:
     """Judges a picture by its header, as `load_image` does before it decodes a pixel.
 
@@ -151,7 +151,7 @@ def _tensor_to_image(pixels: torch.Tensor) -> Image.Image:
     return Image.fromarray(values.permute(1, 2, 0).contiguous().numpy(), "RGB")
 
 
-def _named(source: str | os.PathLike | bytes, name: str | None) -> tuple[bytes, str]:
+def _named(source: str | os.PathLike[str] | bytes, name: str | None) -> tuple[bytes, str]:
     if isinstance(source, bytes):
         return source, name or "the picture"
     name = name or str(source)

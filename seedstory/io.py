@@ -31,7 +31,9 @@ CACHE_VARIABLE = "SEEDSTORY_CACHE"
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")
 
 
-def open_regular(path: str | os.PathLike, *, limit: int | None = None, what: str | None = None) -> io.BufferedReader:
+def open_regular(
+    path: str | os.PathLike[str], *, limit: int | None = None, what: str | None = None
+) -> io.BufferedReader:
     """Opens a regular file for reading; never waits for a pipe and never reads a device.
 
     Args:
@@ -67,7 +69,7 @@ def open_regular(path: str | os.PathLike, *, limit: int | None = None, what: str
     return os.fdopen(descriptor, "rb")
 
 
-def read_regular(path: str | os.PathLike, *, limit: int, what: str | None = None) -> bytes:
+def read_regular(path: str | os.PathLike[str], *, limit: int, what: str | None = None) -> bytes:
     """The bytes of a regular file of at most `limit` bytes.
 
     Raises:
@@ -122,7 +124,7 @@ def parse_json(text: str | bytes, what: str, *, depth: int = MAX_JSON_DEPTH) -> 
 
 
 def read_json(
-    path: str | os.PathLike, *, limit: int = MAX_JSON_BYTES, depth: int = MAX_JSON_DEPTH, what: str | None = None
+    path: str | os.PathLike[str], *, limit: int = MAX_JSON_BYTES, depth: int = MAX_JSON_DEPTH, what: str | None = None
 ) -> Any:
     """A JSON file, read by `read_regular` and `parse_json`.
 
@@ -165,7 +167,7 @@ def cache_folder() -> Path:
 
 
 @contextlib.contextmanager
-def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
+def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Writes a file so that it is either whole or as it was before, also after a crash.
 
     Args:
@@ -188,7 +190,7 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
         _sync(path.parent)
 
 
-def write_atomic(path: str | os.PathLike, data: bytes | str) -> None:
+def write_atomic(path: str | os.PathLike[str], data: bytes | str) -> None:
     """Writes bytes, or text as UTF-8, as `atomic_path` does."""
     with atomic_path(path) as temporary:
         temporary.write_bytes(data.encode("utf-8") if isinstance(data, str) else data)

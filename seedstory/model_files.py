@@ -226,7 +226,7 @@ def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
         yield key, value
 
 
-def _check_types(function: Callable, config: Mapping[str, Any], where: Path) -> None:
+def _check_types(function: Callable[..., Any], config: Mapping[str, Any], where: Path) -> None:
     """Compares settings with the annotations of the constructor that will get them, as far as these are plain."""
     function = inspect.unwrap(function)
     hints = typing.get_type_hints(function)

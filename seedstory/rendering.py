@@ -22,8 +22,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from seedstory.errors import RequestError
-from seedstory.settings import StorySettings, check_int
-from seedstory.story import MAX_PAGES, Page
+from seedstory.settings import MAX_PAGES, StorySettings, check_int
+from seedstory.story import Page
 
 if TYPE_CHECKING:
     import torch

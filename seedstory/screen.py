@@ -33,7 +33,7 @@ class StoryScreen:
     def __exit__(self, *_: object) -> None:
         self._live.stop()
 
-    def on_text(self, index: int, text: str) -> None:
+    def show_text(self, index: int, text: str) -> None:
         """Shows the end of the caption that is being written."""
         if self.interrupted:
             raise KeyboardInterrupt

@@ -242,7 +242,14 @@ def test_lock_covers_the_declared_dependencies() -> None:
     assert sorted({name for name in plain if plain.count(name) > 1}) == []
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     extras = project["optional-dependencies"]
-    declared = [*project["dependencies"], *extras["train"], *extras["data"], *extras["test"], *extras["dev"]]
+    declared = [
+        *project["dependencies"],
+        *extras["train"],
+        *extras["data"],
+        *extras["test"],
+        *extras["dev"],
+        *extras["docs"],
+    ]
     names = {re.sub(r"[-_.]+", "-", re.match(r"[\w.-]+", item)[0]).lower() for item in declared}
     assert names - set(plain) == set()
 

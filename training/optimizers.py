@@ -96,9 +96,9 @@ def build_optimizer(
     return optimizer
 
 
-def learning_rate(progress: float, warmup: float = 0.02, floor: float = 0.02) -> float:
-    """Factor of all learning rates at `progress` in [0, 1]: linear warm-up, then cosine down to `floor`."""
-    factor = floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+def learning_rate(progress: float, warmup: float = 0.02, minimum: float = 0.02) -> float:
+    """Factor of all learning rates at `progress` in [0, 1]: linear warm-up, then cosine down to `minimum`."""
+    factor = minimum + (1 - minimum) * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
     return factor * min(1.0, (progress + 1e-3) / warmup)
 
 

@@ -64,7 +64,7 @@ def books(
 ) -> None:
     """Picture books as folders of pages with Markdown or text.
 
-    Example: python -m data_tools.importers books asp-source --pictures asp-imagebank --only en --out data/asp
+    Example: python -m data_tools.importers books asp-source --images asp-imagebank --only en --out data/asp
 
     African Storybook's and Book Dash's repositories are read as they are.
     So are folders with one text for each picture, or with one text whose

@@ -8,7 +8,7 @@ from transformers import PreTrainedModel
 from seedstory.errors import ModelError
 from seedstory.modeling.configuration import check_base_lm
 
-_CHECKED: WeakKeyDictionary = WeakKeyDictionary()
+_CHECKED: WeakKeyDictionary[PreTrainedModel, "KeyRotation"] = WeakKeyDictionary()
 
 
 class KeyRotation:

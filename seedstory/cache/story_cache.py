@@ -16,7 +16,7 @@ captured once; a story's lengths are then read from `lengths` on the device, and
 """
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from transformers import Cache, PreTrainedModel
@@ -59,7 +59,7 @@ class StoryCacheLayer(CacheLayerMixin):
                 torch._dynamo.mark_static_address(buffer)  # or a captured graph would copy them in at every token
 
     def update(
-        self, key_states: torch.Tensor, value_states: torch.Tensor, *args, **kwargs
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: object, **kwargs: object
     ) -> tuple[torch.Tensor, torch.Tensor]:
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
@@ -94,8 +94,10 @@ class StoryCacheLayer(CacheLayerMixin):
             )
         self.keys, self.values = (_enlarged(buffer, tokens) for buffer in (self.keys, self.values))
 
-    def evict(self, row: int, eviction: Eviction, kept: torch.Tensor, turn) -> None:
-        """Keep what an eviction keeps of a row and move its sinks up; `turn` does that with keys."""
+    def evict(
+        self, row: int, eviction: Eviction, kept: torch.Tensor, rotate: Callable[[torch.Tensor], torch.Tensor]
+    ) -> None:
+        """Keep what an eviction keeps of a row and move its sinks up; `rotate` does that with keys."""
         sinks, old_sinks = eviction.sinks, eviction.old_sinks
         pristine = self.keys[row, :, kept[:sinks]]
         previous = self.pristine[row]
@@ -106,7 +108,7 @@ class StoryCacheLayer(CacheLayerMixin):
         self.keys[row, :, : len(kept)] = self.keys[row, :, kept]
         self.values[row, :, : len(kept)] = self.values[row, :, kept]
         if sinks:
-            self.keys[row, :, :sinks] = turn(pristine)
+            self.keys[row, :, :sinks] = rotate(pristine)
 
     def select(self, rows: Sequence[int]) -> None:
         if self.is_initialized:

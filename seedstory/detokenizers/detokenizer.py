@@ -94,7 +94,7 @@ class Detokenizer:
     @classmethod
     def sdxl(
         cls,
-        base: str | os.PathLike,
+        base: str | os.PathLike[str],
         num_features: int = 64,
         feature_dim: int = 64,
         *,
@@ -163,7 +163,7 @@ class Detokenizer:
     def dtype(self) -> torch.dtype:
         return self.unet.dtype
 
-    def to(self, *args, **kwargs) -> Detokenizer:
+    def to(self, *args: Any, **kwargs: Any) -> Detokenizer:
         """Move or cast all networks, as `nn.Module.to`."""
         for module in (self.unet, self.adapter, self.autoencoder):
             module.to(*args, **kwargs)
@@ -184,7 +184,7 @@ class Detokenizer:
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
         output_type: str = "pil",
-        callback_on_step_end: Callable[[Detokenizer, int, float, dict], None] | None = None,
+        callback_on_step_end: Callable[[Detokenizer, int, float, dict[str, Tensor]], None] | None = None,
     ) -> list[Image.Image] | Tensor:
         """Draw one picture for each row of features.
 
@@ -246,13 +246,13 @@ class Detokenizer:
         pixels = self.autoencoder.decode(latents.to(self.dtype)).float().clamp(-1, 1) / 2 + 0.5
         return pixels if output_type == "pt" else to_pil(pixels)
 
-    def save_pretrained(self, folder: str | os.PathLike) -> None:
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Write `unet/`, `adapter/`, `autoencoder/` and `scheduler/` into a folder."""
         for name in ("unet", "adapter", "autoencoder", "scheduler"):
             getattr(self, name).save_pretrained(Path(folder) / name)
 
     @classmethod
-    def from_pretrained(cls, folder: str | os.PathLike, dtype: torch.dtype | None = None) -> Detokenizer:
+    def from_pretrained(cls, folder: str | os.PathLike[str], dtype: torch.dtype | None = None) -> Detokenizer:
         """Load what `save_pretrained` wrote; the parts' configs say which form it is.
 
         Raises:

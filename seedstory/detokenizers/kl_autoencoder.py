@@ -69,12 +69,12 @@ class KLAutoencoder(nn.Module):
             self.vae.to(torch.float32)
         return self.vae.dtype
 
-    def save_pretrained(self, folder: str | os.PathLike) -> None:
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Write the network as diffusers does."""
         self.vae.save_pretrained(folder)
 
     @classmethod
-    def from_pretrained(cls, folder: str | os.PathLike, **options: Any) -> KLAutoencoder:
+    def from_pretrained(cls, folder: str | os.PathLike[str], **options: Any) -> KLAutoencoder:
         """Load what `save_pretrained`, or diffusers, wrote."""
         if options.get("torch_dtype") == torch.float16 and AutoencoderKL.load_config(folder).get("force_upcast", True):
             options["torch_dtype"] = torch.float32

@@ -27,10 +27,10 @@ _SCRIPT = """
     if (event.altKey || event.ctrlKey || event.metaKey) return;
     const step = { ArrowRight: 1, PageDown: 1, ArrowLeft: -1, PageUp: -1 }[event.key];
     if (!step) return;
-    const center = innerHeight / 2;
+    const centre = innerHeight / 2;
     let now = 0;
     leaves.forEach((leaf, i) => {
-      if (Math.abs(middle(leaf) - center) < Math.abs(middle(leaves[now]) - center)) now = i;
+      if (Math.abs(middle(leaf) - centre) < Math.abs(middle(leaves[now]) - centre)) now = i;
     });
     const next = leaves[Math.min(leaves.length - 1, Math.max(0, now + step))];
     event.preventDefault();

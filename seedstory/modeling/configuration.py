@@ -61,7 +61,7 @@ class StoryConfig(PreTrainedConfig):
     model_type = "seedstory"
 
     base_lm: str = "smollm2-135m-instruct"
-    base_lm_config: dict | None = None
+    base_lm_config: dict[str, Any] | None = None
     num_visual_tokens: int = 16
     feature_tokens: int = 64
     feature_dim: int = 64

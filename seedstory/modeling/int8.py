@@ -4,6 +4,8 @@ Each row of a matrix is stored as int8 with a scale of its own (absmax, symmetri
 Rounding alone is at most half a step of the row's largest weight.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 from transformers import PreTrainedModel
@@ -38,7 +40,7 @@ class Int8Linear(nn.Module):
         out = nn.functional.linear(x, self.weight.to(x.dtype)) * self.scale.to(x.dtype)
         return out if self.bias is None else out + self.bias
 
-    def _apply(self, fn, recurse: bool = True):
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> "Int8Linear":
         # Scales are float32 whatever type the rest of the model is moved to.
         scale = self.scale
         super()._apply(fn, recurse)

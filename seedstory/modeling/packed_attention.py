@@ -81,7 +81,7 @@ def _attention(
     scaling: float | None = None,
     packed_context_length: int | None = None,
     packed_runs: Runs | None = None,
-    **kwargs,
+    **kwargs: object,
 ) -> tuple[torch.Tensor, None]:
     if packed_runs is None and packed_context_length is None:
         if query.shape[2] == 1 and query.device.type == "cpu":

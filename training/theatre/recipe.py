@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from seedstory.modeling.story_model import StoryModel, StoryModelOutput
 from seedstory.storystream import StoryRecord
 from training.detokenizer import require_files
-from training.theatre.drawing import WRITTEN, head_weights, load_head
+from training.theatre.output_resampler import WRITTEN, head_weights, load_head
 from training.theatre.scene_codes import ROLES, SceneCodes, SceneWords
 
 

@@ -34,7 +34,7 @@ from training.losses import feature_losses
 from training.pages import ShuffledSampler, noise_of
 from training.recorder import Recorder
 from training.splits import files_of
-from training.theatre.drawing import WRITTEN, head_weights, load_head
+from training.theatre.output_resampler import WRITTEN, head_weights, load_head
 from training.theatre.scene_codes import ROLES, SceneCodes, scene_vocabulary, scene_words
 
 

@@ -19,13 +19,13 @@ from seedstory.modeling.int8 import Int8Linear
 
 _TYPES = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}
 _PARTS = {0: 1, 1: 2, 2: 4}  # numbers in a word of 32 bits
-_KNOWN: WeakKeyDictionary = WeakKeyDictionary()
-_ROUNDED: WeakKeyDictionary = WeakKeyDictionary()  # a layer's matrix in the type that decoding reads
+_KNOWN: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
+_ROUNDED: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()  # a layer's matrix in the type that decoding reads
 
 _pointer, _integer, _double = ctypes.c_void_p, ctypes.c_int64, ctypes.c_double
 
 
-def _struct(name: str, **fields) -> type[ctypes.Structure]:
+def _struct(name: str, **fields: Any) -> type[ctypes.Structure]:
     return type(name, (ctypes.Structure,), {"_fields_": list(fields.items())})
 
 

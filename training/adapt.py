@@ -16,7 +16,7 @@ from torch import Tensor
 from seedstory.detokenizers.detokenizer import Detokenizer
 from seedstory.modeling.story_model import StoryModel
 from seedstory.precision import fast_dtype
-from training.backend import Backend
+from training.backend import Backend, in_memory_format
 from training.command import run_stage
 from training.detokenizer import SDXL_HELDOUT, DetokenizerTrainingConfig, FeaturesStage, require_files
 from training.mllm import StoryConfigOfRun, use_own_features
@@ -49,6 +49,7 @@ def regress_features(model: StoryModel, stories: StoryDataset, backend: Backend,
     model.eval()
 
     def regress(row: int) -> Tensor:
+        assert model.layout is not None
         batch = collate_stories(
             model.layout, stories, [row], [SampleDropout(list(range(len(stories.records[row].captions))))]
         )
@@ -67,6 +68,7 @@ class AdaptStage(FeaturesStage):
     """The de-tokenizer on features as the story model regresses them."""
 
     name = "adapt"
+    config: AdaptConfig
 
     def __init__(self, config: AdaptConfig, backend: Backend) -> None:
         require_files(config.stage1, ("vision_tower", "detokenizer"), "detokenizer", "stage1")
@@ -80,9 +82,9 @@ class AdaptStage(FeaturesStage):
         del model
         detokenizer = Detokenizer.from_pretrained(Path(config.stage1) / "detokenizer").to(backend.device)
         super().__init__(config, detokenizer)
-        self.to(memory_format=torch.channels_last)
+        in_memory_format(self, torch.channels_last)
         self.tower_features, self.own_features = stories.features, own
-        parts = [Path(config.stage1) / "vision_tower", Path(config.stage1) / "detokenizer", config.story_model]
+        parts = [Path(config.stage1) / "vision_tower", Path(config.stage1) / "detokenizer", Path(config.story_model)]
         self.sources = [*files_of(config.data, config.split, config.heldout), *parts]
         size = detokenizer.image_size
         recipe = make_recipe(config.recipe, config.recipe_settings)

@@ -76,6 +76,7 @@ class AutoencoderStage(Stage):
     """Pictures through latents and back."""
 
     name = "autoencoder"
+    config: AutoencoderConfig
 
     def __init__(self, config: AutoencoderConfig, backend: Backend) -> None:
         super().__init__()
@@ -111,7 +112,8 @@ class AutoencoderStage(Stage):
         return {"loss": 1.0}
 
     def evaluate(self, step: int, recorder: Recorder, backend: Backend) -> None:
-        values, shown = [], []
+        values: list[Tensor] = []
+        shown: list[Tensor] = []
         for rows in torch.arange(len(self.heldout)).split(64):
             pixels, _ = self.heldout.batch(rows)
             with backend.autocast():

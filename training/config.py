@@ -170,7 +170,8 @@ def fill(kind: type[T], values: dict[str, Any], where: str) -> T:
     Raises:
         ValueError: on an unknown key or a value that the dataclass refuses; the message begins with `where`.
     """
-    fields = {field.name: str(field.type) for field in dataclasses.fields(kind)}
+    settings: Any = kind
+    fields = {field.name: str(field.type) for field in dataclasses.fields(settings)}
     for key in values:
         if key not in fields:
             raise ValueError(f"{where}: unknown key {key!r}; known are {', '.join(sorted(fields))}")
@@ -181,7 +182,7 @@ def fill(kind: type[T], values: dict[str, Any], where: str) -> T:
         raise ValueError(f"{where}: {error}") from None
 
 
-def _checked(name: str, value: object, kind: str) -> object:
+def _checked(name: str, value: Any, kind: str) -> Any:
     """A value of YAML as its field wants it; `kind` is the field's annotation."""
     wanted = set(kind.replace(" ", "").split("|"))
     if value is None and "None" in wanted:

@@ -22,7 +22,7 @@ from seedstory.detokenizers.detokenizer import Detokenizer
 from seedstory.detokenizers.kl_autoencoder import KLAutoencoder
 from seedstory.modeling.lora import merge_lora
 from seedstory.modeling.vision_tower import VisionTower
-from training.backend import Backend
+from training.backend import Backend, in_memory_format
 from training.command import run_stage
 from training.features import read_features
 from training.loop import Stage
@@ -212,7 +212,7 @@ def encode_pages(
         pixels, weights = images.batch(rows)
         with backend.autocast():
             latents = autoencoder.latents(pixels.to(backend.device)).to(torch.bfloat16).cpu()
-        return latents, F.adaptive_avg_pool2d(weights[:, None], latents.shape[-2:])[:, 0]
+        return latents, F.adaptive_avg_pool2d(weights[:, None], (latents.shape[-2], latents.shape[-1]))[:, 0]
 
     batches = torch.arange(len(images)).split(max(1, PIXELS // images.size**2))
     latents, regions = zip(*compute_on_all(encode, batches, backend), strict=True)
@@ -251,14 +251,16 @@ class SdxlStage(FeaturesStage):
     """Stable Diffusion XL learns to draw from the features of a vision tower that stays as it is."""
 
     name = "detokenizer"
+    config: DetokenizerConfig
 
     def __init__(self, config: DetokenizerConfig, backend: Backend) -> None:
+        assert config.tower is not None and (config.init or config.sdxl), "as checked by the configuration"
         tower = VisionTower.from_pretrained(config.tower)
         if config.init:
             detokenizer = form_of(Path(config.init) / "detokenizer", "sdxl")
         else:
             detokenizer = Detokenizer.sdxl(
-                config.sdxl,
+                config.sdxl or "",
                 tower.num_features,
                 tower.config.feature_dim,
                 context_tokens=config.context_tokens,
@@ -266,12 +268,12 @@ class SdxlStage(FeaturesStage):
                 depth=config.adapter_depth,
             )
         super().__init__(config, detokenizer.to(backend.device))
-        self.to(memory_format=torch.channels_last)
+        in_memory_format(self, torch.channels_last)
         size, most = detokenizer.image_size, config.heldout_limit or SDXL_HELDOUT
         recipe = make_recipe(config.recipe, config.recipe_settings)
         images = PageImages(config.data, config.split, size, recipe, limit=config.limit, keep=False)
         self.read(images, backend)
-        weights = Path(config.init) / "detokenizer" if config.init else Path(config.sdxl)
+        weights = Path(config.init) / "detokenizer" if config.init else Path(config.sdxl or "")
         self.sources = [*files_of(config.data, config.split, config.heldout), config.tower]
         self.sources += [weights] if weights.is_dir() else []  # SDXL may be of the Hub
         self.features = read_features(config.data, config.split, config.tower, backend, len(images))
@@ -313,8 +315,10 @@ class DetokenizerStage(DetokenizerTraining):
     """Pictures through visual tokens and back, tower and de-tokenizer together."""
 
     name = "detokenizer"
+    config: DetokenizerConfig
 
     def __init__(self, config: DetokenizerConfig, backend: Backend) -> None:
+        assert config.autoencoder is not None, "as checked by the configuration"
         require_files(config.autoencoder, ("config.json",), "autoencoder", "autoencoder")
         autoencoder = ImageAutoencoder.from_pretrained(config.autoencoder).to(backend.device)
         size, recipe = config.image_size, make_recipe(config.recipe, config.recipe_settings)
@@ -335,7 +339,7 @@ class DetokenizerStage(DetokenizerTraining):
         tower.stem.load_state_dict(autoencoder.encoder.state_dict())
         super().__init__(config, detokenizer)
         self.tower = tower
-        self.to(memory_format=torch.channels_last)
+        in_memory_format(self, torch.channels_last)
         self.read(images, backend)
         self.sources = [*files_of(config.data, config.split, config.heldout), config.autoencoder]
         self.sources += [Path(config.init) / part for part in ("vision_tower", "detokenizer") if config.init]
@@ -373,7 +377,9 @@ def reconstruct(
 def draw_images(detokenizer: Detokenizer, features: Tensor, steps: int | None = None) -> Tensor:
     """Pictures [B, 3, H, W] in [0, 1] from features [B, F, D], always with the same noise."""
     generator = torch.Generator(features.device).manual_seed(0)
-    return detokenizer(features, generator, num_inference_steps=steps, output_type="pt").float().cpu()
+    drawn = detokenizer(features, generator, num_inference_steps=steps, output_type="pt")
+    assert isinstance(drawn, Tensor)
+    return drawn.float().cpu()
 
 
 def detokenizer_stage(config: DetokenizerConfig, backend: Backend) -> DetokenizerTraining:

@@ -170,6 +170,7 @@ class MllmStage(Stage):
 
     name = "mllm"
     adam_names = ("lora_", "token_rows", "queries", "output_resampler.to_width")
+    config: MllmConfig
 
     def __init__(self, config: MllmConfig, backend: Backend) -> None:
         super().__init__()
@@ -185,7 +186,7 @@ class MllmStage(Stage):
         self.long = StoryDataset(config, config.long_split, backend, recipe) if config.long_split else None
         self.heldout = StoryDataset(config, config.heldout, backend, recipe, limit=16)
         self.sources = files_of(config.data, config.split, config.loose_split, config.long_split, config.heldout)
-        self.sources += [Path(config.stage1) / "vision_tower", *([config.init] if config.init else [])]
+        self.sources += [Path(config.stage1) / "vision_tower", *([Path(config.init)] if config.init else [])]
         self.sources += recipe.sources
         self.rows = ShuffledSampler(len(self.stories), config.seed)
         self.loose_rows = ShuffledSampler(len(self.loose), config.seed + 1) if self.loose else None
@@ -223,6 +224,7 @@ class MllmStage(Stage):
     def batch(self, samples: Sequence[tuple[int, int]], kind: str) -> dict[str, Any]:
         config = self.config
         stories = self.loose if kind == "loose" else self.long if kind.endswith("long") else self.stories
+        assert stories is not None and self.model.layout is not None, "only streams that there are get drawn from"
         rows = [row for _, row in samples]
         drops, noise, starts, times = [], [], [], []
         for number, row in samples:
@@ -292,6 +294,7 @@ def report(
     Perplexity of captions, features and drawn pictures against the true ones, and what the recipe counts as right at
     the query tokens.
     """
+    assert model.layout is not None
     sums = dict.fromkeys(("lm", "cosine", "mse"), 0.0)
     tokens = images = 0
     asked: dict[str, tuple[int, int]] = {}

@@ -73,6 +73,7 @@ class Recipe(Protocol):
         Raises:
             ValueError: the recipe does not fit the model, or files of an earlier stage are missing.
         """
+        return
 
     def check(self, record: StoryRecord) -> None:
         """See that a record has the ground truth that `page_rows` needs.
@@ -80,10 +81,11 @@ class Recipe(Protocol):
         Raises:
             ValueError: it has not.
         """
+        return
 
     def page_rows(self, record: StoryRecord) -> Tensor:
         """What the losses need to know of each page of a story, int64 `[pages, K]`."""
-        raise NotImplementedError
+        raise AssertionError("asked of recipes with loss_weights only")
 
     def losses(self, output: StoryModelOutput, hidden: Tensor, rows: Tensor) -> dict[str, Tensor]:
         """Means over pages of the losses that `loss_weights` names.
@@ -93,7 +95,7 @@ class Recipe(Protocol):
             hidden: its states at the query tokens, `[P, N, D]`.
             rows: of the same pages, from `page_rows`, `[P, K]`.
         """
-        raise NotImplementedError
+        raise AssertionError("asked of recipes with loss_weights only")
 
     def trains_features(self, progress: float) -> bool:
         """Whether the features' own loss counts at this share of the run, beside the recipe's."""

@@ -66,6 +66,7 @@ class VisualTokensStage(Stage):
 
     name = "visual_tokens"
     adam_names = ("queries", "to_width")
+    config: VisualTokensConfig
 
     def __init__(self, config: VisualTokensConfig, backend: Backend) -> None:
         super().__init__()
@@ -105,7 +106,9 @@ class VisualTokensStage(Stage):
     def evaluate(self, step: int, recorder: Recorder, backend: Backend) -> None:
         """Log the cosine of rebuilt and true features, and the PSNR of what is drawn from the two."""
         detokenizer = Detokenizer.from_pretrained(Path(self.config.stage1) / "detokenizer").to(backend.device)
-        cosines, noises, shown = [], [], []
+        cosines: list[Tensor] = []
+        noises: list[Tensor] = []
+        shown: list[Tensor] = []
         for features in self.heldout.split(64):
             features = features.to(backend.device)
             with backend.autocast():

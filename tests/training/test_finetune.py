@@ -11,6 +11,7 @@ from PIL import Image
 
 from seedstory.identity import fingerprint
 from seedstory.pipeline import StoryPipeline
+from tests.tiny import SIDE, tiny_model_folder
 from tests.training.tiny_data import write_book, write_model
 from training.config import load_config
 from training.finetune import FinetuneConfig, finetune
@@ -131,6 +132,15 @@ def test_several_books_of_any_length(model, tmp_path):
     finetune(config)
     with Image.open(tmp_path / "run" / "book.png") as sheet:
         assert sheet.size == (8 * 128, 3 * 128)
+
+
+def test_a_model_of_other_sizes_keeps_them(tmp_path):
+    data = write_book(tmp_path / "data", pages=3)
+    config = FinetuneConfig(data=str(data), model=str(tiny_model_folder(tmp_path)), out=str(tmp_path / "run"), **STEPS)
+    pipeline = StoryPipeline.from_pretrained(finetune(config), dtype=torch.float32, device="cpu")
+    assert pipeline.detokenizer.image_size == SIDE and pipeline.story_model.config.feature_dim == 6
+    with Image.open(tmp_path / "run" / "book.png") as sheet:
+        assert sheet.size == (3 * SIDE, 3 * SIDE)
 
 
 def test_another_book_or_other_settings_need_another_folder_and_nothing_is_lost(tuned, tmp_path):

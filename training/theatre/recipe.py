@@ -124,7 +124,7 @@ class TheatreRecipe(nn.Module):
     def page_rows(self, record: StoryRecord) -> Tensor:
         """Rows of the tables of scene codes, `[pages, tables]`."""
         assert self.codes is not None and record.pages is not None
-        return torch.tensor([self.codes.indices(page) for page in record.pages])
+        return torch.tensor([self.codes.indices(page) for page in record.pages if page is not None])  # as checked
 
     def losses(self, output: StoryModelOutput, hidden: Tensor, rows: Tensor) -> dict[str, Tensor]:
         """Squared error of the codes, and cross-entropy of the words."""

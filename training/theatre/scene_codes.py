@@ -172,10 +172,12 @@ class SceneWords:
     """
 
     def __init__(self, codes: SceneCodes, model: StoryModel) -> None:
+        layout = model.layout
+        assert layout is not None
         embed, head = (m.weight.detach().float() for m in (model.llm.get_input_embeddings(), model.llm.lm_head))
 
         def mean_rows(weight: Tensor, text: str) -> Tensor:
-            return weight[model.layout.tokenizer.encode(f" {text}", add_special_tokens=False)].mean(0)
+            return weight[layout.tokenizer.encode(f" {text}", add_special_tokens=False)].mean(0)
 
         spoken = {kind: [WORDS_FOR.get(word, word) for word in words] for kind, words in codes.vocabulary.items()}
         self.rows = {kind: torch.stack([mean_rows(head, word) for word in words]) for kind, words in spoken.items()}

@@ -73,9 +73,10 @@ def page_truths(data: str | Path, split: str) -> list[dict[str, Any]]:
     truths: list[dict[str, Any]] = []
     for name in split.split("+"):
         for record in read_jsonl(Path(data) / f"{name}.jsonl"):
-            if record.pages is None:
+            known = [page for page in record.pages or () if page is not None]
+            if len(known) != len(record.images):
                 raise ValueError(f"{name}.jsonl: story {record.id} has no ground truth (`pages`), scene codes need it")
-            truths += record.pages
+            truths += known
     return truths
 
 
@@ -95,6 +96,7 @@ class ScenesStage(Stage):
 
     name = "scenes"
     adam_names = ("tables", "queries")
+    config: ScenesConfig
 
     def __init__(self, config: ScenesConfig, backend: Backend) -> None:
         super().__init__()
@@ -161,6 +163,7 @@ class ScenesStage(Stage):
         drawn = self.resampler.finish(gathered, start).float()
         losses = feature_losses(drawn, features)
         if isinstance(self.resampler, FlowResampler):
+            assert start is not None
             losses["flow"] = self.resampler.flow_loss(gathered, features, start, batch["feature_time"])
         return {name: len(drawn) * loss for name, loss in losses.items()}
 

@@ -2,12 +2,15 @@
 
 import dataclasses
 import importlib
+import re
+from pathlib import Path
 
 import pytest
 
 from training.adapt import AdaptConfig
 from training.autoencoder import AutoencoderConfig
 from training.command import describe_settings, run_function, setting_docs
+from training.config import load_config
 from training.detokenizer import DetokenizerConfig
 from training.finetune import FinetuneConfig
 from training.loop import Interrupted
@@ -25,6 +28,7 @@ CONFIGS = {
     "visual_tokens": VisualTokensConfig,
     "finetune": FinetuneConfig,
 }
+ROOT = Path(__file__).parents[2]
 OTHERS = ("assemble", "benchmark", "features")
 
 
@@ -41,6 +45,15 @@ def test_the_settings_come_with_their_defaults_and_those_of_recipes():
     assert "  log_every=20 save_every=500 eval_every=0\n" in text
     assert "if recipe is theatre" in text and "  head_weight=3.0\n" in text
     assert "recipe" not in describe_settings(ScenesConfig)
+
+
+def test_documented_commands_are_read_as_they_are_written():
+    written = re.compile(r"-m training\.([\w.]+) --config (\S+\.yaml)((?: [\w.]+=[^\s`]+)*)")
+    paths = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "configs").rglob("*.yaml")]
+    found = {command for path in paths for command in written.findall(path.read_text("utf-8"))}
+    assert {module for module, _, _ in found} == CONFIGS.keys() and len(found) > 15
+    for module, config, overrides in found:
+        load_config(ROOT / config, CONFIGS[module], overrides.replace("=...", "=runs/earlier").split())
 
 
 def run(module, monkeypatch, *arguments):

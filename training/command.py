@@ -69,14 +69,14 @@ def run_function(function: Callable[..., object], description: str | None) -> No
     )
 
     @functools.wraps(function)
-    def guarded(*arguments: Any, **options: Any) -> object:
+    def guarded(*arguments: Any, **options: Any) -> None:
         try:
-            return function(*arguments, **options)
+            function(*arguments, **options)
         except KeyboardInterrupt:  # of which typer makes an exit status without a word
             raise Interrupted("stopped; the same command goes on from the last checkpoint") from None
 
     app.command(help=_unwrapped(description or ""))(guarded)
-    status: object = 0
+    status: int | None
     try:
         status = app(standalone_mode=False)
     except Interrupted as stopped:
@@ -88,7 +88,7 @@ def run_function(function: Callable[..., object], description: str | None) -> No
         if not hasattr(error, "format_message"):  # what typer raises for a wrong command line has it
             raise
         status = _complain(f"{error.format_message()} See --help.")
-    if isinstance(status, int) and status:
+    if status:
         sys.exit(status)
 
 

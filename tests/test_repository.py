@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tomllib
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -125,6 +125,59 @@ def test_no_cycles_between_units() -> None:
 
     for unit in sorted(below):
         visit(unit, ())
+
+
+def module_of(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def runtime_imports(path: Path, modules: Container[str]) -> Iterator[str]:
+    """Which of the modules a file imports when it runs, at any depth: not what is for the type checker only."""
+    tree = ast.parse(path.read_text("utf-8"), str(path))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            node.body = [ast.Pass()]
+    package = path.relative_to(ROOT).parent.parts
+    names = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) - node.level + 1] if node.level else ()
+            base = ".".join([*above, *filter(None, [node.module])])
+            names += [full if (full := f"{base}.{alias.name}") in modules else base for alias in node.names]
+    return (name for name in names if name in modules)
+
+
+@pytest.mark.parametrize("package", ["seedstory", *APPLICATIONS])
+def test_no_module_imports_itself_through_others(package: str) -> None:
+    paths = {module_of(path): path for path in sources(package)}
+    left = {name: {*runtime_imports(path, paths)} - {name} for name, path in paths.items()}
+    # Take away, again and again, what imports nothing that is left: cycles stay, and what leads to them.
+    while done := {name for name, others in left.items() if not others & left.keys()}:
+        left = {name: others for name, others in left.items() if name not in done}
+    assert {name: sorted(others & left.keys()) for name, others in left.items()} == {}, "these import in a circle"
+
+
+# Words of the paper theatre, which training knows behind `training.recipes.Recipe` only.
+OF_THE_THEATRE = re.compile(
+    r"\b(?:species|outfits?|hats?|poses?|actors?|scenes?|box|boxes|head_weights?)\b|scene_|Scene"
+)
+
+
+def test_general_training_code_knows_nothing_of_the_paper_theatre() -> None:
+    general = sorted((ROOT / "training").glob("*.py"))
+    assert len(general) > 20
+    words = [
+        f"{where(path, number)}: {line.strip()}"
+        for path in general
+        for number, line in enumerate(path.read_text("utf-8").splitlines(), start=1)
+        if OF_THE_THEATRE.search(line)
+    ]
+    assert words == [], "this belongs into training/theatre/"
+    found = [where(path, line) for path in general for line, name in imports(path) if "theatre" in name.split(".")]
+    assert found == []
 
 
 def test_nothing_imports_torchvision() -> None:

@@ -16,11 +16,12 @@ from torch import Tensor
 from seedstory.detokenizers.detokenizer import Detokenizer
 from seedstory.modeling.story_model import StoryModel
 from seedstory.precision import fast_dtype
-from training.backend import Backend
+from training.backend import Backend, in_memory_format
 from training.command import run_stage
 from training.detokenizer import SDXL_HELDOUT, DetokenizerTrainingConfig, FeaturesStage, require_files
 from training.mllm import StoryConfigOfRun, use_own_features
 from training.pages import PageImages, compute_on_all, noise_of
+from training.recipes import make_recipe
 from training.samples import SampleDropout, StoryDataset, collate_stories
 from training.splits import files_of
 
@@ -48,6 +49,7 @@ def regress_features(model: StoryModel, stories: StoryDataset, backend: Backend,
     model.eval()
 
     def regress(row: int) -> Tensor:
+        assert model.layout is not None
         batch = collate_stories(
             model.layout, stories, [row], [SampleDropout(list(range(len(stories.records[row].captions))))]
         )
@@ -66,6 +68,7 @@ class AdaptStage(FeaturesStage):
     """The de-tokenizer on features as the story model regresses them."""
 
     name = "adapt"
+    config: AdaptConfig
 
     def __init__(self, config: AdaptConfig, backend: Backend) -> None:
         require_files(config.stage1, ("vision_tower", "detokenizer"), "detokenizer", "stage1")
@@ -79,12 +82,13 @@ class AdaptStage(FeaturesStage):
         del model
         detokenizer = Detokenizer.from_pretrained(Path(config.stage1) / "detokenizer").to(backend.device)
         super().__init__(config, detokenizer)
-        self.to(memory_format=torch.channels_last)
+        in_memory_format(self, torch.channels_last)
         self.tower_features, self.own_features = stories.features, own
-        parts = [Path(config.stage1) / "vision_tower", Path(config.stage1) / "detokenizer", config.story_model]
+        parts = [Path(config.stage1) / "vision_tower", Path(config.stage1) / "detokenizer", Path(config.story_model)]
         self.sources = [*files_of(config.data, config.split, config.heldout), *parts]
         size = detokenizer.image_size
-        images = PageImages(config.data, config.split, size, head_weight=config.head_weight, limit=len(own), keep=False)
+        recipe = make_recipe(config.recipe, config.recipe_settings)
+        images = PageImages(config.data, config.split, size, recipe, limit=len(own), keep=False)
         self.read(images, backend)
         most = config.heldout_limit or (len(heldout_own) if detokenizer.form == "mini" else SDXL_HELDOUT)
         self.heldout_features = heldout_own[:most]
@@ -100,5 +104,10 @@ class AdaptStage(FeaturesStage):
         return batch | {"features": torch.where(coin < self.config.regressed_share, own, noisy)}
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Command line."""
     run_stage(AdaptConfig, AdaptStage, __doc__)
+
+
+if __name__ == "__main__":
+    main()

@@ -5,16 +5,18 @@ python -m training.assemble --stage1 runs/mini/stage1 --stage2 runs/mini/stage2 
 
 from __future__ import annotations
 
-import argparse
 import json
 import shutil
 from pathlib import Path
+from typing import Annotated
 
 import torch
+import typer
 
 from seedstory.detokenizers.detokenizer import Detokenizer
 from seedstory.modeling.vision_tower import VisionTower
 from seedstory.pipeline import StoryPipeline
+from training.command import run_function
 
 
 def assemble(stage1: Path, stage2: Path, out: Path, stage3: Path | None = None) -> None:
@@ -54,14 +56,20 @@ def assemble(stage1: Path, stage2: Path, out: Path, stage3: Path | None = None) 
     print(f"{out}: {megabytes:.1f} MB of weights")
 
 
+def command(
+    stage1: Annotated[Path, typer.Option(help="Folder with vision_tower/ and detokenizer/.")],
+    stage2: Annotated[Path, typer.Option(help="Folder with story_model/.")],
+    out: Annotated[Path, typer.Option(help="The model folder.")],
+    stage3: Annotated[Path | None, typer.Option(help="Folder with the adapted detokenizer/.")] = None,
+) -> None:
+    """Put the parts together."""
+    assemble(stage1, stage2, out, stage3)
+
+
+def main() -> None:
+    """Command line."""
+    run_function(command, __doc__)
+
+
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--stage1", type=Path, required=True)
-    parser.add_argument("--stage2", type=Path, required=True)
-    parser.add_argument("--stage3", type=Path)
-    parser.add_argument("--out", type=Path, required=True)
-    arguments = parser.parse_args()
-    try:
-        assemble(arguments.stage1, arguments.stage2, arguments.out, arguments.stage3)
-    except ValueError as error:
-        parser.error(str(error))
+    main()

@@ -17,23 +17,24 @@ from torch import Tensor
 from seedstory.detokenizers.autoencoder import ImageAutoencoder
 from training.backend import Backend
 from training.command import run_stage
-from training.config import RunConfig
 from training.loop import Stage
-from training.pages import WEIGHT_SCALE, PageImages, ShuffledSampler, noise_of
+from training.losses import psnr
+from training.pages import WEIGHT_SCALE, PageImages, ShuffledSampler, check_image_size, noise_of
+from training.recipes import RecipeConfig, make_recipe
 from training.recorder import Recorder
 from training.splits import files_of
 
 
 @dataclass(kw_only=True)
-class AutoencoderConfig(RunConfig):
+class AutoencoderConfig(RecipeConfig):
     """Stage 1a.
 
     Attributes:
         split: JSONL to train on; several are joined by "+".
         heldout: JSONL split for the reported PSNR.
+        image_size: side of the images in px, a multiple of 16.
         latent_channels: Z.
         latent_noise: standard deviation of Gaussian noise on the latents while training.
-        head_weight: weight of heads in the loss.
         limit: at most so many training pictures.
         init: folder of an autoencoder to go on from.
         decoder_only: leave the encoder, and so the latents, as they are.
@@ -41,13 +42,17 @@ class AutoencoderConfig(RunConfig):
 
     split: str = "train"
     heldout: str = "heldout"
+    image_size: int = 128
     latent_channels: int = 8
     latent_noise: float = 0.05
-    head_weight: float = 4.0
     limit: int | None = None
     init: str | None = None
     decoder_only: bool = False
     average: float = 0.998
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_image_size(self.image_size)
 
 
 def reconstruction_loss(output: Tensor, target: Tensor, weights: Tensor) -> Tensor:
@@ -71,6 +76,7 @@ class AutoencoderStage(Stage):
     """Pictures through latents and back."""
 
     name = "autoencoder"
+    config: AutoencoderConfig
 
     def __init__(self, config: AutoencoderConfig, backend: Backend) -> None:
         super().__init__()
@@ -81,8 +87,9 @@ class AutoencoderStage(Stage):
             self.autoencoder = ImageAutoencoder(latent_channels=config.latent_channels)
         self.autoencoder.to(memory_format=torch.channels_last)
         self.autoencoder.encoder.requires_grad_(not config.decoder_only)
-        self.images = PageImages(config.data, config.split, head_weight=config.head_weight, limit=config.limit)
-        self.heldout = PageImages(config.data, config.heldout, limit=256)
+        recipe = make_recipe(config.recipe, config.recipe_settings)
+        self.images = PageImages(config.data, config.split, config.image_size, recipe, limit=config.limit)
+        self.heldout = PageImages(config.data, config.heldout, config.image_size, limit=256)
         self.rows = ShuffledSampler(len(self.images), config.seed)
         self.sources = [*files_of(config.data, config.split, config.heldout), *([config.init] if config.init else [])]
 
@@ -105,7 +112,8 @@ class AutoencoderStage(Stage):
         return {"loss": 1.0}
 
     def evaluate(self, step: int, recorder: Recorder, backend: Backend) -> None:
-        values, shown = [], []
+        values: list[Tensor] = []
+        shown: list[Tensor] = []
         for rows in torch.arange(len(self.heldout)).split(64):
             pixels, _ = self.heldout.batch(rows)
             with backend.autocast():
@@ -133,10 +141,10 @@ def plain(autoencoder: ImageAutoencoder) -> ImageAutoencoder:
     return same
 
 
-def psnr(output: Tensor, target: Tensor) -> Tensor:
-    """PSNR in dB of each picture [B, 3, H, W] in [-1, 1]: [B]."""
-    return -10 * torch.log10(((output - target) / 2).square().mean((1, 2, 3)))
+def main() -> None:
+    """Command line."""
+    run_stage(AutoencoderConfig, AutoencoderStage, __doc__)
 
 
 if __name__ == "__main__":
-    run_stage(AutoencoderConfig, AutoencoderStage, __doc__)
+    main()

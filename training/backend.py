@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
@@ -21,6 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from training.config import RunConfig
 from training.optimizers import build_optimizer
+from training.zero import deepspeed_plugin, group_of_one
 
 _OPTIMIZER = "optimizer"
 _WEIGHTS = "weights"
@@ -48,8 +48,8 @@ class Backend:
         on_cpu = config.device == "cpu" or not torch.cuda.is_available()
         if config.zero_stage and on_cpu and torch.cuda.is_available():
             raise ValueError("DeepSpeed takes the GPU it sees: hide it with CUDA_VISIBLE_DEVICES= to train on CPUs")
-        self.plugin = _deepspeed_plugin(config) if config.zero_stage else None
-        self.environment = _group_of_one() if config.zero_stage else {}
+        self.plugin = deepspeed_plugin(config) if config.zero_stage else None
+        self.environment = group_of_one() if config.zero_stage else {}
         os.environ.update(self.environment)
         os.environ["ACCELERATE_USE_DEEPSPEED"] = str(bool(config.zero_stage)).lower()
         handlers = [
@@ -108,7 +108,7 @@ class Backend:
     def prepare(self, stage: nn.Module, adam_names: tuple[str, ...] = ()) -> None:
         """Put a stage on the device and make its optimizer; `trained` names what learns from here on."""
         if self.config.zero_stage:
-            stage.to(memory_format=torch.contiguous_format)  # DeepSpeed sends weights as plain bytes
+            in_memory_format(stage, torch.contiguous_format)  # DeepSpeed sends weights as plain bytes
         self.stage = stage.to(self.device)
         self.trained = {name: weight for name, weight in stage.named_parameters() if weight.requires_grad}
         if not self.trained:
@@ -117,6 +117,7 @@ class Backend:
         self.zero = self.config.zero_stage > 0
         if self.zero:
             micro = self.config.batch_size // (self.processes * self.accumulation)
+            assert self.plugin is not None
             self.plugin.deepspeed_config["train_micro_batch_size_per_gpu"] = micro
             self.plugin.deepspeed_config["gradient_accumulation_steps"] = self.accumulation
             self.wrapped, self.optimizer = self.accelerator.prepare(stage, self.optimizer)
@@ -138,12 +139,12 @@ class Backend:
         with self._kept_here(last):
             loss.backward()
 
-    def forward(self, batch: dict, progress: float, last: bool) -> dict[str, Tensor]:
+    def forward(self, batch: dict[str, Any], progress: float, last: bool) -> dict[str, Tensor]:
         """The stage's sums of losses for one micro-batch."""
         with self._kept_here(last), self.autocast():
             return self.wrapped(batch, progress)
 
-    def _kept_here(self, last: bool) -> contextlib.AbstractContextManager:
+    def _kept_here(self, last: bool) -> contextlib.AbstractContextManager[None]:
         """Inside, gradients of plain processes are not exchanged, but after a step's last micro-batch."""
         between = isinstance(self.wrapped, DistributedDataParallel) and not last
         return self.wrapped.no_sync() if between else contextlib.nullcontext()
@@ -250,6 +251,7 @@ class Backend:
             return
         from deepspeed.runtime.zero import GatheredParameters
 
+        assert self.stage is not None
         with GatheredParameters(list(self.stage.parameters()), modifier_rank=None):
             yield
 
@@ -301,7 +303,7 @@ class Backend:
 
             safe_set_full_fp32_param(weight, value)
 
-    def whole_weights_of(self, weight: Tensor) -> contextlib.AbstractContextManager:
+    def whole_weights_of(self, weight: Tensor) -> contextlib.AbstractContextManager[None]:
         """Inside, this weight is whole and may be changed."""
         if self.config.zero_stage < 3:
             return contextlib.nullcontext()
@@ -370,6 +372,12 @@ class Backend:
             os.environ.pop(name, None)
 
 
+def in_memory_format(module: nn.Module, memory_format: torch.memory_format) -> None:
+    """Put a module's weights of four axes into a memory format."""
+    move: Any = module.to  # torch's annotations leave this argument out
+    move(memory_format=memory_format)
+
+
 def _random_state() -> dict[str, Tensor]:
     state = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
@@ -381,40 +389,3 @@ def _set_random_state(state: dict[str, Tensor]) -> None:
     torch.set_rng_state(state["cpu"])
     if "cuda" in state and torch.cuda.is_available():
         torch.cuda.set_rng_state(state["cuda"])
-
-
-def _group_of_one() -> dict[str, str]:
-    """The environment of a lone process, where there is no launcher: DeepSpeed asks for a group even of one."""
-    if "RANK" in os.environ:
-        return {}
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    return {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-
-
-def _deepspeed_plugin(config: RunConfig):
-    try:
-        import deepspeed  # noqa: F401
-    except ImportError:
-        raise ValueError(
-            f"zero_stage {config.zero_stage} needs DeepSpeed: pip install 'seedstory[deepspeed]'"
-        ) from None
-    from accelerate import DeepSpeedPlugin
-
-    zero: dict[str, object] = {"stage": config.zero_stage}
-    if config.offload == "cpu":
-        zero["offload_optimizer"] = {"device": "cpu"}
-        if config.zero_stage == 3:
-            zero["offload_param"] = {"device": "cpu"}
-    return DeepSpeedPlugin(
-        hf_ds_config={
-            "train_micro_batch_size_per_gpu": 1,
-            "gradient_accumulation_steps": 1,
-            "gradient_clipping": config.max_grad_norm,
-            "zero_optimization": zero,
-            "zero_allow_untested_optimizer": True,
-            "zero_force_ds_cpu_optimizer": False,
-            "steps_per_print": 2**31,
-        }
-    )

@@ -21,7 +21,6 @@ others use too, look at the column of CPU time. No memory is shown where a schem
 
 from __future__ import annotations
 
-import argparse
 import ctypes
 import dataclasses
 import gc
@@ -36,9 +35,10 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import torch
+import typer
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
@@ -52,6 +52,7 @@ from seedstory.modeling.base_lm import base_lm_folder
 from seedstory.modeling.configuration import StoryConfig
 from seedstory.modeling.vision_tower import VisionTower
 from seedstory.precision import fast_dtype
+from training.command import run_function
 from training.reference import (
     ONE_BY_ONE,
     OURS,
@@ -345,36 +346,53 @@ def print_report(result: dict[str, Any], console: Console) -> None:
     console.print(table)
 
 
-def main() -> None:
-    """Command line; a fault ends with one line and exit code 2."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    given = Options()
-    parser.add_argument("--shape", choices=SHAPES, default=given.shape)
-    parser.add_argument("--data", default=given.data, help=f"folder of a data set (default: {given.data})")
-    parser.add_argument("--split", default=given.split, help=f"default: {given.split}")
-    parser.add_argument(
-        "--model", default=given.model, help="folder with story_model/ and vision_tower/ (default: mini)"
+def command(
+    shape: Annotated[str, typer.Option(help=" or ".join(SHAPES))] = Options.shape,
+    data: Annotated[str, typer.Option(help="Folder of a data set.")] = Options.data,
+    split: Annotated[str, typer.Option(help="Of the data set.")] = Options.split,
+    model: Annotated[
+        str, typer.Option(help="Folder with story_model/ and vision_tower/.", show_default="mini")
+    ] = Options.model,
+    length: Annotated[
+        int, typer.Option(help="Tokens of a published sample.", show_default="the shape's own")
+    ] = Options.length,
+    stories: Annotated[int, typer.Option(help="Stories a step.")] = Options.stories,
+    steps: Annotated[int, typer.Option(help="Steps of each scheme.")] = Options.steps,
+    ingredients: Annotated[
+        bool, typer.Option("--ingredients", help="Also measure what each change brings alone.")
+    ] = Options.ingredients,
+    memory: Annotated[bool, typer.Option(help="Measure memory too.")] = Options.memory,
+    device: Annotated[str, typer.Option(help="auto (a GPU if there is one), cpu or cuda.")] = "auto",
+    threads: Annotated[int, typer.Option(help="Of torch (0: as many as torch chooses).")] = Options.threads,
+    seed: Annotated[int, typer.Option(help="Of the stories.")] = Options.seed,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Also write all figures to this file.")] = None,
+) -> None:
+    """Measure, and print a table."""
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    options = Options(
+        shape=shape,
+        data=data,
+        split=split,
+        model=model,
+        length=length,
+        stories=stories,
+        steps=steps,
+        ingredients=ingredients,
+        memory=memory,
+        device=device,
+        threads=threads,
+        seed=seed,
     )
-    parser.add_argument("--length", type=int, default=0, help="tokens of a published sample (default: the shape's own)")
-    parser.add_argument("--stories", type=int, default=given.stories, help=f"stories a step (default: {given.stories})")
-    parser.add_argument("--steps", type=int, default=given.steps, help=f"of each scheme (default: {given.steps})")
-    parser.add_argument("--ingredients", action="store_true", help="also measure what each change brings alone")
-    parser.add_argument("--no-memory", dest="memory", action="store_false", help="leave memory out")
-    parser.add_argument("--device", default="auto", help="auto, cpu or cuda (default: a GPU if there is one)")
-    parser.add_argument("--threads", type=int, default=0, help="of torch (0: as many as torch chooses)")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", type=Path, help="also write all figures to this file")
-    values = vars(parser.parse_args())
-    path = values.pop("json")
-    if values["device"] == "auto":
-        values["device"] = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        result = measure(Options(**values))
-    except ValueError as error:
-        parser.error(str(error))
+    result = measure(options)
     print_report(result, Console(width=160))
-    if path:
-        path.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
+    if json_file:
+        json_file.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
+
+
+def main() -> None:
+    """Command line."""
+    run_function(command, __doc__)
 
 
 if __name__ == "__main__":

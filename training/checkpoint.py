@@ -16,11 +16,12 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -41,7 +42,7 @@ class Checkpoint:
         evaluated: whether the evaluation that follows it was finished.
     """
 
-    state: dict
+    state: dict[str, Any]
     tensors: dict[str, dict[str, Tensor]]
     folder: Path | None = None
     evaluated: bool = False
@@ -110,7 +111,7 @@ class Checkpoints:
 
     def latest(self) -> tuple[Checkpoint | None, list[str]]:
         """The last checkpoint that is whole, and what was wrong with any after it."""
-        faults = []
+        faults: list[str] = []
         for step in reversed(self.steps()):
             try:
                 return read_checkpoint(self.path(step)), faults
@@ -171,8 +172,8 @@ def lock_run(path: Path) -> Iterator[None]:
         yield
 
 
-def _lock(file: IO) -> None:
-    if os.name == "nt":
+def _lock(file: IO[Any]) -> None:
+    if sys.platform == "win32":
         import msvcrt
 
         msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)

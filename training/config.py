@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, TypeVar, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 import yaml
 
@@ -120,13 +121,13 @@ class RunConfig:
         return f"{', '.join(keys)}; {keys[0]} was {was[keys[0]]!r}, is {now[keys[0]]!r}" if keys else ""
 
 
-def load_config(path: str | Path, kind: type[T], overrides: list[str] = ()) -> T:
+def load_config(path: str | Path, kind: type[T], overrides: Sequence[str] = ()) -> T:
     """Read a YAML file into the dataclass `kind`.
 
     Args:
         path: YAML file, a flat mapping.
         kind: dataclass to fill.
-        overrides: `key=value` strings that win over the file; values are YAML.
+        overrides: `key=value` strings that win over the file; values are YAML. `key.name=value` is for mappings.
 
     Raises:
         ValueError: on a missing file, an unknown key or a value that the dataclass refuses.
@@ -141,27 +142,47 @@ def load_config(path: str | Path, kind: type[T], overrides: list[str] = ()) -> T
     if not isinstance(values, dict):
         raise ValueError(f"{path}: a configuration is a list of `key: value` lines")
     for override in overrides:
-        key, found, value = override.partition("=")
-        if not found:
-            raise ValueError(f"override {override!r} is not of the form key=value")
-        try:
-            values[key] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise ValueError(f"the value of override {override!r} is no YAML") from None
-    known = {field.name for field in dataclasses.fields(kind)}
-    for key in values:
-        if key not in known:
-            raise ValueError(f"{path}: unknown key {key!r}; known are {', '.join(sorted(known))}")
-    for field in dataclasses.fields(kind):
-        if field.name in values:
-            values[field.name] = _checked(f"{path}: {field.name}", values[field.name], str(field.type))
+        _override(values, override)
+    return fill(kind, values, str(path))
+
+
+def _override(values: dict[str, Any], override: str) -> None:
+    """Set `key=value`, or `key.name=value` inside a mapping."""
+    key, found, text = override.partition("=")
+    if not found:
+        raise ValueError(f"override {override!r} is not of the form key=value")
     try:
-        return kind(**values)
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise ValueError(f"the value of override {override!r} is no YAML") from None
+    key, inside, name = key.partition(".")
+    if inside:
+        outer = values.get(key)
+        if outer is not None and not isinstance(outer, dict):
+            raise ValueError(f"override {override!r}: {key} is no mapping")
+        value = {**(outer or {}), name: value}
+    values[key] = value
+
+
+def fill(kind: type[T], values: dict[str, Any], where: str) -> T:
+    """A dataclass from plain values, as YAML gives them.
+
+    Raises:
+        ValueError: on an unknown key or a value that the dataclass refuses; the message begins with `where`.
+    """
+    settings: Any = kind
+    fields = {field.name: str(field.type) for field in dataclasses.fields(settings)}
+    for key in values:
+        if key not in fields:
+            raise ValueError(f"{where}: unknown key {key!r}; known are {', '.join(sorted(fields))}")
+    checked = {name: _checked(f"{where}: {name}", value, fields[name]) for name, value in values.items()}
+    try:
+        return kind(**checked)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{path}: {error}") from None
+        raise ValueError(f"{where}: {error}") from None
 
 
-def _checked(name: str, value: object, kind: str) -> object:
+def _checked(name: str, value: Any, kind: str) -> Any:
     """A value of YAML as its field wants it; `kind` is the field's annotation."""
     wanted = set(kind.replace(" ", "").split("|"))
     if value is None and "None" in wanted:
@@ -176,6 +197,8 @@ def _checked(name: str, value: object, kind: str) -> object:
         return number if "float" in wanted else int(number)
     if wanted & {"bool"} and not isinstance(value, bool):
         raise ValueError(f"{name} must be true or false, not {value!r}")
+    if value is not None and wanted <= {"dict[str,Any]", "None"} and not isinstance(value, dict):
+        raise ValueError(f"{name} must be a mapping, not {value!r}")
     if wanted <= {"str", "None"} and not isinstance(value, str):
         raise ValueError(f"{name} must be text, not {value!r}")
     return value

@@ -22,13 +22,13 @@ from seedstory.detokenizers.detokenizer import Detokenizer
 from seedstory.detokenizers.kl_autoencoder import KLAutoencoder
 from seedstory.modeling.lora import merge_lora
 from seedstory.modeling.vision_tower import VisionTower
-from training.autoencoder import psnr
-from training.backend import Backend
+from training.backend import Backend, in_memory_format
 from training.command import run_stage
-from training.config import RunConfig
 from training.features import read_features
 from training.loop import Stage
-from training.pages import PageImages, ShuffledSampler, compute_on_all, noise_of
+from training.losses import psnr
+from training.pages import PageImages, ShuffledSampler, check_image_size, compute_on_all, noise_of
+from training.recipes import RecipeConfig, make_recipe
 from training.recorder import Recorder
 from training.splits import files_of
 
@@ -40,7 +40,7 @@ PIXELS = 2**21  # of the pictures that are encoded at once: 128 of 128 px
 
 
 @dataclass(kw_only=True)
-class DetokenizerTrainingConfig(RunConfig):
+class DetokenizerTrainingConfig(RecipeConfig):
     """What the stages that train a de-tokenizer share.
 
     Attributes:
@@ -50,7 +50,6 @@ class DetokenizerTrainingConfig(RunConfig):
         token_noise: visual tokens get Gaussian noise of a level drawn from U(0, token_noise) times their RMS,
             so that the de-tokenizer bears what a language model regresses.
         condition_dropout: share of pictures trained without tokens, for classifier-free guidance.
-        head_weight: weight of heads in the loss.
         limit: at most so many training pictures.
         heldout_limit: at most so many held-out pictures (None: 8 in the SDXL form, which takes a hundred passes for
             each; in the mini form 128, and in stage 3 all of eight stories).
@@ -61,7 +60,6 @@ class DetokenizerTrainingConfig(RunConfig):
     lora_rank: int = 16
     token_noise: float = 0.4
     condition_dropout: float = 0.05
-    head_weight: float = 3.0
     limit: int | None = None
     heldout_limit: int | None = None
     heldout_steps: int | None = None
@@ -81,6 +79,7 @@ class DetokenizerConfig(DetokenizerTrainingConfig):
         form: "mini" trains a small de-tokenizer and the vision tower together; "sdxl" teaches a trained Stable
             Diffusion XL to draw from the features of a vision tower that stays as it is.
         autoencoder: mini: folder of the trained autoencoder.
+        image_size: mini: side of the images in px, a multiple of 16; with `init`, its own.
         sdxl: sdxl: folder in diffusers' layout, or Hub id.
         tower: sdxl: folder of the vision tower.
         context_tokens, adapter_width, adapter_depth: sdxl: of a new adapter.
@@ -91,6 +90,7 @@ class DetokenizerConfig(DetokenizerTrainingConfig):
 
     form: Form = "mini"
     autoencoder: str | None = None
+    image_size: int = 128
     sdxl: str | None = None
     tower: str | None = None
     context_tokens: int = 64
@@ -104,6 +104,7 @@ class DetokenizerConfig(DetokenizerTrainingConfig):
         super().__post_init__()
         if self.form not in get_args(Form):
             raise ValueError(f"form must be one of {', '.join(get_args(Form))}, not {self.form!r}")
+        check_image_size(self.image_size)
         needs = {"mini": ("autoencoder",), "sdxl": ("tower",) if self.init else ("tower", "sdxl")}[self.form]
         for name in ("autoencoder", "tower", "sdxl"):
             if (getattr(self, name) is not None) != (name in needs):
@@ -211,7 +212,7 @@ def encode_pages(
         pixels, weights = images.batch(rows)
         with backend.autocast():
             latents = autoencoder.latents(pixels.to(backend.device)).to(torch.bfloat16).cpu()
-        return latents, F.adaptive_avg_pool2d(weights[:, None], latents.shape[-2:])[:, 0]
+        return latents, F.adaptive_avg_pool2d(weights[:, None], (latents.shape[-2], latents.shape[-1]))[:, 0]
 
     batches = torch.arange(len(images)).split(max(1, PIXELS // images.size**2))
     latents, regions = zip(*compute_on_all(encode, batches, backend), strict=True)
@@ -250,14 +251,16 @@ class SdxlStage(FeaturesStage):
     """Stable Diffusion XL learns to draw from the features of a vision tower that stays as it is."""
 
     name = "detokenizer"
+    config: DetokenizerConfig
 
     def __init__(self, config: DetokenizerConfig, backend: Backend) -> None:
+        assert config.tower is not None and (config.init or config.sdxl), "as checked by the configuration"
         tower = VisionTower.from_pretrained(config.tower)
         if config.init:
             detokenizer = form_of(Path(config.init) / "detokenizer", "sdxl")
         else:
             detokenizer = Detokenizer.sdxl(
-                config.sdxl,
+                config.sdxl or "",
                 tower.num_features,
                 tower.config.feature_dim,
                 context_tokens=config.context_tokens,
@@ -265,13 +268,12 @@ class SdxlStage(FeaturesStage):
                 depth=config.adapter_depth,
             )
         super().__init__(config, detokenizer.to(backend.device))
-        self.to(memory_format=torch.channels_last)
+        in_memory_format(self, torch.channels_last)
         size, most = detokenizer.image_size, config.heldout_limit or SDXL_HELDOUT
-        images = PageImages(
-            config.data, config.split, size, head_weight=config.head_weight, limit=config.limit, keep=False
-        )
+        recipe = make_recipe(config.recipe, config.recipe_settings)
+        images = PageImages(config.data, config.split, size, recipe, limit=config.limit, keep=False)
         self.read(images, backend)
-        weights = Path(config.init) / "detokenizer" if config.init else Path(config.sdxl)
+        weights = Path(config.init) / "detokenizer" if config.init else Path(config.sdxl or "")
         self.sources = [*files_of(config.data, config.split, config.heldout), config.tower]
         self.sources += [weights] if weights.is_dir() else []  # SDXL may be of the Hub
         self.features = read_features(config.data, config.split, config.tower, backend, len(images))
@@ -313,13 +315,16 @@ class DetokenizerStage(DetokenizerTraining):
     """Pictures through visual tokens and back, tower and de-tokenizer together."""
 
     name = "detokenizer"
+    config: DetokenizerConfig
 
     def __init__(self, config: DetokenizerConfig, backend: Backend) -> None:
+        assert config.autoencoder is not None, "as checked by the configuration"
         require_files(config.autoencoder, ("config.json",), "autoencoder", "autoencoder")
         autoencoder = ImageAutoencoder.from_pretrained(config.autoencoder).to(backend.device)
-        images = PageImages(config.data, config.split, head_weight=config.head_weight, limit=config.limit, keep=False)
+        size, recipe = config.image_size, make_recipe(config.recipe, config.recipe_settings)
         if config.init:
             tower = VisionTower.from_pretrained(Path(config.init) / "vision_tower")
+            size = tower.config.image_size
             detokenizer = form_of(Path(config.init) / "detokenizer", "mini")
             detokenizer.autoencoder = autoencoder
         else:
@@ -327,17 +332,18 @@ class DetokenizerStage(DetokenizerTraining):
                 latent_channels=autoencoder.config.latent_channels,
                 widths=autoencoder.config.widths,
                 encoder_depths=autoencoder.config.encoder_depths,
-                image_size=images.size,
+                image_size=size,
             )
             detokenizer = Detokenizer.mini(autoencoder, tower.num_features, tower.config.feature_dim)
+        images = PageImages(config.data, config.split, size, recipe, limit=config.limit, keep=False)
         tower.stem.load_state_dict(autoencoder.encoder.state_dict())
         super().__init__(config, detokenizer)
         self.tower = tower
-        self.to(memory_format=torch.channels_last)
+        in_memory_format(self, torch.channels_last)
         self.read(images, backend)
         self.sources = [*files_of(config.data, config.split, config.heldout), config.autoencoder]
         self.sources += [Path(config.init) / part for part in ("vision_tower", "detokenizer") if config.init]
-        self.heldout = PageImages(config.data, config.heldout, limit=config.heldout_limit or 128)
+        self.heldout = PageImages(config.data, config.heldout, size, limit=config.heldout_limit or 128)
 
     def batch(self, samples: Sequence[tuple[int, int]], kind: str) -> dict[str, Any]:
         return self.noisy_batch(samples, (self.tower.num_features, self.tower.config.feature_dim))
@@ -371,7 +377,9 @@ def reconstruct(
 def draw_images(detokenizer: Detokenizer, features: Tensor, steps: int | None = None) -> Tensor:
     """Pictures [B, 3, H, W] in [0, 1] from features [B, F, D], always with the same noise."""
     generator = torch.Generator(features.device).manual_seed(0)
-    return detokenizer(features, generator, num_inference_steps=steps, output_type="pt").float().cpu()
+    drawn = detokenizer(features, generator, num_inference_steps=steps, output_type="pt")
+    assert isinstance(drawn, Tensor)
+    return drawn.float().cpu()
 
 
 def detokenizer_stage(config: DetokenizerConfig, backend: Backend) -> DetokenizerTraining:
@@ -379,5 +387,10 @@ def detokenizer_stage(config: DetokenizerConfig, backend: Backend) -> Detokenize
     return {"mini": DetokenizerStage, "sdxl": SdxlStage}[config.form](config, backend)
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Command line."""
     run_stage(DetokenizerConfig, detokenizer_stage, __doc__)
+
+
+if __name__ == "__main__":
+    main()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import secrets
 from collections import deque
@@ -21,8 +22,7 @@ from torch import Tensor
 from seedstory.image import image_to_tensor, to_square
 from seedstory.modeling.vision_tower import VisionTower
 from seedstory.precision import fast_precision
-from seedstory.shards import ShardReader, ShardSample
-from training.splits import FolderReader, FolderStory, open_split
+from training.splits import Stories, Story, open_split
 
 
 def shard_name(number: int) -> str:
@@ -54,7 +54,7 @@ class FeatureWorker:
     batch_size: int
 
     @cached_property
-    def stories(self) -> FolderReader | ShardReader:
+    def stories(self) -> Stories:
         return open_split(self.data, self.split)
 
     @cached_property
@@ -81,7 +81,7 @@ class FeatureWorker:
         """Batches [B, 3, S, S] of the pages, squared as in generation; the next ones are decoded meanwhile."""
         size, pages = self.tower.config.image_size, self.pages(start, stop)
 
-        def load(story: FolderStory | ShardSample, page: int) -> Tensor:
+        def load(story: Story, page: int) -> Tensor:
             return image_to_tensor(to_square(story.image(page), size))
 
         with ThreadPoolExecutor() as pool:
@@ -93,7 +93,7 @@ class FeatureWorker:
             for batch in ahead:
                 yield torch.stack([image.result() for image in batch])
 
-    def pages(self, start: int, stop: int) -> Iterator[tuple[FolderStory | ShardSample, int]]:
+    def pages(self, start: int, stop: int) -> Iterator[tuple[Story, int]]:
         """The pages `start` up to `stop` of the data set, as (story, page of the story)."""
         ends = np.cumsum(self.stories.pages)
         while start < stop:
@@ -111,7 +111,7 @@ def compute_here(worker: FeatureWorker, jobs: list[tuple[int, int, int]], advanc
 
 
 def compute_with_ray(worker: FeatureWorker, jobs: list[tuple[int, int, int]], advance: Callable[[int], None]) -> None:
-    """One actor a CPU, or a GPU, of the cluster that RAY_ADDRESS names, or of this machine."""
+    """One worker a CPU, or a GPU, of the cluster that RAY_ADDRESS names, or of this machine."""
     try:
         import ray
         from ray.util import ActorPool
@@ -119,13 +119,13 @@ def compute_with_ray(worker: FeatureWorker, jobs: list[tuple[int, int, int]], ad
         raise ValueError("engine 'ray' needs Ray: pip install 'seedstory[ray]', or choose 'local'") from None
     if not ray.is_initialized():
         root = str(Path(__file__).resolve().parents[1])
-        ray.init(log_to_driver=False, logging_level="error", runtime_env={"env_vars": {"PYTHONPATH": root}})
+        ray.init(log_to_driver=False, logging_level=logging.ERROR, runtime_env={"env_vars": {"PYTHONPATH": root}})
     kind = "GPU" if torch.device(worker.device).type == "cuda" else "CPU"
     count = min(len(jobs), int(ray.cluster_resources().get(kind, 0)))
     if not count:
         raise ValueError(f"the Ray cluster has no {kind}: choose another device")
-    actor = ray.remote(**{f"num_{kind.lower()}s": 1})(RayWorker)
-    pool = ActorPool([actor.remote(worker) for _ in range(count)])
+    remote = (ray.remote(num_gpus=1) if kind == "GPU" else ray.remote(num_cpus=1))(RayWorker)
+    pool = ActorPool([remote.remote(worker) for _ in range(count)])
     for pages, fault in pool.map_unordered(lambda one, job: one.write_shard.remote(job), jobs):
         if fault:
             raise ValueError(fault)

@@ -19,7 +19,6 @@ beforehand, on several machines if need be (Ray; its nodes need this checkout, t
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import dataclasses
 import hashlib
@@ -27,15 +26,17 @@ import json
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
+import typer
 from rich.console import Console
 from rich.progress import Progress
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from training.checkpoint import digest_of
+from training.command import run_function
 from training.feature_shards import ENGINES, FeatureWorker, shard_name, written_at_once
 from training.splits import fingerprint, open_split
 
@@ -268,41 +269,39 @@ def changed(path: Path, how: str) -> str:
     return f"{path} is not what it was when it was written ({how}): delete this file, and it alone is computed again"
 
 
-def main() -> None:
-    """Command line; a fault ends with one line and exit code 2."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--data", required=True, help="folder of a data set: SPLIT.jsonl with pictures, or packed shards"
-    )
-    parser.add_argument("--split", required=True, help="such as train; several joined by +")
-    parser.add_argument("--tower", required=True, help="folder of the vision tower")
-    parser.add_argument("--engine", choices=ENGINES, default="local", help="this process, or Ray (default: local)")
-    parser.add_argument("--device", default="auto", help="auto, cpu or cuda (default: a GPU if there is one)")
-    parser.add_argument("--batch-size", type=int, default=BATCH, help=f"pictures at once (default: {BATCH})")
-    parser.add_argument("--shard-pages", type=int, default=SHARD_PAGES, help=f"pages a shard (default: {SHARD_PAGES})")
-    parser.add_argument("--verify", action="store_true", help="read all shards and compare their checksums")
-    options = parser.parse_args()
-    device = options.device
+def command(
+    data: Annotated[str, typer.Option(help="Folder of a data set: SPLIT.jsonl with pictures, or packed shards.")],
+    split: Annotated[str, typer.Option(help="Such as train; several joined by +.")],
+    tower: Annotated[str, typer.Option(help="Folder of the vision tower.")],
+    engine: Annotated[str, typer.Option(help="local (this process) or ray.")] = "local",
+    device: Annotated[str, typer.Option(help="auto (a GPU if there is one), cpu or cuda.")] = "auto",
+    batch_size: Annotated[int, typer.Option(help="Pictures at once.")] = BATCH,
+    shard_pages: Annotated[int, typer.Option(help="Pictures of a shard.")] = SHARD_PAGES,
+    verify: Annotated[bool, typer.Option("--verify", help="Read all shards and compare their checksums.")] = False,
+) -> None:
+    """Compute the features of each split and say where they are."""
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    for split in options.split.split("+"):
-        try:
-            features = page_features(
-                options.data,
-                split,
-                options.tower,
-                device,
-                engine=options.engine,
-                batch_size=options.batch_size,
-                shard_pages=options.shard_pages,
-                verify=options.verify,
-            )
-        except ValueError as error:
-            parser.error(str(error))
+    for name in split.split("+"):
+        features = page_features(
+            data,
+            name,
+            tower,
+            device,
+            engine=engine,
+            batch_size=batch_size,
+            shard_pages=shard_pages,
+            verify=verify,
+        )
         size = sum(shard.bytes for shard in features.shards)
         print(
-            f"{split}: {list(features.shape)} in {len(features.shards)} shards, {size / 1e6:.1f} MB, {features.folder}"
+            f"{name}: {list(features.shape)} in {len(features.shards)} shards, {size / 1e6:.1f} MB, {features.folder}"
         )
+
+
+def main() -> None:
+    """Command line."""
+    run_function(command, __doc__)
 
 
 if __name__ == "__main__":

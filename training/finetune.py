@@ -38,11 +38,12 @@ from seedstory.precision import fast_dtype
 from seedstory.storystream import write_jsonl
 from training.adapt import AdaptConfig, AdaptStage, regress_features
 from training.assemble import assemble
-from training.autoencoder import AutoencoderConfig, AutoencoderStage, psnr
+from training.autoencoder import AutoencoderConfig, AutoencoderStage
 from training.backend import Backend
 from training.command import run_command
 from training.detokenizer import draw_images
 from training.loop import train
+from training.losses import psnr
 from training.mllm import MllmConfig, MllmStage
 from training.pages import PageImages
 from training.samples import StoryDataset
@@ -51,7 +52,6 @@ from training.splits import open_split
 
 Fit = Literal["pad", "crop"]
 
-SIDE = 128  # px, of the pictures that the stages train on
 SHOWN = 12  # pages on the sheet
 _BEGUN, _FINISHED, _FIGURES = "begun.json", "finished", "book.json"
 _OF_THE_MACHINE = frozenset({"out", "device", "threads", "save_every"})
@@ -146,10 +146,12 @@ def check_model(name: str) -> Path:
     detokenizer = Detokenizer.from_pretrained(folder / "detokenizer")
     if detokenizer.form != "mini":
         raise ValueError(f"{name} draws with another kind of de-tokenizer than mini does: it cannot be fine-tuned here")
-    side = detokenizer.image_size
-    if side != SIDE:
-        raise ValueError(f"{name} draws pictures of {side} px: only models of {SIDE} px can be fine-tuned here")
     return folder
+
+
+def image_size(model: Path) -> int:
+    """Side in px of the images that a model draws and reads."""
+    return Detokenizer.from_pretrained(model / "detokenizer").image_size
 
 
 def prepare_run(config: FinetuneConfig, model: Path) -> None:
@@ -181,14 +183,14 @@ def prepare_run(config: FinetuneConfig, model: Path) -> None:
                 f"({', '.join(differing)}): choose another `out`, or delete that folder"
             )
         return
-    pages = Path(config.out) / "pages"
+    pages, side = Path(config.out) / "pages", image_size(model)
     for name, reader in stories.items():
         records = []
         for number, story in enumerate(reader):
             images = [f"{name}/{number:05d}/{page:05d}.png" for page in range(len(story.record))]
             for page, image in enumerate(images):
                 (pages / image).parent.mkdir(parents=True, exist_ok=True)
-                to_square(story.image(page), SIDE, config.fit).save(pages / image)
+                to_square(story.image(page), side, config.fit).save(pages / image)
             # What is known of each page is known of the picture as it was, not of the square.
             records.append(dataclasses.replace(story.record, images=images, pages=None))
         write_jsonl(pages / f"{name}.jsonl", records)
@@ -228,6 +230,7 @@ def autoencoder_config(config: FinetuneConfig, model: Path) -> AutoencoderConfig
     return AutoencoderConfig(
         **common(config, "pictures", config.autoencoder_steps),
         init=str(model / "detokenizer" / "autoencoder"),
+        image_size=image_size(model),
         decoder_only=True,
         batch_size=8,
         muon_lr=3e-3,
@@ -263,7 +266,7 @@ def detokenizer_config(config: FinetuneConfig, model: Path) -> AdaptConfig:
     )
 
 
-def of_stories(config: FinetuneConfig, model: Path) -> dict[str, str]:
+def of_stories(config: FinetuneConfig, model: Path) -> dict[str, Any]:
     """Settings of the parts that read stories."""
     return {"stage1": str(Path(config.out) / "start"), "base_lm": base_lm_name(model / "story_model")}
 
@@ -283,9 +286,8 @@ def show(config: FinetuneConfig, models: dict[str, Path]) -> None:
     rows: list[Tensor] = []
     for name, folder in models.items():
         stories = StoryDataset(part, part.heldout, backend, limit=8)
-        pixels, _ = PageImages(part.data, part.heldout, limit=stories.starts[-1]).batch(
-            torch.arange(stories.starts[-1])
-        )
+        pages = PageImages(part.data, part.heldout, image_size(folder), limit=stories.starts[-1])
+        pixels, _ = pages.batch(torch.arange(stories.starts[-1]))
         story_model = StoryModel.from_pretrained(
             folder / "story_model", base_model=part.base_lm, dtype=fast_dtype(backend.device)
         ).to(backend.device)

@@ -238,9 +238,8 @@ class _Run:
             losses = backend.forward(backend.on_device(batch), progress, last)
             for name, loss in losses.items():
                 sums[name] = sums.get(name, 0) + loss.detach().float()
-            backend.backward(
-                sum(weight * losses[name].float() / max(counts[name], 1) for name, weight in weights.items()), last
-            )
+            parts = [weight * losses[name].float() / max(counts[name], 1) for name, weight in weights.items()]
+            backend.backward(sum(parts[1:], parts[0]), last)
         norm, reduced = backend.step(learning_rate(progress), torch.stack([sums[name] for name in names]))
         self._judge(norm)
         if norm is not None:
@@ -275,7 +274,7 @@ class _Run:
         if self.backend.is_main:
             self.checkpoints.mark_evaluated(self.step)
 
-    def _averaged(self) -> AbstractContextManager:
+    def _averaged(self) -> AbstractContextManager[None]:
         return self.average.applied() if self.average else nullcontext()
 
     # ------------------------------------------------------------------------------------------------------ checkpoints

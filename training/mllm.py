@@ -16,34 +16,41 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from seedstory.detokenizers.detokenizer import Detokenizer
 from seedstory.layout import IGNORE
 from seedstory.modeling.story_model import StoryModel
-from training.autoencoder import psnr
+from seedstory.modeling.vision_tower import VisionTower
 from training.backend import Backend
 from training.command import run_stage
-from training.config import RunConfig
 from training.detokenizer import draw_images, require_files
 from training.loop import Stage, StepPlan
+from training.losses import psnr
 from training.pages import ShuffledSampler, noise_of
+from training.recipes import Recipe, RecipeConfig, make_recipe
 from training.recorder import Recorder
 from training.samples import SampleDropout, StoryDataset, collate_stories, draw_dropout
-from training.scenes import WRITTEN, SceneCodes, SceneWords, head_weights, load_head
 from training.splits import files_of
 
 LOOSE_PER_STORY = 10
+# Settings of `StoryConfig` that a run chooses. The features' own shape is the vision tower's.
+SIZES = (
+    "num_visual_tokens",
+    *(f"{side}_resampler_{size}" for side in ("input", "output") for size in ("width", "depth", "heads")),
+    *("feature_head", "flow_depth", "flow_steps", "lora_rank", "lora_alpha", "lora_dropout", "lora_targets"),
+    *("lm_loss_weight", "visual_loss_weight", "cosine_weight", "mse_weight"),
+)
 
 
 @dataclass(kw_only=True)
-class StoryConfigOfRun(RunConfig):
+class StoryConfigOfRun(RecipeConfig):
     """What the stages that read stories with a story model share.
 
     Attributes:
         stage1: folder with `vision_tower/` and `detokenizer/`.
-        split: JSONL of stories; `heldout`: for held-out figures and sample pages.
+        split: JSONL of stories.
+        heldout: JSONL of stories for held-out figures and sample pages.
         base_lm: as for `StoryModel.from_base`.
         stories: at most so many training stories.
     """
@@ -64,7 +71,7 @@ class MllmConfig(StoryConfigOfRun):
         loose_until: share of the run after which loose pages are no longer trained.
         long_split: JSONL of stories of many chapters, of which a part is shown at a time (none: leave them out).
         long_share: share of the steps after the loose ones that show such a part.
-        init: folder of a story model to go on from; the `lora_` settings and `feature_head` are then its own.
+        init: folder of a story model to go on from; its sizes, `lora_` settings and loss weights are then its own.
         image_only: share of stories whose first caption is dropped, to learn openings of a picture alone.
         max_pages: a sample shows at most so many pages of a story; of a longer one some in a row, and earlier ones.
         skipped: share of stories from whose middle pages are left out: the first pages, a gap, and the last pages.
@@ -73,12 +80,14 @@ class MllmConfig(StoryConfigOfRun):
         own_features_from: share of the run after which half of the steps show the model its own regressed
             features as context (Bengio et al. 2015, arXiv 1506.03099, in one parallel pass); 1: never.
         last_page_only: supervise the last page alone, as published (for comparison).
-        scenes: folder that stage 2a wrote (none: learn to draw from nothing, without scene codes).
-        code_loss_weight: weight of the regression of scene codes, where the data set has ground truth.
-        word_loss_weight: weight of naming the scene's words at the query tokens.
-        train_head_from: share of the run after which the head of stage 2a is trained with the rest (1: never). The few
-            pages of a step would spoil it; until then, pages are trained on their scene codes alone.
-        feature_head, lora_rank, lora_alpha, lora_targets, visual_loss_weight: as in `StoryConfig`.
+        num_visual_tokens: N, tokens of an image inside the language model.
+        feature_tokens, feature_dim: F and Df of the features (null: as the vision tower of `stage1` has them; a tower
+            with others is refused).
+        input_resampler_width, input_resampler_depth, input_resampler_heads: size of features to embeddings.
+        output_resampler_width, output_resampler_depth, output_resampler_heads: size of hidden states to features.
+        feature_head, flow_depth, flow_steps: "regression" or "flow", as in `StoryConfig`.
+        lora_rank, lora_alpha, lora_dropout, lora_targets: LoRA of the language model, as in `StoryConfig`.
+        lm_loss_weight, visual_loss_weight, cosine_weight, mse_weight: weights of losses, as in `StoryConfig`.
     """
 
     loose_split: str | None = None
@@ -93,15 +102,58 @@ class MllmConfig(StoryConfigOfRun):
     context_noise: float = 0.5
     own_features_from: float = 0.6
     last_page_only: bool = False
-    scenes: str | None = None
-    code_loss_weight: float = 5.0
-    word_loss_weight: float = 2.0
-    train_head_from: float = 1.0
+    num_visual_tokens: int = 16
+    feature_tokens: int | None = None
+    feature_dim: int | None = None
+    input_resampler_width: int = 192
+    input_resampler_depth: int = 2
+    input_resampler_heads: int = 4
+    output_resampler_width: int = 256
+    output_resampler_depth: int = 3
+    output_resampler_heads: int = 4
     feature_head: str = "regression"
+    flow_depth: int = 2
+    flow_steps: int = 4
     lora_rank: int = 16
     lora_alpha: float = 32.0
+    lora_dropout: float = 0.0
     lora_targets: str | list[str] = "all-linear"
+    lm_loss_weight: float = 1.0
     visual_loss_weight: float = 2.0
+    cosine_weight: float = 1.0
+    mse_weight: float = 1.0
+
+
+def make_story_model(config: MllmConfig) -> StoryModel:
+    """The story model that a run starts from: a new one of the configured sizes, or that of `init`.
+
+    Raises:
+        ValueError: the vision tower has features of another shape than the configuration or `init` says.
+    """
+    dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
+    tower = Path(config.stage1) / "vision_tower"
+    shape = features_shape(tower)
+    if config.init:
+        model = StoryModel.from_pretrained(config.init, base_model=config.base_lm, dtype=dtype, merge=False)
+        wanted = (model.config.feature_tokens, model.config.feature_dim)
+    else:
+        wanted = (config.feature_tokens or shape[0], config.feature_dim or shape[1])
+    if shape != wanted:
+        raise ValueError(
+            f"{tower} gives {shape[0]} feature tokens of width {shape[1]}, "
+            f"{config.init or 'the configuration'} wants {wanted[0]} of width {wanted[1]}"
+        )
+    if config.init:
+        return model
+    sizes = {name: getattr(config, name) for name in SIZES}
+    return StoryModel.from_base(config.base_lm, dtype=dtype, feature_tokens=shape[0], feature_dim=shape[1], **sizes)
+
+
+def features_shape(tower: Path) -> tuple[int, int]:
+    """F and Df, the tokens of an image's features and their width, by the configuration of a vision tower."""
+    with torch.device("meta"):
+        built = VisionTower.from_config(VisionTower.load_config(tower))
+    return built.num_features, built.config.feature_dim
 
 
 def use_own_features(model: StoryModel, batch: dict[str, Any]) -> dict[str, Any]:
@@ -118,52 +170,28 @@ class MllmStage(Stage):
 
     name = "mllm"
     adam_names = ("lora_", "token_rows", "queries", "output_resampler.to_width")
+    config: MllmConfig
 
     def __init__(self, config: MllmConfig, backend: Backend) -> None:
         super().__init__()
         require_files(config.stage1, ("vision_tower", "detokenizer"), "detokenizer", "stage1")
         self.config = config
-        dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
-        if config.init:
-            self.model = StoryModel.from_pretrained(config.init, base_model=config.base_lm, dtype=dtype, merge=False)
-        else:
-            self.model = StoryModel.from_base(
-                config.base_lm,
-                dtype=dtype,
-                lora_rank=config.lora_rank,
-                lora_alpha=config.lora_alpha,
-                lora_targets=config.lora_targets,
-                visual_loss_weight=config.visual_loss_weight,
-                feature_head=config.feature_head,
-            )
+        self.model = make_story_model(config)
         if config.gradient_checkpointing:
             self.model.llm.gradient_checkpointing_enable({"use_reentrant": False})
-        self.codes: SceneCodes | None = None
-        self.words: SceneWords | None = None
-        if config.scenes:
-            self._start_from_scenes(Path(config.scenes))
-        self.stories = StoryDataset(config, config.split, backend, self.codes, config.stories)
-        self.loose = StoryDataset(config, config.loose_split, backend, self.codes) if config.loose_split else None
-        self.long = StoryDataset(config, config.long_split, backend, self.codes) if config.long_split else None
-        self.heldout = StoryDataset(config, config.heldout, backend, self.codes, limit=16)
+        self.recipe = recipe = make_recipe(config.recipe, config.recipe_settings)
+        recipe.prepare(self.model, fresh=not config.init)
+        self.stories = StoryDataset(config, config.split, backend, recipe, config.stories)
+        self.loose = StoryDataset(config, config.loose_split, backend, recipe) if config.loose_split else None
+        self.long = StoryDataset(config, config.long_split, backend, recipe) if config.long_split else None
+        self.heldout = StoryDataset(config, config.heldout, backend, recipe, limit=16)
         self.sources = files_of(config.data, config.split, config.loose_split, config.long_split, config.heldout)
-        self.sources += [Path(config.stage1) / "vision_tower", *([config.init] if config.init else [])]
-        self.sources += [Path(config.scenes) / name for name in WRITTEN if config.scenes]
+        self.sources += [Path(config.stage1) / "vision_tower", *([Path(config.init)] if config.init else [])]
+        self.sources += recipe.sources
         self.rows = ShuffledSampler(len(self.stories), config.seed)
         self.loose_rows = ShuffledSampler(len(self.loose), config.seed + 1) if self.loose else None
         self.long_rows = ShuffledSampler(len(self.long), config.seed + 2) if self.long else None
         self._drawn: tuple[int, Counter[str]] = 0, Counter()
-
-    def _start_from_scenes(self, folder: Path) -> None:
-        require_files(folder, WRITTEN, "scenes", "scenes")
-        self.codes = SceneCodes.load(folder / "scene_codes.safetensors")
-        self.words = SceneWords(self.codes, self.model)
-        for weight in head_weights(self.model.output_resampler).values():
-            weight.requires_grad_(self.config.train_head_from < 1)
-        if self.config.init:
-            return
-        self.words.ask(self.model)
-        load_head(self.model.output_resampler, folder)
 
     def draw(self, step: int, progress: float) -> StepPlan:
         stream, kind, size = self._kind(step)
@@ -196,12 +224,13 @@ class MllmStage(Stage):
     def batch(self, samples: Sequence[tuple[int, int]], kind: str) -> dict[str, Any]:
         config = self.config
         stories = self.loose if kind == "loose" else self.long if kind.endswith("long") else self.stories
+        assert stories is not None and self.model.layout is not None, "only streams that there are get drawn from"
         rows = [row for _, row in samples]
         drops, noise, starts, times = [], [], [], []
         for number, row in samples:
             generator = noise_of(config.seed, number)
             choice = random.Random(int(torch.randint(2**62, (), generator=generator)))
-            drops.append(draw_dropout(stories.records[row], config, choice))
+            drops.append(draw_dropout(stories.records[row], config, choice, self.recipe))
             shape = (len(drops[-1].pages), *stories.features.shape[1:])
             level = config.context_noise * torch.rand(shape[0], 1, 1, generator=generator)
             noise.append(level * torch.randn(shape, generator=generator))
@@ -212,7 +241,7 @@ class MllmStage(Stage):
         batch["context_features"] = batch["target_features"] + torch.cat(noise)
         if starts:
             batch |= {"feature_noise": torch.cat(starts), "feature_time": torch.cat(times)}
-        names = ("visual", "cosine", "mse", "code", "words") if self.codes else ("visual", "cosine", "mse")
+        names = ("visual", "cosine", "mse", *self.recipe.loss_weights)
         tokens, images = int((batch["labels"] != IGNORE).sum()), int(batch["target_mask"].sum())
         return batch | {"kind": kind, "counts": {"lm": tokens, **dict.fromkeys(names, images)}}
 
@@ -220,8 +249,8 @@ class MllmStage(Stage):
         return batch["counts"]
 
     def forward(self, batch: dict[str, Any], progress: float) -> dict[str, Tensor]:
-        counts, scenes = batch["counts"], batch.get("scenes")
-        stories = {name: value for name, value in batch.items() if name not in ("counts", "scenes", "kind")}
+        counts, rows = batch["counts"], batch.get("page_rows")
+        stories = {name: value for name, value in batch.items() if name not in ("counts", "page_rows", "kind")}
         if batch["kind"].startswith("own"):
             stories = use_own_features(self.model, stories)
         output = self.model(**stories)
@@ -231,24 +260,19 @@ class MllmStage(Stage):
             "cosine": output.cosine_loss,
             "mse": output.mse_loss,
         }
-        if scenes is not None and counts["visual"]:
-            means["code"] = F.mse_loss(output.codes.float(), self.codes(scenes))
-            hidden = output.last_hidden_state[batch["query_mask"]].unflatten(0, (len(scenes), -1))
-            means["words"] = self.words.loss(hidden, scenes)
+        if rows is not None and counts["visual"]:
+            hidden = output.last_hidden_state[batch["query_mask"]].unflatten(0, (len(rows), -1))
+            means |= self.recipe.losses(output, hidden, rows)
         nothing = output.lm_loss.new_zeros(())
         return {name: nothing if means.get(name) is None else counts[name] * means[name] for name in counts}
 
     def weights(self, kind: str, progress: float) -> dict[str, float]:
-        config, sizes = self.config, self.model.config
-        weights = {"lm": sizes.lm_loss_weight, "visual": sizes.visual_loss_weight}
-        if self.codes:
-            weights |= {"code": config.code_loss_weight, "words": config.word_loss_weight}
-            if progress < config.train_head_from:
-                weights.pop("visual")
-        return weights
+        sizes = self.model.config
+        visual = {"visual": sizes.visual_loss_weight} if self.recipe.trains_features(progress) else {}
+        return {"lm": sizes.lm_loss_weight, **visual, **self.recipe.loss_weights}
 
     def evaluate(self, step: int, recorder: Recorder, backend: Backend) -> None:
-        report(self.model, self.heldout, step, recorder, backend, self.config.stage1, self.words)
+        report(self.model, self.heldout, step, recorder, backend, self.config.stage1, self.recipe)
 
     def export(self, folder: Path) -> None:
         """Write `story_model/`."""
@@ -263,20 +287,22 @@ def report(
     recorder: Recorder,
     backend: Backend,
     stage1: str | Path,
-    words: SceneWords | None = None,
+    recipe: Recipe,
 ) -> None:
     """Log held-out figures and save sample pages: drawn from true features above, from regressed ones below.
 
-    Perplexity of captions, features and drawn pictures against the true ones, and, with scene words, the share of
-    characters that the query tokens name with the right species and outfit.
+    Perplexity of captions, features and drawn pictures against the true ones, and what the recipe counts as right at
+    the query tokens.
     """
+    assert model.layout is not None
     sums = dict.fromkeys(("lm", "cosine", "mse"), 0.0)
-    tokens = images = named = characters = 0
+    tokens = images = 0
+    asked: dict[str, tuple[int, int]] = {}
     shown: list[Tensor] = []
     for row in range(len(heldout)):
         drops = SampleDropout(list(range(len(heldout.records[row].captions))))
         batch = collate_stories(model.layout, heldout, [row], [drops])
-        scenes = batch.pop("scenes", None)
+        page_rows = batch.pop("page_rows", None)
         supervised, pages = int((batch["labels"] != IGNORE).sum()), int(batch["target_mask"].sum())
         with backend.autocast():
             output = model(**{name: tensor.to(backend.device) for name, tensor in batch.items()})
@@ -284,16 +310,16 @@ def report(
         sums["cosine"] += pages * (1 - output.cosine_loss.item())
         sums["mse"] += pages * output.mse_loss.item()
         tokens, images = tokens + supervised, images + pages
-        if words is not None and scenes is not None:
+        if page_rows is not None:
             hidden = output.last_hidden_state[batch["query_mask"].to(backend.device)].unflatten(0, (pages, -1))
-            right, there = words.characters_right(hidden, scenes.to(backend.device))
-            named, characters = named + right, characters + there
+            for name, counted in recipe.count_right(hidden, page_rows.to(backend.device)).items():
+                right, total = asked.get(name, (0, 0))
+                asked[name] = right + counted[0], total + counted[1]
         if len(shown) < 2:
             shown = [batch["target_features"][batch["target_mask"]][:8], output.features[:8].float().cpu()]
     values = {f"heldout_{name}": sums[name] / images for name in ("cosine", "mse")}
     values |= {"heldout_lm": sums["lm"] / tokens, "heldout_perplexity": math.exp(sums["lm"] / tokens)}
-    if characters:
-        values["heldout_characters_named"] = named / characters
+    values |= {f"heldout_{name}": right / total for name, (right, total) in asked.items() if total}
     detokenizer = Detokenizer.from_pretrained(Path(stage1) / "detokenizer").to(backend.device)
     with backend.autocast():
         rows = [draw_images(detokenizer, features.to(backend.device)) for features in shown]
@@ -301,5 +327,10 @@ def report(
     recorder.sheet(step, rows)
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Command line."""
     run_stage(MllmConfig, MllmStage, __doc__)
+
+
+if __name__ == "__main__":
+    main()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -35,7 +36,8 @@ class MuonAdamW(torch.optim.Optimizer):
         weight_decay: float = 1e-3,
         adam_names: tuple[str, ...] = (),
     ) -> None:
-        muon, adam = [], []
+        muon: list[Tensor] = []
+        adam: list[Tensor] = []
         for name, parameter in named_parameters:
             if parameter.requires_grad:
                 by_adam = parameter.ndim < 2 or parameter.shape[0] == 1 or any(part in name for part in adam_names)
@@ -47,7 +49,7 @@ class MuonAdamW(torch.optim.Optimizer):
         super().__init__([group for group in groups if group["params"]], {})
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:
+    def step(self, closure: None = None) -> None:  # type: ignore[override]  # closures are not supported
         assert closure is None, "closures are not supported"
         for group in self.param_groups:
             update = self._muon_step if group["kind"] == "muon" else self._adam_step
@@ -55,7 +57,8 @@ class MuonAdamW(torch.optim.Optimizer):
                 if parameter.grad is not None:
                     update(parameter, self.state[parameter], group)
 
-    def _muon_step(self, parameter: Tensor, state: dict, group: dict) -> None:
+    def _muon_step(self, parameter: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
+        assert parameter.grad is not None
         if "momentum" not in state:
             state["momentum"] = torch.zeros_like(parameter)
         momentum = state["momentum"].lerp_(parameter.grad, 0.05)
@@ -64,7 +67,8 @@ class MuonAdamW(torch.optim.Optimizer):
         parameter.mul_(1 - group["lr"] * group["weight_decay"])
         parameter.add_(direction.view_as(parameter), alpha=-group["lr"] * scale)
 
-    def _adam_step(self, parameter: Tensor, state: dict, group: dict) -> None:
+    def _adam_step(self, parameter: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
+        assert parameter.grad is not None
         if "step" not in state:
             state.update(step=0, mean=torch.zeros_like(parameter), square=torch.zeros_like(parameter))
         state["step"] = int(state["step"]) + 1  # a checkpoint gives it back as a tensor
@@ -126,7 +130,7 @@ class AveragedWeights:
         decay: share of the average that stays at each update.
     """
 
-    def __init__(self, weights: dict[str, Tensor], decay: float = 0.998) -> None:
+    def __init__(self, weights: Mapping[str, Tensor], decay: float = 0.998) -> None:
         self.weights, self.decay = weights, decay
         self.average = {name: weight.detach().float().clone() for name, weight in weights.items()}
 

@@ -1,4 +1,4 @@
-"""Pages of a StoryStream data set as pixels in memory, with a weight for every region of a picture."""
+"""Pages of a StoryStream data set as pixels in memory, with a weight for every region of an image."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from torch import Tensor
 from seedstory.image import STORED, load_image, to_square
 from seedstory.storystream import read_jsonl
 from training.backend import Backend
+from training.recipes import NoRecipe, Recipe
 
 T = TypeVar("T")
 
@@ -21,17 +22,14 @@ WEIGHT_SCALE = 4
 
 
 class PageImages:
-    """All pictures of one split, [N, 3, S, S], and a weight map [N, S/4, S/4] that favors heads.
-
-    Where the data set knows the characters' boxes, the upper half of each box (head and hat) weighs
-    `head_weight`, all else 1; without boxes every weight is 1.
+    """All pictures of one split, [N, 3, S, S], and a weight map [N, S/4, S/4] of their regions.
 
     Args:
         folder: of the data set.
         split: name of the JSONL file without its ending; several are joined by "+".
         size: side of a picture in px; of others the center square is scaled, as when features are computed and when a
             picture opens a story.
-        head_weight: weight of heads in the reconstruction loss.
+        recipe: says what each region weighs; without one every weight is 1.
         limit: at most so many pictures.
         keep: hold them all in memory, as `pixels` (uint8) and `weights`; without it `batch` reads them from disk.
     """
@@ -41,12 +39,12 @@ class PageImages:
         folder: str | Path,
         split: str,
         size: int = 128,
-        head_weight: float = 4.0,
+        recipe: Recipe | None = None,
         limit: int | None = None,
         keep: bool = True,
     ) -> None:
         folder = Path(folder)
-        pages: list[tuple[Path, dict]] = []
+        pages: list[tuple[Path, dict[str, Any]]] = []
         for name in split.split("+"):
             for record in read_jsonl(folder / f"{name}.jsonl"):
                 truths = record.pages or [{}] * len(record.images)
@@ -54,7 +52,7 @@ class PageImages:
         pages = pages[:limit]
         if not pages:
             raise ValueError(f"{folder / split}.jsonl holds no pages")
-        self.pages, self.size, self.head_weight, self.keep = pages, size, head_weight, keep
+        self.pages, self.size, self.recipe, self.keep = pages, size, recipe or NoRecipe(), keep
         self.truths = [truth for _, truth in pages]
         if keep:
             self.pixels, self.weights = self._read(range(len(pages)))
@@ -76,18 +74,19 @@ class PageImages:
             path, truth = self.pages[rows[index]]
             image = load_image(path, formats=STORED)
             pixels[index] = torch.from_numpy(np.array(to_square(image, size))).permute(2, 0, 1)
-            scale = size / min(image.size)
-            cut = [(edge - min(image.size)) // 2 for edge in image.size]
-            for actor in truth.get("actors", ()):
-                x0, y0, x1, y1 = (
-                    min(max(int((edge - less) * scale / WEIGHT_SCALE), 0), grid)
-                    for edge, less in zip(actor["box"], cut * 2, strict=True)
-                )
-                weights[index, y0 : (y0 + y1) // 2 + 1, x0 : x1 + 1] = self.head_weight
+            regions = self.recipe.region_weights(truth, image.size, grid)
+            if regions is not None:
+                weights[index] = regions
 
         with ThreadPoolExecutor() as pool:
             list(pool.map(load, range(len(rows))))
         return pixels, weights
+
+
+def check_image_size(size: int) -> None:
+    """Refuse sides of images that the networks of stage 1 cannot halve four times."""
+    if size < 16 or size % 16:
+        raise ValueError(f"image_size must be a multiple of 16, not {size}")
 
 
 class ShuffledSampler:

@@ -121,6 +121,7 @@ class Recorder:
         line |= {key: round(float(value), 6) for key, value in values.items()}
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
+        assert self._board is not None
         for key, value in values.items():
             self._board.add_scalar(key, value, step)
         if self._wandb:
@@ -137,6 +138,7 @@ class Recorder:
         if not self.writes:
             return
         grid = torch.cat([torch.cat(list(row.float().cpu().clamp(0, 1)), 2) for row in rows], 1)
+        assert self._board is not None
         self._board.add_image(self.name, grid, step)
         array = (grid * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
         folder = self.folder / "samples"

@@ -87,7 +87,7 @@ class Batch:
 # ---------------------------------------------------------------------------------------------------------- the batches
 
 
-def page_sample(layout: StoryLayout, caption_ids: Sequence[Sequence[int]], page: int) -> dict[str, list[int]]:
+def page_sample(layout: StoryLayout, caption_ids: Sequence[Sequence[int]], page: int) -> dict[str, Sequence[int]]:
     """The published sample that learns one page: the pages before it as context, its queries in line behind `<img>`."""
     ids, labels = [*layout.opening_ids], [IGNORE] * len(layout.opening_ids)
     context, queries = [False] * len(ids), [False] * len(ids)

@@ -1,4 +1,4 @@
-"""Samples of stage 2: a story with its features and scenes, what of it is shown, and both as one packed batch."""
+"""Samples of stage 2: a story with its features, what of it is shown, and both as one packed batch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from seedstory.salience import find_names
 from seedstory.storystream import StoryRecord
 from training.backend import Backend
 from training.features import PageFeatures, page_features
-from training.scenes import SceneCodes
+from training.recipes import NoRecipe, Recipe
 from training.splits import open_split
 
 if TYPE_CHECKING:
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 
 
 class StoryDataset:
-    """The stories of a split with their features and scenes.
+    """The stories of a split with their features.
 
     Args:
         config: names data set and vision tower.
         split: which stories.
         backend: where the vision tower runs.
-        codes: scene codes of stage 2a, if any.
+        recipe: reads their ground truth, if any does.
         limit: at most so many stories.
     """
 
@@ -40,7 +40,7 @@ class StoryDataset:
         config: StoryConfigOfRun,
         split: str,
         backend: Backend,
-        codes: SceneCodes | None = None,
+        recipe: Recipe | None = None,
         limit: int | None = None,
     ) -> None:
         self.records = [story.record for story in itertools.islice(open_split(config.data, split), limit)]
@@ -50,11 +50,9 @@ class StoryDataset:
         with backend.main_process_first():
             self.features: PageFeatures = page_features(config.data, split, tower, backend.device)
         self.starts = [0, *itertools.accumulate(len(record.images) for record in self.records)]
-        self.codes = codes
-        if codes and any(record.pages is None or None in record.pages for record in self.records):
-            raise ValueError(
-                f"{split}: a story has no ground truth (`pages`), which scene codes need: set scenes: null"
-            )
+        self.recipe: Recipe = recipe or NoRecipe()
+        for record in self.records:
+            self.recipe.check(record)
 
     def __len__(self) -> int:
         return len(self.records)
@@ -63,9 +61,9 @@ class StoryDataset:
         """Features of a story's pictures [P, F, D], float32."""
         return self.features[self.starts[row] : self.starts[row + 1]].float()
 
-    def scenes(self, row: int) -> Tensor:
-        """Indices of the words of a story's pages [P, tables]."""
-        return torch.tensor([self.codes.indices(page) for page in self.records[row].pages])
+    def page_rows(self, row: int) -> Tensor:
+        """What the recipe's losses need to know of a story's pages [P, K]."""
+        return self.recipe.page_rows(self.records[row])
 
 
 @dataclass
@@ -81,14 +79,16 @@ class SampleDropout:
     first_caption: bool = True
 
 
-def draw_dropout(record: StoryRecord, config: MllmConfig, choice: random.Random) -> SampleDropout:
+def draw_dropout(
+    record: StoryRecord, config: MllmConfig, choice: random.Random, recipe: Recipe | None = None
+) -> SampleDropout:
     """Choose at random what a sample of a story leaves out."""
     pages = list(range(len(record.captions)))
     if config.window and len(pages) > config.window:
         first = choice.randint(0, len(pages) - config.window)
         pages = pages[first : first + config.window]
     elif len(pages) > config.max_pages:
-        return SampleDropout(later_window(record, config.max_pages, choice))
+        return SampleDropout(later_window(record, config.max_pages, choice, recipe))
     first_caption = len(pages) == 1 or choice.random() >= config.image_only
     if len(pages) >= 5 and choice.random() < config.skipped:
         kept, gap = choice.randint(1, 2), choice.randint(1, len(pages) - 4)
@@ -96,7 +96,7 @@ def draw_dropout(record: StoryRecord, config: MllmConfig, choice: random.Random)
     return SampleDropout(pages, first_caption)
 
 
-def later_window(record: StoryRecord, most: int, choice: random.Random) -> list[int]:
+def later_window(record: StoryRecord, most: int, choice: random.Random, recipe: Recipe | None = None) -> list[int]:
     """At most `most` pages of a long story, as the `mm_sink` cache remembers it.
 
     They are the first page, some in a row, those where the characters of shown pages came in as far as there is room,
@@ -106,12 +106,13 @@ def later_window(record: StoryRecord, most: int, choice: random.Random) -> list[
     length = choice.randint(least, most - 1)
     start = choice.randint(0, len(record.captions) - length)
     came_in: dict[str, int] = {}
-    for page in range(len(record.captions)):
-        for name in names_on(record, page):
+    names = [names_on(record, page, recipe) for page in range(len(record.captions))]
+    for page, some in enumerate(names):
+        for name in some:
             came_in.setdefault(name, page)
 
     def introducing(pages: set[int]) -> set[int]:
-        return {came_in[name] for page in pages for name in names_on(record, page)} - pages
+        return {came_in[name] for page in pages for name in names[page]} - pages
 
     def introduced(pages: set[int]) -> set[int]:
         missing = introducing(pages)
@@ -129,13 +130,15 @@ def later_window(record: StoryRecord, most: int, choice: random.Random) -> list[
     return sorted(shown)
 
 
-def names_on(record: StoryRecord, page: int) -> set[str]:
+def names_on(record: StoryRecord, page: int, recipe: Recipe | None = None) -> set[str]:
     """Names of who is on a page: by the ground truth of its picture where that names anybody, or else by its words."""
     truth = (record.pages[page] if record.pages else None) or {}
-    known = [truth[key] for key in ("actors", "characters") if key in truth]
-    if not known:
-        return set(find_names(record.captions[page]))
-    return {someone["name"] for someone in known[0] if "name" in someone}
+    known = recipe.names(truth) if recipe else None
+    if known is not None:
+        return known
+    if "characters" in truth:
+        return {someone["name"] for someone in truth["characters"] if "name" in someone}
+    return set(find_names(record.captions[page]))
 
 
 def collate_stories(
@@ -145,8 +148,8 @@ def collate_stories(
     drops: Sequence[SampleDropout],
     last_page_only: bool = False,
 ) -> dict[str, Any]:
-    """Stories as keyword arguments of `StoryModel.forward`, and their `scenes` where there are codes."""
-    packed, features, scenes = [], [], []
+    """Stories as keyword arguments of `StoryModel.forward`, and the `page_rows` of their recipe if it has losses."""
+    packed, features, page_rows = [], [], []
     for row, drop in zip(rows, drops, strict=True):
         record = stories.records[row]
         captions = [record.captions[page] for page in drop.pages]
@@ -167,13 +170,13 @@ def collate_stories(
             )
         )
         features.append(stories.images(row)[drop.pages])
-        if stories.codes:
-            scenes.append(stories.scenes(row)[drop.pages])
+        if stories.recipe.loss_weights:
+            page_rows.append(stories.page_rows(row)[drop.pages])
     batch: dict[str, Any] = collate(packed)
     batch["target_features"] = torch.cat(features)
     batch["context_features"] = batch["target_features"]
-    if scenes:
-        batch["scenes"] = torch.cat(scenes)[batch["target_mask"]]
+    if page_rows:
+        batch["page_rows"] = torch.cat(page_rows)[batch["target_mask"]]
     return batch
 
 

@@ -6,13 +6,39 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from seedstory.image import STORED, load_image
 from seedstory.shards import INDEX, ShardReader
 from seedstory.storystream import StoryRecord, read_jsonl
+
+
+class Story(Protocol):
+    """A story with its images: `FolderStory`, or `seedstory.shards.ShardSample`."""
+
+    @property
+    def record(self) -> StoryRecord: ...
+
+    def image(self, page: int) -> Image.Image:
+        """The picture of a page, upright and RGB; ValueError if it is missing or damaged."""
+        ...
+
+
+class Stories(Protocol):
+    """The stories of a split: `FolderReader`, or `seedstory.shards.ShardReader`."""
+
+    @property
+    def pages(self) -> NDArray[np.int64]: ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, number: int) -> Story: ...
+
+    def __iter__(self) -> Iterator[Story]: ...
 
 
 @dataclass(frozen=True)
@@ -49,7 +75,7 @@ class FolderReader:
         return (self[number] for number in range(len(self)))
 
 
-def open_split(data: str | Path, split: str) -> FolderReader | ShardReader:
+def open_split(data: str | Path, split: str) -> Stories:
     """The stories of a split: `len(stories)`, `stories[17].record`, `stories[17].image(0)`, `stories.pages`.
 
     Raises:
@@ -69,13 +95,14 @@ def files_of(data: str | Path, *splits: str | None) -> list[Path]:
     return sorted({path if path.is_file() else Path(data) / INDEX for path in found})
 
 
-def fingerprint(stories: FolderReader | ShardReader) -> dict[str, str]:
+def fingerprint(stories: Stories) -> dict[str, str]:
     """SHA-256 of what tells these stories from others, without reading a picture.
 
     A folder is told by its JSONL and the size of each picture, shards by the checksums in their index.
     """
     if isinstance(stories, ShardReader):
         return {"shards": hashlib.sha256("\n".join(shard.sha256 for shard in stories.shards).encode()).hexdigest()}
+    assert isinstance(stories, FolderReader)
     sizes = hashlib.sha256()
     for record in stories.records:
         for image in record.images:

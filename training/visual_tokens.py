@@ -23,16 +23,15 @@ from seedstory.detokenizers.detokenizer import Detokenizer
 from seedstory.modeling.configuration import StoryConfig
 from seedstory.modeling.flow_head import make_output_resampler
 from seedstory.modeling.story_model import make_input_resampler
-from training.autoencoder import psnr
 from training.backend import Backend
 from training.command import run_stage
 from training.config import RunConfig
 from training.detokenizer import draw_images, require_files
 from training.features import read_features
 from training.loop import Stage
+from training.losses import feature_losses, psnr
 from training.pages import ShuffledSampler, noise_of
 from training.recorder import Recorder
-from training.scenes import feature_losses
 from training.splits import files_of
 
 
@@ -67,6 +66,7 @@ class VisualTokensStage(Stage):
 
     name = "visual_tokens"
     adam_names = ("queries", "to_width")
+    config: VisualTokensConfig
 
     def __init__(self, config: VisualTokensConfig, backend: Backend) -> None:
         super().__init__()
@@ -106,7 +106,9 @@ class VisualTokensStage(Stage):
     def evaluate(self, step: int, recorder: Recorder, backend: Backend) -> None:
         """Log the cosine of rebuilt and true features, and the PSNR of what is drawn from the two."""
         detokenizer = Detokenizer.from_pretrained(Path(self.config.stage1) / "detokenizer").to(backend.device)
-        cosines, noises, shown = [], [], []
+        cosines: list[Tensor] = []
+        noises: list[Tensor] = []
+        shown: list[Tensor] = []
         for features in self.heldout.split(64):
             features = features.to(backend.device)
             with backend.autocast():
@@ -128,5 +130,10 @@ class VisualTokensStage(Stage):
         )
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Command line."""
     run_stage(VisualTokensConfig, VisualTokensStage, __doc__)
+
+
+if __name__ == "__main__":
+    main()

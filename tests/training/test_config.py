@@ -9,14 +9,15 @@ from training.autoencoder import AutoencoderConfig
 from training.config import load_config
 from training.detokenizer import DetokenizerConfig
 from training.mllm import MllmConfig
-from training.scenes import ScenesConfig
+from training.recipes import make_recipe
+from training.theatre.scenes import ScenesConfig
 from training.visual_tokens import VisualTokensConfig
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 STAGES = {
     "autoencoder": AutoencoderConfig,
     "detokenizer": DetokenizerConfig,
-    "scenes": ScenesConfig,
+    "theatre.scenes": ScenesConfig,
     "mllm": MllmConfig,
     "adapt": AdaptConfig,
     "visual_tokens": VisualTokensConfig,
@@ -25,13 +26,13 @@ STAGES = {
 
 @pytest.mark.parametrize(
     "path",
-    sorted([*CONFIGS.glob("mini/*.yaml"), *CONFIGS.glob("sdxl/*.yaml")]),
+    sorted([*CONFIGS.glob("mini/*.yaml"), *CONFIGS.glob("sdxl/*.yaml"), *CONFIGS.glob("published/*.yaml")]),
     ids=lambda p: f"{p.parent.name}-{p.stem}",
 )
 def test_every_shipped_configuration_is_valid(path):
-    kind = STAGES[path.stem]
-    assert load_config(path, kind).steps > 0
-    command = f"-m training.{path.stem} --config configs/{path.parent.name}/{path.name}"
+    module = {"scenes": "theatre.scenes"}.get(path.stem, path.stem)
+    assert load_config(path, STAGES[module]).steps > 0
+    command = f"-m training.{module} --config configs/{path.parent.name}/{path.name}"
     heads = path.read_text().splitlines()[:3]
     assert heads[0] == f"# python {command}" and all(command in head for head in heads)
 
@@ -39,6 +40,20 @@ def test_every_shipped_configuration_is_valid(path):
 def test_overrides_win_over_the_file():
     config = load_config(CONFIGS / "mini" / "mllm.yaml", MllmConfig, ["steps=7", "loose_split=null"])
     assert config.steps == 7 and config.loose_split is None
+
+
+def test_an_override_inside_a_mapping_leaves_the_rest_as_it_is():
+    override = ["recipe_settings.train_head_from=6e-1"]
+    config = load_config(CONFIGS / "mini" / "mllm.yaml", MllmConfig, override)
+    assert config.recipe_settings == {"scenes": "runs/mini/stage2", "train_head_from": "6e-1"}
+    recipe = make_recipe(config.recipe, config.recipe_settings)
+    assert recipe.settings.train_head_from == 0.6 and recipe.loss_weights == {"code": 5.0, "words": 2.0}
+
+
+def test_a_setting_that_is_new_had_its_default_before():
+    config = load_config(CONFIGS / "mini" / "mllm.yaml", MllmConfig, ["recipe=null", "recipe_settings=null"])
+    before = {name: value for name, value in config.fingerprint().items() if not name.startswith("recipe")}
+    assert config.differing(before) == "" and config.differing(before | {"seed": 5}).startswith("seed;")
 
 
 def test_scientific_notation_is_a_number():
@@ -60,6 +75,12 @@ def test_scientific_notation_is_a_number():
         ("data=5", "data must be text, not 5"),
         ("resume=no", "resume must be text, not False"),
         ("data=[", "is no YAML"),
+        ("recipe=circus", "recipe must be one of theatre, or null, not 'circus'"),
+        ("recipe=null", "recipe_settings are given, but no recipe"),
+        ("recipe_settings=3", "recipe_settings must be a mapping, not 3"),
+        ("recipe_settings.scene=x", "recipe_settings: unknown key 'scene'"),
+        ("recipe_settings.code_loss_weight=much", "recipe_settings: code_loss_weight must be a number"),
+        ("data.folder=x", "data is no mapping"),
     ],
 )
 def test_faults_are_named(override, message):

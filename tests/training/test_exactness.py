@@ -20,7 +20,7 @@ from training.autoencoder import AutoencoderConfig, AutoencoderStage
 from training.detokenizer import DetokenizerConfig, DetokenizerStage
 from training.loop import train
 from training.mllm import MllmConfig, MllmStage
-from training.scenes import ScenesConfig, ScenesStage
+from training.theatre.scenes import ScenesConfig, ScenesStage
 
 GOLDEN = Path(__file__).parent / "golden.json"
 STAGES = {
@@ -66,22 +66,24 @@ def settings_of(name, parts, **settings):
         "device": "cpu",
         "batch_size": 2,
     }
+    theatre = {"recipe": "theatre"}
     pages = {"split": "loose-train", "heldout": "loose-heldout"}
     stories = {"stage1": str(parts / "stage1"), "base_lm": str(parts / "base")}
     own = {
-        "autoencoder": pages,
-        "detokenizer": pages | {"autoencoder": str(parts / "stage1" / "autoencoder")},
+        "autoencoder": pages | theatre | {"recipe_settings": {"head_weight": 4.0}},
+        "detokenizer": pages | theatre | {"autoencoder": str(parts / "stage1" / "autoencoder")},
         "scenes": {"stage1": str(parts / "stage1"), "split": "loose-train+train", "heldout": "loose-heldout"},
-        "mllm": stories | {"loose_split": None, "own_features_from": 1.0, "skipped": 0.5},
-        "adapt": stories | {"story_model": str(parts / "model" / "story_model"), "stories": 2},
+        "mllm": stories | theatre | {"loose_split": None, "own_features_from": 1.0, "skipped": 0.5},
+        "adapt": stories | theatre | {"story_model": str(parts / "model" / "story_model"), "stories": 2},
         KINDS: stories
-        | {"scenes": str(parts / "scenes"), "loose_split": "loose-train", "loose_until": 0.8, "own_features_from": 0.2}
+        | theatre
+        | {"recipe_settings": {"scenes": str(parts / "scenes"), "train_head_from": 0.6}}
+        | {"loose_split": "loose-train", "loose_until": 0.8, "own_features_from": 0.2}
         | {
             "steps": 10,
             "save_every": 5,
             "eval_every": 10,
             "seed": 213,
-            "train_head_from": 0.6,
             "long_split": "long-train",
         },
     }

@@ -11,11 +11,13 @@ from PIL import Image
 
 from seedstory.identity import fingerprint
 from seedstory.pipeline import StoryPipeline
+from tests.tiny import SIDE, tiny_model_folder
 from tests.training.tiny_data import write_book, write_model
 from training.config import load_config
 from training.finetune import FinetuneConfig, finetune
 from training.finetune import main as run
 from training.pages import PageImages
+from training.recipes import make_recipe
 
 CONFIG = Path(__file__).parents[2] / "configs" / "finetune" / "own_book.yaml"
 STEPS = {
@@ -132,6 +134,15 @@ def test_several_books_of_any_length(model, tmp_path):
         assert sheet.size == (8 * 128, 3 * 128)
 
 
+def test_a_model_of_other_sizes_keeps_them(tmp_path):
+    data = write_book(tmp_path / "data", pages=3)
+    config = FinetuneConfig(data=str(data), model=str(tiny_model_folder(tmp_path)), out=str(tmp_path / "run"), **STEPS)
+    pipeline = StoryPipeline.from_pretrained(finetune(config), dtype=torch.float32, device="cpu")
+    assert pipeline.detokenizer.image_size == SIDE and pipeline.story_model.config.feature_dim == 6
+    with Image.open(tmp_path / "run" / "book.png") as sheet:
+        assert sheet.size == (3 * SIDE, 3 * SIDE)
+
+
 def test_another_book_or_other_settings_need_another_folder_and_nothing_is_lost(tuned, tmp_path):
     kept = sorted(path for path in Path(tuned.out).rglob("*") if path.is_file())
     with pytest.raises(
@@ -189,7 +200,7 @@ def test_pages_that_are_no_squares_are_cropped_for_the_image_networks(tmp_path):
     record = json.loads((data / "train.jsonl").read_text())
     record["pages"] = [{"actors": [{"box": [60, 0, 84, 96]}]}]
     (data / "train.jsonl").write_text(json.dumps(record) + "\n")
-    images = PageImages(data, "train", size=48, head_weight=4.0)
+    images = PageImages(data, "train", size=48, recipe=make_recipe("theatre", {"head_weight": 4.0}))
     with Image.open(data / "images" / "0.png") as page:
         center = page.crop((48, 0, 144, 96)).resize((48, 48), Image.Resampling.LANCZOS)
     assert np.abs(images.pixels[0].permute(1, 2, 0).numpy().astype(int) - np.asarray(center)).max() <= 1

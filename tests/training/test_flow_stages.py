@@ -10,7 +10,7 @@ from tests.training.test_loop import losses
 from tests.training.tiny_data import write_parts
 from training.loop import train
 from training.mllm import MllmConfig, MllmStage
-from training.scenes import ScenesConfig, ScenesStage
+from training.theatre.scenes import ScenesConfig, ScenesStage
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,8 @@ def assert_same_batches_in_threads(stage):
 def test_stages_2a_and_2_train_a_flow_whose_steps_may_be_cut(parts):
     run(parts, "scenes", ScenesConfig, ScenesStage, split="train", heldout="train")
     assert len(losses(parts / "scenes", "flow")) == len(losses(parts / "scenes", "cosine")) == 4
-    story = {"base_lm": str(parts / "base"), "scenes": str(parts / "scenes"), "train_head_from": 0.0}
+    story = {"base_lm": str(parts / "base"), "recipe": "theatre"}
+    story |= {"recipe_settings": {"scenes": str(parts / "scenes"), "train_head_from": 0.0}}
     story |= {"own_features_from": 0.5, "loose_split": None, "heldout": "train"}
     whole = run(parts, "whole", MllmConfig, MllmStage, **story)
     cut = run(parts, "cut", MllmConfig, MllmStage, micro_batch_size=1, **story)

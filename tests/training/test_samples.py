@@ -13,7 +13,10 @@ from seedstory.storystream import StoryRecord
 from tests.seedstory.tiny_language import tiny_tokenizer
 from training.mllm import MllmConfig, MllmStage
 from training.pages import ShuffledSampler
+from training.recipes import make_recipe
 from training.samples import draw_dropout, follows_previous, later_window, names_on
+
+THEATRE = make_recipe("theatre")
 
 
 def record_of(names: list[str]) -> StoryRecord:
@@ -37,11 +40,11 @@ def long_story() -> StoryRecord:
 def test_a_later_part_goes_on_in_a_row_and_knows_who_is_there(long_story):
     count, gaps, lengths, ends = len(long_story.captions), 0, set(), set()
     for seed in range(300):
-        pages = later_window(long_story, 10, random.Random(seed))
+        pages = later_window(long_story, 10, random.Random(seed), THEATRE)
         assert 3 <= len(pages) <= 10 and pages == sorted(set(pages)) and pages[0] == 0 and pages[-1] < count
         assert all(follows_previous(pages)[-2:]) or len(pages) == 3
-        for name in {name for page in pages for name in names_on(long_story, page)}:
-            assert next(page for page in range(count) if name in names_on(long_story, page)) in pages
+        for name in {name for page in pages for name in names_on(long_story, page, THEATRE)}:
+            assert next(page for page in range(count) if name in names_on(long_story, page, THEATRE)) in pages
         gaps += not all(follows_previous(pages))
         lengths.add(len(pages))
         ends.add(pages[-1])
@@ -63,9 +66,9 @@ def test_a_later_part_without_ground_truth_knows_names_by_their_capitals():
 def test_more_characters_than_pages_shorten_the_row():
     story = record_of([f"Name{number}" for number in range(10)] + ["Name3"] * 10 + [f"Name{n}" for n in range(10)])
     for seed in range(200):
-        pages = later_window(story, 7, random.Random(seed))
+        pages = later_window(story, 7, random.Random(seed), THEATRE)
         assert len(pages) <= 7 and pages[0] == 0
-        shown = set().union(*(names_on(story, page) for page in pages))
+        shown = set().union(*(names_on(story, page, THEATRE) for page in pages))
         assert {f"Name{page}" for page in pages if page < 10} >= shown
         assert any(page >= 10 for page in pages) or pages[-1] < 10
 
@@ -87,14 +90,20 @@ def test_names_are_those_of_the_ground_truth_or_of_the_words():
         ({"description": "a fox"}, {"Mia"}),
         (None, {"Mia"}),
     ]:
-        assert names_on(replace(story, pages=[truth]), 0) == names
-    assert names_on(replace(story, pages=None), 0) == {"Mia"}
+        assert names_on(replace(story, pages=[truth]), 0, THEATRE) == names
+    assert names_on(replace(story, pages=None), 0, THEATRE) == {"Mia"}
+
+
+def test_without_a_recipe_only_the_format_s_own_ground_truth_names_anybody():
+    story = record_of(["Mia"])
+    assert names_on(replace(story, pages=[{"actors": [{"name": "Otto"}]}]), 0) == {"Mia"}
+    assert names_on(replace(story, pages=[{"characters": [{"name": "Ida"}]}]), 0) == {"Ida"}
 
 
 def test_drops_keep_to_the_number_of_pages(long_story):
     config = MllmConfig(data="none", out="none", steps=1, stage1="none", skipped=0.5)
     short = record_of(["Mia", "Otto"] * 4)
-    shown = [draw_dropout(short, config, random.Random(seed)).pages for seed in range(200)]
+    shown = [draw_dropout(short, config, random.Random(seed), THEATRE).pages for seed in range(200)]
     assert {tuple(pages) for pages in shown} >= {tuple(range(8))} and all(pages[-1] == 7 for pages in shown)
     assert any(not all(follows_previous(pages)) for pages in shown)
     assert all(len(draw_dropout(long_story, config, random.Random(seed)).pages) <= 10 for seed in range(100))

@@ -8,7 +8,8 @@ import torch
 from seedstory.storystream import read_jsonl, write_jsonl
 from tests.training.tiny_data import write_stage1, write_theatre
 from training.loop import train
-from training.scenes import SceneCodes, ScenesConfig, ScenesStage, balanced
+from training.theatre.scene_codes import SceneCodes
+from training.theatre.scenes import ScenesConfig, ScenesStage, balanced
 
 
 def truth(view: str, actors: int) -> dict:

@@ -14,7 +14,7 @@ from data_tools.paper_theatre.stories import generate_story
 from data_tools.paper_theatre.world import Actor, Appearance, Scene
 from seedstory.modeling.story_model import StoryModel
 from tests.tiny import tiny_model_folder
-from training.scenes import (
+from training.theatre.scene_codes import (
     ACTORS,
     NOTHING,
     PROPS,

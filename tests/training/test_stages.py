@@ -11,14 +11,15 @@ from seedstory.modeling.story_model import StoryModel
 from seedstory.modeling.vision_tower import VisionTower
 from seedstory.pipeline import StoryPipeline
 from tests.training.tiny_data import write_base, write_theatre
-from training import scenes
 from training.adapt import AdaptConfig, AdaptStage
 from training.autoencoder import AutoencoderConfig, AutoencoderStage
 from training.detokenizer import DetokenizerConfig, DetokenizerStage
 from training.loop import train
 from training.mllm import MllmConfig, MllmStage
 from training.pages import PageImages, ShuffledSampler
-from training.scenes import ScenesConfig, ScenesStage
+from training.recipes import make_recipe
+from training.theatre.scene_codes import ROLES, SceneCodes
+from training.theatre.scenes import ScenesConfig, ScenesStage, page_truths
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +49,8 @@ def trained(theatre, tmp_path_factory):
     train(
         MllmConfig(
             **stories,
-            scenes=stage2,
+            recipe="theatre",
+            recipe_settings={"scenes": stage2},
             out=stage2,
             steps=12,
             loose_split="loose-train",
@@ -75,12 +77,16 @@ def test_a_stage_says_before_its_first_step_what_an_earlier_one_has_left_out(tmp
         "steps": 1,
         "device": "cpu",
     }
+    theatre = {"recipe": "theatre", "recipe_settings": {"scenes": str(tmp_path / "two")}}
     runs = (
         (ScenesConfig(**common), ScenesStage),
-        (MllmConfig(**common, base_lm=base, scenes=str(tmp_path / "two")), MllmStage),
+        (
+            MllmConfig(**common, base_lm=base, **theatre),
+            MllmStage,
+        ),
         (AdaptConfig(**common, story_model="none"), AdaptStage),
     )
-    (tmp_path / "one" / "vision_tower").mkdir(parents=True)
+    VisionTower().save_pretrained(tmp_path / "one" / "vision_tower")
     for config, stage in runs:
         with pytest.raises(ValueError, match=r"has no detokenizer: run python -m training.detokenizer first, or set"):
             train(config, stage)
@@ -88,7 +94,7 @@ def test_a_stage_says_before_its_first_step_what_an_earlier_one_has_left_out(tmp
     with pytest.raises(ValueError, match=r"ae has no config.json: run python -m training.autoencoder first, or set"):
         train(drawing, DetokenizerStage)
     (tmp_path / "one" / "detokenizer").mkdir()
-    with pytest.raises(ValueError, match=r"two has no scene_codes.safetensors: run python -m training.scenes first"):
+    with pytest.raises(ValueError, match=r"two has no scene_codes.safetensors: run python -m training.theatre.scenes"):
         train(*runs[1])
 
 
@@ -103,15 +109,15 @@ def test_losses_are_logged_and_fall(trained):
 
 
 def test_scene_codes_come_back_from_disk_and_distinguish_scenes(theatre, trained):
-    codes = scenes.SceneCodes.load(trained / "stage2" / "scene_codes.safetensors")
-    truths = scenes.page_truths(theatre, "loose-train")
+    codes = SceneCodes.load(trained / "stage2" / "scene_codes.safetensors")
+    truths = page_truths(theatre, "loose-train")
     rows = codes(torch.tensor([codes.indices(truth) for truth in truths]))
     assert rows.shape == (150, 16, 256)
     torch.testing.assert_close(rows.square().mean(-1), torch.ones(150, 16), atol=1e-3, rtol=0)
     bare = {"place": "beach", "time": "day", "actors": [], "props": []}
     dusk = codes(torch.tensor([codes.indices(bare), codes.indices(bare | {"time": "dusk"})]))
     differs = (dusk[0] != dusk[1]).any(-1)
-    assert [role for role, different in zip(scenes.ROLES, differs, strict=True) if different] == [("page", "time")]
+    assert [role for role, different in zip(ROLES, differs, strict=True) if different] == [("page", "time")]
 
 
 def test_the_story_model_draws_as_stage_2a_learned_it(trained):
@@ -142,7 +148,7 @@ def test_the_tower_reads_what_the_autoencoder_encodes(trained):
 
 
 def test_heads_weigh_more_than_the_rest(theatre):
-    images = PageImages(theatre, "loose-train", head_weight=4.0)
+    images = PageImages(theatre, "loose-train", recipe=make_recipe("theatre", {"head_weight": 4.0}))
     truth, weights = images.truths[0], images.weights[0]
     x0, y0, x1, _ = (edge // 4 for edge in truth["actors"][0]["box"])
     assert weights[y0 + 2, (x0 + x1) // 2] == 4 and weights[-1, 0] == 1

@@ -1,0 +1,140 @@
+"""The recipe of the paper theatre: who stands where decides what the stages look at, and what query tokens learn.
+
+- Images: the upper half of each character's box, head and hat, weighs more in losses of pixels.
+- Samples: names are those of the characters in the ground truth.
+- Stage 2: each query token has its scene code, as stage 2a learned it, for a target, and the words of that code in the
+  language model's own vocabulary. The drawing is left as stage 2a learned it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from seedstory.modeling.story_model import StoryModel, StoryModelOutput
+from seedstory.storystream import StoryRecord
+from training.detokenizer import require_files
+from training.theatre.output_resampler import WRITTEN, head_weights, load_head
+from training.theatre.scene_codes import ROLES, SceneCodes, SceneWords
+
+
+@dataclass(kw_only=True)
+class TheatreSettings:
+    """Settings of the recipe "theatre".
+
+    Attributes:
+        head_weight: weight of heads in losses of pixels.
+        scenes: stage 2: folder that stage 2a wrote (null: learn to draw from nothing, without scene codes).
+        code_loss_weight: stage 2: weight of the regression of scene codes.
+        word_loss_weight: stage 2: weight of naming the scene's words at the query tokens.
+        train_head_from: stage 2: share of the run after which the head of stage 2a is trained with the rest (1: never).
+            The few pages of a step would spoil it; until then, pages are trained on their scene codes alone.
+    """
+
+    head_weight: float = 3.0
+    scenes: str | None = None
+    code_loss_weight: float = 5.0
+    word_loss_weight: float = 2.0
+    train_head_from: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("head_weight", "code_loss_weight", "word_loss_weight", "train_head_from"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} must be 0 or more, not {getattr(self, name)}")
+
+
+class TheatreRecipe(nn.Module):
+    """`training.recipes.Recipe` for the paper theatre. A module, so that the codes move with the stage.
+
+    Args:
+        settings: of the recipe.
+    """
+
+    def __init__(self, settings: TheatreSettings) -> None:
+        super().__init__()
+        self.settings = settings
+        self.codes: SceneCodes | None = None
+        self.words: SceneWords | None = None
+
+    def region_weights(self, truth: dict[str, Any], size: tuple[int, int], grid: int) -> Tensor | None:
+        """Heads weigh `head_weight`, all else 1."""
+        if not truth.get("actors"):
+            return None
+        weights = torch.ones(grid, grid)
+        scale = grid / min(size)
+        cut = [(edge - min(size)) // 2 for edge in size]
+        for actor in truth["actors"]:
+            x0, y0, x1, y1 = (
+                min(max(int((edge - less) * scale), 0), grid) for edge, less in zip(actor["box"], cut * 2, strict=True)
+            )
+            weights[y0 : (y0 + y1) // 2 + 1, x0 : x1 + 1] = self.settings.head_weight
+        return weights
+
+    def names(self, truth: dict[str, Any]) -> set[str] | None:
+        """Names of the actors."""
+        if "actors" not in truth:
+            return None
+        return {actor["name"] for actor in truth["actors"] if "name" in actor}
+
+    @property
+    def sources(self) -> Sequence[Path]:
+        """What stage 2a wrote."""
+        return [Path(self.settings.scenes) / name for name in WRITTEN] if self.settings.scenes else []
+
+    @property
+    def loss_weights(self) -> Mapping[str, float]:
+        """Of scene codes and scene words, if stage 2a was given."""
+        if not self.settings.scenes:
+            return {}
+        return {"code": self.settings.code_loss_weight, "words": self.settings.word_loss_weight}
+
+    def prepare(self, model: StoryModel, fresh: bool) -> None:
+        """Load what stage 2a wrote, and start a fresh model from it."""
+        if not self.settings.scenes:
+            return
+        folder = Path(self.settings.scenes)
+        require_files(folder, WRITTEN, "theatre.scenes", "recipe_settings.scenes")
+        if model.config.num_visual_tokens != len(ROLES):
+            raise ValueError(
+                f"scene codes are of {len(ROLES)} visual tokens, the story model has {model.config.num_visual_tokens}: "
+                f"set num_visual_tokens: {len(ROLES)}, or recipe_settings: {{scenes: null}}"
+            )
+        self.codes = SceneCodes.load(folder / "scene_codes.safetensors")
+        self.words = SceneWords(self.codes, model)
+        for weight in head_weights(model.output_resampler).values():
+            weight.requires_grad_(self.settings.train_head_from < 1)
+        if fresh:
+            self.words.ask(model)
+            load_head(model.output_resampler, folder)
+
+    def check(self, record: StoryRecord) -> None:
+        """Scene codes need the ground truth of every page."""
+        if self.settings.scenes and (record.pages is None or None in record.pages):
+            raise ValueError(
+                f"story {record.id} has no ground truth (`pages`), which scene codes need: "
+                "set recipe_settings: {scenes: null}"
+            )
+
+    def page_rows(self, record: StoryRecord) -> Tensor:
+        """Rows of the tables of scene codes, `[pages, tables]`."""
+        assert self.codes is not None and record.pages is not None
+        return torch.tensor([self.codes.indices(page) for page in record.pages if page is not None])  # as checked
+
+    def losses(self, output: StoryModelOutput, hidden: Tensor, rows: Tensor) -> dict[str, Tensor]:
+        """Squared error of the codes, and cross-entropy of the words."""
+        assert self.codes is not None and self.words is not None and output.codes is not None
+        return {"code": F.mse_loss(output.codes.float(), self.codes(rows)), "words": self.words.loss(hidden, rows)}
+
+    def trains_features(self, progress: float) -> bool:
+        """Without scene codes always; with them, once the head of stage 2a is trained too."""
+        return not self.settings.scenes or progress >= self.settings.train_head_from
+
+    def count_right(self, hidden: Tensor, rows: Tensor) -> dict[str, tuple[int, int]]:
+        """How many characters are named with the right species and outfit."""
+        return {"characters_named": self.words.characters_right(hidden, rows)} if self.words else {}

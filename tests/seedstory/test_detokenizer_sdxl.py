@@ -218,7 +218,7 @@ def scheduler(folder, name, file="scheduler/scheduler_config.json", **changes):
 
 
 def test_what_the_hub_lacks_is_named():
-    with pytest.raises(ValueError, match="'nobody/nothing' is neither a local folder nor available from"):
+    with pytest.raises(ValueError, match="nobody/nothing cannot be fetched from the Hugging Face Hub"):
         Detokenizer.sdxl("nobody/nothing")  # no network in tests
 
 

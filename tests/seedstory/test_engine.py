@@ -81,7 +81,7 @@ def test_a_bounded_policy_differs_from_dense_once_pages_leave(model, captions, p
 @pytest.mark.parametrize(
     ("first", "words", "head", "tail", "images"), [(3, 0, 1, 1, 3), (4, 3, 2, 0, 1), (0, 9, 4, 4, 2)]
 )
-def test_mm_sink_equals_a_reference_reader_of_unrotated_keys(model, captions, first, words, head, tail, images):
+def test_mm_sink_equals_a_plain_reader_of_unrotated_keys(model, captions, first, words, head, tail, images):
     sizes = {"window_pages": 2, "first_tokens": first, "image_head": head, "image_tail": tail}
     budget = max(first + head + tail + 2, first + images * (min(4, head + tail) + 2)) + 40 * words
     said_by = ["Bruno", "Mia", "Bruno", "Ida", "Otto", "Mia"]

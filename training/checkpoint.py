@@ -27,6 +27,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from seedstory.identity import file_sha256
+
 _MANIFEST, _STATE = "manifest.json", "state.json"
 _EVALUATED = "evaluated"
 
@@ -204,11 +206,11 @@ def digest_of(path: str | Path) -> str:
     """SHA-256 of a file, or of the settings and weights (JSON and safetensors) in a folder."""
     path = Path(path)
     if not path.is_dir():
-        return str(_digest(path)["sha256"])
+        return file_sha256(path)
     digest = hashlib.sha256()
     for part in sorted(path.rglob("*")):
         if part.suffix in (".json", ".safetensors"):
-            digest.update(f"{part.relative_to(path).as_posix()} {_digest(part)['sha256']}\n".encode())
+            digest.update(f"{part.relative_to(path).as_posix()} {file_sha256(part)}\n".encode())
     return digest.hexdigest()
 
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import os
-import secrets
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,6 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from seedstory.image import image_to_tensor, to_square
+from seedstory.io import atomic_path
 from seedstory.modeling.vision_tower import VisionTower
 from seedstory.precision import fast_precision
 from training.splits import Stories, Story, open_split
@@ -27,19 +25,6 @@ from training.splits import Stories, Story, open_split
 
 def shard_name(number: int) -> str:
     return f"features-{number:05d}.safetensors"
-
-
-@contextlib.contextmanager
-def written_at_once(path: Path) -> Iterator[Path]:
-    """A temporary file of this process alone that takes the place of `path` when it is whole."""
-    temporary = path.with_name(f".{path.name}-{os.getpid()}-{secrets.token_hex(4)}.part")
-    try:
-        yield temporary
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
@@ -74,7 +59,7 @@ class FeatureWorker:
             with torch.autocast(kind, torch.bfloat16, enabled=fast_precision(kind) == "bf16"):
                 parts.append(self.tower(pixels.to(self.device)).to(torch.bfloat16).cpu())
             advance(len(pixels))
-        with written_at_once(path) as temporary:
+        with atomic_path(path) as temporary:
             save_file({"features": torch.cat(parts)}, temporary, {"pages": f"{start}:{stop}"})
 
     def pixels(self, start: int, stop: int) -> Iterator[Tensor]:

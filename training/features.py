@@ -35,9 +35,10 @@ from rich.progress import Progress
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from seedstory.io import atomic_path
 from training.checkpoint import digest_of
 from training.command import run_function
-from training.feature_shards import ENGINES, FeatureWorker, shard_name, written_at_once
+from training.feature_shards import ENGINES, FeatureWorker, shard_name
 from training.splits import fingerprint, open_split
 
 if TYPE_CHECKING:
@@ -208,7 +209,7 @@ def digest_tower(folder: str | Path) -> str:
 
 
 def write_json(path: Path, value: Any) -> None:
-    with written_at_once(path) as temporary:
+    with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(value, indent=1) + "\n", "utf-8")
 
 

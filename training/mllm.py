@@ -20,6 +20,7 @@ from torch import Tensor
 
 from seedstory.detokenizers.detokenizer import Detokenizer
 from seedstory.layout import IGNORE
+from seedstory.modeling.base_lm import base_lm_folder
 from seedstory.modeling.story_model import StoryModel
 from seedstory.modeling.vision_tower import VisionTower
 from training.backend import Backend
@@ -187,7 +188,7 @@ class MllmStage(Stage):
         self.heldout = StoryDataset(config, config.heldout, backend, recipe, limit=16)
         self.sources = files_of(config.data, config.split, config.loose_split, config.long_split, config.heldout)
         self.sources += [Path(config.stage1) / "vision_tower", *([Path(config.init)] if config.init else [])]
-        self.sources += recipe.sources
+        self.sources += [base_lm_folder(self.model.config.base_lm), *recipe.sources]
         self.rows = ShuffledSampler(len(self.stories), config.seed)
         self.loose_rows = ShuffledSampler(len(self.loose), config.seed + 1) if self.loose else None
         self.long_rows = ShuffledSampler(len(self.long), config.seed + 2) if self.long else None

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 
+from seedstory.io import write_atomic
 from training.config import RunConfig
 
 _SPEED = "steps_per_s"  # in lines of steps, not in those of evaluations
@@ -96,9 +97,7 @@ class Recorder:
 
         lines = self.path.read_text("utf-8").splitlines(keepends=True)
         kept = [line for line in lines if line.endswith("\n") and stays(json.loads(line))]
-        aside = self.path.with_suffix(".part")
-        aside.write_text("".join(kept), "utf-8")
-        aside.replace(self.path)
+        write_atomic(self.path, "".join(kept))
 
     def add(self, sums: dict[str, float], counts: dict[str, float]) -> None:
         """Collect a step's sums and what they are sums of; `flush` writes the means."""

@@ -47,7 +47,7 @@ def test_two_processes_share_the_work_and_get_the_bytes_of_one(tmp_path, head, m
     write_model(tmp_path / "model", feature_head=head)
     write_share(tmp_path)
     alone = load_file(tmp_path / "0-of-1.safetensors")
-    launch(2, "tests.training.test_shared_work", str(tmp_path))
+    launch(2, "tests.training.test_compute_on_all", str(tmp_path))
     for rank in range(2):
         found = load_file(tmp_path / f"{rank}-of-2.safetensors")
         assert found.keys() == alone.keys()

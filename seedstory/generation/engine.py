@@ -294,7 +294,7 @@ class StoryEngine:
                 if asked:
                     tokens = [ids[row % len(self._stories)][-1] for row in asked]
                     logits = self._step(self.cache, tokens, asked)
-        finally:  # also when `callback_on_text` or a hook raises: the page can then be written again
+        finally:  # also when `callback_on_text` or a logits processor raises: the page can then be written again
             self.cache.drop_last([row.position - at for row, at in zip(self.cache.rows, before, strict=True)])
         return captions
 
@@ -333,7 +333,7 @@ class StoryEngine:
             forbidden_ids=self._forbidden_ids,
             history=story.history,
             generator=page_generator(story.seed, story.index),
-            hook=None if self.logits_processor is None else partial(self.logits_processor, story.index),
+            logits_processor=None if self.logits_processor is None else partial(self.logits_processor, story.index),
         )
 
     def _plain_text(self, ids: Sequence[int]) -> str:

@@ -100,7 +100,7 @@ class CaptionSampler:
         forbidden_ids: Ids that no caption may hold (end of story, special tokens).
         history: Ids of the captions before, one list a page; the last `history_pages` count.
         generator: Random numbers; None for the default ones.
-        hook: Called with the caption's ids so far and the scores `[V]`, float32, before any control. What it returns
+        logits_processor: Called with the caption's ids so far and the scores `[V]`, float32, before any control. What it returns
             replaces the scores; None keeps them, with the changes that it made in place.
     """
 
@@ -112,9 +112,9 @@ class CaptionSampler:
         forbidden_ids: Sequence[int] = (),
         history: Sequence[Sequence[int]] = (),
         generator: torch.Generator | None = None,
-        hook: Callable[[Sequence[int], torch.Tensor], torch.Tensor | None] | None = None,
+        logits_processor: Callable[[Sequence[int], torch.Tensor], torch.Tensor | None] | None = None,
     ) -> None:
-        self.config, self.end_id, self.generator, self.hook = config, end_id, generator, hook
+        self.config, self.end_id, self.generator, self.logits_processor = config, end_id, generator, logits_processor
         self.reads_text = bool(config.stop or config.max_sentences)
         self._forbidden = torch.tensor([id for id in forbidden_ids if id != end_id], dtype=torch.long)
         recent = history[max(0, len(history) - config.history_pages) :]
@@ -160,7 +160,7 @@ class CaptionSampler:
             Ids of the tokens that may come, `[C]`, and their probabilities, `[C]`, which add up to 1.
 
         Raises:
-            RequestError: If the model or the hook returns NaN or positive infinity, or no token is left.
+            RequestError: If the model or the logits processor returns NaN or positive infinity, or no token is left.
         """
         config, size = self.config, len(caption)
         scores = logits.detach().to("cpu", torch.float32, copy=True)
@@ -168,7 +168,7 @@ class CaptionSampler:
             raise RequestError(
                 "The language model returned NaN or infinite scores; its weights are damaged or overflow."
             )
-        if self.hook is not None:
+        if self.logits_processor is not None:
             scores = self._processed(scores, caption)
         if config.repetition_penalty != 1 and (used := [*self._used, *caption]):
             seen = scores[used]
@@ -180,7 +180,7 @@ class CaptionSampler:
             scores[self.end_id] = -torch.inf
         if scores.max() == -torch.inf:
             raise RequestError(
-                f"No token may follow the {size} of this caption: allow more in the logits hook, or loosen "
+                f"No token may follow the {size} of this caption: allow more in the logits processor, or loosen "
                 f"no_repeat_ngram_size (now {config.no_repeat_ngram_size}) "
                 f"or min_caption_tokens (now {config.min_caption_tokens})."
             )
@@ -211,17 +211,19 @@ class CaptionSampler:
         return text[: min(ends)].strip() if ends else None
 
     def _processed(self, scores: torch.Tensor, caption: Sequence[int]) -> torch.Tensor:
-        assert self.hook is not None
-        returned = self.hook(caption, scores)
+        assert self.logits_processor is not None
+        returned = self.logits_processor(caption, scores)
         if returned is not None:
             if not isinstance(returned, torch.Tensor) or returned.shape != scores.shape:
                 what = list(returned.shape) if isinstance(returned, torch.Tensor) else type(returned).__name__
                 raise RequestError(
-                    f"The logits hook returned {what}: return scores of shape {list(scores.shape)} or None."
+                    f"The logits processor returned {what}: return scores of shape {list(scores.shape)} or None."
                 )
             scores = returned.detach().to("cpu", torch.float32, copy=True)
         if not bool(scores.max() < torch.inf):
-            raise RequestError("The logits hook left NaN or infinite scores: forbid a token with -inf, never with NaN.")
+            raise RequestError(
+                "The logits processor left NaN or infinite scores: forbid a token with -inf, never with NaN."
+            )
         return scores
 
     def _repeats(self, caption: list[int]) -> list[int]:

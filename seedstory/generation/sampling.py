@@ -100,8 +100,8 @@ class CaptionSampler:
         forbidden_ids: Ids that no caption may hold (end of story, special tokens).
         history: Ids of the captions before, one list a page; the last `history_pages` count.
         generator: Random numbers; None for the default ones.
-        logits_processor: Called with the caption's ids so far and the scores `[V]`, float32, before any control. What it returns
-            replaces the scores; None keeps them, with the changes that it made in place.
+        logits_processor: Called with the caption's ids so far and the scores `[V]`, float32, before any control. What
+            it returns replaces the scores; None keeps them, with the changes that it made in place.
     """
 
     def __init__(

@@ -212,7 +212,7 @@ def test_a_hook_changes_the_scores_before_the_controls():
 
     greedy = SamplingConfig(temperature=0.0, repetition_penalty=1.5)
     logits = torch.arange(10.0, 0.0, -1.0)
-    choose = lambda hook: CaptionSampler(greedy, end_id=END, hook=hook)(logits.bfloat16(), [1])  # noqa: E731
+    choose = lambda hook: CaptionSampler(greedy, end_id=END, logits_processor=hook)(logits.bfloat16(), [1])  # noqa: E731
     assert choose(None) == 0 and choose(forbid_the_best) == 2 and choose(mirrored) == 9
     assert seen == [([1], torch.float32, (10,))]
     assert logits[0] == 10.0
@@ -225,13 +225,13 @@ def test_a_hook_changes_the_scores_before_the_controls():
         (lambda ids, scores: scores + torch.inf, "infinite"),
         (lambda ids, scores: scores[:4], r"returned \[4\]: return scores of shape \[10\] or None"),
         (lambda ids, scores: 3, "returned int"),
-        (lambda ids, scores: torch.full((10,), -torch.inf), "allow more in the logits hook"),
+        (lambda ids, scores: torch.full((10,), -torch.inf), "allow more in the logits processor"),
         (lambda ids, scores: torch.full((10,), -torch.inf).index_fill(0, torch.tensor([9]), 0), "min_caption_tokens"),
     ],
 )
 def test_what_a_hook_may_not_return(hook, message):
     with pytest.raises(ValueError, match=message):
-        CaptionSampler(SamplingConfig(), end_id=END, hook=hook)(PLAIN, [])
+        CaptionSampler(SamplingConfig(), end_id=END, logits_processor=hook)(PLAIN, [])
 
 
 def ended(text: str, **settings) -> str | None:

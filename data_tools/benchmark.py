@@ -32,7 +32,8 @@ from rich.table import Table
 
 from data_tools.clean.rules import Rules
 from data_tools.clean.steps import clean
-from data_tools.engine import StepError, cores, run
+from data_tools.command import JsonFile, application, command
+from data_tools.engine import cores, run
 from data_tools.folder import story_files
 from data_tools.pack import pack
 from seedstory.image import load_image
@@ -157,12 +158,14 @@ def _tar_members(name: str) -> Iterable[bytes]:
             yield content.read()
 
 
+@command
 def main(
+    *,
     data: Annotated[Path | None, typer.Option(help="A data set folder; one is made up if not given.")] = None,
     stories: Annotated[int, typer.Option(min=1, help="Size of the data set that is made up, in stories.")] = 100,
     rounds: Annotated[int, typer.Option(min=1, help="Measured rounds.")] = 5,
     quick: Annotated[bool, typer.Option("--quick", help="A small data set and 2 rounds: does it run?")] = False,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Also write the figures to this file.")] = None,
+    json_file: JsonFile = None,
 ) -> None:
     """Measure decoding, cleaning, packing and shard reading on this machine.
 
@@ -172,17 +175,12 @@ def main(
         stories, rounds = min(stories, 6), 2
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
-        try:
-            source = data or make_data(scratch / "data", stories)
-            index, drops = pack(source, scratch / "shards")
-            if not index.shards:
-                reasons = ", ".join(f"{count} {reason}" for reason, count in drops.counts().items()) or "it has none"
-                raise ValueError(
-                    f"no story of {source} can be packed ({reasons}); python -m data_tools.check says more"
-                )
-            figures = measure([*step_systems(source, scratch / "out"), *read_systems(scratch / "shards")], rounds)
-        except (ValueError, StepError) as error:
-            raise typer.BadParameter(str(error)) from None
+        source = data or make_data(scratch / "data", stories)
+        index, drops = pack(source, scratch / "shards")
+        if not index.shards:
+            reasons = ", ".join(f"{count} {reason}" for reason, count in drops.counts().items()) or "it has none"
+            raise ValueError(f"no story of {source} can be packed ({reasons}); python -m data_tools.check says more")
+        figures = measure([*step_systems(source, scratch / "out"), *read_systems(scratch / "shards")], rounds)
     reading = {figure.name: figure.median for figure in figures if figure.group == "reading"}
     table = Table("", "median", "least", "greatest", "", "of webdataset", box=None)
     for one in figures:
@@ -200,4 +198,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    application(main)()

@@ -11,9 +11,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from data_tools import drops
+from data_tools.drops import NAME, Drop, Tally
 from seedstory.image import MAX_BYTES
-from seedstory.io import open_regular, read_regular
+from seedstory.io import inside, open_regular, read_regular
 from seedstory.storystream import StoryRecord
 
 IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
@@ -33,6 +33,11 @@ class Line:
     def where(self) -> str:
         return f"{self.file.name}, line {self.number}"
 
+    @property
+    def drop(self) -> Drop:
+        """The drop of a line without a record."""
+        return Drop(self.where, None, "broken-line", self.fault)
+
 
 def story_files(folder: Path) -> list[Path]:
     """The story files of a data set folder, in the order of their names.
@@ -42,7 +47,7 @@ def story_files(folder: Path) -> list[Path]:
     """
     if not folder.is_dir():
         raise ValueError(f"there is no folder {folder}: give the folder that holds train.jsonl or another NAME.jsonl")
-    files = sorted(path for path in folder.glob("*.jsonl") if not path.is_dir() and path.name != drops.NAME)
+    files = sorted(path for path in folder.glob("*.jsonl") if not path.is_dir() and path.name != NAME)
     if not files:
         raise ValueError(f"{folder} holds no NAME.jsonl: a data set has one JSON object per story in such a file")
     return files
@@ -68,18 +73,31 @@ def read_lines(path: Path) -> Iterator[Line]:
                     yield Line(path, number, None, str(error))
 
 
-def inside(path: str) -> PurePosixPath:
-    """A path of a record, if it stays within its data set folder and names a picture.
+def read_stories(path: Path, broken: Tally) -> Iterator[tuple[Line, StoryRecord]]:
+    """The lines of a story file that hold a story, each with its record; the others are added to `broken`."""
+    for line in read_lines(path):
+        if line.record is None:
+            broken.add(line.drop)
+        else:
+            yield line, line.record
+
+
+def image_path(path: str) -> PurePosixPath:
+    """An image path of a record, if it stays inside its data set folder.
 
     Raises:
         ValueError: It is absolute, climbs out with "..", or does not end like a picture.
     """
     pure = PurePosixPath(path)
-    odd = not path or "\\" in path or "\0" in path or ":" in path.split("/")[0]
-    if odd or pure.is_absolute() or ".." in pure.parts:
+    try:
+        inside(Path(), str(pure) if path else "")
+        outside = ":" in pure.parts[0]  # a drive or an address
+    except ValueError:
+        outside = True
+    if outside:
+        hint = r" (`python -m data_tools.importers storystream` reads paths with \)" if "\\" in path else ""
         raise ValueError(
-            f"{path!r} does not stay inside the data set folder: use a relative path like images/1.png"
-            + (r" (paths with \ are read by `python -m data_tools.importers storystream`)" if "\\" in path else "")
+            f"{path!r} does not stay inside the data set folder: use a relative path like images/1.png{hint}"
         )
     if pure.suffix.lower() not in IMAGES:
         raise ValueError(f"{path!r} does not end like a picture: {' '.join(IMAGES)}")
@@ -90,10 +108,10 @@ def locate(folder: Path, path: str) -> Path:
     """The file that a path of a record names; nothing outside the folder, through links neither.
 
     Raises:
-        ValueError: As `inside`, or a link leads out.
+        ValueError: As `image_path`, or a link leads out.
     """
     try:
-        found = (folder / inside(path)).resolve()
+        found = (folder / image_path(path)).resolve()
     except (OSError, RuntimeError) as error:
         raise ValueError(f"{path!r} cannot be found: {error}") from None
     if not found.is_relative_to(folder.resolve()):

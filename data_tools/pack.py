@@ -21,9 +21,10 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console
 
+from data_tools.command import Data, Out, Running, application, command
 from data_tools.drops import Drop, Tally
-from data_tools.engine import Engine, StepError, run
-from data_tools.folder import inside, locate, read_lines, story_files
+from data_tools.engine import Engine, run
+from data_tools.folder import image_path, locate, read_lines, story_files
 from seedstory.image import MAX_BYTES, STORED, read_image_header
 from seedstory.io import open_regular, read_regular, write_atomic
 from seedstory.shards import (
@@ -151,7 +152,7 @@ def _plan(folder: Path, out: Path, files: list[Path], layout: Layout, size: int,
         stories: list[tuple[int, StoryRecord]] = []
         for count, line in enumerate(read_lines(file)):
             if line.record is None:
-                drops.add(Drop(line.where, None, "broken-line", line.fault))
+                drops.add(line.drop)
                 continue
             try:
                 weight = _weight(folder, line.record)
@@ -202,7 +203,7 @@ def _weight(folder: Path, record: StoryRecord) -> int:
 
 def _status(folder: Path, path: str) -> os.stat_result:
     """As `os.stat` of what `locate` finds, but for a plain file in a folder that was seen before much faster."""
-    status = os.lstat(folder / inside(path))
+    status = os.lstat(folder / image_path(path))
     if stat.S_ISLNK(status.st_mode) or not _is_within(folder, os.path.dirname(path)):
         return os.stat(locate(folder, path))
     return status
@@ -320,13 +321,14 @@ def byte_size(text: str) -> int:
     return int(size)
 
 
+@command
 def main(
-    folder: Annotated[Path, typer.Argument(metavar="DATA", help="The data set folder: NAME.jsonl and pictures.")],
-    out: Annotated[Path, typer.Option(help="Folder of the shards.")],
+    *,
+    folder: Data,
+    out: Out,
     format: Annotated[Layout, typer.Option(help="Tar files for webdataset, or Parquet.")] = "webdataset",
     shard_size: Annotated[str, typer.Option(help="Size that a shard should not exceed.")] = "256MB",
-    engine: Annotated[Engine, typer.Option(help="Where the work is done.")] = "inline",
-    workers: Annotated[int | None, typer.Option(min=1, help="Shards at a time; as many as cores by default.")] = None,
+    running: Running,
 ) -> None:
     """Pack a data set folder into shards with an index.
 
@@ -334,11 +336,7 @@ def main(
 
     A run that was killed goes on behind the last finished shard. The same data set gives the same bytes.
     """
-    try:
-        size = byte_size(shard_size)
-        index, tally = pack(folder, out, layout=format, shard_size=size, engine=engine, workers=workers)
-    except (ValueError, StepError) as error:
-        raise typer.BadParameter(str(error)) from None
+    index, tally = pack(folder, out, layout=format, shard_size=byte_size(shard_size), **vars(running))
     stories, pages = sum(len(shard.stories) for shard in index.shards), sum(shard.pages for shard in index.shards)
     total = sum(shard.bytes for shard in index.shards) / 1e6
     console = Console()
@@ -347,4 +345,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    application(main)()

@@ -69,7 +69,7 @@ class NarrationStyle:
         if not re.fullmatch(r"[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*", self.language):
             raise ValueError(f"--language must be a tag like en, sw or pt-BR, not {self.language!r}")
         if (self.memory or 0) < 0 or (self.lookahead or 0) < 0:
-            raise ValueError("--memory and --ahead count pages: give 0 or more")
+            raise ValueError("--memory and --lookahead count pages: give 0 or more")
         if not 0 <= self.temperature <= 2:
             raise ValueError(f"--temperature must be 0 to 2, not {self.temperature}")
         if not 0 < self.top_p <= 1:

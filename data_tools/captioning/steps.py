@@ -18,7 +18,7 @@ from data_tools.captioning.chat import AnswerError, Describer, Narrator, PromptI
 from data_tools.captioning.describing import ChatDescriber, DescribingStyle, SourceDescriber
 from data_tools.captioning.narration import ChatNarrator, NarrationStyle, PlainNarrator
 from data_tools.drops import Drop
-from data_tools.folder import inside, locate, only_pages
+from data_tools.folder import image_path, locate, only_pages
 from seedstory.io import atomic_path
 from seedstory.storystream import StoryRecord
 
@@ -185,7 +185,7 @@ def _copy_files(job: Job, image: str, truth: dict[str, Any]) -> None:
     holders = [truth, *(characters if isinstance(characters, list) else [])]
     masks = [holder.get("mask") for holder in holders if isinstance(holder, dict)]
     for path in [image, *(mask for mask in masks if isinstance(mask, str))]:
-        source, target = _locate(job.data, path), job.out / inside(path)
+        source, target = _locate(job.data, path), job.out / image_path(path)
         if target.is_file() and _stamp(target) == _stamp(source):
             continue
         target.parent.mkdir(parents=True, exist_ok=True)

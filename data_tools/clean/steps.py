@@ -19,7 +19,7 @@ from data_tools.clean.rules import Inspection, PageInspection, Rules, inspect
 from data_tools.clean.spool import Spool, to_line
 from data_tools.drops import Drop, Tally
 from data_tools.engine import Engine, run
-from data_tools.folder import inside, locate, only_pages, read_file, read_lines, story_files
+from data_tools.folder import image_path, locate, only_pages, read_file, read_stories, story_files
 from seedstory.image import STORED, load_image, read_image_header
 from seedstory.io import remove_leftovers, write_atomic
 from seedstory.storystream import StoryRecord, write_jsonl
@@ -165,17 +165,13 @@ def _stories(files: list[Path], tally: Tally, before: dict[str, Counter[str]]) -
     """Every story that can be read, each id once."""
     seen: dict[str, str] = {}
     for file in files:
-        for line in read_lines(file):
-            if line.record is None:
-                tally.add(Drop(line.where, None, "broken-line", line.fault))
+        for line, record in read_stories(file, tally):
+            before[file.stem].update(stories=1, pages=len(record))
+            if record.id in seen:
+                tally.add(Drop(record.id, None, "same-id", f"{line.where} has the id of {seen[record.id]}"))
                 continue
-            before[file.stem].update(stories=1, pages=len(line.record))
-            if line.record.id in seen:
-                there = f"{line.where} has the id of {seen[line.record.id]}"
-                tally.add(Drop(line.record.id, None, "same-id", there))
-                continue
-            seen[line.record.id] = line.where
-            yield InspectedStory(line.record.id, file.stem, line.record)
+            seen[record.id] = line.where
+            yield InspectedStory(record.id, file.stem, record)
 
 
 def _inspect(folder: Path, rules: Rules, story: InspectedStory) -> bytes:
@@ -202,7 +198,7 @@ def _store(folder: Path, out: Path, story: InspectedStory) -> tuple[StoryRecord,
         try:
             source = locate(folder, path)
             read_image_header(source, path, ["PNG"])
-            write_atomic(out / inside(path), source.read_bytes(), durable=False)
+            write_atomic(out / image_path(path), source.read_bytes(), durable=False)
         except ValueError as error:
             lost[path] = Drop(record.id, page, "unreadable-mask", str(error))
     if lost:
@@ -221,7 +217,7 @@ def _store_image(folder: Path, out: Path, path: str, inspection: PageInspection)
             kind, path = "PNG", f"{path}.png"
         (image.crop(inspection.crop) if inspection.crop else image).save(buffer, kind, **_ENCODE[kind])
         data = buffer.getvalue()
-    write_atomic(out / inside(path), data, durable=False)
+    write_atomic(out / image_path(path), data, durable=False)
     return path
 
 

@@ -123,7 +123,7 @@ def test_a_large_model_sees_all_that_was_narrated_and_what_comes(
     assert "mice row" in second[-1]["content"].partition("not to be told yet")[2]
     assert "umbrella" not in json.dumps(last) and "the end. The picture shows: Two mice" in last[-1]["content"]
     server.requests.clear()
-    call(*arguments, "--out", tmp_path / "few", "--memory", 1, "--ahead", 0)
+    call(*arguments, "--out", tmp_path / "few", "--memory", 1, "--lookahead", 0)
     assert [turn["role"] for turn in server.requests[3]["messages"]] == ["system", "user", "assistant", "user"]
     assert "not to be told" not in json.dumps(server.requests)
 
@@ -190,7 +190,7 @@ def test_a_killed_run_goes_on_for_free_to_the_same_bytes(data: Path, tmp_path: P
 def test_a_server_that_is_gone_ends_the_run_in_one_line(data: Path, tmp_path: Path, server: TalkingServer) -> None:
     server.faults = [None, *[(500, "")] * 2]
     result = call("describe", data, "--out", tmp_path / "out", "--url", server.url, *SERVER)
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "story-0" in result.output and "run the same command again" in result.output
     assert "Traceback" not in result.output and not (tmp_path / "out/train.jsonl").exists()
 

@@ -7,9 +7,10 @@ on behind it.
 from __future__ import annotations
 
 import codecs
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from data_tools.drops import NAME, Drop, Tally
 from seedstory.image import MAX_BYTES
@@ -126,6 +127,27 @@ def read_file(folder: Path, path: str) -> bytes:
         ValueError: As `locate`; or there is no such file, or it is something else or too large.
     """
     return read_regular(locate(folder, path), limit=MAX_BYTES, what=path)
+
+
+def map_masks(record: StoryRecord, new_path: Callable[[str], str | None]) -> StoryRecord:
+    """A record whose masks have other paths; a mask whose new path is None is left out.
+
+    A mask that keeps its path keeps its place among the keys of its page; any other goes last.
+    """
+
+    def mapped(holder: dict[str, Any]) -> dict[str, Any]:
+        new = dict(holder)
+        path = new_path(holder["mask"]) if "mask" in holder else None
+        if path != new.get("mask"):
+            del new["mask"]
+            new |= {"mask": path} if path else {}
+        if "characters" in new:
+            new["characters"] = [mapped(character) for character in new["characters"]]
+        return new
+
+    if record.pages is None:
+        return record
+    return replace(record, pages=[page and mapped(page) for page in record.pages])
 
 
 def only_pages(record: StoryRecord, pages: Iterable[int]) -> StoryRecord:

@@ -14,6 +14,7 @@ from typing import Any, Literal, Protocol
 from PIL import Image
 
 from seedstory.image import MAX_BYTES, load_image
+from seedstory.io import read_regular
 
 JPEG_QUALITY = 92
 
@@ -93,13 +94,9 @@ class PromptImage:
     def read(cls, path: Path) -> PromptImage:
         """Reads a file; `AnswerError` where there is none or it is too large for a picture."""
         try:
-            with open(path, "rb") as file:
-                data = file.read(MAX_BYTES + 1)
-        except OSError as error:
-            raise AnswerError("unreadable-picture", f"cannot read {path.name}: {error.strerror}") from None
-        if len(data) > MAX_BYTES:
-            raise AnswerError("unreadable-picture", f"{path.name} is larger than {MAX_BYTES // 2**20} MiB")
-        return cls(data, path.name)
+            return cls(read_regular(path, limit=MAX_BYTES, what=path.name), path.name)
+        except ValueError as error:
+            raise AnswerError("unreadable-picture", str(error)) from None
 
     @cached_property
     def digest(self) -> str:

@@ -19,7 +19,7 @@ from data_tools.clean.rules import Inspection, PageInspection, Rules, inspect
 from data_tools.clean.spool import Spool, to_line
 from data_tools.drops import Drop, Tally
 from data_tools.engine import Engine, run
-from data_tools.folder import image_path, locate, only_pages, read_file, read_stories, story_files
+from data_tools.folder import image_path, locate, map_masks, only_pages, read_file, read_stories, story_files
 from seedstory.image import STORED, load_image, read_image_header
 from seedstory.io import remove_leftovers, write_atomic
 from seedstory.storystream import StoryRecord, write_jsonl
@@ -202,7 +202,7 @@ def _store(folder: Path, out: Path, story: InspectedStory) -> tuple[StoryRecord,
         except ValueError as error:
             lost[path] = Drop(record.id, page, "unreadable-mask", str(error))
     if lost:
-        record = replace(record, pages=[_without_masks(page, lost) for page in record.pages or ()])
+        record = map_masks(record, lambda path: None if path in lost else path)
     return record, sum(inspection.crop is not None for inspection in story.inspections), list(lost.values())
 
 
@@ -219,12 +219,3 @@ def _store_image(folder: Path, out: Path, path: str, inspection: PageInspection)
         data = buffer.getvalue()
     write_atomic(out / image_path(path), data, durable=False)
     return path
-
-
-def _without_masks(page: dict[str, Any] | None, lost: dict[str, Drop]) -> dict[str, Any] | None:
-    def bare(holder: dict[str, Any]) -> dict[str, Any]:
-        return {key: value for key, value in holder.items() if key != "mask" or value not in lost}
-
-    if page is None or "characters" not in page:
-        return page and bare(page)
-    return bare(page) | {"characters": [bare(character) for character in page["characters"]]}

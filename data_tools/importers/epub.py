@@ -25,10 +25,10 @@ from data_tools.importers.run_import import (
     RecordBuilder,
     Source,
     Target,
-    clean_text,
     decode_text,
     license_name,
 )
+from seedstory.text import clean_text
 
 MIN_SIDE = 96  # px; smaller pictures are ornaments
 MAX_DOCUMENTS = 5_000
@@ -157,7 +157,7 @@ def convert(source: Source, target: Target, *, text_first: bool = False) -> Impo
                 story.add(data, text, alt=image.alt, source=image.name, min_side=MIN_SIDE)
             return story.finish(facts)
     except ValueError as error:
-        return Imported([], [Drop(source.id, None, "unreadable-book", str(error))])
+        return Imported.dropped(source.id, "unreadable-book", error)
 
 
 def _documents(archive: Archive, names: list[str], story: RecordBuilder) -> Iterator[tuple[str, Reader]]:

@@ -15,8 +15,9 @@ from PIL import Image, ImageChops
 from data_tools.drops import Drop
 from data_tools.importers.facing import Leaf, pair
 from data_tools.importers.files import files_of
-from data_tools.importers.run_import import Imported, Metadata, RecordBuilder, Source, Target, clean_text, license_name
+from data_tools.importers.run_import import Imported, Metadata, RecordBuilder, Source, Target, license_name
 from seedstory.image import MAX_PIXELS, load_image
+from seedstory.text import clean_text
 
 MAX_BYTES = 512 * 2**20
 MAX_PAGES = 2_000
@@ -59,7 +60,7 @@ def convert(
             raise ValueError(f"it is larger than {MAX_BYTES // 2**20} MB")
         document = pypdfium2.PdfDocument(source.path)
     except (pypdfium2.PdfiumError, ValueError, OSError) as error:
-        return Imported([], [Drop(source.id, None, "unreadable-book", f"{source.path.name}: {error}")])
+        return Imported.dropped(source.id, "unreadable-book", f"{source.path.name}: {error}")
     with document:
         story = RecordBuilder(source.id, target)
         for (image, number), text in pair(_leaves(document, story, side, keep_text), text_first=text_first):

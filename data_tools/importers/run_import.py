@@ -19,7 +19,7 @@ from PIL import Image
 
 from data_tools.drops import Drop, Tally
 from data_tools.engine import Engine, run
-from seedstory.image import STORED, load_image, read_image_header
+from seedstory.image import MAX_BYTES, STORED, load_image, read_image_header
 from seedstory.io import open_regular, remove_leftovers, write_atomic
 from seedstory.storystream import StoryRecord, write_jsonl
 from seedstory.text import clean_text
@@ -82,6 +82,11 @@ class Imported:
 
     records: list[StoryRecord] = field(default_factory=list)
     drops: list[Drop] = field(default_factory=list)
+
+    @classmethod
+    def dropped(cls, story: str, reason: str, detail: object) -> Imported:
+        """Nothing but one drop, of the whole source."""
+        return cls([], [Drop(story, None, reason, str(detail))])
 
 
 @dataclass(frozen=True)
@@ -174,6 +179,23 @@ class RecordBuilder:
         self._truths.append(truth or None)
         return True
 
+    def add_file(self, path: Path, root: Path, caption: str = "", *, source: str = "", **page: Any) -> None:
+        """Adds a page whose image is a file under `root`, links followed; any other file is a counted drop.
+
+        Args:
+            path: The file.
+            root: The folder that it may not leave.
+            caption: Text of the page.
+            source: Name of the image for errors; the file's name if empty.
+            **page: As for `add`.
+        """
+        if not is_inside(path, root):
+            self.drop_page("outside-the-source", f"{path.name} is a link or a path to elsewhere")
+        elif path.stat().st_size > MAX_BYTES:
+            self.drop_page("unreadable-picture", f"{path.name} is larger than {MAX_BYTES // 2**20} MB")
+        else:
+            self.add(path.read_bytes(), caption, source=source or path.name, **page)
+
     def drop_page(self, reason: str, detail: str = "") -> None:
         """Counts a page of the source that does not become one of the story."""
         self.drops.append(Drop(self.id, self._place, reason, detail))
@@ -264,7 +286,7 @@ def _once(convert: Convert, target: Target, source: Source) -> Imported:
     try:
         done = convert(source, target)
     except Exception as error:  # noqa: BLE001 - one bad source of a million must not end the run; it is counted
-        done = Imported([], [Drop(source.id, None, "import-failed", f"{type(error).__name__}: {error}")])
+        done = Imported.dropped(source.id, "import-failed", f"{type(error).__name__}: {error}")
     data = {"records": [r.to_dict() for r in done.records], "drops": [asdict(d) for d in done.drops]}
     write_atomic(receipt, json.dumps(data), durable=False)
     return done
@@ -322,15 +344,14 @@ def license_name(text: str | None) -> str | None:
     return text[:300] or None
 
 
-def read_text(path: Path, name: str) -> str:
-    """A UTF-8 text file.
+def read_text(path: Path, name: str, encoding: str = "utf-8-sig") -> str:
+    """The text of a file of at most `MAX_TEXT` bytes.
 
     Raises:
-        ValueError: It is too large or no UTF-8; the message begins with `name`.
+        ValueError: It is too large or encoded in another way; the message begins with `name`.
     """
     with open_regular(path, what=name) as file:
-        data = file.read(MAX_TEXT + 1)
-    return decode_text(data, name)
+        return decode_text(file.read(MAX_TEXT + 1), name, encoding)
 
 
 def decode_text(data: bytes, name: str, encoding: str = "utf-8-sig") -> str:
@@ -349,8 +370,8 @@ def marked_encoding(data: bytes) -> str | None:
     return next((kind for mark, kind in _MARKS if data.startswith(mark)), None)
 
 
-def inside(path: Path, root: Path) -> bool:
-    """Whether a file is a plain one under `root`, links followed."""
+def is_inside(path: Path, root: Path) -> bool:
+    """Whether a path, links followed, is a plain file under `root`."""
     resolved = path.resolve()
     return resolved.is_file() and resolved.is_relative_to(root.resolve())
 

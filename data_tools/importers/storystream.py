@@ -10,10 +10,9 @@ import io
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from data_tools.drops import Drop
-from data_tools.folder import MAX_LINE, locate, only_pages, read_file, story_files
+from data_tools.folder import MAX_LINE, locate, map_masks, only_pages, read_file, story_files
 from data_tools.importers.run_import import Imported, Metadata, Source, Target, slug
 from seedstory.image import STORED, load_image, read_image_header
 from seedstory.io import open_regular, write_atomic
@@ -58,8 +57,7 @@ def convert(source: Source, target: Target, prefix: str = "") -> Imported:
             raise ValueError(f"longer than {MAX_LINE // 2**20} MiB")
         record = _with_slashes(StoryRecord.from_json(raw))
     except ValueError as error:
-        where = f"{source.path.name}, line {source.number}"
-        return Imported([], [Drop(where, None, "broken-line", str(error))])
+        return Imported.dropped(f"{source.path.name}, line {source.number}", "broken-line", error)
     record = replace(_filled(record, target.facts), id=prefix + record.id)
     stem = f"images/{target.split}/{source.number:06d}-{slug(record.id)[:40]}"
     images: list[str] = []
@@ -89,7 +87,7 @@ def convert(source: Source, target: Target, prefix: str = "") -> Imported:
             masks[path] = None
             drops.append(Drop(record.id, kept[page], "unreadable-mask", str(error)))
     if masks:
-        record = replace(record, pages=[page and _renamed(page, masks) for page in record.pages or ()])
+        record = map_masks(record, masks.get)
     return Imported([record], drops)
 
 
@@ -108,13 +106,8 @@ def _lines(file: Path) -> Iterator[Line]:
 
 def _with_slashes(record: StoryRecord) -> StoryRecord:
     """A record that was made on Windows with the paths that every system reads."""
-
-    def turned(holder: dict[str, Any]) -> dict[str, Any]:
-        known = holder | ({"mask": holder["mask"].replace("\\", "/")} if "mask" in holder else {})
-        return known | ({"characters": [turned(one) for one in known["characters"]]} if "characters" in known else {})
-
-    pages = None if record.pages is None else [page and turned(page) for page in record.pages]
-    return replace(record, images=[path.replace("\\", "/") for path in record.images], pages=pages)
+    images = [path.replace("\\", "/") for path in record.images]
+    return map_masks(replace(record, images=images), lambda path: path.replace("\\", "/"))
 
 
 def _filled(record: StoryRecord, facts: Metadata) -> StoryRecord:
@@ -132,13 +125,3 @@ def _image(root: Path, path: str) -> tuple[bytes, str]:
     buffer = io.BytesIO()
     pixels.save(buffer, "PNG")
     return buffer.getvalue(), "png"
-
-
-def _renamed(holder: dict[str, Any], masks: dict[str, str | None]) -> dict[str, Any]:
-    """What is known of a page, with the new names of its masks."""
-    known = {key: value for key, value in holder.items() if key != "mask"}
-    if masks.get(holder.get("mask", "")):
-        known["mask"] = masks[holder["mask"]]
-    if "characters" in known:
-        known["characters"] = [_renamed(character, masks) for character in known["characters"]]
-    return known

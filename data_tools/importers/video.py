@@ -76,7 +76,7 @@ def convert(
     try:
         film, broken = read_film(source.path)
     except FAULTS as error:
-        return Imported([], [Drop(source.id, None, "unreadable-film", f"{name}: {_reason(error)}")])
+        return Imported.dropped(source.id, "unreadable-film", f"{name}: {_reason(error)}")
     done = Imported()
     if broken:
         done.drops.append(Drop(source.id, None, "broken-packets", f"{name}: {broken} could not be decoded"))

@@ -40,7 +40,7 @@ class Sample:
 
 
 @dataclass
-class Metadata:
+class DatasetFacts:
     """All that a report says.
 
     Attributes:
@@ -86,7 +86,7 @@ class _Seen:
 
 def gather(
     folder: Path, *, title: str = "", samples: int = 16, engine: Engine = "inline", workers: int | None = None
-) -> Metadata:
+) -> DatasetFacts:
     """Counts a data set folder.
 
     Args:
@@ -100,13 +100,13 @@ def gather(
         ValueError: There is no data set in the folder.
     """
     files = story_files(folder)
-    facts = Metadata(title or folder.resolve().name, drops=Tally.read(folder))
+    facts = DatasetFacts(title or folder.resolve().name, drops=Tally.read(folder))
     facts.splits = {file.stem: Counter(stories=0, pages=0, words=0, bytes=0) for file in files}
     if (folder / CLEANED).is_file():
         facts.cleaning = json.loads((folder / CLEANED).read_bytes())
     stories: list[_Seen] = []
     measured = run(partial(_measure, folder), _records(files, facts), engine=engine, workers=workers, label="measure")
-    for (split, record), (sizes, size) in zip(_records(files, Metadata("")), measured):
+    for (split, record), (sizes, size) in zip(_records(files, DatasetFacts("")), measured):
         facts.sizes.update(sizes)
         facts.broken += len(record) - len(sizes)
         stories.append(_count(facts, split, record))
@@ -117,7 +117,7 @@ def gather(
         counts[names[story.source]].update(stories=1, pages=story.pages)
     facts.sources = dict(sorted(counts.items(), key=lambda item: (-item[1]["pages"], item[0])))
     chosen = _choose(stories, names, list(facts.sources)[:_SOURCES], samples)
-    wanted = ((record, chosen[split, record.id]) for split, record in _records(files, Metadata("")))
+    wanted = ((record, chosen[split, record.id]) for split, record in _records(files, DatasetFacts("")))
     jobs = [(record, pages) for record, pages in wanted if pages]
     sheets: dict[str, list[Sample]] = {name: [] for name in list(facts.sources)[:_SOURCES]}
     shots = run(partial(_sample, folder), jobs, engine=engine, workers=workers, label="contact sheets")
@@ -127,7 +127,7 @@ def gather(
     return facts
 
 
-def _records(files: list[Path], facts: Metadata) -> Iterator[tuple[str, StoryRecord]]:
+def _records(files: list[Path], facts: DatasetFacts) -> Iterator[tuple[str, StoryRecord]]:
     for file in files:
         for line in read_lines(file):
             if line.record is None:
@@ -149,7 +149,7 @@ def _measure(folder: Path, item: tuple[str, StoryRecord]) -> tuple[list[tuple[in
     return sizes, total
 
 
-def _count(facts: Metadata, split: str, record: StoryRecord) -> _Seen:
+def _count(facts: DatasetFacts, split: str, record: StoryRecord) -> _Seen:
     words = [count_words(caption) for caption in record.captions]
     facts.splits[split].update(stories=1, pages=len(record), words=sum(words))
     facts.pages.append(len(record))

@@ -117,7 +117,7 @@ def read_systems(shards: Path) -> list[System]:
     names = [str(shards / shard.name) for shard in reader.shards]
     actions = {
         "plain read (no members)": lambda: [Path(name).read_bytes() and None for name in names],
-        "tarfile": lambda: [_exhaust(_tar_members(name)) for name in names],
+        "tarfile": lambda: _exhaust(member for name in names for member in _tar_members(name)),
         "webdataset": lambda: _exhaust(webdataset.WebDataset(names, shardshuffle=False, empty_check=False)),
         "ShardReader, in order": lambda: _exhaust(reader),
         "ShardReader, shuffled": lambda: _exhaust(reader[n] for n in StorySampler(len(reader)).permutation(0)),

@@ -114,14 +114,14 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _inline(call: _Call, items: Iterable[Item], workers: int | None) -> Iterator[tuple[Any, str]]:
+def _inline(call: _Call[Any, Any], items: Iterable[Item], workers: int | None) -> Iterator[tuple[Any, str]]:
     return map(call, items)
 
 
-def _processes(call: _Call, items: Iterable[Item], workers: int | None) -> Iterator[tuple[Any, str]]:
+def _processes(call: _Call[Any, Any], items: Iterable[Item], workers: int | None) -> Iterator[tuple[Any, str]]:
     workers = workers or cores()
     source = iter(items)
-    pending: deque[tuple[Item, Future]] = deque()
+    pending: deque[tuple[Item, Future[tuple[Any, str]]]] = deque()
     pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_start_worker)
     try:
         while True:
@@ -155,7 +155,7 @@ def _start_worker() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _ray(call: _Call, items: Iterable[Item], workers: int | None) -> Iterator[tuple[Any, str]]:
+def _ray(call: _Call[Any, Any], items: Iterable[Item], workers: int | None) -> Iterator[tuple[Any, str]]:
     ray = _import_ray()
     if not ray.is_initialized():
         root = str(Path(__file__).resolve().parents[1])
@@ -173,7 +173,7 @@ def _ray(call: _Call, items: Iterable[Item], workers: int | None) -> Iterator[tu
         yield pickle.loads(row["outcome"])  # written by `_ray_row` of this very run
 
 
-def _ray_row(call: _Call, row: dict[str, bytes]) -> dict[str, bytes]:
+def _ray_row(call: _Call[Any, Any], row: dict[str, bytes]) -> dict[str, bytes]:
     return {"outcome": pickle.dumps(call(pickle.loads(row["item"])))}
 
 

@@ -154,4 +154,5 @@ def only_pages(record: StoryRecord, pages: Iterable[int]) -> StoryRecord:
     """A record with some of its pages; `orders` still say where they stood."""
     pages = list(pages)
     lists = {key: getattr(record, key) for key in ("images", "captions", "orders", "alts", "pages")}
-    return replace(record, **{key: [value[n] for n in pages] for key, value in lists.items() if value is not None})
+    kept: dict[str, Any] = {key: [value[n] for n in pages] for key, value in lists.items() if value is not None}
+    return replace(record, **kept)

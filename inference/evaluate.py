@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -54,12 +54,13 @@ from inference.rollout import RolloutFolder, RolloutOptions, choose_records, gen
 from inference.samples import EvalSample, find_story_folders, sample_from_folder, sample_from_record
 from inference.scorecard import print_scores
 from inference.text_quality import base_scores, perplexity, story_scores, variety
-from seedstory import StoryPipeline
 from seedstory.generation import GivenPage
 from seedstory.identity import fingerprint
 from seedstory.model_folder import find_model
 from seedstory.modeling.base_lm import resolve_base_lm
+from seedstory.pipeline import StoryPipeline
 from seedstory.settings import POLICIES, StorySettings
+from seedstory.storystream import StoryRecord
 
 DATA = Path("data/theatre")
 
@@ -107,7 +108,7 @@ def evaluate(
         data, stories = data or DATA, stories or 20
     model = what if is_model else model or "mini"
     folders = [] if is_model else find_story_folders(Path(what), stories)
-    records = []
+    records: list[StoryRecord] = []
     if data is not None:
         split, records = choose_records(data, split, stories or len(folders), rollout.pages)
     folder = find_model(model)
@@ -116,7 +117,9 @@ def evaluate(
         RolloutFolder(out, rollout, fingerprint(folder, resolve_base_lm(folder / "story_model")))
     logging.disable_progress_bar()
     pipeline, looker = StoryPipeline.from_pretrained(model), Judge.load(judge)
-    true = [sample_from_record(data, record, rollout.pages, pipeline.image_size) for record in records]
+    true: list[EvalSample] = []
+    if data is not None:
+        true = [sample_from_record(data, record, rollout.pages, pipeline.image_size) for record in records]
 
     seconds = None
     if is_model:
@@ -213,7 +216,7 @@ def _score_words(
 ) -> tuple[dict[str, Any], list[Tensor]]:
     """Figures of the words, and the features that the model regresses from the captions of each tale."""
     read, own = (true, samples if rollout.free else []) if retold else (samples, [])
-    images = real if retold else [[None] * len(sample.captions) for sample in samples]
+    images: Sequence[Iterable[Any]] = real if retold else [[None] * len(sample.captions) for sample in samples]
     stories = [
         [GivenPage(*page) for page in zip(sample.captions, given, strict=True)]
         for sample, given in zip(read, images, strict=True)
@@ -245,7 +248,7 @@ def _consistency(
     true: list[EvalSample],
     seen: list[Tensor],
     real: list[Tensor],
-    slots: dict[str, list[float]],
+    slots: Mapping[str, Sequence[float]],
 ) -> dict[str, Any]:
     """Of characters where it is known who stands where, else of whole pictures."""
     kind = "characters"

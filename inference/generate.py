@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.progress import MofNCompleteColumn, Progress
 
-from seedstory import StoryPipeline
 from seedstory.export.html import write_html
+from seedstory.pipeline import StoryPipeline
 from seedstory.settings import StorySettings
 from seedstory.story import StoryFolder
 from seedstory.storystream import read_jsonl
@@ -41,7 +41,7 @@ def main(
         raise typer.BadParameter(f"{opening!r}: choose text, image or both", param_hint="--opening")
     pipeline = StoryPipeline.from_pretrained(model, int8=int8)
     records = list(itertools.islice(read_jsonl(data / f"{split}.jsonl"), stories))
-    asked = [
+    asked: list[dict[str, Any]] = [
         {
             "text": record.captions[0] if opening != "image" or scripted else None,
             "image": data / record.images[0] if opening != "text" else None,

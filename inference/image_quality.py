@@ -6,7 +6,7 @@ figures can be held against a published FID; between models with one and the sam
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -67,7 +67,7 @@ def slot_features(features: Tensor, box: Box) -> Tensor:
 
 
 def character_appearances(
-    features: Sequence[Tensor], truths: Sequence[Sequence[dict | None]], slots: dict[str, Box]
+    features: Sequence[Tensor], truths: Sequence[Sequence[dict[str, Any] | None]], slots: Mapping[str, Box]
 ) -> list[Appearance]:
     """Every character of every page whose slot is known, by name.
 

@@ -29,7 +29,9 @@ MEASURES = {
 _OF_PAGES = {"place_accuracy"}  # the others count characters
 _WITHOUT_ERROR = {"character_f1"}  # no share, so its parts do not add up to it
 
-Pages = tuple[Tensor, Sequence[dict | None]]  # pictures [P, 3, S, S] in [-1, 1] of a story, and what each should show
+Pages = tuple[
+    Tensor, Sequence[dict[str, Any] | None]
+]  # pictures [P, 3, S, S] in [-1, 1] of a story, and what each should show
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class _JudgedPage:
     story: int
     number: int
     pixels: Tensor
-    truth: dict
+    truth: dict[str, Any]
     found: dict[str, float]
 
     @property
@@ -52,7 +54,7 @@ class _JudgedPage:
         return (not self.characters or self.found["all"] == 1) and self.found.get("place", 1) == 1
 
 
-def can_judge(judge: Judge, truth: dict | None) -> bool:
+def can_judge(judge: Judge, truth: dict[str, Any] | None) -> bool:
     """Whether it is known what a page should show, and the judge knows where to look."""
     if truth is None or truth.get("view", "middle") not in judge.config.get("views", {"middle": []}):
         return False
@@ -108,7 +110,7 @@ def judge_renders(judge: Judge, stories: Sequence[Pages]) -> dict[str, Any]:
     return {"judge_accuracy_on_renders": found["character_accuracy"], "judge_on_renders": found}
 
 
-def _shares(judge: Judge, pixels: Sequence[Tensor], truths: list[dict]) -> dict[str, float | None]:
+def _shares(judge: Judge, pixels: Sequence[Tensor], truths: list[dict[str, Any]]) -> dict[str, float | None]:
     """Each of `MEASURES` over pictures; None where there is nothing to judge."""
     if not truths:
         return dict.fromkeys(MEASURES)

@@ -31,16 +31,24 @@ import psutil
 import torch
 import torch.nn.functional as F
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from torch import Tensor
 
 from inference.judge import ATTRIBUTES, WEIGHTS, Judge
 from inference.long_report import Measurement, markdown, page_ranges, plot, summarize
-from seedstory import StoryPipeline
 from seedstory.cache import CachePolicy
 from seedstory.generation import GivenPage, StoryEngine
 from seedstory.image import image_to_tensor, load_image, to_square
 from seedstory.io import write_atomic
+from seedstory.pipeline import StoryPipeline
 from seedstory.settings import POLICIES
 from seedstory.story import page_seed
 from seedstory.storystream import StoryRecord, read_jsonl
@@ -208,22 +216,30 @@ class Bench:
                 num_inference_steps=self.steps,
                 output_type="pt",
             )
+            assert isinstance(pixels, Tensor)
             pixels = pixels.float() * 2 - 1
             answers = {slot: self.judge.classify(pixels, slot) for slot in self.judge.config.slots}
             for place, page in enumerate(batch):
                 rows[page]["characters"] = [
                     {"name": actor["name"], "hero": actor["name"] == hero, "away": away[page][actor["name"]]}
                     | {key: answers[actor["slot"]][place][key] == actor[key] for key in ATTRIBUTES}
-                    for actor in record.pages[page]["actors"]
+                    for actor in _actors(record, page)
                 ]
+
+
+def _actors(record: StoryRecord, page: int) -> list[dict[str, Any]]:
+    """The characters of a page, as its ground truth has them."""
+    truth = record.pages[page] if record.pages else None
+    assert truth is not None, "the records are checked when they are chosen"
+    return truth["actors"]
 
 
 def page_distances(record: StoryRecord) -> list[dict[str, int | None]]:
     """For each page and character on it: pages since the character was last shown; None where it is new."""
     last: dict[str, int] = {}
-    result = []
-    for page, truth in enumerate(record.pages or []):
-        names = [actor["name"] for actor in truth["actors"]]
+    result: list[dict[str, int | None]] = []
+    for page in range(len(record.pages or ())):
+        names = [actor["name"] for actor in _actors(record, page)]
         result.append({name: page - last[name] if name in last else None for name in names})
         last |= dict.fromkeys(names, page)
     return result
@@ -247,7 +263,12 @@ def measure_all(
     bench: Bench, mode: str, records: list[StoryRecord], variants: list[Variant], folder: Path
 ) -> list[Measurement]:
     """Measures every story under every variant, but for those that the folder holds already."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("pages"))
+    columns: tuple[ProgressColumn, ...] = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("pages"),
+    )
     columns += (TimeElapsedColumn(), TextColumn("left:"), TimeRemainingColumn())
     results = []
     with Progress(*columns, speed_estimate_period=600) as bar:
@@ -348,7 +369,7 @@ def main(
             captions = [{"page": page, "caption": caption} for page, caption in enumerate(record.captions, 1)]
             results.append(Measurement("the data set", record.id, captions[: ranges[-1][1]]))
 
-    report = {
+    report: dict[str, Any] = {
         "mode": mode,
         "model": {"name": model, "fingerprint": pipeline.identity.fingerprint},
         "data": f"{split}: {', '.join(record.id for record in records)}",

@@ -21,7 +21,7 @@ from transformers.utils import logging
 
 from inference.images import TruthImages
 from inference.judge import WEIGHTS, Judge, score
-from seedstory import StoryPipeline
+from seedstory.pipeline import StoryPipeline
 
 _BATCH = 32
 
@@ -39,9 +39,9 @@ def reconstruct(model: str, images: TruthImages, judge: Judge, steps: int) -> di
         renders.append(pixels)
         coded.append(detokenizer.autoencoder(inputs).float().clamp(-1, 1).cpu())
         generator = torch.Generator().manual_seed(0)
-        drawn.append(
-            detokenizer(tower(inputs), generator, num_inference_steps=steps, output_type="pt").float().cpu() * 2 - 1
-        )
+        rebuilt = detokenizer(tower(inputs), generator, num_inference_steps=steps, output_type="pt")
+        assert isinstance(rebuilt, torch.Tensor)
+        drawn.append(rebuilt.float().cpu() * 2 - 1)
     target = torch.cat(renders)
     columns = {}
     for name, parts in (("renders", renders), ("autoencoder", coded), ("visual tokens", drawn)):

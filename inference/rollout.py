@@ -16,9 +16,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from seedstory import StoryPipeline
 from seedstory.export.html import write_html
 from seedstory.io import write_atomic
+from seedstory.pipeline import StoryPipeline
 from seedstory.rendering import render_pages
 from seedstory.story import StoryFolder
 from seedstory.storystream import StoryRecord, read_jsonl

@@ -185,7 +185,8 @@ def _svg_page(archive: Archive, name: str, story: RecordBuilder) -> Reader:
     def fetch(address: str) -> bytes | None:
         image = _image(name, address)
         try:
-            return None if image is None or image.elsewhere else bytes(image.read(archive))
+            data = None if image is None or image.elsewhere else image.read(archive)
+            return data if isinstance(data, bytes) else None
         except ValueError as error:
             story.drops.append(Drop(story.id, None, "unreadable-picture", f"{name}: {error}"))
             return None
@@ -206,12 +207,12 @@ def _style_sheets(archive: Archive, document: str, text: str) -> dict[str, str]:
     """Background pictures of a document's style sheets, as addresses from the root of the book."""
     sheets = [(document, css) for css in re.findall(r"<style[^>]*>(.{1,100000}?)</style", text, re.S | re.I)]
     for link in re.findall(r"<link\b[^<>]{0,500}>", text, re.I)[:20]:
-        address = re.search(r"href\s*=\s*[\"']([^\"']+)", link, re.I)
-        sheet = _resolve(document, address[1]) if address and "stylesheet" in link.lower() else None
+        href = re.search(r"href\s*=\s*[\"']([^\"']+)", link, re.I)
+        sheet = _resolve(document, href[1]) if href and "stylesheet" in link.lower() else None
         if sheet:
             with suppress(ValueError):  # a book does not fail over its looks
                 sheets.append((sheet, decode_text(archive.read(archive.find(sheet)), sheet)))
-    found = {}
+    found: dict[str, str] = {}
     for sheet, css in sheets:
         for mark, address in backgrounds_of(css).items():
             member = _resolve(sheet, address)

@@ -18,7 +18,7 @@ from data_tools.importers.subtitles import read_subtitles, spoken_in
 
 SubtitleKind = Literal["full", "sdh", "forced"]
 KINDS: tuple[SubtitleKind, ...] = get_args(SubtitleKind)
-_KIND_OF = {"forced": "forced", "foreign": "forced", "sdh": "sdh", "cc": "sdh", "hi": "sdh"}
+_KIND_OF: dict[str, SubtitleKind] = {"forced": "forced", "foreign": "forced", "sdh": "sdh", "cc": "sdh", "hi": "sdh"}
 FILMS = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ogv", ".ts", ".mpg", ".mpeg", ".flv")
 
 
@@ -142,9 +142,10 @@ def _beside(film: Path, here: list[Path], language: str | None, kind: SubtitleKi
     return tuple(sorted(fitting, key=rank)[:1])
 
 
-def _marks(film: Path, subtitles: Path) -> tuple[str, str]:
+def _marks(film: Path, subtitles: Path) -> tuple[str, SubtitleKind]:
     """The language in the name of subtitles, which may be empty, and their kind."""
-    language, kind = "", "full"
+    language = ""
+    kind: SubtitleKind = "full"
     for part in subtitles.stem.removeprefix(film.stem).split("."):
         if part.lower() in _KIND_OF and (part.lower() != "hi" or language):  # alone, "hi" is Hindi
             kind = _KIND_OF[part.lower()]

@@ -46,7 +46,7 @@ _PAGES = 10  # of a story that is made up
 
 @dataclass(frozen=True)
 class System:
-    """Something to measure: what it is compared with, how much it handles, and the doing."""
+    """Something to measure: the group it is compared in, how much data it handles, and the function to time."""
 
     group: str
     name: str
@@ -57,7 +57,7 @@ class System:
 
 @dataclass(frozen=True)
 class Figure:
-    """Amount per second."""
+    """The result of a measurement, as an amount per second."""
 
     group: str
     name: str
@@ -110,7 +110,7 @@ def decode(folder: Path, record: StoryRecord) -> int:
 
 
 def read_systems(shards: Path) -> list[System]:
-    """Readers of the same tar shards. All give the bytes of every member; ours parses and checks the record besides."""
+    """Readers of the same tar shards. All give the bytes of every member; ours also parses and checks the record."""
     import webdataset  # loads torch, which worker processes do not need
 
     reader = ShardReader(shards)

@@ -111,7 +111,7 @@ def _of_group(
     shared: dict[str, Any],
     before: list[Path] | None = None,
 ) -> Step:
-    """The step of an entry that says by one of its keys which command of a group it means."""
+    """The step of an entry whose key `choice` names a command of a group."""
     group: Any = get_command(app)
     if not isinstance(entry, dict) or entry.get(choice) not in group.commands:
         raise ValueError(f"{name}: it needs `{choice}`, one of {', '.join(sorted(group.commands))}")
@@ -121,7 +121,7 @@ def _of_group(
 
 
 def _step(name: str, command: Any, options: Any, places: list[Any], out: Path, shared: dict[str, Any]) -> Step:
-    """A command with its places, its output and the options of the file."""
+    """A step of a command: its sources, its output and the options of its entry."""
     if not isinstance(options or {}, dict):
         raise ValueError(f"{name}: its options must be a mapping such as `min_pages: 4`, not {options!r:.60}")
     known = {parameter.name: parameter for parameter in command.params if parameter.param_type_name == "option"}
@@ -157,8 +157,8 @@ def main(*, plan: Annotated[Path, typer.Argument(metavar="PLAN", help="The YAML 
 
     Example: python -m data_tools.build configs/data/storybooks.yaml --engine processes
 
-    The plan's folder `out` gets imported/, clean/, captioned-N/, shards/ and report.html. A run that was killed goes on
-    where it stopped, and the same sources give the same bytes.
+    The plan's folder `out` gets imported/, clean/, captioned-N/, shards/ and report.html. A killed run
+    resumes, and the same sources give the same bytes.
     """
     try:
         with open(plan, encoding="utf-8") as file:

@@ -78,7 +78,7 @@ def run(
 
 @dataclass(frozen=True)
 class _Call(Generic[Item, Result]):
-    """The step, with its fault as a value: (result, "") or (None, fault), which every engine can carry home."""
+    """The step, with its fault as a value, which every engine can return: (result, "") or (None, fault)."""
 
     function: Callable[[Item], Result]
     label: str
@@ -86,7 +86,7 @@ class _Call(Generic[Item, Result]):
     def __call__(self, item: Item) -> tuple[Result | None, str]:
         try:
             return self.function(item), ""
-        except Exception as error:  # noqa: BLE001 - raised again at home, with the item's name
+        except Exception as error:  # noqa: BLE001 - raised again by `run`, with the item's name
             return None, f"{self.label or 'the step'} failed on {_name(item)}: {type(error).__name__}: {error}"
 
 
@@ -97,7 +97,7 @@ def _name(item: Any) -> str:
 
 
 def _shown(outcomes: Iterator[tuple[Result | None, str]], label: str, total: int | None) -> Iterator[Result]:
-    """The results, beside a progress bar where somebody watches."""
+    """The results, with a progress bar if stderr is a terminal."""
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, TimeRemainingColumn(), console=console, disable=not (label and console.is_terminal)) as bar:
@@ -143,7 +143,7 @@ def _processes(call: _Call[Any, Any], items: Iterable[Item], workers: int | None
 
 
 def _start_worker() -> None:
-    """Ends on Ctrl-C without a word, and with its parent even where that was killed."""
+    """Makes a worker end silently on Ctrl-C, and with its parent even if that is killed."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     parent = parent_process()
     assert parent is not None

@@ -1,7 +1,6 @@
-"""The data set folder: one or more `NAME.jsonl` of stories with their pictures, read line by line whatever is in it.
+"""The data set folder: one or more `NAME.jsonl` of stories, with their images; broken lines are read too.
 
-`seedstory.storystream.read_jsonl` stops at the first broken line, as a reader should; a tool that mends a data set goes
-on behind it.
+`seedstory.storystream.read_jsonl` stops at the first broken line; a tool that mends a data set skips it.
 """
 
 from __future__ import annotations
@@ -106,7 +105,7 @@ def image_path(path: str) -> PurePosixPath:
 
 
 def locate(folder: Path, path: str) -> Path:
-    """The file that a path of a record names; nothing outside the folder, through links neither.
+    """The file that a path of a record names; never a file outside the folder, not even through a link.
 
     Raises:
         ValueError: As `image_path`, or a link leads out.
@@ -151,7 +150,7 @@ def map_masks(record: StoryRecord, new_path: Callable[[str], str | None]) -> Sto
 
 
 def only_pages(record: StoryRecord, pages: Iterable[int]) -> StoryRecord:
-    """A record with some of its pages; `orders` still say where they stood."""
+    """A record with some of its pages; `orders` keep their places in the story."""
     pages = list(pages)
     lists = {key: getattr(record, key) for key in ("images", "captions", "orders", "alts", "pages")}
     kept: dict[str, Any] = {key: [value[n] for n in pages] for key, value in lists.items() if value is not None}

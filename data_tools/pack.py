@@ -1,7 +1,7 @@
 """Packs a data set folder into shards: `python -m data_tools.pack --help`.
 
-The same data set gives the same bytes, on every run and engine. A run that was killed goes on behind the last shard
-that was finished, if its pictures are the same still.
+The same data set gives the same bytes, on every run and engine. A killed run resumes
+after the last finished shard, if its images are still the same.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ def _sha256(path: Path) -> str:
 
 
 def _open_folder(out: Path, plan: Index) -> None:
-    """Makes the folder and marks it as that of this very pack."""
+    """Makes the folder and notes in it what is packed."""
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out} is not a folder: choose another one for the shards")
     earlier = [where for where in (out, out / WORK) if (where / INDEX).is_file()]
@@ -202,7 +202,7 @@ def _weight(folder: Path, record: StoryRecord) -> int:
 
 
 def _status(folder: Path, path: str) -> os.stat_result:
-    """As `os.stat` of what `locate` finds, but for a plain file in a folder that was seen before much faster."""
+    """As `os.stat` of what `locate` finds; much faster for a plain file in a folder that was seen before."""
     status = os.lstat(folder / image_path(path))
     if stat.S_ISLNK(status.st_mode) or not _is_within(folder, os.path.dirname(path)):
         return os.stat(locate(folder, path))
@@ -258,7 +258,7 @@ def _loaded(job: ShardJob, drops: list[Drop]) -> Iterator[LoadedStory]:
 
 
 def _fingerprint(job: ShardJob) -> str:
-    """Changes with the records, and with the size or the time of a file."""
+    """A hash of the records and of the sizes and times of their files."""
     digest = hashlib.sha256(job.layout.encode())
     for number, record in job.stories:
         digest.update(f"\n{number} {record.to_json()}".encode())
@@ -334,7 +334,7 @@ def main(
 
     Example: python -m data_tools.pack data/books --out data/books-shards --shard-size 256MB --engine processes
 
-    A run that was killed goes on behind the last finished shard. The same data set gives the same bytes.
+    A killed run resumes after the last finished shard. The same data set gives the same bytes.
     """
     index, tally = pack(folder, out, layout=format, shard_size=byte_size(shard_size), **vars(running))
     stories, pages = sum(len(shard.stories) for shard in index.shards), sum(shard.pages for shard in index.shards)

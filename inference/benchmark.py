@@ -240,8 +240,8 @@ def page_cost_ratio(
 ) -> dict[str, Any]:
     """Time of a page around page `far` over that of one around page `near`.
 
-    Two stories are told side by side, a page of one and a page of the other, so that both see the same machine. Their
-    pages before are given; the `AROUND` pages in the middle of which `near` and `far` lie are decoded.
+    Two stories are generated side by side, a page of one and then a page of the other, so that both see the same
+    machine. Their pages before are given; the `AROUND` pages in the middle of which `near` and `far` lie are decoded.
     """
     seconds: dict[int, list[float]] = {near: [], far: []}
     stories = {}

@@ -71,7 +71,7 @@ class Judge(CheckedLoading, ModelMixin, ConfigMixin):
 
     @classmethod
     def load(cls, folder: str | Path = WEIGHTS) -> Judge:
-        """Load the judge in float32, ready to look; the shipped one without an argument.
+        """Load the judge in float32 and evaluation mode; by default the shipped one.
 
         Raises:
             ValueError: The folder is missing or damaged, or its weights do not fit its configuration.
@@ -164,7 +164,7 @@ def augment(pixels: Tensor) -> Tensor:
 
 
 def _chances(answers: list[dict[str, str]]) -> Tensor:
-    """How often to take each look: one in four goes to an empty slot, where there is but one thing to be learned."""
+    """How often to draw each crop: one in four is an empty slot, where there is only one thing to learn."""
     empty = torch.tensor([seen.get("species") == NOBODY for seen in answers])
     return torch.where(empty, (~empty).sum() / (3 * empty.sum()).clamp(min=1), 1.0)
 
@@ -178,10 +178,10 @@ def train(
     split: str = "loose-train",
     heldout: str = "loose-heldout",
     out: Annotated[Path, typer.Option(help="folder for the weights")] = WEIGHTS,
-    init: Annotated[Path | None, typer.Option(help="folder of weights to go on from")] = None,
+    init: Annotated[Path | None, typer.Option(help="folder of weights to start from")] = None,
     steps: int = 3000,
     learning_rate: float = 4e-3,
-    boxes: Annotated[int, typer.Option(help="boxes of the pictures that a step looks at")] = 6,
+    boxes: Annotated[int, typer.Option(help="boxes that a step trains on")] = 6,
     batch_size: Annotated[int, typer.Option(help="pictures for each box")] = 16,
     limit: Annotated[int | None, typer.Option(help="at most so many pictures")] = None,
     width: int = 32,
@@ -202,7 +202,7 @@ def train(
             cases[where, view_of(images.truths[row])].append((row, seen))
     names = list(cases)
     chances = [_chances([seen for _, seen in cases[name]]) for name in names]
-    losses = torch.ones(len(names))  # of late, for each kind of look: what goes wrong is looked at more often
+    losses = torch.ones(len(names))  # recent loss of each kind of crop: a crop with a higher loss is drawn more often
     judge = judge.to(memory_format=torch.channels_last).train()
     optimizer = torch.optim.AdamW(judge.parameters(), weight_decay=0.02)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=learning_rate, total_steps=steps)

@@ -50,7 +50,7 @@ class _JudgedPage:
 
     @property
     def agrees(self) -> bool:
-        """Whether all that the text says is seen."""
+        """Whether the image shows everything that the text says."""
         return (not self.characters or self.found["all"] == 1) and self.found.get("place", 1) == 1
 
 
@@ -99,7 +99,7 @@ def judge_stories(judge: Judge, stories: Sequence[Pages]) -> tuple[dict[str, Any
 
 
 def judge_renders(judge: Judge, stories: Sequence[Pages]) -> dict[str, Any]:
-    """What the judge makes of the true pictures after the first ones, as `judge_accuracy_on_renders` and in full."""
+    """The judge's figures on the true images after the first ones: `judge_accuracy_on_renders` and all of them."""
     pages = [
         (pixels[index], truth)
         for pixels, truths in stories
@@ -134,7 +134,7 @@ def _error(name: str, judged_pages: Sequence[_JudgedPage]) -> float | None:
 def _by_story(
     judged_pages: Sequence[_JudgedPage], parts: Callable[[_JudgedPage], tuple[float, float]]
 ) -> list[tuple[float, float]]:
-    """Two numbers of each look, summed over the looks of each story."""
+    """Two numbers of each judged page, summed over the pages of each story."""
     sums: dict[int, tuple[float, float]] = {}
     for judged in judged_pages:
         (above, below), before = parts(judged), sums.get(judged.story, (0, 0))

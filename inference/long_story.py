@@ -1,8 +1,8 @@
-"""Compare the cache policies on long stories: what is forgotten by page 10, 25, 50, 100 and 200, and what it costs.
+"""Compare the cache policies on long stories: quality by page 10, 25, 50, 100 and 200, and cost.
 
-SEED-Story trains on ten pages, tells many more, and compares four policies (arXiv 2407.08683, table 2). This is that
-table for the paper theatre, with ground truth in place of FID: every policy is given the same held-out captions, draws
-their pictures from its own earlier ones, and is held against the true ones.
+SEED-Story trains on ten pages, generates many more, and compares four policies (arXiv 2407.08683, table 2). This is
+that table for the paper theatre, with ground truth in place of FID: every policy gets the same held-out captions,
+draws their images from its own earlier ones, and is compared with the true images.
 
 \b
 examples:
@@ -10,7 +10,7 @@ examples:
   python -m data_tools.paper_theatre generate --out data/theatre --split heldout --stories 6 --pages 200
   # a first look, in three minutes on two cores
   python -m inference.long_story --data data/theatre --out runs/long --quick
-  # the table; a run that was stopped goes on where it was
+  # the table; a stopped run resumes
   python -m inference.long_story --data data/theatre --out runs/long --policies recompute:50,dense:100,sink,mm_sink
   # how much must a sink hold?
   python -m inference.long_story --data data/theatre --out runs/sinks --policies mm_sink --first-tokens 4,64,128
@@ -134,7 +134,7 @@ class Bench:
         self._true_features: dict[str, Tensor] = {}
 
     def request(self, variant: Variant) -> dict[str, Any]:
-        """All that the figures of a variant depend on, besides the story."""
+        """Everything besides the story that the figures of a variant depend on."""
         return {
             "policy": asdict(variant.policy),
             "length": variant.pages,
@@ -147,7 +147,7 @@ class Bench:
     def scripted(
         self, variant: Variant, record: StoryRecord, callback_on_page: Callable[[], Any]
     ) -> list[dict[str, Any]]:
-        """Gives all captions and measures what the policy makes of them.
+        """Gives all captions and measures each page under the policy.
 
         Returns:
             For each page its log-likelihood, feature errors, costs, and the judged characters where it was drawn.
@@ -204,7 +204,7 @@ class Bench:
 
     @torch.inference_mode()
     def _judge_pages(self, rows: list[dict[str, Any]], features: list[Tensor], record: StoryRecord) -> None:
-        """Draws some pages and notes of each of their characters what the judge finds right, as `characters`."""
+        """Draws some pages and stores which attributes of each character the judge finds right, as `characters`."""
         away = page_distances(record)
         hero = next(iter(away[0]), None)
         pages = [row["page"] - 1 for row in rows if row["page"] in self.drawn]
@@ -262,7 +262,7 @@ def _numbers(text: str, option: str) -> list[int]:
 def measure_all(
     bench: Bench, mode: str, records: list[StoryRecord], variants: list[Variant], folder: Path
 ) -> list[Measurement]:
-    """Measures every story under every variant, but for those that the folder holds already."""
+    """Measures every story under every variant, except those that the folder holds already."""
     columns: tuple[ProgressColumn, ...] = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -386,7 +386,7 @@ def main(
 
 
 def _records(file: Path, stories: int, pages: int, ends: list[int]) -> list[StoryRecord]:
-    """The stories to tell, all of so many pages; `ends` are those of the ranges, for advice."""
+    """The stories to generate, all of so many pages; `ends` are those of the ranges, for advice."""
     if not file.is_file():
         raise typer.BadParameter(
             f"there is no {file}: write it with python -m data_tools.paper_theatre generate --out {file.parent} "

@@ -1,7 +1,7 @@
 """Judge what the picture networks can show: a data set's pictures, rebuilt from their own visual tokens.
 
-No story is told. The figures are a bound for `inference.evaluate`: a story model can hardly draw better than from the
-features of the true picture.
+No story is generated. The figures are a bound for `inference.evaluate`: a story model can hardly draw better than
+from the features of the true picture.
 
     python -m inference.reconstruction --data data/theatre --split loose-heldout
     python -m inference.reconstruction --data data/theatre --model my_model --limit 64 --json rebuilt.json

@@ -1,4 +1,4 @@
-"""Stories as `inference.evaluate` reads them: told ones from story folders, true ones from a data set."""
+"""Stories as `inference.evaluate` reads them: generated ones from story folders, true ones from a data set."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def sample_from_folder(
         truths: What each page should show; by default as `truth.json` says, if it is there.
 
     Raises:
-        ValueError: The story is damaged, or `truth.json` is of another telling.
+        ValueError: The story is damaged, or `truth.json` belongs to another run of the story.
     """
     folder = StoryFolder.open(path)
     captions, images, features = [], [], []
@@ -89,7 +89,7 @@ def _read_truths(file: Path, captions: list[str]) -> list[dict[str, Any] | None]
     except (ValueError, KeyError, TypeError):
         raise ValueError(f"{file} cannot be read: {_AGAIN} {file.parent}") from None
     if [caption for caption, _ in read] != captions:
-        raise ValueError(f"{file} is of another telling: {_AGAIN} {file.parent}")
+        raise ValueError(f"{file} belongs to another run of this story: {_AGAIN} {file.parent}")
     return [scene for _, scene in read]
 
 

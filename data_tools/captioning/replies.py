@@ -1,4 +1,4 @@
-"""From what a model said to the text of a page: the JSON is read, mended where that is safe, and judged."""
+"""Turns a model's reply into the text of a page: reads the JSON, repairs it if that is safe, and judges it."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ _COMMON = frozenset(
 )
 MAX_REPLY = 50_000  # characters
 MAX_OBJECTS = 50  # opening braces that may begin the object
-SAME = 0.8  # above this similarity two pages tell the same
+SAME = 0.8  # above this similarity two pages say the same
 
 
 class BadReply(ValueError):
-    """A reply that cannot be used; the message tells the model, and a person, why."""
+    """A reply that cannot be used; the message says why, to the model and to a person."""
 
 
 def read_reply(reply: str, field: str) -> str:
@@ -104,7 +104,7 @@ def check_narration(text: str, history: Sequence[str], description: str) -> None
     """Judges the text of a page as a part of its story.
 
     Raises:
-        BadReply: It speaks about pictures, tells an earlier page again, or shares no word with its own picture.
+        BadReply: It speaks about pictures, repeats an earlier page, or shares no word with its own picture.
     """
     if _ABOUT_IMAGES.search(text):
         raise BadReply("it speaks about a picture: tell the story itself")

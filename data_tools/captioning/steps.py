@@ -89,12 +89,12 @@ def describe_story(
 
 
 def narrate_story(record: StoryRecord, job: Job, style: NarrationStyle, source: Source = "description") -> Done:
-    """Tells a story anew over the descriptions of its pictures; its captions are replaced.
+    """Narrates a story anew over the descriptions of its pictures; its captions are replaced.
 
     Args:
         record: The story.
         job: Folders and back end.
-        style: How to tell.
+        style: How to narrate.
         source: Which words of the record say what a picture shows; kept as the pages' description.
     """
     answers = job.open()

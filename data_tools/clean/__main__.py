@@ -57,7 +57,7 @@ def main(
     Example: python -m data_tools.clean data/books --out data/clean --license CC-BY --split train=0.9 --split val=0.1
 
     Stories that share a picture or a long caption always go to the same split. What was left out is counted, and listed
-    in OUT/drops.jsonl. A run that was killed goes on where it stopped. The same data set gives the same bytes.
+    in OUT/drops.jsonl. A killed run resumes. The same data set gives the same bytes.
     """
     rules = Rules(
         licenses=tuple(license or _DEFAULT.licenses),

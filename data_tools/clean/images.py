@@ -38,7 +38,7 @@ def inner_box(image: Image.Image) -> Box | None:
     """The box within letterbox or pillarbox bars, or None where there are none.
 
     Bars are two opposite edges of one color and nearly the same depth, and the picture ends at them along a straight
-    line. By that line a film in a frame is told from a drawing on white paper.
+    line. That line distinguishes a film in a frame from a drawing on white paper.
     """
     top, bottom = _bars(image, image.height // 2)
     image = image.crop((0, top, image.width, image.height - bottom))

@@ -136,7 +136,7 @@ def clean(
 
 
 def _key(files: list[Path], rules: Rules) -> str:
-    """Changes with the rules and with any story file."""
+    """A hash of the rules and of the story files."""
     digest = hashlib.sha256(json.dumps(asdict(rules)).encode())
     for file in files:
         with open(file, "rb") as opened:
@@ -145,7 +145,7 @@ def _key(files: list[Path], rules: Rules) -> str:
 
 
 def _open_folder(folder: Path, out: Path, key: str) -> None:
-    """Makes the folder and marks it as that of this very run."""
+    """Makes the folder and notes in it what is cleaned, and by which rules."""
     if out.resolve() == folder.resolve():
         raise ValueError(f"{out} is the data set itself, which is never changed in place: choose another folder")
     if out.exists() and not out.is_dir():

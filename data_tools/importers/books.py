@@ -1,6 +1,6 @@
 """Picture books as folders of pages with Markdown or text beside them.
 
-Three layouts are told apart by what lies there:
+The files in a folder decide which of three layouts it has:
 
 - African Storybook: `LANGUAGE/0004_name.md`, whose pages are parted by lines of `##` and whose last page lists license
   and credits; its pictures are `0004/01.jpg` ...: 01 the cover, 02 the first page; one more may be the back cover.

@@ -210,7 +210,7 @@ def _style_sheets(archive: Archive, document: str, text: str) -> dict[str, str]:
         href = re.search(r"href\s*=\s*[\"']([^\"']+)", link, re.I)
         sheet = _resolve(document, href[1]) if href and "stylesheet" in link.lower() else None
         if sheet:
-            with suppress(ValueError):  # a book does not fail over its looks
+            with suppress(ValueError):  # a missing style sheet costs no page
                 sheets.append((sheet, decode_text(archive.read(archive.find(sheet)), sheet)))
     found: dict[str, str] = {}
     for sheet, css in sheets:

@@ -1,4 +1,4 @@
-"""Finding the files that a user means."""
+"""Finds the files that a user names."""
 
 from __future__ import annotations
 

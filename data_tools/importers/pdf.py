@@ -151,7 +151,7 @@ def _ink(page: pypdfium2.PdfPage, region: _Box, scale: float) -> Image.Image | N
 def _render(
     page: pypdfium2.PdfPage, region: _Box, size: tuple[int, int], rows: tuple[int, int] | None = None
 ) -> Image.Image:
-    """A region of a page on white, `size` px large; of that only some rows, if told.
+    """A region of a page on white, `size` px large; of that only some rows, if given.
 
     The region's edges fall just inside the outermost pixels: a picture that fills it is drawn pixel on pixel.
     """
@@ -228,7 +228,7 @@ def _labels(drawn: list[pypdfium2.PdfObject], texts: list[pypdfium2.PdfObject]) 
 
 
 def _stored(page: pypdfium2.PdfPage, image: pypdfium2.PdfImage) -> bytes | None:
-    """The JPEG file of an image that the page shows as it is: upright, whole, unchanged, and not a mere ornament."""
+    """The JPEG file of an image that the page shows as it is: upright, whole, unchanged, and not an ornament."""
     turned = page.get_rotation() != 0 or image.level != 0 or pdfium.FPDFPageObj_HasTransparency(image)
     matrix = image.get_matrix()
     if turned or matrix.a <= 0 or matrix.d <= 0 or abs(matrix.b) + abs(matrix.c) > 1e-3 * (matrix.a + matrix.d):
@@ -248,7 +248,7 @@ def _stored(page: pypdfium2.PdfPage, image: pypdfium2.PdfImage) -> bytes | None:
 
 
 def _is_shown(page: pypdfium2.PdfPage, image: pypdfium2.PdfImage, pixels: Image.Image) -> bool:
-    """Whether a page shows just these pixels where an upright image stands: whole, unstretched, each as it is."""
+    """Whether a page shows just these pixels where an upright image stands: whole, unstretched, each unchanged."""
     m = image.get_matrix()
     region = (m.e, m.f, m.e + m.a, m.f + m.d)
     left, bottom, right, top = page.get_bbox()

@@ -1,4 +1,4 @@
-"""What all importers share: facts of a story, storing its pages, and a run over many sources that can be resumed."""
+"""What all importers share: metadata, a builder of records, and a run over many sources that resumes."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ class Target:
 
 
 class RecordBuilder:
-    """A story in the making: stores pictures, and counts pages that have none to store.
+    """Builds the record of a story: stores images, and counts pages that have none.
 
     Args:
         name: Id of the story.
@@ -242,7 +242,7 @@ def run_import(
     workers: int | None = None,
     label: str = "",
 ) -> tuple[int, Tally]:
-    """Runs an importer over its sources and writes the data set; goes on where a killed run stopped.
+    """Runs an importer over its sources and writes the data set; resumes a killed run.
 
     Args:
         convert: The importer's pure function, picklable.
@@ -293,7 +293,7 @@ def _once(convert: Convert, target: Target, source: Source) -> Imported:
 
 
 def _named(convert: Convert) -> str:
-    """What the importer and its options are called, the same in every process."""
+    """The name of an importer with its options, the same in every process."""
     if isinstance(convert, partial):
         return repr((_named(convert.func), convert.args, sorted(convert.keywords.items())))
     return f"{convert.__module__}.{convert.__qualname__}"

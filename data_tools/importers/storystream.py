@@ -111,7 +111,7 @@ def _with_slashes(record: StoryRecord) -> StoryRecord:
 
 
 def _filled(record: StoryRecord, facts: Metadata) -> StoryRecord:
-    """The record, with what the user says of all stories where it says nothing."""
+    """The record, with the user's facts where it has none."""
     return replace(record, **{key: value for key, value in asdict(facts).items() if getattr(record, key) is None})
 
 

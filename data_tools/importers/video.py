@@ -160,5 +160,5 @@ def _language(source: Source) -> str | None:
 
 
 def _reason(error: Exception) -> str:
-    """A fault without the path, which differs from machine to machine."""
+    """The message of a fault without its path, so that it is the same on every machine."""
     return str(getattr(error, "strerror", None) or error)

@@ -24,12 +24,12 @@ from seedstory.storystream import StoryRecord
 from seedstory.text import count_words
 
 THUMB = 128  # px, longer side
-_SOURCES = 12  # sources that are told apart
+_SOURCES = 12  # sources that are listed by name
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A page on a contact sheet: its thumbnail as a data URL, and whose it is."""
+    """A page on a contact sheet: its thumbnail as a data URL, and its source."""
 
     image: str
     caption: str

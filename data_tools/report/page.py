@@ -76,10 +76,10 @@ def _splits(facts: DatasetFacts) -> str:
         return table
     was = "; ".join(f"{name} {count['stories']:,} stories, {count['pages']:,} pages" for name, count in before.items())
     groups, largest = facts.cleaning["groups"], facts.cleaning["largest_group"]
-    kin = f"Stories that share a picture or a long caption form {groups:,} groups, which no split parts"
-    kin += f"; the largest has {largest:,} {'story' if largest == 1 else 'stories'}"
+    groups_text = f"Stories that share a picture or a long caption form {groups:,} groups, which no split parts"
+    groups_text += f"; the largest has {largest:,} {'story' if largest == 1 else 'stories'}"
     crops = f"{facts.cleaning['cropped']:,} pages lost their bars"
-    return f"{table}<p>Before cleaning: {escape(was)}. {kin}. {crops}.</p>"
+    return f"{table}<p>Before cleaning: {escape(was)}. {groups_text}. {crops}.</p>"
 
 
 def _sizes(sizes: Counter[tuple[int, int]]) -> str:

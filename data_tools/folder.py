@@ -6,10 +6,13 @@
 from __future__ import annotations
 
 import codecs
+import io
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
+
+from PIL import Image
 
 from data_tools.drops import NAME, Drop, Tally
 from seedstory.image import MAX_BYTES
@@ -126,6 +129,13 @@ def read_file(folder: Path, path: str) -> bytes:
         ValueError: As `locate`; or there is no such file, or it is something else or too large.
     """
     return read_regular(locate(folder, path), limit=MAX_BYTES, what=path)
+
+
+def encode(image: Image.Image, format: str, **options: Any) -> bytes:
+    """The bytes of an image in a file format of Pillow, with the options of its `save`."""
+    buffer = io.BytesIO()
+    image.save(buffer, format, **options)
+    return buffer.getvalue()
 
 
 def map_masks(record: StoryRecord, new_path: Callable[[str], str | None]) -> StoryRecord:

@@ -15,7 +15,7 @@ from data_tools.captioning.answers import Usage
 from data_tools.captioning.backend_settings import Backend, HuggingFaceSettings, ServerSettings
 from data_tools.captioning.describing import DescribingStyle
 from data_tools.captioning.narration import NarrationStyle
-from data_tools.captioning.steps import Done, Job, Source, describe_story, narrate_story
+from data_tools.captioning.steps import Done, Job, WordSource, describe_story, narrate_story
 from data_tools.command import Data, Out, Running, Seed, Temperature, Words, application, command
 from data_tools.drops import Tally
 from data_tools.engine import cores, run
@@ -134,7 +134,7 @@ def describe(
     hint: Annotated[str, typer.Option(help="What holds for all images, such as who is who.")] = "",
     words: Words = (5, 120),
     side: Annotated[int, typer.Option(help="Longest side of an image as the model sees it, px.")] = 768,
-    source: Annotated[Source, typer.Option("--from", help="With --backend none: which words to take.")] = "alt",
+    source: Annotated[WordSource, typer.Option("--from", help="With --backend none: which words to take.")] = "alt",
     again: Annotated[bool, typer.Option("--again", help="Also describe pages that have a description.")] = False,
     temperature: Temperature = 0.0,
     seed: Seed = 0,
@@ -160,7 +160,7 @@ def describe(
 def narrate(
     *,
     source: Annotated[
-        Source, typer.Option("--from", help="Which words of the data set say what an image shows.")
+        WordSource, typer.Option("--from", help="Which words of the data set say what an image shows.")
     ] = "description",
     instructions: Annotated[str, typer.Option(help='Requests, such as "Write for children of four."')] = "",
     language: Annotated[str, typer.Option(help="Language to write in, such as en, sw or pt-BR.")] = "en",

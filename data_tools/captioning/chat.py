@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Any, Literal, Protocol
 
 from PIL import Image
 
+from data_tools.folder import encode
 from seedstory.image import MAX_BYTES, load_image
 from seedstory.io import read_regular
 
@@ -114,9 +114,7 @@ class PromptImage:
 
     def jpeg(self, side: int) -> bytes:
         """As a JPEG file of at most `side` px a side, which every server understands."""
-        buffer = io.BytesIO()
-        self.image(side).save(buffer, "JPEG", quality=JPEG_QUALITY)
-        return buffer.getvalue()
+        return encode(self.image(side), "JPEG", quality=JPEG_QUALITY)
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from data_tools.folder import image_path, locate, only_pages
 from seedstory.io import atomic_path
 from seedstory.storystream import StoryRecord
 
-Source = Literal["description", "alt", "caption"]
+WordSource = Literal["description", "alt", "caption"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +58,7 @@ class Done:
 
 
 def describe_story(
-    record: StoryRecord, job: Job, style: DescribingStyle, source: Source = "alt", again: bool = False
+    record: StoryRecord, job: Job, style: DescribingStyle, source: WordSource = "alt", again: bool = False
 ) -> Done:
     """Describes the pictures of a story.
 
@@ -88,7 +88,7 @@ def describe_story(
     return _done(record, _keep(record, kept), "description", answers, drops)
 
 
-def narrate_story(record: StoryRecord, job: Job, style: NarrationStyle, source: Source = "description") -> Done:
+def narrate_story(record: StoryRecord, job: Job, style: NarrationStyle, source: WordSource = "description") -> Done:
     """Narrates a story anew over the descriptions of its pictures; its captions are replaced.
 
     Args:
@@ -141,7 +141,7 @@ def _truth(record: StoryRecord, page: int) -> dict[str, Any]:
     return dict((record.pages[page] if record.pages else None) or {})
 
 
-def _words(record: StoryRecord, page: int, source: Source) -> str:
+def _words(record: StoryRecord, page: int, source: WordSource) -> str:
     if source == "caption":
         return record.captions[page].strip()
     if source == "alt":

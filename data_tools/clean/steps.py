@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import shutil
 from collections import Counter, deque
@@ -19,7 +18,7 @@ from data_tools.clean.rules import Inspection, PageInspection, Rules, inspect
 from data_tools.clean.spool import Spool, to_line
 from data_tools.drops import Drop, Tally
 from data_tools.engine import Engine, run
-from data_tools.folder import image_path, locate, map_masks, only_pages, read_file, read_stories, story_files
+from data_tools.folder import encode, image_path, locate, map_masks, only_pages, read_file, read_stories, story_files
 from seedstory.image import STORED, load_image, read_image_header
 from seedstory.io import remove_leftovers, write_atomic
 from seedstory.storystream import StoryRecord, write_jsonl
@@ -212,10 +211,8 @@ def _store_image(folder: Path, out: Path, path: str, inspection: PageInspection)
     kind, _ = read_image_header(data, path)
     if inspection.crop or kind not in STORED:
         image = load_image(data, path)
-        buffer = io.BytesIO()
         if kind not in STORED:
             kind, path = "PNG", f"{path}.png"
-        (image.crop(inspection.crop) if inspection.crop else image).save(buffer, kind, **_ENCODE[kind])
-        data = buffer.getvalue()
+        data = encode(image.crop(inspection.crop) if inspection.crop else image, kind, **_ENCODE[kind])
     write_atomic(out / image_path(path), data, durable=False)
     return path

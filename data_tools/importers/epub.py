@@ -15,7 +15,7 @@ from PIL import Image
 
 from data_tools.drops import Drop
 from data_tools.importers.archive import Archive
-from data_tools.importers.facing import Leaf, pair
+from data_tools.importers.facing import FacingPage, pair
 from data_tools.importers.files import files_of
 from data_tools.importers.markup import background_in, backgrounds_of, data_url, parse_xml, render_svg
 from data_tools.importers.run_import import (
@@ -145,7 +145,7 @@ def convert(source: Source, target: Target, *, text_first: bool = False) -> Impo
         with Archive(source.path) as archive:
             facts, documents = _package(archive, _package_path(archive))
             story = RecordBuilder(source.id, target)
-            for image, text in pair(leaves_of(_documents(archive, documents, story)), text_first=text_first):
+            for image, text in pair(facing_pages(_documents(archive, documents, story)), text_first=text_first):
                 if image.elsewhere:
                     story.drop_page("picture-elsewhere", f"{image.name} is not in the book")
                     continue
@@ -220,7 +220,7 @@ def _style_sheets(archive: Archive, document: str, text: str) -> dict[str, str]:
     return found
 
 
-def leaves_of(documents: Iterable[tuple[str, Reader]]) -> Iterator[Leaf[LinkedImage]]:
+def facing_pages(documents: Iterable[tuple[str, Reader]]) -> Iterator[FacingPage[LinkedImage]]:
     """Puts the text of a document to its pictures.
 
     All text belongs to the one picture of a document, wherever it stands; where there are several, to the one before
@@ -245,9 +245,9 @@ def leaves_of(documents: Iterable[tuple[str, Reader]]) -> Iterator[Leaf[LinkedIm
             elif kind == "text":
                 texts[-1].append(value)
         if images:
-            yield from (Leaf(one, "".join(text)) for one, text in zip(images, texts, strict=True))
+            yield from (FacingPage(one, "".join(text)) for one, text in zip(images, texts, strict=True))
         else:
-            yield Leaf(None, "".join(texts[0]))
+            yield FacingPage(None, "".join(texts[0]))
 
 
 def _image(document: str, address: str, alt: str = "") -> LinkedImage | None:

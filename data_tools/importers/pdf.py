@@ -14,7 +14,7 @@ import pypdfium2.raw as pdfium
 from PIL import Image, ImageChops
 
 from data_tools.drops import Drop
-from data_tools.importers.facing import Leaf, pair
+from data_tools.importers.facing import FacingPage, pair
 from data_tools.importers.files import files_of
 from data_tools.importers.run_import import Imported, Metadata, RecordBuilder, Source, Target, license_name
 from seedstory.image import MAX_PIXELS, load_image
@@ -64,7 +64,7 @@ def convert(
         return Imported.dropped(source.id, "unreadable-book", f"{source.path.name}: {error}")
     with document:
         story = RecordBuilder(source.id, target)
-        for (image, number), text in pair(_leaves(document, story, side, keep_text), text_first=text_first):
+        for (image, number), text in pair(_facing_pages(document, story, side, keep_text), text_first=text_first):
             story.add(image, text, source=f"page {number}", min_side=MIN_SIDE, source_page=number)
         said = document.get_metadata_dict(skip_empty=True)
     rights = next((value for value in said.values() if "creativecommons.org" in value), None)
@@ -73,9 +73,9 @@ def convert(
     return story.finish(Metadata(title=title, license=license_name(rights), credit=credit))
 
 
-def _leaves(
+def _facing_pages(
     document: pypdfium2.PdfDocument, story: RecordBuilder, side: int, keep_text: bool
-) -> Iterator[Leaf[tuple[bytes | Image.Image, int]]]:
+) -> Iterator[FacingPage[tuple[bytes | Image.Image, int]]]:
     """The pages, each with its number."""
     for number in range(1, min(len(document), MAX_PAGES) + 1):
         try:
@@ -85,7 +85,7 @@ def _leaves(
         except (pypdfium2.PdfiumError, ValueError, OSError) as error:
             story.drop_page("unreadable-page", f"page {number}: {error}")
             continue
-        yield Leaf((image, number) if image is not None else None, text)
+        yield FacingPage((image, number) if image is not None else None, text)
     if len(document) > MAX_PAGES:
         detail = f"{len(document)} pages, the first {MAX_PAGES} were read"
         story.drops.append(Drop(story.id, None, "too-many-pages", detail))

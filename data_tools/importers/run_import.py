@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import codecs
 import hashlib
-import io
 import json
 import re
 import shutil
@@ -19,6 +18,7 @@ from PIL import Image
 
 from data_tools.drops import Drop, Tally
 from data_tools.engine import Engine, run
+from data_tools.folder import encode
 from seedstory.image import MAX_BYTES, STORED, load_image, read_image_header
 from seedstory.io import open_regular, remove_leftovers, write_atomic
 from seedstory.storystream import StoryRecord, write_jsonl
@@ -33,6 +33,11 @@ _MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 MAX_CAPTION = 20_000  # characters of a page
+_ENCODE: dict[str, dict[str, Any]] = {
+    "jpg": {"format": "JPEG", "quality": 92, "subsampling": 0, "optimize": True},
+    "png": {"format": "PNG", "compress_level": 6},
+    "webp": {"format": "WEBP", "quality": 92, "method": 4},
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,7 +175,7 @@ class RecordBuilder:
             data = image
         else:
             suffix = "png" if isinstance(image, bytes) else self.target.format
-            data = _encode(pixels, suffix)
+            data = encode(pixels.convert("RGB"), **_ENCODE[suffix])
         relative = f"images/{self.target.split}/{self.id}/{len(self):03d}.{suffix}"
         write_atomic(self.target.out / relative, data, durable=False)
         self._images.append(relative)
@@ -374,14 +379,3 @@ def is_inside(path: Path, root: Path) -> bool:
     """Whether a path, links followed, is a plain file under `root`."""
     resolved = path.resolve()
     return resolved.is_file() and resolved.is_relative_to(root.resolve())
-
-
-def _encode(pixels: Image.Image, format: str) -> bytes:
-    options: dict[str, Any] = {
-        "jpg": {"format": "JPEG", "quality": 92, "subsampling": 0, "optimize": True},
-        "png": {"format": "PNG", "compress_level": 6},
-        "webp": {"format": "WEBP", "quality": 92, "method": 4},
-    }[format]
-    buffer = io.BytesIO()
-    pixels.convert("RGB").save(buffer, **options)
-    return buffer.getvalue()

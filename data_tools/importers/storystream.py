@@ -6,13 +6,12 @@ data sets whose pictures have the same names can be put together. All that a rec
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from data_tools.drops import Drop
-from data_tools.folder import MAX_LINE, locate, map_masks, only_pages, read_file, story_files
+from data_tools.folder import MAX_LINE, encode, locate, map_masks, only_pages, read_file, story_files
 from data_tools.importers.run_import import Imported, Metadata, Source, Target, slug
 from seedstory.image import STORED, load_image, read_image_header
 from seedstory.io import open_regular, write_atomic
@@ -20,7 +19,7 @@ from seedstory.storystream import StoryRecord
 
 
 @dataclass(frozen=True)
-class Line(Source):
+class SourceLine(Source):
     """One line of a story file, which begins at a byte of it."""
 
     offset: int = 0
@@ -48,7 +47,7 @@ def convert(source: Source, target: Target, prefix: str = "") -> Imported:
         target: Where to write.
         prefix: What to put before its id, where another data set has the same ids.
     """
-    assert isinstance(source, Line) and source.root is not None
+    assert isinstance(source, SourceLine) and source.root is not None
     with open(source.path, "rb") as file:
         file.seek(source.offset)
         raw = file.readline(MAX_LINE + 1)
@@ -91,7 +90,7 @@ def convert(source: Source, target: Target, prefix: str = "") -> Imported:
     return Imported([record], drops)
 
 
-def _lines(file: Path) -> Iterator[Line]:
+def _lines(file: Path) -> Iterator[SourceLine]:
     with open_regular(file) as opened:
         offset = number = 0
         if opened.read(3) != b"\xef\xbb\xbf":
@@ -100,7 +99,7 @@ def _lines(file: Path) -> Iterator[Line]:
         for raw in opened:
             number += 1
             if raw.strip():
-                yield Line(f"{file.stem}-{number}", file, file.parent, (), offset, number)
+                yield SourceLine(f"{file.stem}-{number}", file, file.parent, (), offset, number)
             offset += len(raw)
 
 
@@ -120,8 +119,4 @@ def _image(root: Path, path: str) -> tuple[bytes, str]:
     data = read_file(root, path)
     pixels = load_image(data, path)
     suffix = STORED.get(read_image_header(data, path)[0])
-    if suffix:
-        return data, suffix
-    buffer = io.BytesIO()
-    pixels.save(buffer, "PNG")
-    return buffer.getvalue(), "png"
+    return (data, suffix) if suffix else (encode(pixels, "PNG"), "png")

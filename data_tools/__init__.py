@@ -1,1 +1,1 @@
-"""How data comes to be: importers, captioning, narration, packing, checks, and the paper theatre."""
+"""Makes data sets: importers, captioning, narration, packing, checks, and the paper theatre."""

@@ -32,7 +32,8 @@ from rich.table import Table
 
 from data_tools.clean.rules import Rules
 from data_tools.clean.steps import clean
-from data_tools.engine import StepError, cores, run
+from data_tools.command import JsonFile, application, command
+from data_tools.engine import cores, run
 from data_tools.folder import story_files
 from data_tools.pack import pack
 from seedstory.image import load_image
@@ -45,7 +46,7 @@ _PAGES = 10  # of a story that is made up
 
 @dataclass(frozen=True)
 class System:
-    """Something to measure: what it is compared with, how much it handles, and the doing."""
+    """Something to measure: the group it is compared in, how much data it handles, and the function to time."""
 
     group: str
     name: str
@@ -56,7 +57,7 @@ class System:
 
 @dataclass(frozen=True)
 class Figure:
-    """Amount per second."""
+    """The result of a measurement, as an amount per second."""
 
     group: str
     name: str
@@ -109,14 +110,14 @@ def decode(folder: Path, record: StoryRecord) -> int:
 
 
 def read_systems(shards: Path) -> list[System]:
-    """Readers of the same tar shards. All give the bytes of every member; ours parses and checks the record besides."""
+    """Readers of the same tar shards. All give the bytes of every member; ours also parses and checks the record."""
     import webdataset  # loads torch, which worker processes do not need
 
     reader = ShardReader(shards)
     names = [str(shards / shard.name) for shard in reader.shards]
     actions = {
         "plain read (no members)": lambda: [Path(name).read_bytes() and None for name in names],
-        "tarfile": lambda: [_exhaust(_tar_members(name)) for name in names],
+        "tarfile": lambda: _exhaust(member for name in names for member in _tar_members(name)),
         "webdataset": lambda: _exhaust(webdataset.WebDataset(names, shardshuffle=False, empty_check=False)),
         "ShardReader, in order": lambda: _exhaust(reader),
         "ShardReader, shuffled": lambda: _exhaust(reader[n] for n in StorySampler(len(reader)).permutation(0)),
@@ -157,12 +158,14 @@ def _tar_members(name: str) -> Iterable[bytes]:
             yield content.read()
 
 
+@command
 def main(
+    *,
     data: Annotated[Path | None, typer.Option(help="A data set folder; one is made up if not given.")] = None,
     stories: Annotated[int, typer.Option(min=1, help="Size of the data set that is made up, in stories.")] = 100,
     rounds: Annotated[int, typer.Option(min=1, help="Measured rounds.")] = 5,
     quick: Annotated[bool, typer.Option("--quick", help="A small data set and 2 rounds: does it run?")] = False,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Also write the figures to this file.")] = None,
+    json_file: JsonFile = None,
 ) -> None:
     """Measure decoding, cleaning, packing and shard reading on this machine.
 
@@ -172,17 +175,12 @@ def main(
         stories, rounds = min(stories, 6), 2
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
-        try:
-            source = data or make_data(scratch / "data", stories)
-            index, drops = pack(source, scratch / "shards")
-            if not index.shards:
-                reasons = ", ".join(f"{count} {reason}" for reason, count in drops.counts().items()) or "it has none"
-                raise ValueError(
-                    f"no story of {source} can be packed ({reasons}); python -m data_tools.check says more"
-                )
-            figures = measure([*step_systems(source, scratch / "out"), *read_systems(scratch / "shards")], rounds)
-        except (ValueError, StepError) as error:
-            raise typer.BadParameter(str(error)) from None
+        source = data or make_data(scratch / "data", stories)
+        index, drops = pack(source, scratch / "shards")
+        if not index.shards:
+            reasons = ", ".join(f"{count} {reason}" for reason, count in drops.counts().items()) or "it has none"
+            raise ValueError(f"no story of {source} can be packed ({reasons}); python -m data_tools.check says more")
+        figures = measure([*step_systems(source, scratch / "out"), *read_systems(scratch / "shards")], rounds)
     reading = {figure.name: figure.median for figure in figures if figure.group == "reading"}
     table = Table("", "median", "least", "greatest", "", "of webdataset", box=None)
     for one in figures:
@@ -200,4 +198,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    application(main)()

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 from typer.main import get_command
 
-from data_tools.engine import Engine
+from data_tools.command import Running, application, command
 
 _UsageError: Any = typer.BadParameter.__base__  # of Click, which newer versions of typer carry inside
 _KEYS = ("out", "import", "clean", "caption", "pack", "report")
@@ -85,24 +85,20 @@ def steps(plan: dict[str, Any], engine: str, workers: int | None) -> list[Step]:
     for number, entry in enumerate(plan["import"], start=1):
         found.append(_of_group(f"import {number}", importers, "kind", entry, ["sources"], out / "imported", shared))
     data = out / "imported"
-    found.append(_step("clean", get_command(_app(clean)), plan.get("clean"), [data], out / "clean", shared))
+    found.append(_step("clean", get_command(application(clean)), plan.get("clean"), [data], out / "clean", shared))
     data = out / "clean"
     for number, entry in enumerate(plan.get("caption") or [], start=1):
         target = out / f"captioned-{number}"
         found.append(_of_group(f"caption {number}", captioning, "step", entry, [], target, shared, [data]))
         data = target
-    found.append(_step("pack", get_command(_app(pack)), plan.get("pack"), [data], out / "shards", shared))
+    found.append(_step("pack", get_command(application(pack)), plan.get("pack"), [data], out / "shards", shared))
     page = {"title": out.name} | shared
-    found.append(_step("report", get_command(_app(report)), plan.get("report"), [data], out / "report.html", page))
+    found.append(
+        _step("report", get_command(application(report)), plan.get("report"), [data], out / "report.html", page)
+    )
     for step in found:
         step.check()
     return found
-
-
-def _app(function: Any) -> typer.Typer:
-    app = typer.Typer(add_completion=False)
-    app.command()(function)
-    return app
 
 
 def _of_group(
@@ -115,7 +111,7 @@ def _of_group(
     shared: dict[str, Any],
     before: list[Path] | None = None,
 ) -> Step:
-    """The step of an entry that says by one of its keys which command of a group it means."""
+    """The step of an entry whose key `choice` names a command of a group."""
     group: Any = get_command(app)
     if not isinstance(entry, dict) or entry.get(choice) not in group.commands:
         raise ValueError(f"{name}: it needs `{choice}`, one of {', '.join(sorted(group.commands))}")
@@ -125,7 +121,7 @@ def _of_group(
 
 
 def _step(name: str, command: Any, options: Any, places: list[Any], out: Path, shared: dict[str, Any]) -> Step:
-    """A command with its places, its output and the options of the file."""
+    """A step of a command: its sources, its output and the options of its entry."""
     if not isinstance(options or {}, dict):
         raise ValueError(f"{name}: its options must be a mapping such as `min_pages: 4`, not {options!r:.60}")
     known = {parameter.name: parameter for parameter in command.params if parameter.param_type_name == "option"}
@@ -155,25 +151,20 @@ def _listed(value: Any) -> list[Any]:
     return [] if value is None else value if isinstance(value, list) else [value]
 
 
-def main(
-    plan: Annotated[Path, typer.Argument(metavar="PLAN", help="The YAML file.")],
-    engine: Annotated[Engine, typer.Option(help="Where the work is done.")] = "inline",
-    workers: Annotated[int | None, typer.Option(min=1, help="Stories at a time; by default, one a core.")] = None,
-) -> None:
+@command
+def main(*, plan: Annotated[Path, typer.Argument(metavar="PLAN", help="The YAML file.")], running: Running) -> None:
     """Build a data set by a plan: import, clean, caption where asked for, pack, and report.
 
     Example: python -m data_tools.build configs/data/storybooks.yaml --engine processes
 
-    The plan's folder `out` gets imported/, clean/, captioned-N/, shards/ and report.html. A run that was killed goes on
-    where it stopped, and the same sources give the same bytes.
+    The plan's folder `out` gets imported/, clean/, captioned-N/, shards/ and report.html. A killed run
+    resumes, and the same sources give the same bytes.
     """
     try:
         with open(plan, encoding="utf-8") as file:
-            todo = steps(yaml.safe_load(file), engine, workers)
-    except OSError as error:
-        raise typer.BadParameter(f"cannot read {plan}: {error.strerror}") from None
+            todo = steps(yaml.safe_load(file), running.engine, running.workers)
     except (ValueError, yaml.YAMLError) as error:
-        raise typer.BadParameter(f"{plan}: {error}") from None
+        raise ValueError(f"{plan}: {error}") from None
     console = Console(soft_wrap=True)
     times = Table("step", "seconds", box=None, pad_edge=False)
     times.columns[1].justify = "right"
@@ -181,10 +172,7 @@ def main(
     for step in todo:
         console.rule(step.name, align="left")
         begin = time.perf_counter()
-        try:
-            step.run()
-        except ValueError as error:
-            raise typer.BadParameter(str(error)) from None
+        step.run()
         times.add_row(step.name, f"{time.perf_counter() - begin:.1f}")
     times.add_row("all", f"{time.perf_counter() - start:.1f}")
     console.rule("done", align="left")
@@ -192,4 +180,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    application(main)()

@@ -16,8 +16,9 @@ from rich.console import Console
 from rich.markup import escape
 
 from data_tools import drops
-from data_tools.engine import Engine, StepError, run
-from data_tools.folder import Line, inside, read_file, read_lines, story_files
+from data_tools.command import Running, application, command
+from data_tools.engine import Engine, run
+from data_tools.folder import Line, image_path, read_file, read_lines, story_files
 from seedstory.image import STORED, load_image, read_image_header
 from seedstory.io import open_regular
 from seedstory.shards import INDEX, Index, Shard, locate_sample
@@ -209,7 +210,7 @@ def _story_faults(
     for page, path in enumerate(record.images):
         sizes.append(None)
         try:
-            inside(path)
+            image_path(path)
             data = image(page)
             kind, sizes[page] = read_image_header(data, path)
             if decode:
@@ -220,7 +221,7 @@ def _story_faults(
             found.append((f"images[{page}]", _said(error)))
     for page, path in record.masks():
         try:
-            inside(path)
+            image_path(path)
             read_image_header(mask(path), path, ["PNG"])
         except (OSError, ValueError, LookupError) as error:
             found.append((f"pages[{page}].mask", _said(error)))
@@ -256,12 +257,13 @@ def _field_in(message: str) -> str:
     return named[1] if named else ""
 
 
+@command
 def main(
+    *,
     path: Annotated[Path, typer.Argument(metavar="PATH", help="A data set folder, or a folder of shards.")],
     json_: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
     headers: Annotated[bool, typer.Option("--headers", help="Judge pictures by their headers; faster.")] = False,
-    engine: Annotated[Engine, typer.Option(help="Where the work is done.")] = "inline",
-    workers: Annotated[int | None, typer.Option(min=1, help="Stories or shards at a time.")] = None,
+    running: Running,
 ) -> None:
     """Check a data set: every record, picture, mask and box, and of shards the index and every byte.
 
@@ -269,10 +271,7 @@ def main(
 
     Each fault is named with its file, line and field. The exit code is 1 where there is any.
     """
-    try:
-        verdict = check(path, decode=not headers, engine=engine, workers=workers)
-    except (ValueError, StepError) as error:
-        raise typer.BadParameter(str(error)) from None
+    verdict = check(path, decode=not headers, **vars(running))
     if json_:
         typer.echo(json.dumps({"path": str(path)} | asdict(verdict), ensure_ascii=False, indent=1))
     else:
@@ -287,4 +286,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    application(main)()

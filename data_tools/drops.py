@@ -1,7 +1,7 @@
 """What a data tool leaves out, and why: one `Drop` per page, story or source file, counted by reason.
 
-A run never dies of a bad picture: it drops it, goes on, and says in its last lines what was dropped. The list travels
-with the data set as `drops.jsonl`, so that a report can still tell where pages went.
+A bad image never ends a run: it is dropped and counted, and the last lines of the run list the drops. The list stays
+with the data set as `drops.jsonl`, so that a report can still say where pages went.
 """
 
 from __future__ import annotations

@@ -78,7 +78,7 @@ def run(
 
 @dataclass(frozen=True)
 class _Call(Generic[Item, Result]):
-    """The step, with its fault as a value: (result, "") or (None, fault), which every engine can carry home."""
+    """The step, with its fault as a value, which every engine can return: (result, "") or (None, fault)."""
 
     function: Callable[[Item], Result]
     label: str
@@ -86,7 +86,7 @@ class _Call(Generic[Item, Result]):
     def __call__(self, item: Item) -> tuple[Result | None, str]:
         try:
             return self.function(item), ""
-        except Exception as error:  # noqa: BLE001 - raised again at home, with the item's name
+        except Exception as error:  # noqa: BLE001 - raised again by `run`, with the item's name
             return None, f"{self.label or 'the step'} failed on {_name(item)}: {type(error).__name__}: {error}"
 
 
@@ -97,7 +97,7 @@ def _name(item: Any) -> str:
 
 
 def _shown(outcomes: Iterator[tuple[Result | None, str]], label: str, total: int | None) -> Iterator[Result]:
-    """The results, beside a progress bar where somebody watches."""
+    """The results, with a progress bar if stderr is a terminal."""
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, TimeRemainingColumn(), console=console, disable=not (label and console.is_terminal)) as bar:
@@ -114,14 +114,14 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _inline(call: _Call, items: Iterable[Item], workers: int | None) -> Iterator[tuple[Any, str]]:
+def _inline(call: _Call[Any, Any], items: Iterable[Item], workers: int | None) -> Iterator[tuple[Any, str]]:
     return map(call, items)
 
 
-def _processes(call: _Call, items: Iterable[Item], workers: int | None) -> Iterator[tuple[Any, str]]:
+def _processes(call: _Call[Any, Any], items: Iterable[Item], workers: int | None) -> Iterator[tuple[Any, str]]:
     workers = workers or cores()
     source = iter(items)
-    pending: deque[tuple[Item, Future]] = deque()
+    pending: deque[tuple[Item, Future[tuple[Any, str]]]] = deque()
     pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_start_worker)
     try:
         while True:
@@ -143,7 +143,7 @@ def _processes(call: _Call, items: Iterable[Item], workers: int | None) -> Itera
 
 
 def _start_worker() -> None:
-    """Ends on Ctrl-C without a word, and with its parent even where that was killed."""
+    """Makes a worker end silently on Ctrl-C, and with its parent even if that is killed."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     parent = parent_process()
     assert parent is not None
@@ -155,7 +155,7 @@ def _start_worker() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _ray(call: _Call, items: Iterable[Item], workers: int | None) -> Iterator[tuple[Any, str]]:
+def _ray(call: _Call[Any, Any], items: Iterable[Item], workers: int | None) -> Iterator[tuple[Any, str]]:
     ray = _import_ray()
     if not ray.is_initialized():
         root = str(Path(__file__).resolve().parents[1])
@@ -173,7 +173,7 @@ def _ray(call: _Call, items: Iterable[Item], workers: int | None) -> Iterator[tu
         yield pickle.loads(row["outcome"])  # written by `_ray_row` of this very run
 
 
-def _ray_row(call: _Call, row: dict[str, bytes]) -> dict[str, bytes]:
+def _ray_row(call: _Call[Any, Any], row: dict[str, bytes]) -> dict[str, bytes]:
     return {"outcome": pickle.dumps(call(pickle.loads(row["item"])))}
 
 

@@ -1,19 +1,22 @@
-"""The data set folder: one or more `NAME.jsonl` of stories with their pictures, read line by line whatever is in it.
+"""The data set folder: one or more `NAME.jsonl` of stories, with their images; broken lines are read too.
 
-`seedstory.storystream.read_jsonl` stops at the first broken line, as a reader should; a tool that mends a data set goes
-on behind it.
+`seedstory.storystream.read_jsonl` stops at the first broken line; a tool that mends a data set skips it.
 """
 
 from __future__ import annotations
 
 import codecs
-from collections.abc import Iterable, Iterator
+import io
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
+from typing import Any
 
-from data_tools import drops
+from PIL import Image
+
+from data_tools.drops import NAME, Drop, Tally
 from seedstory.image import MAX_BYTES
-from seedstory.io import open_regular, read_regular
+from seedstory.io import inside, open_regular, read_regular
 from seedstory.storystream import StoryRecord
 
 IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
@@ -33,6 +36,11 @@ class Line:
     def where(self) -> str:
         return f"{self.file.name}, line {self.number}"
 
+    @property
+    def drop(self) -> Drop:
+        """The drop of a line without a record."""
+        return Drop(self.where, None, "broken-line", self.fault)
+
 
 def story_files(folder: Path) -> list[Path]:
     """The story files of a data set folder, in the order of their names.
@@ -42,7 +50,7 @@ def story_files(folder: Path) -> list[Path]:
     """
     if not folder.is_dir():
         raise ValueError(f"there is no folder {folder}: give the folder that holds train.jsonl or another NAME.jsonl")
-    files = sorted(path for path in folder.glob("*.jsonl") if not path.is_dir() and path.name != drops.NAME)
+    files = sorted(path for path in folder.glob("*.jsonl") if not path.is_dir() and path.name != NAME)
     if not files:
         raise ValueError(f"{folder} holds no NAME.jsonl: a data set has one JSON object per story in such a file")
     return files
@@ -68,18 +76,31 @@ def read_lines(path: Path) -> Iterator[Line]:
                     yield Line(path, number, None, str(error))
 
 
-def inside(path: str) -> PurePosixPath:
-    """A path of a record, if it stays within its data set folder and names a picture.
+def read_stories(path: Path, broken: Tally) -> Iterator[tuple[Line, StoryRecord]]:
+    """The lines of a story file that hold a story, each with its record; the others are added to `broken`."""
+    for line in read_lines(path):
+        if line.record is None:
+            broken.add(line.drop)
+        else:
+            yield line, line.record
+
+
+def image_path(path: str) -> PurePosixPath:
+    """An image path of a record, if it stays inside its data set folder.
 
     Raises:
         ValueError: It is absolute, climbs out with "..", or does not end like a picture.
     """
     pure = PurePosixPath(path)
-    odd = not path or "\\" in path or "\0" in path or ":" in path.split("/")[0]
-    if odd or pure.is_absolute() or ".." in pure.parts:
+    try:
+        inside(Path(), str(pure) if path else "")
+        outside = ":" in pure.parts[0]  # a drive or an address
+    except ValueError:
+        outside = True
+    if outside:
+        hint = r" (`python -m data_tools.importers storystream` reads paths with \)" if "\\" in path else ""
         raise ValueError(
-            f"{path!r} does not stay inside the data set folder: use a relative path like images/1.png"
-            + (r" (paths with \ are read by `python -m data_tools.importers storystream`)" if "\\" in path else "")
+            f"{path!r} does not stay inside the data set folder: use a relative path like images/1.png{hint}"
         )
     if pure.suffix.lower() not in IMAGES:
         raise ValueError(f"{path!r} does not end like a picture: {' '.join(IMAGES)}")
@@ -87,13 +108,13 @@ def inside(path: str) -> PurePosixPath:
 
 
 def locate(folder: Path, path: str) -> Path:
-    """The file that a path of a record names; nothing outside the folder, through links neither.
+    """The file that a path of a record names; never a file outside the folder, not even through a link.
 
     Raises:
-        ValueError: As `inside`, or a link leads out.
+        ValueError: As `image_path`, or a link leads out.
     """
     try:
-        found = (folder / inside(path)).resolve()
+        found = (folder / image_path(path)).resolve()
     except (OSError, RuntimeError) as error:
         raise ValueError(f"{path!r} cannot be found: {error}") from None
     if not found.is_relative_to(folder.resolve()):
@@ -110,8 +131,37 @@ def read_file(folder: Path, path: str) -> bytes:
     return read_regular(locate(folder, path), limit=MAX_BYTES, what=path)
 
 
+def encode(image: Image.Image, format: str, **options: Any) -> bytes:
+    """The bytes of an image in a file format of Pillow, with the options of its `save`."""
+    buffer = io.BytesIO()
+    image.save(buffer, format, **options)
+    return buffer.getvalue()
+
+
+def map_masks(record: StoryRecord, new_path: Callable[[str], str | None]) -> StoryRecord:
+    """A record whose masks have other paths; a mask whose new path is None is left out.
+
+    A mask that keeps its path keeps its place among the keys of its page; any other goes last.
+    """
+
+    def mapped(holder: dict[str, Any]) -> dict[str, Any]:
+        new = dict(holder)
+        path = new_path(holder["mask"]) if "mask" in holder else None
+        if path != new.get("mask"):
+            del new["mask"]
+            new |= {"mask": path} if path else {}
+        if "characters" in new:
+            new["characters"] = [mapped(character) for character in new["characters"]]
+        return new
+
+    if record.pages is None:
+        return record
+    return replace(record, pages=[page and mapped(page) for page in record.pages])
+
+
 def only_pages(record: StoryRecord, pages: Iterable[int]) -> StoryRecord:
-    """A record with some of its pages; `orders` still say where they stood."""
+    """A record with some of its pages; `orders` keep their places in the story."""
     pages = list(pages)
     lists = {key: getattr(record, key) for key in ("images", "captions", "orders", "alts", "pages")}
-    return replace(record, **{key: [value[n] for n in pages] for key, value in lists.items() if value is not None})
+    kept: dict[str, Any] = {key: [value[n] for n in pages] for key, value in lists.items() if value is not None}
+    return replace(record, **kept)

@@ -1,7 +1,7 @@
 """Packs a data set folder into shards: `python -m data_tools.pack --help`.
 
-The same data set gives the same bytes, on every run and engine. A run that was killed goes on behind the last shard
-that was finished, if its pictures are the same still.
+The same data set gives the same bytes, on every run and engine. A killed run resumes
+after the last finished shard, if its images are still the same.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console
 
+from data_tools.command import Data, Out, Running, application, command
 from data_tools.drops import Drop, Tally
-from data_tools.engine import Engine, StepError, run
-from data_tools.folder import inside, locate, read_lines, story_files
+from data_tools.engine import Engine, run
+from data_tools.folder import image_path, locate, read_lines, story_files
 from seedstory.image import MAX_BYTES, STORED, read_image_header
 from seedstory.io import open_regular, read_regular, write_atomic
 from seedstory.shards import (
@@ -127,7 +128,7 @@ def _sha256(path: Path) -> str:
 
 
 def _open_folder(out: Path, plan: Index) -> None:
-    """Makes the folder and marks it as that of this very pack."""
+    """Makes the folder and notes in it what is packed."""
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out} is not a folder: choose another one for the shards")
     earlier = [where for where in (out, out / WORK) if (where / INDEX).is_file()]
@@ -151,7 +152,7 @@ def _plan(folder: Path, out: Path, files: list[Path], layout: Layout, size: int,
         stories: list[tuple[int, StoryRecord]] = []
         for count, line in enumerate(read_lines(file)):
             if line.record is None:
-                drops.add(Drop(line.where, None, "broken-line", line.fault))
+                drops.add(line.drop)
                 continue
             try:
                 weight = _weight(folder, line.record)
@@ -201,8 +202,8 @@ def _weight(folder: Path, record: StoryRecord) -> int:
 
 
 def _status(folder: Path, path: str) -> os.stat_result:
-    """As `os.stat` of what `locate` finds, but for a plain file in a folder that was seen before much faster."""
-    status = os.lstat(folder / inside(path))
+    """As `os.stat` of what `locate` finds; much faster for a plain file in a folder that was seen before."""
+    status = os.lstat(folder / image_path(path))
     if stat.S_ISLNK(status.st_mode) or not _is_within(folder, os.path.dirname(path)):
         return os.stat(locate(folder, path))
     return status
@@ -257,7 +258,7 @@ def _loaded(job: ShardJob, drops: list[Drop]) -> Iterator[LoadedStory]:
 
 
 def _fingerprint(job: ShardJob) -> str:
-    """Changes with the records, and with the size or the time of a file."""
+    """A hash of the records and of the sizes and times of their files."""
     digest = hashlib.sha256(job.layout.encode())
     for number, record in job.stories:
         digest.update(f"\n{number} {record.to_json()}".encode())
@@ -320,25 +321,22 @@ def byte_size(text: str) -> int:
     return int(size)
 
 
+@command
 def main(
-    folder: Annotated[Path, typer.Argument(metavar="DATA", help="The data set folder: NAME.jsonl and pictures.")],
-    out: Annotated[Path, typer.Option(help="Folder of the shards.")],
+    *,
+    folder: Data,
+    out: Out,
     format: Annotated[Layout, typer.Option(help="Tar files for webdataset, or Parquet.")] = "webdataset",
     shard_size: Annotated[str, typer.Option(help="Size that a shard should not exceed.")] = "256MB",
-    engine: Annotated[Engine, typer.Option(help="Where the work is done.")] = "inline",
-    workers: Annotated[int | None, typer.Option(min=1, help="Shards at a time; as many as cores by default.")] = None,
+    running: Running,
 ) -> None:
     """Pack a data set folder into shards with an index.
 
     Example: python -m data_tools.pack data/books --out data/books-shards --shard-size 256MB --engine processes
 
-    A run that was killed goes on behind the last finished shard. The same data set gives the same bytes.
+    A killed run resumes after the last finished shard. The same data set gives the same bytes.
     """
-    try:
-        size = byte_size(shard_size)
-        index, tally = pack(folder, out, layout=format, shard_size=size, engine=engine, workers=workers)
-    except (ValueError, StepError) as error:
-        raise typer.BadParameter(str(error)) from None
+    index, tally = pack(folder, out, layout=format, shard_size=byte_size(shard_size), **vars(running))
     stories, pages = sum(len(shard.stories) for shard in index.shards), sum(shard.pages for shard in index.shards)
     total = sum(shard.bytes for shard in index.shards) / 1e6
     console = Console()
@@ -347,4 +345,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    application(main)()

@@ -1,4 +1,4 @@
-"""Stories as Parquet rows that `datasets` reads, pictures and all; and such rows as stories again.
+"""Stories as Parquet rows that `datasets` reads, images included; and such rows as stories again.
 
 One row is one story. `images` and `masks` are lists of `{bytes, path}`, which `datasets` shows as pictures; what has no
 fixed type (`credit`, each entry of `pages`, and all unknown keys in `extra`) is JSON text, so that nothing is lost.
@@ -102,7 +102,7 @@ def _json(value: Any) -> str:
 
 
 def _schema() -> pa.Schema:
-    """The columns, with the note by which `datasets` knows what is a picture."""
+    """The columns, with the metadata by which `datasets` finds the images."""
     from datasets import Features, Image, List, Value
 
     def feature(kind: pa.DataType) -> Any:

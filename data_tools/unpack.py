@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
+from data_tools.command import Out, application, command
 from data_tools.drops import Drop, Tally
-from data_tools.folder import inside
+from data_tools.folder import image_path
 from seedstory.shards import Index, ShardReader
 from seedstory.storystream import StoryRecord, write_jsonl
 
@@ -54,7 +54,7 @@ def _written(stories: Iterator[tuple[StoryRecord, Files]], out: Path, tally: Tal
     for record, files in stories:
         try:
             for path, content in files:
-                _write(out / inside(path), content)
+                _write(out / image_path(path), content)
             yield record
         except (OSError, ValueError) as error:
             tally.add(Drop(record.id, None, "unsafe-path", str(error)))
@@ -84,20 +84,18 @@ def _read_parquet(folder: Path, index: Index, split: str) -> Iterator[tuple[Stor
                 yield from_row(row), [(file["path"], file["bytes"]) for file in (*row["images"], *row["masks"])]
 
 
+@command
 def main(
+    *,
     shards: Annotated[Path, typer.Argument(metavar="SHARDS", help="Folder that data_tools.pack wrote.")],
-    out: Annotated[Path, typer.Option(help="The data set folder to write.")],
+    out: Out,
 ) -> None:
     """Unpack shards into a data set folder: NAME.jsonl and pictures.
 
     Example: python -m data_tools.unpack data/books-shards --out data/books
     """
-    try:
-        tally = unpack(shards, out)
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from None
-    tally.show(Console())
+    unpack(shards, out).show()
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    application(main)()

@@ -1,1 +1,1 @@
-"""The library over many stories, and its measurement: batch generation, judge, evaluation."""
+"""Runs and measures the library over many stories: batch generation, judge, evaluation."""

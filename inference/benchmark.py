@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import typer
@@ -148,7 +148,7 @@ def generate_stories(
     return timed
 
 
-def lm_phase(model: StoryModel, options: Options, advance: Callable[[str], None]) -> dict:
+def lm_phase(model: StoryModel, options: Options, advance: Callable[[str], None]) -> dict[str, Any]:
     """Time all systems side by side."""
     device, memory = model.device, Memory(model.device)
     opening = opening_pages(model, options, WINDOW_PAGES)
@@ -210,7 +210,7 @@ def speedup(slow: list[list[TimedPage]], fast: list[list[TimedPage]]) -> dict[st
 
 def figures(
     model: StoryModel, system: System, stories: list[list[TimedPage]], bandwidth_gb: float, peak: int | None
-) -> dict:
+) -> dict[str, Any]:
     """What one system needs for a page and for a decoding step."""
     pages = [page for story in stories for page in story]
     weights, held = bytes_per_step(model)
@@ -237,11 +237,11 @@ def figures(
 
 def page_cost_ratio(
     model: StoryModel, options: Options, decoding: str, policy: str, near: int = 20, far: int = 200
-) -> dict:
+) -> dict[str, Any]:
     """Time of a page around page `far` over that of one around page `near`.
 
-    Two stories are told side by side, a page of one and a page of the other, so that both see the same machine. Their
-    pages before are given; the `AROUND` pages in the middle of which `near` and `far` lie are decoded.
+    Two stories are generated side by side, a page of one and then a page of the other, so that both see the same
+    machine. Their pages before are given; the `AROUND` pages in the middle of which `near` and `far` lie are decoded.
     """
     seconds: dict[int, list[float]] = {near: [], far: []}
     stories = {}
@@ -266,7 +266,9 @@ def page_cost_ratio(
     }
 
 
-def memory_growth(model: StoryModel, options: Options, decoding: str, near: int = 20, far: int = 1000) -> dict | None:
+def memory_growth(
+    model: StoryModel, options: Options, decoding: str, near: int = 20, far: int = 1000
+) -> dict[str, Any] | None:
     """Growth of the memory in use between page `near` and page `far` of one story of given captions (`mm_sink`)."""
     memory = Memory(model.device)
     opening = [GivenPage(page.caption) for page in opening_pages(model, options, AROUND)]
@@ -283,7 +285,7 @@ def memory_growth(model: StoryModel, options: Options, decoding: str, near: int 
     return {"growth": round(late / early - 1, 5), "near_mb": round(early / MB, 1), "far_mb": round(late / MB, 1)}
 
 
-def measure(name: str, device: torch.device, options: Options, progress: Progress) -> dict:
+def measure(name: str, device: torch.device, options: Options, progress: Progress) -> dict[str, Any]:
     """All figures of one model."""
     task = progress.add_task(name, total=None)
     model = load(name, device)
@@ -295,7 +297,7 @@ def measure(name: str, device: torch.device, options: Options, progress: Progres
         progress.update(task, description=f"{name}: {what}", advance=1)
 
     llm = model.llm.config
-    result: dict = {
+    result: dict[str, Any] = {
         "shape": {
             "layers": llm.num_hidden_layers,
             "width": llm.hidden_size,
@@ -352,7 +354,12 @@ def main(
         seed=seed,
         quick=quick,
     )
-    report: dict = {"schema": 1, "options": vars(options) | {"models": names}, "machine": machine(place), "models": {}}
+    report: dict[str, Any] = {
+        "schema": 1,
+        "options": vars(options) | {"models": names},
+        "machine": machine(place),
+        "models": {},
+    }
     bars = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*bars, console=Console(stderr=True)) as progress:
         for name in names:

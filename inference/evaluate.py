@@ -1,8 +1,8 @@
 """Score a checkpoint, or a folder of stories: characters, places, pictures, words, consistency and speed.
 
-A checkpoint (mini, or a model folder) tells stories of a data set that it was not trained on. By default all captions
-are given and it draws: then what each page should show is known exactly. With --free it tells on from the first
-caption alone, and what needs ground truth is left out. Stories that are there already are scored as they are. Where
+A checkpoint (mini, or a model folder) generates stories of a data set that it was not trained on. By default all
+captions are given and it draws, so what each page should show is known exactly. With --free it writes on from the
+first caption alone, and figures that need ground truth are left out. Existing stories are scored as they are; if
 data_tools.paper_theatre annotate has written truth.json beside story.json, characters and places are judged too.
 
 \b
@@ -11,7 +11,7 @@ examples:
   python -m inference.evaluate mini --data data/theatre --stories 20 --pages 10 --json scores.json
   # far beyond the pages of training, with another cache policy: data/theatre/long-heldout.jsonl
   python -m inference.evaluate mini --stories 4 --pages 50 --policy sink
-  # told freely and kept; then read, and scored once more with what the words say
+  # generated freely and kept; then read, and scored once more with what the words say
   python -m inference.evaluate mini --free --out stories/heldout
   python -m data_tools.paper_theatre annotate stories/heldout/*/
   python -m inference.evaluate mini --free --out stories/heldout
@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -54,12 +54,13 @@ from inference.rollout import RolloutFolder, RolloutOptions, choose_records, gen
 from inference.samples import EvalSample, find_story_folders, sample_from_folder, sample_from_record
 from inference.scorecard import print_scores
 from inference.text_quality import base_scores, perplexity, story_scores, variety
-from seedstory import StoryPipeline
 from seedstory.generation import GivenPage
 from seedstory.identity import fingerprint
 from seedstory.model_folder import find_model
 from seedstory.modeling.base_lm import resolve_base_lm
+from seedstory.pipeline import StoryPipeline
 from seedstory.settings import POLICIES, StorySettings
+from seedstory.storystream import StoryRecord
 
 DATA = Path("data/theatre")
 
@@ -80,12 +81,12 @@ def evaluate(
 
     Args:
         what: "mini", a model folder, a story folder or a folder of these.
-        rollout: How a model tells, and by which policy words are scored.
+        rollout: How a model generates, and by which policy words are scored.
         data: The data set; of stories that are there, true pictures to compare with.
         split: Name of its JSONL without the ending.
         stories: How many; by default 20 of a model, all that are there.
         pages: Pages of each story that is there; by default all.
-        out: Where told stories are kept.
+        out: Where generated stories are kept.
         model: By whose features and probabilities stories that are there are scored; by default the mini.
         judge: Folder of the judge's weights.
 
@@ -102,12 +103,12 @@ def evaluate(
     if is_model and model is not None:
         raise ValueError(f"--model is for stories that are there: {what} is scored by its own features")
     if not is_model and (rollout.free or out is not None):
-        raise ValueError(f"--free and --out are for a model: the stories in {what} are told already")
+        raise ValueError(f"--free and --out are for a model: the stories in {what} are generated already")
     if is_model:
         data, stories = data or DATA, stories or 20
     model = what if is_model else model or "mini"
     folders = [] if is_model else find_story_folders(Path(what), stories)
-    records = []
+    records: list[StoryRecord] = []
     if data is not None:
         split, records = choose_records(data, split, stories or len(folders), rollout.pages)
     folder = find_model(model)
@@ -116,11 +117,13 @@ def evaluate(
         RolloutFolder(out, rollout, fingerprint(folder, resolve_base_lm(folder / "story_model")))
     logging.disable_progress_bar()
     pipeline, looker = StoryPipeline.from_pretrained(model), Judge.load(judge)
-    true = [sample_from_record(data, record, rollout.pages, pipeline.image_size) for record in records]
+    true: list[EvalSample] = []
+    if data is not None:
+        true = [sample_from_record(data, record, rollout.pages, pipeline.image_size) for record in records]
 
     seconds = None
     if is_model:
-        with tempfile.TemporaryDirectory() as temporary, _progress("telling", 2 * len(true) * rollout.pages) as step:
+        with tempfile.TemporaryDirectory() as temporary, _progress("generating", 2 * len(true) * rollout.pages) as step:
             home = out or Path(temporary)
             seconds = generate_stories(
                 pipeline, records, RolloutFolder(home, rollout, pipeline.identity.fingerprint), step
@@ -176,7 +179,7 @@ def score_samples(
         samples: The stories.
         true: Those of the data set; empty if there is nothing to compare with.
         rollout: Whether their words are the model's own, and the policy by which words are scored.
-        retold: Whether `samples` are `true`, told by this model.
+        retold: Whether `samples` are `true`, generated by this model.
     """
     seen = [tower_features(pipeline.vision_tower, sample.pixels) for sample in samples]
     real = [tower_features(pipeline.vision_tower, sample.pixels) for sample in true]
@@ -211,9 +214,9 @@ def _score_words(
     rollout: RolloutOptions,
     retold: bool,
 ) -> tuple[dict[str, Any], list[Tensor]]:
-    """Figures of the words, and the features that the model regresses from the captions of each tale."""
+    """Figures of the words, and the features that the model regresses from the captions of each story."""
     read, own = (true, samples if rollout.free else []) if retold else (samples, [])
-    images = real if retold else [[None] * len(sample.captions) for sample in samples]
+    images: Sequence[Iterable[Any]] = real if retold else [[None] * len(sample.captions) for sample in samples]
     stories = [
         [GivenPage(*page) for page in zip(sample.captions, given, strict=True)]
         for sample, given in zip(read, images, strict=True)
@@ -245,7 +248,7 @@ def _consistency(
     true: list[EvalSample],
     seen: list[Tensor],
     real: list[Tensor],
-    slots: dict[str, list[float]],
+    slots: Mapping[str, Sequence[float]],
 ) -> dict[str, Any]:
     """Of characters where it is known who stands where, else of whole pictures."""
     kind = "characters"
@@ -287,9 +290,11 @@ def main(
         typer.Option(help="pages of each, with the first; by default 10 for a model, else all; long ones: long-SPLIT"),
     ] = None,
     policy: Annotated[str, typer.Option(help=f"cache policy: {', '.join(POLICIES)}")] = RolloutOptions.policy,
-    free: Annotated[bool, typer.Option("--free", help="tell on from the first caption; no caption is given")] = False,
+    free: Annotated[
+        bool, typer.Option("--free", help="write on from the first caption; no other caption is given")
+    ] = False,
     out: Annotated[
-        Path | None, typer.Option(help="keep what a model tells in this folder; a stopped run goes on there")
+        Path | None, typer.Option(help="keep what a model generates in this folder; a stopped run resumes there")
     ] = None,
     seed: Annotated[int, typer.Option(help="of words and pictures", min=0)] = RolloutOptions.seed,
     steps: Annotated[int, typer.Option(help="de-tokenizer steps", min=1)] = RolloutOptions.steps,

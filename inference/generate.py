@@ -1,4 +1,4 @@
-"""Tell many stories: one for each record of a data set, from its first page.
+"""Generates many stories: one for each record of a data set, from its first page.
 
 python -m inference.generate --data data/theatre --split heldout --stories 10 --pages 10 --out stories/heldout
 python -m inference.generate --data data/theatre --stories 60 --batch-size 8 --int8 --out stories/heldout
@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.progress import MofNCompleteColumn, Progress
 
-from seedstory import StoryPipeline
 from seedstory.export.html import write_html
+from seedstory.pipeline import StoryPipeline
 from seedstory.settings import StorySettings
 from seedstory.story import StoryFolder
 from seedstory.storystream import read_jsonl
@@ -36,12 +36,12 @@ def main(
     model: str = "mini",
     seed: int = 0,
 ) -> None:
-    """Tell stories from the openings of a data set; finished ones are kept, so a stopped run goes on."""
+    """Generate stories from the openings of a data set; a stopped run resumes behind its finished stories."""
     if opening not in ("text", "image", "both"):
         raise typer.BadParameter(f"{opening!r}: choose text, image or both", param_hint="--opening")
     pipeline = StoryPipeline.from_pretrained(model, int8=int8)
     records = list(itertools.islice(read_jsonl(data / f"{split}.jsonl"), stories))
-    asked = [
+    asked: list[dict[str, Any]] = [
         {
             "text": record.captions[0] if opening != "image" or scripted else None,
             "image": data / record.images[0] if opening != "text" else None,

@@ -6,7 +6,7 @@ figures can be held against a published FID; between models with one and the sam
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -67,7 +67,7 @@ def slot_features(features: Tensor, box: Box) -> Tensor:
 
 
 def character_appearances(
-    features: Sequence[Tensor], truths: Sequence[Sequence[dict | None]], slots: dict[str, Box]
+    features: Sequence[Tensor], truths: Sequence[Sequence[dict[str, Any] | None]], slots: Mapping[str, Box]
 ) -> list[Appearance]:
     """Every character of every page whose slot is known, by name.
 
@@ -93,13 +93,13 @@ def image_appearances(features: Sequence[Tensor]) -> list[Appearance]:
 
 
 def consistency(appearances: Sequence[Appearance]) -> dict[str, Any]:
-    """How alike the looks of one character are across the pages of its story, and how unlike those of other stories.
+    """How similar one character is across the pages of its story, and how different from those of other stories.
 
     Returns:
         `same` and `different`, the mean cosine of a pair of looks of one character on two pages of a story and of a
         pair from two stories, after the mean of all looks was taken off; `separation`, how often a pair of the first
         kind is more alike than one of the second (0.5 is chance, ties count half); and `pairs` of the first kind.
-        What cannot be told is None: `different` and what hangs on it of a single story.
+        What cannot be measured is None: `different` and what hangs on it of a single story.
     """
     figures: dict[str, Any] = {"same": None, "different": None, "separation": None, "pairs": 0}
     if not appearances:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,12 +25,13 @@ class TruthImages:
     def __init__(self, folder: str | Path, split: str, limit: int | None = None) -> None:
         folder = Path(folder)
         self.paths: list[Path] = []
-        self.truths: list[dict] = []
+        self.truths: list[dict[str, Any]] = []
         for record in read_jsonl(folder / f"{split}.jsonl"):
-            if record.pages is None:
+            truths = [truth for truth in record.pages or () if truth is not None]
+            if len(truths) < len(record):
                 raise ValueError(f"{folder / split}.jsonl: story {record.id} has no ground truth (`pages`)")
             self.paths += [folder / image for image in record.images]
-            self.truths += record.pages
+            self.truths += truths
         self.paths, self.truths = self.paths[:limit], self.truths[:limit]
         self.images = torch.stack([torch.from_numpy(np.array(Image.open(path).convert("RGB"))) for path in self.paths])
 
@@ -66,6 +68,6 @@ class TruthImages:
         return self.images[rows].permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
-def view_of(truth: dict) -> str:
+def view_of(truth: dict[str, Any]) -> str:
     """The view of a page; a record without one is of the middle view."""
     return truth.get("view", "middle")

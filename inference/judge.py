@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
@@ -71,7 +71,7 @@ class Judge(CheckedLoading, ModelMixin, ConfigMixin):
 
     @classmethod
     def load(cls, folder: str | Path = WEIGHTS) -> Judge:
-        """Load the judge in float32, ready to look; the shipped one without an argument.
+        """Load the judge in float32 and evaluation mode; by default the shipped one.
 
         Raises:
             ValueError: The folder is missing or damaged, or its weights do not fit its configuration.
@@ -86,7 +86,7 @@ class Judge(CheckedLoading, ModelMixin, ConfigMixin):
         best = {name: logits[name].argmax(1).tolist() for name in names}
         return [{name: self.config.labels[name][best[name][row]] for name in names} for row in range(len(pixels))]
 
-    def questions(self, truth: dict) -> dict[str, dict[str, str]]:
+    def questions(self, truth: dict[str, Any]) -> dict[str, dict[str, str]]:
         """All boxes to look at in a picture with this ground truth, with what is to be seen there.
 
         On an empty slot of its view that is `nobody`.
@@ -100,16 +100,16 @@ class Judge(CheckedLoading, ModelMixin, ConfigMixin):
         return seen | {where: {"place": place} for where, place in halves.items()}
 
 
-def by_box(judge: Judge, truths: list[dict]) -> dict[str, list[tuple[int, dict[str, str]]]]:
+def by_box(judge: Judge, truths: list[dict[str, Any]]) -> dict[str, list[tuple[int, dict[str, str]]]]:
     """For each box of any picture: the pictures to look at there, by number, with what is to be seen."""
-    boxes = defaultdict(list)
+    boxes: dict[str, list[tuple[int, dict[str, str]]]] = defaultdict(list)
     for row, truth in enumerate(truths):
         for where, seen in judge.questions(truth).items():
             boxes[where].append((row, seen))
     return boxes
 
 
-def score(judge: Judge, pixels: Tensor, truths: list[dict]) -> dict[str, float]:
+def score(judge: Judge, pixels: Tensor, truths: list[dict[str, Any]]) -> dict[str, float]:
     """Share of the characters and places in `truths` that the judge finds right.
 
     Args:
@@ -164,7 +164,7 @@ def augment(pixels: Tensor) -> Tensor:
 
 
 def _chances(answers: list[dict[str, str]]) -> Tensor:
-    """How often to take each look: one in four goes to an empty slot, where there is but one thing to be learned."""
+    """How often to draw each crop: one in four is an empty slot, where there is only one thing to learn."""
     empty = torch.tensor([seen.get("species") == NOBODY for seen in answers])
     return torch.where(empty, (~empty).sum() / (3 * empty.sum()).clamp(min=1), 1.0)
 
@@ -178,10 +178,10 @@ def train(
     split: str = "loose-train",
     heldout: str = "loose-heldout",
     out: Annotated[Path, typer.Option(help="folder for the weights")] = WEIGHTS,
-    init: Annotated[Path | None, typer.Option(help="folder of weights to go on from")] = None,
+    init: Annotated[Path | None, typer.Option(help="folder of weights to start from")] = None,
     steps: int = 3000,
     learning_rate: float = 4e-3,
-    boxes: Annotated[int, typer.Option(help="boxes of the pictures that a step looks at")] = 6,
+    boxes: Annotated[int, typer.Option(help="boxes that a step trains on")] = 6,
     batch_size: Annotated[int, typer.Option(help="pictures for each box")] = 16,
     limit: Annotated[int | None, typer.Option(help="at most so many pictures")] = None,
     width: int = 32,
@@ -196,25 +196,26 @@ def train(
         labels = images.labels(ATTRIBUTES) | {"place": sorted({truth["place"] for truth in images.truths})}
         labels["species"].append(NOBODY)
         judge = Judge(labels, images.slots, images.views, width)
-    crops = defaultdict(list)
-    for where, cases in by_box(judge, images.truths).items():
-        for row, seen in cases:
-            crops[where, view_of(images.truths[row])].append((row, seen))
-    names = list(crops)
-    chances = [_chances([seen for _, seen in crops[name]]) for name in names]
-    losses = torch.ones(len(names))  # of late, for each kind of look: what goes wrong is looked at more often
+    cases: dict[tuple[str, str], list[tuple[int, dict[str, str]]]] = defaultdict(list)
+    for where, found in by_box(judge, images.truths).items():
+        for row, seen in found:
+            cases[where, view_of(images.truths[row])].append((row, seen))
+    names = list(cases)
+    chances = [_chances([seen for _, seen in cases[name]]) for name in names]
+    losses = torch.ones(len(names))  # recent loss of each kind of crop: a crop with a higher loss is drawn more often
     judge = judge.to(memory_format=torch.channels_last).train()
     optimizer = torch.optim.AdamW(judge.parameters(), weight_decay=0.02)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=learning_rate, total_steps=steps)
     for step in track(range(steps), "training the judge"):
         chosen = torch.multinomial(losses + 0.1 * losses.mean(), boxes)
-        crops, answers = [], []
+        crops: list[Tensor] = []
+        answers: list[dict[str, str]] = []
         for number in chosen.tolist():
             where, _ = names[number]
-            found = torch.multinomial(chances[number], batch_size, replacement=True).tolist()
-            rows, seen = zip(*(crops[names[number]][index] for index in found))
+            drawn = torch.multinomial(chances[number], batch_size, replacement=True).tolist()
+            rows, shown = zip(*(cases[names[number]][index] for index in drawn))
             crops.append(judge.crop(augment(images.pixels(torch.tensor(rows))), where))
-            answers += seen
+            answers += shown
         with torch.autocast("cpu", torch.bfloat16, enabled=fast_precision() == "bf16"):
             logits = judge(torch.cat(crops).to(memory_format=torch.channels_last))
         loss = torch.zeros(len(answers))

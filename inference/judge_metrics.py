@@ -29,7 +29,9 @@ MEASURES = {
 _OF_PAGES = {"place_accuracy"}  # the others count characters
 _WITHOUT_ERROR = {"character_f1"}  # no share, so its parts do not add up to it
 
-Pages = tuple[Tensor, Sequence[dict | None]]  # pictures [P, 3, S, S] in [-1, 1] of a story, and what each should show
+Pages = tuple[
+    Tensor, Sequence[dict[str, Any] | None]
+]  # pictures [P, 3, S, S] in [-1, 1] of a story, and what each should show
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class _JudgedPage:
     story: int
     number: int
     pixels: Tensor
-    truth: dict
+    truth: dict[str, Any]
     found: dict[str, float]
 
     @property
@@ -48,11 +50,11 @@ class _JudgedPage:
 
     @property
     def agrees(self) -> bool:
-        """Whether all that the text says is seen."""
+        """Whether the image shows everything that the text says."""
         return (not self.characters or self.found["all"] == 1) and self.found.get("place", 1) == 1
 
 
-def can_judge(judge: Judge, truth: dict | None) -> bool:
+def can_judge(judge: Judge, truth: dict[str, Any] | None) -> bool:
     """Whether it is known what a page should show, and the judge knows where to look."""
     if truth is None or truth.get("view", "middle") not in judge.config.get("views", {"middle": []}):
         return False
@@ -97,7 +99,7 @@ def judge_stories(judge: Judge, stories: Sequence[Pages]) -> tuple[dict[str, Any
 
 
 def judge_renders(judge: Judge, stories: Sequence[Pages]) -> dict[str, Any]:
-    """What the judge makes of the true pictures after the first ones, as `judge_accuracy_on_renders` and in full."""
+    """The judge's figures on the true images after the first ones: `judge_accuracy_on_renders` and all of them."""
     pages = [
         (pixels[index], truth)
         for pixels, truths in stories
@@ -108,7 +110,7 @@ def judge_renders(judge: Judge, stories: Sequence[Pages]) -> dict[str, Any]:
     return {"judge_accuracy_on_renders": found["character_accuracy"], "judge_on_renders": found}
 
 
-def _shares(judge: Judge, pixels: Sequence[Tensor], truths: list[dict]) -> dict[str, float | None]:
+def _shares(judge: Judge, pixels: Sequence[Tensor], truths: list[dict[str, Any]]) -> dict[str, float | None]:
     """Each of `MEASURES` over pictures; None where there is nothing to judge."""
     if not truths:
         return dict.fromkeys(MEASURES)
@@ -132,7 +134,7 @@ def _error(name: str, judged_pages: Sequence[_JudgedPage]) -> float | None:
 def _by_story(
     judged_pages: Sequence[_JudgedPage], parts: Callable[[_JudgedPage], tuple[float, float]]
 ) -> list[tuple[float, float]]:
-    """Two numbers of each look, summed over the looks of each story."""
+    """Two numbers of each judged page, summed over the pages of each story."""
     sums: dict[int, tuple[float, float]] = {}
     for judged in judged_pages:
         (above, below), before = parts(judged), sums.get(judged.story, (0, 0))

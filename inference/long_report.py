@@ -144,7 +144,7 @@ def plot(report: dict[str, Any], stem: Path) -> None:
     }
     names = [name for name in shown if any(name in curves for curves in report["curves"].values())]
     panels = len(names) + any(report["absence"].values())
-    style = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True}
+    style: Any = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True}
     style |= {"grid.color": "#e6e6e6", "axes.titlesize": 10, "axes.titleweight": "bold", "svg.hashsalt": "seedstory"}
     middle = dict.fromkeys(_COSTS, statistics.median) | {"perplexity": statistics.geometric_mean}
     with pyplot.rc_context(style):

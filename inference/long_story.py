@@ -1,8 +1,8 @@
-"""Compare the cache policies on long stories: what is forgotten by page 10, 25, 50, 100 and 200, and what it costs.
+"""Compare the cache policies on long stories: quality by page 10, 25, 50, 100 and 200, and cost.
 
-SEED-Story trains on ten pages, tells many more, and compares four policies (arXiv 2407.08683, table 2). This is that
-table for the paper theatre, with ground truth in place of FID: every policy is given the same held-out captions, draws
-their pictures from its own earlier ones, and is held against the true ones.
+SEED-Story trains on ten pages, generates many more, and compares four policies (arXiv 2407.08683, table 2). This is
+that table for the paper theatre, with ground truth in place of FID: every policy gets the same held-out captions,
+draws their images from its own earlier ones, and is compared with the true images.
 
 \b
 examples:
@@ -10,7 +10,7 @@ examples:
   python -m data_tools.paper_theatre generate --out data/theatre --split heldout --stories 6 --pages 200
   # a first look, in three minutes on two cores
   python -m inference.long_story --data data/theatre --out runs/long --quick
-  # the table; a run that was stopped goes on where it was
+  # the table; a stopped run resumes
   python -m inference.long_story --data data/theatre --out runs/long --policies recompute:50,dense:100,sink,mm_sink
   # how much must a sink hold?
   python -m inference.long_story --data data/theatre --out runs/sinks --policies mm_sink --first-tokens 4,64,128
@@ -31,16 +31,24 @@ import psutil
 import torch
 import torch.nn.functional as F
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from torch import Tensor
 
 from inference.judge import ATTRIBUTES, WEIGHTS, Judge
 from inference.long_report import Measurement, markdown, page_ranges, plot, summarize
-from seedstory import StoryPipeline
 from seedstory.cache import CachePolicy
 from seedstory.generation import GivenPage, StoryEngine
 from seedstory.image import image_to_tensor, load_image, to_square
 from seedstory.io import write_atomic
+from seedstory.pipeline import StoryPipeline
 from seedstory.settings import POLICIES
 from seedstory.story import page_seed
 from seedstory.storystream import StoryRecord, read_jsonl
@@ -126,7 +134,7 @@ class Bench:
         self._true_features: dict[str, Tensor] = {}
 
     def request(self, variant: Variant) -> dict[str, Any]:
-        """All that the figures of a variant depend on, besides the story."""
+        """Everything besides the story that the figures of a variant depend on."""
         return {
             "policy": asdict(variant.policy),
             "length": variant.pages,
@@ -139,7 +147,7 @@ class Bench:
     def scripted(
         self, variant: Variant, record: StoryRecord, callback_on_page: Callable[[], Any]
     ) -> list[dict[str, Any]]:
-        """Gives all captions and measures what the policy makes of them.
+        """Gives all captions and measures each page under the policy.
 
         Returns:
             For each page its log-likelihood, feature errors, costs, and the judged characters where it was drawn.
@@ -196,7 +204,7 @@ class Bench:
 
     @torch.inference_mode()
     def _judge_pages(self, rows: list[dict[str, Any]], features: list[Tensor], record: StoryRecord) -> None:
-        """Draws some pages and notes of each of their characters what the judge finds right, as `characters`."""
+        """Draws some pages and stores which attributes of each character the judge finds right, as `characters`."""
         away = page_distances(record)
         hero = next(iter(away[0]), None)
         pages = [row["page"] - 1 for row in rows if row["page"] in self.drawn]
@@ -208,22 +216,30 @@ class Bench:
                 num_inference_steps=self.steps,
                 output_type="pt",
             )
+            assert isinstance(pixels, Tensor)
             pixels = pixels.float() * 2 - 1
             answers = {slot: self.judge.classify(pixels, slot) for slot in self.judge.config.slots}
             for place, page in enumerate(batch):
                 rows[page]["characters"] = [
                     {"name": actor["name"], "hero": actor["name"] == hero, "away": away[page][actor["name"]]}
                     | {key: answers[actor["slot"]][place][key] == actor[key] for key in ATTRIBUTES}
-                    for actor in record.pages[page]["actors"]
+                    for actor in _actors(record, page)
                 ]
+
+
+def _actors(record: StoryRecord, page: int) -> list[dict[str, Any]]:
+    """The characters of a page, as its ground truth has them."""
+    truth = record.pages[page] if record.pages else None
+    assert truth is not None, "the records are checked when they are chosen"
+    return truth["actors"]
 
 
 def page_distances(record: StoryRecord) -> list[dict[str, int | None]]:
     """For each page and character on it: pages since the character was last shown; None where it is new."""
     last: dict[str, int] = {}
-    result = []
-    for page, truth in enumerate(record.pages or []):
-        names = [actor["name"] for actor in truth["actors"]]
+    result: list[dict[str, int | None]] = []
+    for page in range(len(record.pages or ())):
+        names = [actor["name"] for actor in _actors(record, page)]
         result.append({name: page - last[name] if name in last else None for name in names})
         last |= dict.fromkeys(names, page)
     return result
@@ -246,8 +262,13 @@ def _numbers(text: str, option: str) -> list[int]:
 def measure_all(
     bench: Bench, mode: str, records: list[StoryRecord], variants: list[Variant], folder: Path
 ) -> list[Measurement]:
-    """Measures every story under every variant, but for those that the folder holds already."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("pages"))
+    """Measures every story under every variant, except those that the folder holds already."""
+    columns: tuple[ProgressColumn, ...] = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("pages"),
+    )
     columns += (TimeElapsedColumn(), TextColumn("left:"), TimeRemainingColumn())
     results = []
     with Progress(*columns, speed_estimate_period=600) as bar:
@@ -348,7 +369,7 @@ def main(
             captions = [{"page": page, "caption": caption} for page, caption in enumerate(record.captions, 1)]
             results.append(Measurement("the data set", record.id, captions[: ranges[-1][1]]))
 
-    report = {
+    report: dict[str, Any] = {
         "mode": mode,
         "model": {"name": model, "fingerprint": pipeline.identity.fingerprint},
         "data": f"{split}: {', '.join(record.id for record in records)}",
@@ -365,7 +386,7 @@ def main(
 
 
 def _records(file: Path, stories: int, pages: int, ends: list[int]) -> list[StoryRecord]:
-    """The stories to tell, all of so many pages; `ends` are those of the ranges, for advice."""
+    """The stories to generate, all of so many pages; `ends` are those of the ranges, for advice."""
     if not file.is_file():
         raise typer.BadParameter(
             f"there is no {file}: write it with python -m data_tools.paper_theatre generate --out {file.parent} "

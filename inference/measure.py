@@ -10,6 +10,7 @@ import statistics
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
@@ -32,7 +33,7 @@ def spread(values: Sequence[float], digits: int = 3) -> dict[str, float]:
     return {"median": median, "min": low, "max": high, "count": len(values)}
 
 
-def machine(device: torch.device) -> dict:
+def machine(device: torch.device) -> dict[str, Any]:
     """Where and with what the figures were taken."""
     return {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),

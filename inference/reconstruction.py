@@ -1,7 +1,7 @@
 """Judge what the picture networks can show: a data set's pictures, rebuilt from their own visual tokens.
 
-No story is told. The figures are a bound for `inference.evaluate`: a story model can hardly draw better than from the
-features of the true picture.
+No story is generated. The figures are a bound for `inference.evaluate`: a story model can hardly draw better than
+from the features of the true picture.
 
     python -m inference.reconstruction --data data/theatre --split loose-heldout
     python -m inference.reconstruction --data data/theatre --model my_model --limit 64 --json rebuilt.json
@@ -21,7 +21,7 @@ from transformers.utils import logging
 
 from inference.images import TruthImages
 from inference.judge import WEIGHTS, Judge, score
-from seedstory import StoryPipeline
+from seedstory.pipeline import StoryPipeline
 
 _BATCH = 32
 
@@ -39,9 +39,9 @@ def reconstruct(model: str, images: TruthImages, judge: Judge, steps: int) -> di
         renders.append(pixels)
         coded.append(detokenizer.autoencoder(inputs).float().clamp(-1, 1).cpu())
         generator = torch.Generator().manual_seed(0)
-        drawn.append(
-            detokenizer(tower(inputs), generator, num_inference_steps=steps, output_type="pt").float().cpu() * 2 - 1
-        )
+        rebuilt = detokenizer(tower(inputs), generator, num_inference_steps=steps, output_type="pt")
+        assert isinstance(rebuilt, torch.Tensor)
+        drawn.append(rebuilt.float().cpu() * 2 - 1)
     target = torch.cat(renders)
     columns = {}
     for name, parts in (("renders", renders), ("autoencoder", coded), ("visual tokens", drawn)):

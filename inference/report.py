@@ -21,13 +21,15 @@ What `inference.benchmark --json` writes, schema 1 (a *spread* is `{median, min,
 
 from __future__ import annotations
 
+from typing import Any
+
 from rich.console import Console
 from rich.table import Table
 
 TITLES = {"reference": "reference", "hf": "Hugging Face"}
 
 
-def print_report(report: dict, console: Console) -> None:
+def print_report(report: dict[str, Any], console: Console) -> None:
     where = report["machine"]
     console.print(
         f"{where['device']}, {where['threads']} threads, torch {where['torch']}, transformers {where['transformers']}, "
@@ -48,7 +50,7 @@ def print_report(report: dict, console: Console) -> None:
         console.print(*_long_stories(model))
 
 
-def _ratios(model: dict) -> Table:
+def _ratios(model: dict[str, Any]) -> Table:
     table = Table(title="times faster, language model's part of a page (least–greatest)")
     table.add_column("ours")
     for column in ("than the reference", "than Hugging Face", "memory bandwidth"):
@@ -60,7 +62,7 @@ def _ratios(model: dict) -> Table:
     return table
 
 
-def _times(model: dict) -> Table:
+def _times(model: dict[str, Any]) -> Table:
     table = Table(title="ms a page")
     table.add_column("system")
     for column in ("page (least–greatest)", "caption", "picture", "context", "peak MB"):
@@ -78,7 +80,7 @@ def _times(model: dict) -> Table:
     return table
 
 
-def _reading(model: dict) -> Table:
+def _reading(model: dict[str, Any]) -> Table:
     table = Table(title="decoding, and what a step must read (share: of the memory bandwidth)")
     table.add_column("system")
     for column in ("tokens a second", "weights", "K/V", "read", "share"):
@@ -96,7 +98,7 @@ def _reading(model: dict) -> Table:
     return table
 
 
-def _long_stories(model: dict) -> list[Table | str]:
+def _long_stories(model: dict[str, Any]) -> list[Table | str]:
     ratios, growth = model["page200_over_page20"], model["rss_growth_page20_to_1000"]
     if ratios is None:
         return ["long stories: not measured"]
@@ -114,7 +116,7 @@ def _long_stories(model: dict) -> list[Table | str]:
     ]
 
 
-def _spread(values: dict | None, form: str) -> str:
+def _spread(values: dict[str, Any] | None, form: str) -> str:
     return "-" if values is None else f"{values['median']:{form}} ({values['min']:{form}}–{values['max']:{form}})"
 
 

@@ -1,7 +1,7 @@
-"""Tells the stories that a checkpoint is scored on: captions given, or freely from the first page on.
+"""Generates the stories that a checkpoint is scored on: captions given, or freely from the first page on.
 
-A folder of told stories holds `rollout.json`, which says what they were asked to be and what they took, so that a
-stopped run goes on, and one that asks for something else is refused.
+A folder of generated stories holds `rollout.json`, which says what they were asked to be and what they took, so that a
+stopped run resumes, and one that asks for something else is refused.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from seedstory import StoryPipeline
 from seedstory.export.html import write_html
 from seedstory.io import write_atomic
+from seedstory.pipeline import StoryPipeline
 from seedstory.rendering import render_pages
 from seedstory.story import StoryFolder
 from seedstory.storystream import StoryRecord, read_jsonl
@@ -28,12 +28,12 @@ _BATCH = 8  # pictures drawn together
 
 @dataclass(frozen=True, kw_only=True)
 class RolloutOptions:
-    """How stories are told; with the model, it decides every word and every picture.
+    """How stories are generated; together with the model, it decides every word and every image.
 
     Args:
         pages: Pages of each story.
-        free: Tell on from the first caption, in so many pages. Otherwise all captions are given, and the labels of
-            the pages count down to the end of the whole record, however few of its pages are told.
+        free: Generate from the first caption on, in so many pages. Otherwise all captions are given, and the labels of
+            the pages count down to the end of the whole record, however few of its pages are generated.
         policy: Cache policy.
         seed: Of the first story; the next has the next number.
         steps: De-tokenizer steps.
@@ -84,15 +84,15 @@ def choose_records(data: Path, split: str, stories: int, pages: int) -> tuple[st
 
 
 class RolloutFolder:
-    """The folder of told stories, and `rollout.json` in it: what was asked, and the seconds of each finished story.
+    """The folder of generated stories, with `rollout.json`: what was asked, and the seconds of each finished story.
 
     Args:
         folder: Where they are, or will be.
-        rollout: How they are told.
-        fingerprint: Of the model that tells.
+        rollout: How they are generated.
+        fingerprint: Fingerprint of the model.
 
     Raises:
-        ValueError: The folder holds stories of another telling, or other files.
+        ValueError: The folder holds stories of another run, or other files.
     """
 
     def __init__(self, folder: Path, rollout: RolloutOptions, fingerprint: str) -> None:
@@ -108,21 +108,21 @@ class RolloutFolder:
             other = [key for key, value in self._request.items() if asked.get(key) != value]
             if other:
                 raise ValueError(
-                    f"the stories in {folder} were told with another {', '.join(other)}: give another --out"
+                    f"the stories in {folder} were generated with another {', '.join(other)}: give another --out"
                 )
         elif folder.is_dir() and any(folder.iterdir()):
             raise ValueError(f"{folder} holds other files: give a new or an empty folder as --out")
 
     def hold(self, records: Sequence[StoryRecord]) -> bool:
-        """Whether all of these are told."""
+        """Whether all of these are generated."""
         return all(_key(record) in self._seconds for record in records)
 
     def seconds(self, records: Sequence[StoryRecord]) -> float:
-        """What these took."""
+        """The seconds that these stories took."""
         return sum(self._seconds[_key(record)] for record in records)
 
     def note(self, records: Sequence[StoryRecord], seconds: float) -> None:
-        """These are told, and took so long together."""
+        """Notes that these are generated, and how many seconds they took together."""
         self._seconds |= dict.fromkeys(map(_key, records), seconds / len(records))
         text = json.dumps({"request": self._request, "seconds": self._seconds}, indent=1)
         write_atomic(self._file, text.encode() + b"\n")
@@ -139,12 +139,12 @@ def generate_stories(
     generated: RolloutFolder,
     callback_on_page: Callable[[], Any],
 ) -> float:
-    """Tells a story for each record into a folder of its own, named by its id; those that are told already stay.
+    """Generates a story for each record in a folder of its own, named by its id; finished ones stay.
 
     Args:
         pipeline: The model.
         records: Give the captions, or the first one.
-        generated: Where the stories go, and how they are told.
+        generated: Where the stories go, and how they are generated.
         callback_on_page: Called for each page that is written and for each one that is drawn.
 
     Returns:

@@ -1,10 +1,11 @@
-"""Stories as `inference.evaluate` reads them: told ones from story folders, true ones from a data set."""
+"""Stories as `inference.evaluate` reads them: generated ones from story folders, true ones from a data set."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,7 +29,7 @@ class EvalSample:
 
     captions: list[str]
     pixels: Tensor
-    truths: list[dict | None]
+    truths: list[dict[str, Any] | None]
     length: int
     regressed: Tensor | None = None
 
@@ -44,12 +45,12 @@ def sample_from_record(data: Path, record: StoryRecord, pages: int, size: int) -
     return EvalSample(record.captions[:pages], torch.stack(images), truths, len(record))
 
 
-def _truth(page: dict | None) -> dict | None:
+def _truth(page: dict[str, Any] | None) -> dict[str, Any] | None:
     return page if page is not None and "actors" in page and "place" in page else None
 
 
 def sample_from_folder(
-    path: Path, pages: int | None, size: int, truths: list[dict | None] | None = None
+    path: Path, pages: int | None, size: int, truths: list[dict[str, Any] | None] | None = None
 ) -> EvalSample | None:
     """A story folder, up to its first page without a picture; None if that is the first page.
 
@@ -60,7 +61,7 @@ def sample_from_folder(
         truths: What each page should show; by default as `truth.json` says, if it is there.
 
     Raises:
-        ValueError: The story is damaged, or `truth.json` is of another telling.
+        ValueError: The story is damaged, or `truth.json` belongs to another run of the story.
     """
     folder = StoryFolder.open(path)
     captions, images, features = [], [], []
@@ -79,7 +80,7 @@ def sample_from_folder(
     return EvalSample(captions, torch.stack(images), truths[: len(images)], len(images), regressed)
 
 
-def _read_truths(file: Path, captions: list[str]) -> list[dict | None]:
+def _read_truths(file: Path, captions: list[str]) -> list[dict[str, Any] | None]:
     """What `data_tools.paper_theatre annotate` read out of the captions."""
     if not file.is_file():
         return [None] * len(captions)
@@ -88,7 +89,7 @@ def _read_truths(file: Path, captions: list[str]) -> list[dict | None]:
     except (ValueError, KeyError, TypeError):
         raise ValueError(f"{file} cannot be read: {_AGAIN} {file.parent}") from None
     if [caption for caption, _ in read] != captions:
-        raise ValueError(f"{file} is of another telling: {_AGAIN} {file.parent}")
+        raise ValueError(f"{file} belongs to another run of this story: {_AGAIN} {file.parent}")
     return [scene for _, scene in read]
 
 

@@ -23,10 +23,10 @@ for the n-grams and the consistency of whole stories.
     perplexity                     of the held-out captions under the story model, the true pictures in context, with
                                    the policy asked for; of stories, of their captions, pictures regressed
     base_perplexity                of the same captions under the base language model, without our weights or pictures
-    told_base_perplexity           of the captions that were told freely, under the base language model
+    told_base_perplexity           of the captions that were generated freely, under the base language model
     caption_tokens                 tokens that perplexity is the mean of
-    distinct_1, distinct_2, distinct_3, repetition      of the captions told, or given: `inference/text_quality.py`
-    data_text                      the same four of the data set's own captions, where others were told freely
+    distinct_1, distinct_2, distinct_3, repetition      of the captions generated, or given: `inference/text_quality.py`
+    data_text                      the same four of the data set's own captions, where others were generated freely
     consistency                    cosines of one character on two pages of a story, and of two stories' (of whole
                                    pictures without truth): `same`, `different`, `separation` (0.5 is chance), `pairs`;
                                    `true_images`: the same of the data set's pictures

@@ -1,1 +1,1 @@
-"""Words for pictures: a description of what each picture shows, and a story told over the descriptions."""
+"""Words for images: a description of what each image shows, and a story narrated over the descriptions."""

@@ -1,4 +1,4 @@
-"""Answers kept on disk by what was asked, so that no question is paid for twice and a killed run goes on for free."""
+"""Answers kept on disk by what was asked, so that no question is paid for twice and a killed run resumes for free."""
 
 from __future__ import annotations
 

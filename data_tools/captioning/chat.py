@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +12,9 @@ from typing import Any, Literal, Protocol
 
 from PIL import Image
 
+from data_tools.folder import encode
 from seedstory.image import MAX_BYTES, load_image
+from seedstory.io import read_regular
 
 JPEG_QUALITY = 92
 
@@ -35,16 +36,16 @@ class Describer(Protocol):
 
 
 class Narrator(Protocol):
-    """Tells a story page by page."""
+    """Narrates a story page by page."""
 
     def narrate(self, title: str, history: Sequence[str], descriptions: Sequence[str]) -> str:
-        """Tells the next page.
+        """Narrates the next page.
 
         Args:
             title: Title of the story; may be empty.
             history: The text of the pages before this one.
-            descriptions: What the picture of every page shows, those still to come included. The page to tell is
-                number `len(history)`, counted from 0.
+            descriptions: What the picture of every page shows, those still to come included. The page to narrate
+                is number `len(history)`, counted from 0.
 
         Raises:
             AnswerError: Nothing usable comes for this page.
@@ -59,8 +60,8 @@ class ChatModel(Protocol):
         identity: Name of the model and of all else that its answers depend on, besides the question. Answers are kept
             on disk under it, so it must not hold a secret, a place or a time.
         name: Name of the model, as a data set gives it.
-        small: Whether it is too small to do better when told what was wrong with a reply: it is asked the same once
-            more instead, with another seed, and is shown by example what is wanted.
+        small: Whether it is too small to learn from the fault of a reply. It then gets the same question with another
+            seed, and an example of what is wanted.
     """
 
     identity: str
@@ -71,7 +72,7 @@ class ChatModel(Protocol):
 
 
 class AnswerError(ValueError):
-    """This one question has no usable answer: its page is dropped, with `reason`, and the run goes on."""
+    """One question has no usable answer: its page is dropped with `reason`, and the run continues."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(detail)
@@ -79,12 +80,12 @@ class AnswerError(ValueError):
 
 
 class ModelUnavailableError(RuntimeError):
-    """The model cannot be asked at all: the run ends, and goes on from here when it is started again."""
+    """The model cannot be asked at all: the run ends. Started again, it resumes here."""
 
 
 @dataclass(frozen=True)
 class PromptImage:
-    """The bytes of a picture file, decoded only when a model must really see them."""
+    """The bytes of an image file, which are decoded when a model needs the pixels."""
 
     data: bytes
     name: str
@@ -93,13 +94,9 @@ class PromptImage:
     def read(cls, path: Path) -> PromptImage:
         """Reads a file; `AnswerError` where there is none or it is too large for a picture."""
         try:
-            with open(path, "rb") as file:
-                data = file.read(MAX_BYTES + 1)
-        except OSError as error:
-            raise AnswerError("unreadable-picture", f"cannot read {path.name}: {error.strerror}") from None
-        if len(data) > MAX_BYTES:
-            raise AnswerError("unreadable-picture", f"{path.name} is larger than {MAX_BYTES // 2**20} MiB")
-        return cls(data, path.name)
+            return cls(read_regular(path, limit=MAX_BYTES, what=path.name), path.name)
+        except ValueError as error:
+            raise AnswerError("unreadable-picture", str(error)) from None
 
     @cached_property
     def digest(self) -> str:
@@ -117,9 +114,7 @@ class PromptImage:
 
     def jpeg(self, side: int) -> bytes:
         """As a JPEG file of at most `side` px a side, which every server understands."""
-        buffer = io.BytesIO()
-        self.image(side).save(buffer, "JPEG", quality=JPEG_QUALITY)
-        return buffer.getvalue()
+        return encode(self.image(side), "JPEG", quality=JPEG_QUALITY)
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ class DescribingStyle:
     """How pictures are described.
 
     Attributes:
-        hint: What holds for all pictures, such as who the characters are and how to tell them apart.
+        hint: What holds for all pictures, such as who the characters are and how to distinguish them.
         min_words: Shortest description.
         max_words: Longest description; a longer one is cut after its last whole sentence.
         side: Longest side in px at which a model sees a picture.

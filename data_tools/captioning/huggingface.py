@@ -120,7 +120,7 @@ class HuggingFaceChat:
         return {"pad_token_id": self.tokenizer.eos_token_id if pad is None else pad} if self.chats else {}
 
     def _penalty(self, read: int) -> RepetitionPenaltyLogitsProcessor:
-        """Against loops in the reply; the names and things of the question may be said again."""
+        """Prevents loops in the reply; words of the question may be repeated."""
         return RepetitionPenaltyLogitsProcessor(self.penalty, prompt_ignore_length=read or None)
 
     def _content(self, message: Message) -> str | list[dict[str, str]]:

@@ -1,4 +1,4 @@
-"""A continuous story over the descriptions of its pictures, told page by page.
+"""A continuous story over the descriptions of its images, narrated page by page.
 
 A whole book asked for in one reply breaks: a page is skipped, two are merged, the JSON ends early. So each page is a
 question of its own, in one growing conversation: what the picture shows, answered by the text of the page. A reply
@@ -23,7 +23,7 @@ Tell what happens there as the next part of one continuous story, in the past te
 keep names and events as they are, link each page to the one before, repeat nothing, and never mention a picture.\
 {requests} Reply with a JSON object and nothing else: {{"text": "..."}}"""
 
-# What a small model is shown before its story: descriptions, and how they are told.
+# What a small model is shown before its story: descriptions, and how they are narrated.
 _EXAMPLE = (
     (
         "A frog with a red umbrella sits on a log.",
@@ -38,14 +38,14 @@ _EXAMPLE = (
 
 @dataclass(frozen=True, kw_only=True)
 class NarrationStyle:
-    """How a story is told.
+    """How a story is narrated.
 
     Attributes:
         instructions: Further instructions, such as "Write for children of four" or "Write in rhymes".
         language: Language to write in, as a BCP 47 tag.
         min_words: Shortest page.
         max_words: Longest page; a longer one is cut after its last whole sentence.
-        memory: How many of the pages told last the model sees; 0 is all. None: all, or two if the model is small.
+        memory: How many of the last pages the model sees; 0 is all. None: all, or two if the model is small.
         lookahead: How many of the coming descriptions it sees, so that it can lead up to them. None: two, or none if
             the model is small.
         temperature: Of the sampling; 0 takes the likeliest word.
@@ -69,7 +69,7 @@ class NarrationStyle:
         if not re.fullmatch(r"[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*", self.language):
             raise ValueError(f"--language must be a tag like en, sw or pt-BR, not {self.language!r}")
         if (self.memory or 0) < 0 or (self.lookahead or 0) < 0:
-            raise ValueError("--memory and --ahead count pages: give 0 or more")
+            raise ValueError("--memory and --lookahead count pages: give 0 or more")
         if not 0 <= self.temperature <= 2:
             raise ValueError(f"--temperature must be 0 to 2, not {self.temperature}")
         if not 0 < self.top_p <= 1:
@@ -81,7 +81,7 @@ class ChatNarrator:
 
     Args:
         answers: The model behind its answers on disk.
-        style: How to tell.
+        style: How to narrate.
     """
 
     def __init__(self, answers: Answers, style: NarrationStyle) -> None:
@@ -89,7 +89,7 @@ class ChatNarrator:
         self.style = style
 
     def narrate(self, title: str, history: Sequence[str], descriptions: Sequence[str]) -> str:
-        """Tells the next page; see `Narrator`."""
+        """Narrates the next page; see `Narrator`."""
         style, page = self.style, len(history)
 
         def judge(text: str) -> str:

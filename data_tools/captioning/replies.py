@@ -1,4 +1,4 @@
-"""From what a model said to the text of a page: the JSON is read, mended where that is safe, and judged."""
+"""Turns a model's reply into the text of a page: reads the JSON, repairs it if that is safe, and judges it."""
 
 from __future__ import annotations
 
@@ -9,12 +9,10 @@ from difflib import SequenceMatcher
 from itertools import islice
 
 from seedstory.settings import check_text
-from seedstory.text import count_words
+from seedstory.text import count_words, sentence_ends, split_sentences
 
 _THOUGHT = re.compile(r"<think>.*?</think>", re.DOTALL)
 _WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|[^\W\d_]+(?:['’][^\W\d_]+)*|\d+")
-_TITLES = "".join(rf"(?<!\b{title})" for title in ("Mr", "Mrs", "Ms", "Dr", "St"))  # no sentence ends in these
-_SENTENCE = re.compile(rf".*?{_TITLES}[.!?…。！？]+[\"'”’»)\]]*(?=\s|$|[^\x00-\u2fff])", re.DOTALL)
 _MARKUP = re.compile(r"<[|/]?\w[^<>]{0,40}>|```|\[/?INST\]|\*\*|^#+ ")
 _LABEL = re.compile(r"^(?:page|chapter|caption|text|description|story)\s*\d*\s*(?:of \d+)?\s*[:.\-–]\s+", re.IGNORECASE)
 # Children's books are full of "I'm sorry" and "I cannot see my kite": only what a model says as a model is an excuse.
@@ -39,11 +37,11 @@ _COMMON = frozenset(
 )
 MAX_REPLY = 50_000  # characters
 MAX_OBJECTS = 50  # opening braces that may begin the object
-SAME = 0.8  # above this similarity two pages tell the same
+SAME = 0.8  # above this similarity two pages say the same
 
 
 class BadReply(ValueError):
-    """A reply that cannot be used; the message tells the model, and a person, why."""
+    """A reply that cannot be used; the message says why, to the model and to a person."""
 
 
 def read_reply(reply: str, field: str) -> str:
@@ -91,13 +89,8 @@ def clean_page(text: str, *, min_words: int, max_words: int) -> str:
     text = _LABEL.sub("", text).strip()
     if _REFUSAL.search(text):
         raise BadReply("it is an excuse instead of an answer")
-    kept, words = "", 0
-    for sentence in sentences(text):
-        words += count_words(sentence)
-        if words > max_words:
-            break
-        kept += sentence
-    kept = kept.strip()
+    ends = [end for end in sentence_ends(text) if count_words(text[:end]) <= max_words]
+    kept = text[: max(ends, default=0)].strip()
     if not kept and count_words(text) <= max_words:
         raise BadReply("it holds no whole sentence: end every sentence with a full stop")
     if not kept:
@@ -111,7 +104,7 @@ def check_narration(text: str, history: Sequence[str], description: str) -> None
     """Judges the text of a page as a part of its story.
 
     Raises:
-        BadReply: It speaks about pictures, tells an earlier page again, or shares no word with its own picture.
+        BadReply: It speaks about pictures, repeats an earlier page, or shares no word with its own picture.
     """
     if _ABOUT_IMAGES.search(text):
         raise BadReply("it speaks about a picture: tell the story itself")
@@ -126,8 +119,8 @@ def check_narration(text: str, history: Sequence[str], description: str) -> None
 def is_repetition(one: str, other: str) -> bool:
     """Whether two pages are nearly word for word the same, or share a sentence of six words or more."""
     first, second = ([w.lower() for w in _WORD.findall(text)] for text in (one, other))
-    longer = {" ".join(_WORD.findall(s.lower())) for s in sentences(one) if count_words(s) >= 6}
-    if longer & {" ".join(_WORD.findall(s.lower())) for s in sentences(other)}:
+    longer = {" ".join(_WORD.findall(s.lower())) for s in split_sentences(one) if count_words(s) >= 6}
+    if longer & {" ".join(_WORD.findall(s.lower())) for s in split_sentences(other)}:
         return True
     match = SequenceMatcher(None, first, second, autojunk=False)
     return match.real_quick_ratio() > SAME and match.quick_ratio() > SAME and match.ratio() > SAME
@@ -137,8 +130,3 @@ def content_words(text: str) -> set[str]:
     """The words that say what a text is about, by their beginnings, so that "runs" and "running" are one word."""
     words = (word.lower() for word in _WORD.findall(text))
     return {word[:4] for word in words if word not in _COMMON and (len(word) > 2 or not word.isascii())}
-
-
-def sentences(text: str) -> list[str]:
-    """The whole sentences of a text; an unfinished rest is left out."""
-    return _SENTENCE.findall(text)

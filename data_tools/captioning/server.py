@@ -80,7 +80,7 @@ class ServerChat:
                 time.sleep(min(pause, MAX_PAUSE))
         raise ModelUnavailableError(
             f"{self.settings.url} did not answer in {self.settings.retries + 1} tries, the last one: {fault}. "
-            "The answers so far are kept: run the same command again to go on"
+            "The answers so far are kept: run the same command again to resume"
         )
 
     def _body(self, question: Question) -> dict[str, Any]:
@@ -97,7 +97,7 @@ class ServerChat:
         return {key: value for key, value in (body | json.loads(self.settings.body)).items() if value is not None}
 
     def _post(self, body: dict[str, Any]) -> tuple[int, httpx2.Headers, bytes]:
-        """One request, ended by its time limit also where the server lets its reply trickle."""
+        """Sends one request; its time limit also holds if the server sends its reply slowly."""
         end = time.monotonic() + self.settings.timeout
         data = b""
         with self._client.stream("POST", f"{self.settings.url.rstrip('/')}/chat/completions", json=body) as response:
@@ -112,7 +112,7 @@ class ServerChat:
             return response.status_code, response.headers, data
 
     def _judge(self, status: int, fault: str) -> None:
-        """Ends the question or the run on a fault that will not pass."""
+        """Ends the question or the run if a retry cannot help."""
         if status == 429 and "insufficient_quota" in fault:
             raise ModelUnavailableError(f"{self.settings.url} wants money: {fault}")
         if status == 413 or (status in (400, 422) and _OWN_FAULT.search(fault)):

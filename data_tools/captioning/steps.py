@@ -18,11 +18,11 @@ from data_tools.captioning.chat import AnswerError, Describer, Narrator, PromptI
 from data_tools.captioning.describing import ChatDescriber, DescribingStyle, SourceDescriber
 from data_tools.captioning.narration import ChatNarrator, NarrationStyle, PlainNarrator
 from data_tools.drops import Drop
-from data_tools.folder import inside, locate, only_pages
+from data_tools.folder import image_path, locate, only_pages
 from seedstory.io import atomic_path
 from seedstory.storystream import StoryRecord
 
-Source = Literal["description", "alt", "caption"]
+WordSource = Literal["description", "alt", "caption"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +58,7 @@ class Done:
 
 
 def describe_story(
-    record: StoryRecord, job: Job, style: DescribingStyle, source: Source = "alt", again: bool = False
+    record: StoryRecord, job: Job, style: DescribingStyle, source: WordSource = "alt", again: bool = False
 ) -> Done:
     """Describes the pictures of a story.
 
@@ -88,13 +88,13 @@ def describe_story(
     return _done(record, _keep(record, kept), "description", answers, drops)
 
 
-def narrate_story(record: StoryRecord, job: Job, style: NarrationStyle, source: Source = "description") -> Done:
-    """Tells a story anew over the descriptions of its pictures; its captions are replaced.
+def narrate_story(record: StoryRecord, job: Job, style: NarrationStyle, source: WordSource = "description") -> Done:
+    """Narrates a story anew over the descriptions of its pictures; its captions are replaced.
 
     Args:
         record: The story.
         job: Folders and back end.
-        style: How to tell.
+        style: How to narrate.
         source: Which words of the record say what a picture shows; kept as the pages' description.
     """
     answers = job.open()
@@ -141,7 +141,7 @@ def _truth(record: StoryRecord, page: int) -> dict[str, Any]:
     return dict((record.pages[page] if record.pages else None) or {})
 
 
-def _words(record: StoryRecord, page: int, source: Source) -> str:
+def _words(record: StoryRecord, page: int, source: WordSource) -> str:
     if source == "caption":
         return record.captions[page].strip()
     if source == "alt":
@@ -185,7 +185,7 @@ def _copy_files(job: Job, image: str, truth: dict[str, Any]) -> None:
     holders = [truth, *(characters if isinstance(characters, list) else [])]
     masks = [holder.get("mask") for holder in holders if isinstance(holder, dict)]
     for path in [image, *(mask for mask in masks if isinstance(mask, str))]:
-        source, target = _locate(job.data, path), job.out / inside(path)
+        source, target = _locate(job.data, path), job.out / image_path(path)
         if target.is_file() and _stamp(target) == _stamp(source):
             continue
         target.parent.mkdir(parents=True, exist_ok=True)

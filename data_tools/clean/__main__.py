@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -10,14 +9,16 @@ from rich.console import Console
 
 from data_tools.clean.rules import Rules
 from data_tools.clean.steps import CleaningReport, clean
-from data_tools.engine import Engine, StepError
+from data_tools.command import Data, Out, Running, Seed, application, command
 
 _DEFAULT = Rules()
 
 
+@command
 def main(
-    folder: Annotated[Path, typer.Argument(metavar="DATA", help="The data set folder: NAME.jsonl and pictures.")],
-    out: Annotated[Path, typer.Option(help="Folder of the clean data set.")],
+    *,
+    folder: Data,
+    out: Out,
     license: Annotated[
         list[str] | None, typer.Option(help="An allowed license, such as CC-BY for all its versions. [default: all]")
     ] = None,
@@ -48,38 +49,34 @@ def main(
     max_overlap: Annotated[
         float, typer.Option(help="Part of its pictures that a story may share with one before it.")
     ] = _DEFAULT.max_overlap,
-    seed: Annotated[int, typer.Option(help="Another seed deals out other splits.")] = _DEFAULT.seed,
-    engine: Annotated[Engine, typer.Option(help="Where the work is done.")] = "inline",
-    workers: Annotated[int | None, typer.Option(min=1, help="Stories at a time; by default, one a core.")] = None,
+    seed: Seed = _DEFAULT.seed,
+    running: Running,
 ) -> None:
     """Write the clean part of a data set: no copies, bars, text cards or foreign licenses, and splits that do not leak.
 
     Example: python -m data_tools.clean data/books --out data/clean --license CC-BY --split train=0.9 --split val=0.1
 
     Stories that share a picture or a long caption always go to the same split. What was left out is counted, and listed
-    in OUT/drops.jsonl. A run that was killed goes on where it stopped. The same data set gives the same bytes.
+    in OUT/drops.jsonl. A killed run resumes. The same data set gives the same bytes.
     """
-    try:
-        rules = Rules(
-            licenses=tuple(license or _DEFAULT.licenses),
-            languages=tuple(language or _DEFAULT.languages),
-            min_pages=min_pages,
-            min_words=min_words,
-            max_words=max_words,
-            min_side=min_side,
-            max_aspect=max_aspect,
-            letterbox=letterbox,
-            text_cards=text_cards,
-            distance=distance,
-            max_stories=max_stories,
-            max_overlap=max_overlap,
-            group_by=tuple(group_by or _DEFAULT.group_by),
-            splits=dict(map(_share, split or ())),
-            seed=seed,
-        )
-        cleaned, tally = clean(folder, out, rules, engine=engine, workers=workers)
-    except (ValueError, StepError) as error:
-        raise typer.BadParameter(str(error)) from None
+    rules = Rules(
+        licenses=tuple(license or _DEFAULT.licenses),
+        languages=tuple(language or _DEFAULT.languages),
+        min_pages=min_pages,
+        min_words=min_words,
+        max_words=max_words,
+        min_side=min_side,
+        max_aspect=max_aspect,
+        letterbox=letterbox,
+        text_cards=text_cards,
+        distance=distance,
+        max_stories=max_stories,
+        max_overlap=max_overlap,
+        group_by=tuple(group_by or _DEFAULT.group_by),
+        splits=dict(map(_share, split or ())),
+        seed=seed,
+    )
+    cleaned, tally = clean(folder, out, rules, **vars(running))
     console = Console()
     show(cleaned, console)
     tally.show(console)
@@ -103,4 +100,4 @@ def _share(text: str) -> tuple[str, float]:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    application(main)()

@@ -1,4 +1,4 @@
-"""The second pass: what stories share decides which of them stay, and which must not be parted by a split."""
+"""The second pass: what stories share decides which of them stay, and which must stay in one split."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class _Facts:
     group_keys: list[list[tuple[str, str]]] = field(default_factory=list)
 
     def note(self, split: str, found: Inspection, rules: Rules) -> None:
-        """Takes down a story."""
+        """Adds a story."""
         record = found.record
         values = record.to_dict() if record else {}
         self.ids.append(record.id if record else "")
@@ -126,7 +126,7 @@ def _drop_copies(
 
 
 def _group_related(facts: _Facts, images: list[list[int]], staying: list[int], rules: Rules) -> list[list[int]]:
-    """Groups of the stories that share a picture, a long caption, or what the rules want together."""
+    """Groups of the stories that share a picture, a long caption, or the value of a key of `group_by`."""
     owners: dict[object, list[int]] = defaultdict(list)
     for story in staying:
         for key in {*images[story], *facts.texts[story]}:

@@ -72,7 +72,7 @@ def near_links(prints: np.ndarray, distance: int) -> np.ndarray:
         values = bands[order, band]
         step = 1
         left = np.flatnonzero(values[:-1] == values[1:])
-        while len(left):  # neighbours `step` places apart in the same bucket
+        while len(left):  # neighbors `step` places apart in the same bucket
             one, other = rows[order[left]], rows[order[left + step]]
             near = distances(prints[one], prints[other]) <= distance
             found.append(np.stack([one[near], other[near]], axis=1))
@@ -91,7 +91,7 @@ def text_key(text: str, words: int = 12) -> bytes | None:
 def assign_splits(
     groups: Sequence[Sequence[int]], ids: Sequence[str], weights: Sequence[int], shares: dict[str, float], seed: int
 ) -> list[str]:
-    """Deals groups of stories out to splits, so that each split has its share of the pages and no group is parted.
+    """Assigns groups of stories to splits, so that each split has its share of the pages and no group is divided.
 
     Groups larger than the smallest share go first, the largest ahead, then the others in a seeded order that depends on
     ids alone; each to the split that lacks most.

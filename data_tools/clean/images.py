@@ -31,14 +31,14 @@ def fingerprint(image: Image.Image) -> bytes:
 def is_blank(image: Image.Image) -> bool:
     """Whether a picture is all of one color, but for what compression does to it."""
     small = image.resize((64, 64), Image.Resampling.BOX)
-    return all(high - low <= _NEAR // 2 for low, high in small.getextrema())
+    return bool(np.ptp(np.asarray(small), axis=(0, 1)).max() <= _NEAR // 2)
 
 
 def inner_box(image: Image.Image) -> Box | None:
     """The box within letterbox or pillarbox bars, or None where there are none.
 
     Bars are two opposite edges of one color and nearly the same depth, and the picture ends at them along a straight
-    line. By that line a film in a frame is told from a drawing on white paper.
+    line. That line distinguishes a film in a frame from a drawing on white paper.
     """
     top, bottom = _bars(image, image.height // 2)
     image = image.crop((0, top, image.width, image.height - bottom))

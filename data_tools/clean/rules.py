@@ -1,4 +1,4 @@
-"""The rules of a clean data set, and how a story fares under them page by page."""
+"""The rules of a clean data set, and what they keep of a story, page by page."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from seedstory.storystream import StoryRecord
 from seedstory.text import count_words, detect_language
 
 _SURE = 0.8  # probability from which a language is believed
-_ENOUGH = 40  # letters that it takes to tell a language
+_ENOUGH = 40  # letters that it takes to detect a language
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,7 +180,7 @@ def _fault_of_story(record: StoryRecord, rules: Rules) -> tuple[str, str] | None
 
 
 def _inspect_page(record: StoryRecord, page: int, folder: Path, rules: Rules) -> PageInspection | tuple[str, str]:
-    """Looks at a page: what stays to be known of it, or why it is dropped and the detail."""
+    """Inspects a page: its findings, or the reason and detail of its drop."""
     words = count_words(record.captions[page])
     if words < rules.min_words:
         return "too-few-words", f"{words} of at least {rules.min_words}"

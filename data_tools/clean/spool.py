@@ -1,4 +1,4 @@
-"""The findings of the first pass on disk, a line a story, so that a killed run goes on and memory stays small."""
+"""The findings of the first pass on disk, one line per story, so that a killed run resumes and memory stays small."""
 
 from __future__ import annotations
 

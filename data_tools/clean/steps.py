@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import shutil
 from collections import Counter, deque
@@ -19,7 +18,7 @@ from data_tools.clean.rules import Inspection, PageInspection, Rules, inspect
 from data_tools.clean.spool import Spool, to_line
 from data_tools.drops import Drop, Tally
 from data_tools.engine import Engine, run
-from data_tools.folder import inside, locate, only_pages, read_file, read_lines, story_files
+from data_tools.folder import encode, image_path, locate, map_masks, only_pages, read_file, read_stories, story_files
 from seedstory.image import STORED, load_image, read_image_header
 from seedstory.io import remove_leftovers, write_atomic
 from seedstory.storystream import StoryRecord, write_jsonl
@@ -136,7 +135,7 @@ def clean(
 
 
 def _key(files: list[Path], rules: Rules) -> str:
-    """Changes with the rules and with any story file."""
+    """A hash of the rules and of the story files."""
     digest = hashlib.sha256(json.dumps(asdict(rules)).encode())
     for file in files:
         with open(file, "rb") as opened:
@@ -145,7 +144,7 @@ def _key(files: list[Path], rules: Rules) -> str:
 
 
 def _open_folder(folder: Path, out: Path, key: str) -> None:
-    """Makes the folder and marks it as that of this very run."""
+    """Makes the folder and notes in it what is cleaned, and by which rules."""
     if out.resolve() == folder.resolve():
         raise ValueError(f"{out} is the data set itself, which is never changed in place: choose another folder")
     if out.exists() and not out.is_dir():
@@ -165,17 +164,13 @@ def _stories(files: list[Path], tally: Tally, before: dict[str, Counter[str]]) -
     """Every story that can be read, each id once."""
     seen: dict[str, str] = {}
     for file in files:
-        for line in read_lines(file):
-            if line.record is None:
-                tally.add(Drop(line.where, None, "broken-line", line.fault))
+        for line, record in read_stories(file, tally):
+            before[file.stem].update(stories=1, pages=len(record))
+            if record.id in seen:
+                tally.add(Drop(record.id, None, "same-id", f"{line.where} has the id of {seen[record.id]}"))
                 continue
-            before[file.stem].update(stories=1, pages=len(line.record))
-            if line.record.id in seen:
-                there = f"{line.where} has the id of {seen[line.record.id]}"
-                tally.add(Drop(line.record.id, None, "same-id", there))
-                continue
-            seen[line.record.id] = line.where
-            yield InspectedStory(line.record.id, file.stem, line.record)
+            seen[record.id] = line.where
+            yield InspectedStory(record.id, file.stem, record)
 
 
 def _inspect(folder: Path, rules: Rules, story: InspectedStory) -> bytes:
@@ -202,11 +197,11 @@ def _store(folder: Path, out: Path, story: InspectedStory) -> tuple[StoryRecord,
         try:
             source = locate(folder, path)
             read_image_header(source, path, ["PNG"])
-            write_atomic(out / inside(path), source.read_bytes(), durable=False)
+            write_atomic(out / image_path(path), source.read_bytes(), durable=False)
         except ValueError as error:
             lost[path] = Drop(record.id, page, "unreadable-mask", str(error))
     if lost:
-        record = replace(record, pages=[_without_masks(page, lost) for page in record.pages or ()])
+        record = map_masks(record, lambda path: None if path in lost else path)
     return record, sum(inspection.crop is not None for inspection in story.inspections), list(lost.values())
 
 
@@ -216,19 +211,8 @@ def _store_image(folder: Path, out: Path, path: str, inspection: PageInspection)
     kind, _ = read_image_header(data, path)
     if inspection.crop or kind not in STORED:
         image = load_image(data, path)
-        buffer = io.BytesIO()
         if kind not in STORED:
             kind, path = "PNG", f"{path}.png"
-        (image.crop(inspection.crop) if inspection.crop else image).save(buffer, kind, **_ENCODE[kind])
-        data = buffer.getvalue()
-    write_atomic(out / inside(path), data, durable=False)
+        data = encode(image.crop(inspection.crop) if inspection.crop else image, kind, **_ENCODE[kind])
+    write_atomic(out / image_path(path), data, durable=False)
     return path
-
-
-def _without_masks(page: dict[str, Any] | None, lost: dict[str, Drop]) -> dict[str, Any] | None:
-    def bare(holder: dict[str, Any]) -> dict[str, Any]:
-        return {key: value for key, value in holder.items() if key != "mask" or value not in lost}
-
-    if page is None or "characters" not in page:
-        return page and bare(page)
-    return bare(page) | {"characters": [bare(character) for character in page["characters"]]}

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from data_tools.engine import Engine
+from data_tools.command import Out, Running, Split, application, command
 from data_tools.importers import books as book_importer
 from data_tools.importers import comics as comic_importer
 from data_tools.importers import epub as epub_importer
@@ -22,264 +24,194 @@ from data_tools.importers.panels import PanelSettings
 from data_tools.importers.run_import import Convert, ImageFormat, Metadata, Source, Target, run_import
 from data_tools.importers.shots import ShotSettings
 
-T = TypeVar("T")
-
-app = typer.Typer(
-    help="Make a data set folder, OUT/SPLIT.jsonl and OUT/images, of picture books, comics, films or ViStoryBench.\n\n"
-    "A run that was killed goes on where it stopped. What could not be read is counted, and listed in OUT/drops.jsonl.",
-    no_args_is_help=True,
-    add_completion=False,
-)
-
-Sources = Annotated[list[Path], typer.Argument(metavar="SOURCE", help="Files, or folders that hold them.")]
-Out = Annotated[Path, typer.Option("--out", help="Folder of the data set; made where it is missing.")]
-Split = Annotated[str, typer.Option(help="Name of the JSON Lines file.")]
-License = Annotated[str, typer.Option(help="License of stories that do not name theirs, such as 'CC-BY 4.0'.")]
-Credit = Annotated[str, typer.Option(help="Who made stories that do not say so.")]
-Language = Annotated[str, typer.Option(help="Language of stories that do not say theirs, such as 'en'.")]
-Origin = Annotated[str, typer.Option("--source-repo", help="Where the stories come from, for the record.")]
-Format = Annotated[ImageFormat, typer.Option("--format", help="File format of pictures cut out or rendered here.")]
-Where = Annotated[Engine, typer.Option("--engine", help="Where to work: this process, local processes, or Ray.")]
-Workers = Annotated[int | None, typer.Option(help="How many at the same time (default: one per core).", min=1)]
-Side = Annotated[int, typer.Option(help="Longer side of the pictures in px.", min=64, max=4096)]
-TextFirst = Annotated[bool, typer.Option(help="A page of text belongs to the picture after it, not before it.")]
-OneOf = Annotated[str | None, typer.Option("--only", help="Only books in folders of this name, such as 'en'.")]
+Format = Annotated[ImageFormat, typer.Option("--format", help="File format of images that are cut out or rendered.")]
+Side = Annotated[int, typer.Option(help="Longer side of the images in px.", min=64, max=4096)]
+TextFirst = Annotated[bool, typer.Option(help="A page of text belongs to the image after it, not before it.")]
 
 
-@app.command()
+@dataclass(frozen=True, kw_only=True)
+class Import(Running):
+    """What every importer is asked for: where to read and write, and facts for stories that do not state theirs."""
+
+    sources: Annotated[list[Path], typer.Argument(metavar="SOURCE", help="Files, or folders that hold them.")]
+    out: Out
+    split: Split = "train"
+    license: Annotated[str, typer.Option(help="License of stories that state none, such as 'CC-BY 4.0'.")] = ""
+    credit: Annotated[str, typer.Option(help="Who made the stories that do not name anyone.")] = ""
+    language: Annotated[str, typer.Option(help="Language of stories that state none, such as 'en'.")] = ""
+    source_repo: Annotated[str, typer.Option(help="Where the stories come from, for the record.")] = ""
+
+    def run(self, convert: Convert, find: Callable[[], list[Source]], format: ImageFormat = "jpg") -> None:
+        """Imports what `find` finds, and prints what became of it."""
+        facts = Metadata(
+            license=self.license or None,
+            credit=self.credit or None,
+            language=self.language or None,
+            source_repo=self.source_repo or None,
+        )
+        target = Target(self.out, self.split, format, facts)
+        for path in self.sources:
+            if self.out.resolve().is_relative_to(path.resolve()):
+                raise ValueError(f"--out {self.out} lies in the source {path}: choose a folder elsewhere")
+        sources, label = find(), f"importing {self.split}"
+        count, tally = run_import(convert, sources, target, engine=self.engine, workers=self.workers, label=label)
+        console = Console(soft_wrap=True, highlight=False, markup=False)
+        console.print(f"{count} stories of {len(sources)} sources: {self.out / f'{self.split}.jsonl'}")
+        tally.show()
+        if not count:
+            raise typer.Exit(1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkImport(Import):
+    """The options of a benchmark, whose stories all state their language."""
+
+    split: Split = "test"
+    language: str = field(default="", init=False)
+
+
+@command
 def books(
-    sources: Sources,
-    out: Out,
-    split: Split = "train",
+    *,
     images: Annotated[
-        list[Path] | None, typer.Option(help="Where African Storybook's pictures are, the best folder first.")
+        list[Path] | None, typer.Option(help="Where African Storybook's images are, the best folder first.")
     ] = None,
-    only: OneOf = None,
-    license: License = "",
-    credit: Credit = "",
-    language: Language = "",
-    source_repo: Origin = "",
-    engine: Where = "inline",
-    workers: Workers = None,
+    only: Annotated[str | None, typer.Option(help="Only books in folders of this name, such as 'en'.")] = None,
+    shared: Import,
 ) -> None:
-    """Picture books as folders of pages with Markdown or text.
+    """Import picture books that are folders of pages with Markdown or text.
 
     Example: python -m data_tools.importers books asp-source --images asp-imagebank --only en --out data/asp
 
-    African Storybook's and Book Dash's repositories are read as they are.
-    So are folders with one text for each picture, or with one text whose
-    pages are parted by lines of '##' or '---'.
+    Reads the repositories of African Storybook and Book Dash as they are. Also reads folders with one text for each
+    image, or with one text whose pages are separated by lines of '##' or '---'.
     """
-    target = _target(out, split, license, credit, language, source_repo)
-    _run(
-        book_importer.convert,
-        lambda: book_importer.find(sources, images or [], only),
-        sources,
-        target,
-        engine,
-        workers,
-    )
+    shared.run(book_importer.convert, lambda: book_importer.find(shared.sources, images or [], only))
 
 
-@app.command()
-def epub(
-    sources: Sources,
-    out: Out,
-    split: Split = "train",
-    text_first: TextFirst = False,
-    license: License = "",
-    credit: Credit = "",
-    language: Language = "",
-    source_repo: Origin = "",
-    engine: Where = "inline",
-    workers: Workers = None,
-) -> None:
-    """EPUB picture books.
+@command
+def epub(*, text_first: TextFirst = False, shared: Import) -> None:
+    """Import EPUB picture books.
 
     Example: python -m data_tools.importers epub books/ --license 'CC-BY 4.0' --out data/books
     """
-    target = _target(out, split, license, credit, language, source_repo)
-    convert = partial(epub_importer.convert, text_first=text_first)
-    _run(convert, lambda: epub_importer.find(sources), sources, target, engine, workers)
+    shared.run(partial(epub_importer.convert, text_first=text_first), lambda: epub_importer.find(shared.sources))
 
 
-@app.command()
+@command
 def pdf(
-    sources: Sources,
-    out: Out,
-    split: Split = "train",
+    *,
     side: Side = 1024,
     keep_text: Annotated[bool, typer.Option(help="Render pages with the text on them.")] = False,
     text_first: TextFirst = False,
     format: Format = "jpg",
-    license: License = "",
-    credit: Credit = "",
-    language: Language = "",
-    source_repo: Origin = "",
-    engine: Where = "inline",
-    workers: Workers = None,
+    shared: Import,
 ) -> None:
-    """PDF picture books: the pictures without the text on them, and the text.
+    """Import PDF picture books: the images without the text on them, and the text.
 
     Example: python -m data_tools.importers pdf books/ --license 'CC-BY 4.0' --out data/books
     """
-    target = _target(out, split, license, credit, language, source_repo, format)
     convert = partial(pdf_importer.convert, side=side, keep_text=keep_text, text_first=text_first)
-    _run(convert, lambda: pdf_importer.find(sources), sources, target, engine, workers)
+    shared.run(convert, lambda: pdf_importer.find(shared.sources), format)
 
 
-@app.command()
+@command
 def comics(
-    sources: Sources,
-    out: Out,
-    split: Split = "train",
+    *,
     right_to_left: Annotated[bool, typer.Option(help="Read panels from right to left.")] = False,
     whole: Annotated[bool, typer.Option(help="Keep pages whole.")] = False,
     gutter: Annotated[float, typer.Option(help="Least width of a gutter, as a share of the shorter side.")] = 0.006,
     tolerance: Annotated[int, typer.Option(help="How far a gutter's pixels may be from its color, of 255.")] = 32,
     format: Format = "jpg",
-    license: License = "",
-    credit: Credit = "",
-    language: Language = "",
-    source_repo: Origin = "",
-    engine: Where = "inline",
-    workers: Workers = None,
+    shared: Import,
 ) -> None:
-    """Comics, as CBZ files or folders of page images, cut into panels in reading order.
+    """Import comics: CBZ files or folders of page images, cut into panels in reading order.
 
     Example: python -m data_tools.importers comics episodes/ --license 'CC-BY 4.0' --out data/comics
     """
-    target = _target(out, split, license, credit, language, source_repo, format)
-    settings = _checked(lambda: PanelSettings(right_to_left=right_to_left, gutter=gutter, tolerance=tolerance))
+    settings = PanelSettings(right_to_left=right_to_left, gutter=gutter, tolerance=tolerance)
     convert = partial(comic_importer.convert, settings=settings, whole=whole)
-    _run(convert, lambda: comic_importer.find(sources), sources, target, engine, workers)
+    shared.run(convert, lambda: comic_importer.find(shared.sources), format)
 
 
-@app.command()
+@command
 def video(
-    sources: Sources,
-    out: Out,
-    split: Split = "train",
+    *,
     subtitles: Annotated[
-        Path | None, typer.Option(help="Subtitles of the one film; else film.srt or film.en.vtt beside it.")
+        Path | None, typer.Option(help="Subtitles of the only film; else film.srt or film.en.vtt beside it.")
     ] = None,
     subtitle_kind: Annotated[
-        video_importer.SubtitleKind, typer.Option(help="Which of several subtitles beside a film to take first.")
+        video_importer.SubtitleKind, typer.Option(help="Which of several subtitle files to prefer.")
     ] = "full",
     encoding: Annotated[
-        str, typer.Option(help="How subtitles are encoded, such as 'cp1252'; UTF-16 is known by itself.")
+        str, typer.Option(help="Encoding of the subtitles, such as 'cp1252'; UTF-16 is recognized.")
     ] = "utf-8-sig",
     pages: Annotated[int, typer.Option(help="Length of a story.", min=1)] = 30,
     min_pages: Annotated[int, typer.Option(help="A shorter rest of a film is left out.", min=1)] = 5,
     side: Side = 1024,
-    max_seconds: Annotated[float, typer.Option(help="Longer shots are parted.")] = 8.0,
+    max_seconds: Annotated[float, typer.Option(help="Longer shots are split.")] = 8.0,
     distinct: Annotated[float, typer.Option(help="How far a keyframe must be from the one before, of 255.")] = 10.0,
     format: Format = "jpg",
-    license: License = "",
-    credit: Credit = "",
-    language: Language = "",
-    source_repo: Origin = "",
-    engine: Where = "inline",
-    workers: Workers = None,
+    shared: Import,
 ) -> None:
-    """Films with subtitles: one sharp keyframe per shot, with what is said while it is seen.
+    """Import films with subtitles: one sharp keyframe per shot, with what is said while it is seen.
 
     Example: python -m data_tools.importers video films/ --license 'CC-BY 3.0' --pages 30 --out data/films
     """
-    target = _target(out, split, license, credit, language, source_repo, format)
-    settings = _checked(lambda: ShotSettings(max_seconds=max_seconds, distinct=distinct))
-    _checked(lambda: "".encode(encoding))
+    settings = ShotSettings(max_seconds=max_seconds, distinct=distinct)
+    try:
+        codecs.lookup(encoding)
+    except LookupError as error:
+        raise ValueError(f"--encoding: {error}") from None
     convert = partial(
         video_importer.convert, pages=pages, min_pages=min_pages, side=side, encoding=encoding, settings=settings
     )
-
-    def find() -> list[Source]:
-        return video_importer.find(sources, subtitles, language or None, subtitle_kind)
-
-    _run(convert, find, sources, target, engine, workers)
+    find = partial(video_importer.find, shared.sources, subtitles, shared.language or None, subtitle_kind)
+    shared.run(convert, find, format)
 
 
-@app.command()
+@command
 def vistory(
-    sources: Sources,
-    out: Out,
-    split: Split = "test",
+    *,
     images: Annotated[
-        Path | None, typer.Option(help="What a method made: OUTPUTS/STORY/shots/shot_01.png. Pages are then the shots.")
+        Path | None, typer.Option(help="A method's outputs, OUTPUTS/STORY/shots/shot_01.png; the shots become pages.")
     ] = None,
     script: Annotated[vistory_importer.Language, typer.Option(help="Language of the script.")] = "en",
-    license: License = "",
-    credit: Credit = "",
-    source_repo: Origin = "",
-    engine: Where = "inline",
-    workers: Workers = None,
+    shared: BenchmarkImport,
 ) -> None:
-    """ViStoryBench: its scripts with the characters' references, or with the pictures that a method made.
+    """Import ViStoryBench: its scripts with the characters' reference images, or with images that a method made.
 
     Example: python -m data_tools.importers vistory ViStory/ --license MIT --out data/vistory
     """
-    target = _target(out, split, license, credit, "", source_repo)
     convert = partial(vistory_importer.convert, language=script, shots=images is not None)
-    _run(convert, lambda: vistory_importer.find(sources, images), sources, target, engine, workers)
+    shared.run(convert, lambda: vistory_importer.find(shared.sources, images))
 
 
-@app.command()
+@command
 def storystream(
-    sources: Sources,
-    out: Out,
-    split: Split = "train",
-    prefix: Annotated[str, typer.Option(help="What to put before ids, where another data set has the same.")] = "",
-    license: License = "",
-    credit: Credit = "",
-    language: Language = "",
-    source_repo: Origin = "",
-    engine: Where = "inline",
-    workers: Workers = None,
+    *,
+    prefix: Annotated[str, typer.Option(help="Goes before each id, in case another data set has the same ids.")] = "",
+    shared: Import,
 ) -> None:
-    """Stories that have the layout already: other data set folders, and the released StoryStream files.
+    """Import data set folders and the released StoryStream files, which have the layout already.
 
     Example: python -m data_tools.importers storystream george/train.jsonl --split george --prefix george- --out data
     """
-    target = _target(out, split, license, credit, language, source_repo)
     convert = partial(storystream_importer.convert, prefix=prefix)
-    _run(convert, lambda: storystream_importer.find(sources), sources, target, engine, workers)
+    shared.run(convert, lambda: storystream_importer.find(shared.sources))
 
 
-def _target(
-    out: Path, split: str, license: str, credit: str, language: str, origin: str, format: ImageFormat = "jpg"
-) -> Target:
-    said = {"license": license, "credit": credit, "language": language, "source_repo": origin}
-    return _checked(lambda: Target(out, split, format, Metadata(**{key: value or None for key, value in said.items()})))
-
-
-def _run(
-    convert: Convert,
-    find: Callable[[], list[Source]],
-    paths: list[Path],
-    target: Target,
-    engine: Engine,
-    workers: int | None,
-) -> None:
-    for path in paths:
-        if target.out.resolve().is_relative_to(path.resolve()):
-            raise typer.BadParameter(f"--out {target.out} lies in the source {path}: choose a folder elsewhere")
-    sources = _checked(find)
-    label = f"importing {target.split}"
-    count, tally = _checked(lambda: run_import(convert, sources, target, engine=engine, workers=workers, label=label))
-    console = Console()
-    name = target.out / f"{target.split}.jsonl"
-    console.print(f"{count} stories of {len(sources)} sources: {name}", markup=False, highlight=False, soft_wrap=True)
-    tally.show(console)
-    if not count:
-        raise typer.Exit(1)
-
-
-def _checked(make: Callable[[], T]) -> T:
-    try:
-        return make()
-    except (ValueError, LookupError) as error:
-        raise typer.BadParameter(str(error)) from None
-
+app = application(
+    books,
+    epub,
+    pdf,
+    comics,
+    video,
+    vistory,
+    storystream,
+    help="Make a data set folder, OUT/SPLIT.jsonl and OUT/images, of picture books, comics, films or ViStoryBench.\n\n"
+    "A killed run resumes. What cannot be read is counted and listed in OUT/drops.jsonl.",
+)
 
 if __name__ == "__main__":
     app()

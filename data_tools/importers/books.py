@@ -1,6 +1,6 @@
 """Picture books as folders of pages with Markdown or text beside them.
 
-Three layouts are told apart by what lies there:
+The files in a folder decide which of three layouts it has:
 
 - African Storybook: `LANGUAGE/0004_name.md`, whose pages are parted by lines of `##` and whose last page lists license
   and credits; its pictures are `0004/01.jpg` ...: 01 the cover, 02 the first page; one more may be the back cover.
@@ -20,7 +20,6 @@ from urllib.parse import unquote
 
 import yaml
 
-from data_tools.drops import Drop
 from data_tools.folder import IMAGES
 from data_tools.importers.run_import import (
     MAX_CAPTION,
@@ -29,13 +28,13 @@ from data_tools.importers.run_import import (
     RecordBuilder,
     Source,
     Target,
-    clean_text,
-    inside,
+    is_inside,
     license_name,
     natural_key,
     read_text,
     unique_ids,
 )
+from seedstory.text import clean_text
 
 TEXTS = (".md", ".markdown", ".txt")
 _NUMBERED = re.compile(r"(\d{4})_.+\.md")
@@ -92,12 +91,12 @@ def convert(source: Source, target: Target) -> Imported:
     if source.path.is_dir():
         return _folder(source, target)
     name = source.path.relative_to(source.root).as_posix()
-    if not inside(source.path, source.root):
-        return Imported([], [Drop(source.id, None, "outside-the-source", f"{name} is a link to elsewhere")])
+    if not is_inside(source.path, source.root):
+        return Imported.dropped(source.id, "outside-the-source", f"{name} is a link to elsewhere")
     try:
         front, body = front_matter(read_text(source.path, name), name)
     except ValueError as error:
-        return Imported([], [Drop(source.id, None, "unreadable-text", str(error))])
+        return Imported.dropped(source.id, "unreadable-text", error)
     facts = _facts(front, body).filled_from(_catalog(source)).filled_from(Metadata(language=_language(source)))
     if _NUMBERED.fullmatch(source.path.name):
         return _numbered(source, target, body, facts)
@@ -189,14 +188,14 @@ def _numbered(source: Source, target: Target, body: str, facts: Metadata) -> Imp
     captions = [plain(page) for page in pages if not _FACT.search(page)]
     if not source.beside:
         detail = f"no folder {source.path.name[:4]} with its pictures"
-        return Imported([], [Drop(source.id, None, "no-pictures", detail)])
+        return Imported.dropped(source.id, "no-pictures", detail)
     images = _files(source.beside[0], IMAGES)
     if len(images) - 1 not in (len(captions), len(captions) + 1):
         detail = f"{len(images)} pictures for a cover and {len(captions)} pages"
-        return Imported([], [Drop(source.id, None, "pages-and-pictures-differ", detail)])
+        return Imported.dropped(source.id, "pages-and-pictures-differ", detail)
     story = RecordBuilder(source.id, target)
     for image, caption in zip(images[1:], captions, strict=False):
-        _add(story, image, source.beside[0], caption)
+        story.add_file(image, source.beside[0], caption)
     return story.finish(facts.filled_from(Metadata(title=plain(title) or None)))
 
 
@@ -216,7 +215,7 @@ def _linked(source: Source, target: Target, body: str, facts: Metadata) -> Impor
         if image is None:
             story.drop_page("missing-picture", page.image)
         else:
-            _add(story, image, source.root, page.caption, page.alt)
+            story.add_file(image, source.root, page.caption, alt=page.alt)
     return story.finish(facts)
 
 
@@ -232,10 +231,10 @@ def _parted(source: Source, target: Target, body: str, facts: Metadata) -> Impor
     images = _files(folder, IMAGES)
     if len(images) - len(captions) not in (0, 1):
         detail = f"{len(images)} pictures for {len(captions)} pages of text (one more picture is a cover)"
-        return Imported([], [Drop(source.id, None, "pages-and-pictures-differ", detail)])
+        return Imported.dropped(source.id, "pages-and-pictures-differ", detail)
     story = RecordBuilder(source.id, target)
     for image, caption in zip(images[len(images) - len(captions) :], captions, strict=True):
-        _add(story, image, folder, caption)
+        story.add_file(image, folder, caption)
     return story.finish(facts.filled_from(Metadata(title=folder.name)))
 
 
@@ -243,7 +242,7 @@ def _folder(source: Source, target: Target) -> Imported:
     """A folder with one text for each picture."""
     assert source.root is not None
     story = RecordBuilder(source.id, target)
-    texts = {text.stem: text for text in _files(source.path, TEXTS) if inside(text, source.root)}
+    texts = {text.stem: text for text in _files(source.path, TEXTS) if is_inside(text, source.root)}
     for image in _files(source.path, IMAGES):
         text = texts.get(image.stem)
         try:
@@ -251,18 +250,8 @@ def _folder(source: Source, target: Target) -> Imported:
         except ValueError as error:
             story.drop_page("unreadable-text", str(error))
             continue
-        _add(story, image, source.root, caption)
+        story.add_file(image, source.root, caption)
     return story.finish(Metadata(title=source.path.name))
-
-
-def _add(story: RecordBuilder, image: Path, root: Path, caption: str, alt: str = "") -> None:
-    name = image.name
-    if not inside(image, root):
-        story.drop_page("outside-the-source", f"{name} is a link or a path to elsewhere")
-    elif image.stat().st_size > 64 * 2**20:
-        story.drop_page("unreadable-picture", f"{name} is larger than 64 MB")
-    else:
-        story.add(image.read_bytes(), caption, alt=alt, source=name)
 
 
 def _facts(front: dict[str, Any], body: str) -> Metadata:
@@ -285,7 +274,7 @@ def _catalog(source: Source) -> Metadata:
     assert source.root is not None
     path = source.root / "_data" / "meta.yml"
     parts = source.path.relative_to(source.root).parts
-    if len(parts) < 2 or not inside(path, source.root):
+    if len(parts) < 2 or not is_inside(path, source.root):
         return Metadata()
     try:
         titles = yaml_mapping(read_text(path, path.name), path.name).get("titles")

@@ -17,14 +17,14 @@ from data_tools.importers.run_import import (
     RecordBuilder,
     Source,
     Target,
-    clean_text,
-    inside,
+    is_inside,
     license_name,
     natural_key,
     unique_ids,
 )
 from seedstory.image import MAX_BYTES, load_image
 from seedstory.io import read_regular
+from seedstory.text import clean_text
 
 MIN_SIDE = 64  # px of a panel
 _PEOPLE = {
@@ -47,7 +47,7 @@ def find(paths: list[Path]) -> list[Source]:
         if path.is_dir():
             inner = [p for p in path.rglob("*") if p.is_file()]
             pages = {p.parent for p in inner if p.suffix.lower() in IMAGES}
-            archives = {p for p in inner if p.suffix.lower() == ".cbz" and inside(p, path)}
+            archives = {p for p in inner if p.suffix.lower() == ".cbz" and is_inside(p, path)}
             found += sorted(pages | archives, key=natural_key)
         elif path.is_file():
             found.append(path)
@@ -75,7 +75,7 @@ def convert(source: Source, target: Target, *, settings: PanelSettings | None = 
         for name, data in _pages(source.path, story):
             _add_page(story, name, data, replace(settings, right_to_left=settings.right_to_left or backwards), whole)
     except ValueError as error:
-        return Imported([], [Drop(source.id, None, "unreadable-comic", str(error))])
+        return Imported.dropped(source.id, "unreadable-comic", error)
     title = source.path.name if source.path.is_dir() else source.path.stem
     return story.finish(facts.filled_from(Metadata(title=title)))
 
@@ -100,7 +100,7 @@ def _pages(path: Path, story: RecordBuilder) -> Iterator[tuple[str, bytes]]:
     """Name and bytes of each page image, in the order of their names."""
     if path.is_dir():
         for file in sorted((p for p in path.iterdir() if p.suffix.lower() in IMAGES), key=natural_key):
-            if not inside(file, path):
+            if not is_inside(file, path):
                 story.drop_page("outside-the-source", f"{file.name} is a link to elsewhere")
             elif file.stat().st_size > MAX_BYTES:
                 story.drop_page("unreadable-picture", f"{file.name} is larger than {MAX_BYTES // 2**20} MB")
@@ -159,7 +159,7 @@ def _comic_info(path: Path, story: RecordBuilder) -> tuple[Metadata, bool]:
 def _comic_info_file(path: Path) -> bytes | None:
     if path.is_dir():
         file = path / "ComicInfo.xml"
-        return read_regular(file, limit=2**20) if file.exists() and inside(file, path) else None
+        return read_regular(file, limit=2**20) if file.exists() and is_inside(file, path) else None
     with Archive(path) as archive:
         found = [name for name in archive.names() if name.rpartition("/")[2].lower() == "comicinfo.xml"]
         return archive.read(min(found, key=lambda name: (name.count("/"), name))) if found else None

@@ -15,7 +15,7 @@ from PIL import Image
 
 from data_tools.drops import Drop
 from data_tools.importers.archive import Archive
-from data_tools.importers.facing import Leaf, pair
+from data_tools.importers.facing import FacingPage, pair
 from data_tools.importers.files import files_of
 from data_tools.importers.markup import background_in, backgrounds_of, data_url, parse_xml, render_svg
 from data_tools.importers.run_import import (
@@ -25,10 +25,10 @@ from data_tools.importers.run_import import (
     RecordBuilder,
     Source,
     Target,
-    clean_text,
     decode_text,
     license_name,
 )
+from seedstory.text import clean_text
 
 MIN_SIDE = 96  # px; smaller pictures are ornaments
 MAX_DOCUMENTS = 5_000
@@ -145,7 +145,7 @@ def convert(source: Source, target: Target, *, text_first: bool = False) -> Impo
         with Archive(source.path) as archive:
             facts, documents = _package(archive, _package_path(archive))
             story = RecordBuilder(source.id, target)
-            for image, text in pair(leaves_of(_documents(archive, documents, story)), text_first=text_first):
+            for image, text in pair(facing_pages(_documents(archive, documents, story)), text_first=text_first):
                 if image.elsewhere:
                     story.drop_page("picture-elsewhere", f"{image.name} is not in the book")
                     continue
@@ -157,7 +157,7 @@ def convert(source: Source, target: Target, *, text_first: bool = False) -> Impo
                 story.add(data, text, alt=image.alt, source=image.name, min_side=MIN_SIDE)
             return story.finish(facts)
     except ValueError as error:
-        return Imported([], [Drop(source.id, None, "unreadable-book", str(error))])
+        return Imported.dropped(source.id, "unreadable-book", error)
 
 
 def _documents(archive: Archive, names: list[str], story: RecordBuilder) -> Iterator[tuple[str, Reader]]:
@@ -185,7 +185,8 @@ def _svg_page(archive: Archive, name: str, story: RecordBuilder) -> Reader:
     def fetch(address: str) -> bytes | None:
         image = _image(name, address)
         try:
-            return None if image is None or image.elsewhere else bytes(image.read(archive))
+            data = None if image is None or image.elsewhere else image.read(archive)
+            return data if isinstance(data, bytes) else None
         except ValueError as error:
             story.drops.append(Drop(story.id, None, "unreadable-picture", f"{name}: {error}"))
             return None
@@ -206,12 +207,12 @@ def _style_sheets(archive: Archive, document: str, text: str) -> dict[str, str]:
     """Background pictures of a document's style sheets, as addresses from the root of the book."""
     sheets = [(document, css) for css in re.findall(r"<style[^>]*>(.{1,100000}?)</style", text, re.S | re.I)]
     for link in re.findall(r"<link\b[^<>]{0,500}>", text, re.I)[:20]:
-        address = re.search(r"href\s*=\s*[\"']([^\"']+)", link, re.I)
-        sheet = _resolve(document, address[1]) if address and "stylesheet" in link.lower() else None
+        href = re.search(r"href\s*=\s*[\"']([^\"']+)", link, re.I)
+        sheet = _resolve(document, href[1]) if href and "stylesheet" in link.lower() else None
         if sheet:
-            with suppress(ValueError):  # a book does not fail over its looks
+            with suppress(ValueError):  # a missing style sheet costs no page
                 sheets.append((sheet, decode_text(archive.read(archive.find(sheet)), sheet)))
-    found = {}
+    found: dict[str, str] = {}
     for sheet, css in sheets:
         for mark, address in backgrounds_of(css).items():
             member = _resolve(sheet, address)
@@ -219,7 +220,7 @@ def _style_sheets(archive: Archive, document: str, text: str) -> dict[str, str]:
     return found
 
 
-def leaves_of(documents: Iterable[tuple[str, Reader]]) -> Iterator[Leaf[LinkedImage]]:
+def facing_pages(documents: Iterable[tuple[str, Reader]]) -> Iterator[FacingPage[LinkedImage]]:
     """Puts the text of a document to its pictures.
 
     All text belongs to the one picture of a document, wherever it stands; where there are several, to the one before
@@ -244,9 +245,9 @@ def leaves_of(documents: Iterable[tuple[str, Reader]]) -> Iterator[Leaf[LinkedIm
             elif kind == "text":
                 texts[-1].append(value)
         if images:
-            yield from (Leaf(one, "".join(text)) for one, text in zip(images, texts, strict=True))
+            yield from (FacingPage(one, "".join(text)) for one, text in zip(images, texts, strict=True))
         else:
-            yield Leaf(None, "".join(texts[0]))
+            yield FacingPage(None, "".join(texts[0]))
 
 
 def _image(document: str, address: str, alt: str = "") -> LinkedImage | None:

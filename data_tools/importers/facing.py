@@ -8,18 +8,18 @@ from typing import Generic, NamedTuple, TypeVar
 P = TypeVar("P")
 
 
-class Leaf(NamedTuple, Generic[P]):
+class FacingPage(NamedTuple, Generic[P]):
     """A page of a book: a picture or None, and the text beside it."""
 
     image: P | None
     text: str
 
 
-def pair(leaves: Iterable[Leaf[P]], *, text_first: bool = False) -> Iterator[tuple[P, str]]:
+def pair(pages: Iterable[FacingPage[P]], *, text_first: bool = False) -> Iterator[tuple[P, str]]:
     """Gives the text of pages without picture to a picture.
 
     Args:
-        leaves: The pages in reading order.
+        pages: The pages in reading order.
         text_first: A page of text belongs to the picture after it, not to the one before it. Text without such a
             picture is front or back matter, and left out.
 
@@ -28,16 +28,16 @@ def pair(leaves: Iterable[Leaf[P]], *, text_first: bool = False) -> Iterator[tup
     """
     image: P | None = None
     texts: list[str] = []
-    for leaf in leaves:
-        if leaf.image is None:
+    for page in pages:
+        if page.image is None:
             if image is not None or text_first:
-                texts.append(leaf.text)
+                texts.append(page.text)
         elif text_first:
-            yield leaf.image, "\n".join([*texts, leaf.text])
+            yield page.image, "\n".join([*texts, page.text])
             texts = []
         else:
             if image is not None:
                 yield image, "\n".join(texts)
-            image, texts = leaf.image, [leaf.text]
+            image, texts = page.image, [page.text]
     if image is not None:
         yield image, "\n".join(texts)

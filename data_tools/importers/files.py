@@ -1,10 +1,10 @@
-"""Finding the files that a user means."""
+"""Finds the files that a user names."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from data_tools.importers.run_import import Source, inside, natural_key, unique_ids
+from data_tools.importers.run_import import Source, is_inside, natural_key, unique_ids
 
 
 def files_of(paths: list[Path], suffixes: tuple[str, ...], what: str) -> list[Source]:
@@ -21,7 +21,7 @@ def files_of(paths: list[Path], suffixes: tuple[str, ...], what: str) -> list[So
     found: list[Path] = []
     for path in paths:
         if path.is_dir():
-            inner = [p for p in path.rglob("*") if p.suffix.lower() in suffixes and inside(p, path)]
+            inner = [p for p in path.rglob("*") if p.suffix.lower() in suffixes and is_inside(p, path)]
             found += sorted(inner, key=natural_key)
         elif path.is_file():
             found.append(path)

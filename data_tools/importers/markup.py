@@ -8,6 +8,7 @@ import io
 import re
 from collections.abc import Callable
 from html.entities import html5
+from typing import Any
 from xml.etree import ElementTree
 
 from PIL import Image
@@ -131,7 +132,7 @@ def render_svg(data: bytes, name: str, fetch: Callable[[str], bytes | None]) -> 
         raise ValueError(f"{name} cannot be rendered ({error})") from None
 
 
-def _size(root: ElementTree.Element, name: str) -> dict[str, int]:
+def _size(root: ElementTree.Element, name: str) -> dict[str, Any]:
     """The longer side of the picture; the document then asks for no size itself.
 
     A renderer that meets with too large a one ends the whole process.

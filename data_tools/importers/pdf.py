@@ -8,15 +8,17 @@ from collections.abc import Iterator
 from math import hypot, prod
 from pathlib import Path
 
+import numpy as np
 import pypdfium2
 import pypdfium2.raw as pdfium
 from PIL import Image, ImageChops
 
 from data_tools.drops import Drop
-from data_tools.importers.facing import Leaf, pair
+from data_tools.importers.facing import FacingPage, pair
 from data_tools.importers.files import files_of
-from data_tools.importers.run_import import Imported, Metadata, RecordBuilder, Source, Target, clean_text, license_name
+from data_tools.importers.run_import import Imported, Metadata, RecordBuilder, Source, Target, license_name
 from seedstory.image import MAX_PIXELS, load_image
+from seedstory.text import clean_text
 
 MAX_BYTES = 512 * 2**20
 MAX_PAGES = 2_000
@@ -59,10 +61,10 @@ def convert(
             raise ValueError(f"it is larger than {MAX_BYTES // 2**20} MB")
         document = pypdfium2.PdfDocument(source.path)
     except (pypdfium2.PdfiumError, ValueError, OSError) as error:
-        return Imported([], [Drop(source.id, None, "unreadable-book", f"{source.path.name}: {error}")])
+        return Imported.dropped(source.id, "unreadable-book", f"{source.path.name}: {error}")
     with document:
         story = RecordBuilder(source.id, target)
-        for (image, number), text in pair(_leaves(document, story, side, keep_text), text_first=text_first):
+        for (image, number), text in pair(_facing_pages(document, story, side, keep_text), text_first=text_first):
             story.add(image, text, source=f"page {number}", min_side=MIN_SIDE, source_page=number)
         said = document.get_metadata_dict(skip_empty=True)
     rights = next((value for value in said.values() if "creativecommons.org" in value), None)
@@ -71,9 +73,9 @@ def convert(
     return story.finish(Metadata(title=title, license=license_name(rights), credit=credit))
 
 
-def _leaves(
+def _facing_pages(
     document: pypdfium2.PdfDocument, story: RecordBuilder, side: int, keep_text: bool
-) -> Iterator[Leaf[tuple[bytes | Image.Image, int]]]:
+) -> Iterator[FacingPage[tuple[bytes | Image.Image, int]]]:
     """The pages, each with its number."""
     for number in range(1, min(len(document), MAX_PAGES) + 1):
         try:
@@ -83,7 +85,7 @@ def _leaves(
         except (pypdfium2.PdfiumError, ValueError, OSError) as error:
             story.drop_page("unreadable-page", f"page {number}: {error}")
             continue
-        yield Leaf((image, number) if image is not None else None, text)
+        yield FacingPage((image, number) if image is not None else None, text)
     if len(document) > MAX_PAGES:
         detail = f"{len(document)} pages, the first {MAX_PAGES} were read"
         story.drops.append(Drop(story.id, None, "too-many-pages", detail))
@@ -138,7 +140,7 @@ def _ink(page: pypdfium2.PdfPage, region: _Box, scale: float) -> Image.Image | N
     pixels = _render(page, region, (max(1, round(width * scale)), max(1, round(height * scale))))
     paper = ImageChops.difference(pixels, Image.new("RGB", pixels.size, "white")).convert("L")
     box = paper.point(lambda value: 255 * (value > PAPER)).getbbox()
-    if box is None or all(low == high for low, high in pixels.getextrema()):
+    if box is None or len(pixels.getcolors(1) or ()) == 1:
         return None
     share = (box[2] - box[0]) * (box[3] - box[1]) / (pixels.width * pixels.height)
     if share * _area(region) < MIN_SHARE * _area(page.get_bbox()):
@@ -149,7 +151,7 @@ def _ink(page: pypdfium2.PdfPage, region: _Box, scale: float) -> Image.Image | N
 def _render(
     page: pypdfium2.PdfPage, region: _Box, size: tuple[int, int], rows: tuple[int, int] | None = None
 ) -> Image.Image:
-    """A region of a page on white, `size` px large; of that only some rows, if told.
+    """A region of a page on white, `size` px large; of that only some rows, if given.
 
     The region's edges fall just inside the outermost pixels: a picture that fills it is drawn pixel on pixel.
     """
@@ -226,7 +228,7 @@ def _labels(drawn: list[pypdfium2.PdfObject], texts: list[pypdfium2.PdfObject]) 
 
 
 def _stored(page: pypdfium2.PdfPage, image: pypdfium2.PdfImage) -> bytes | None:
-    """The JPEG file of an image that the page shows as it is: upright, whole, unchanged, and not a mere ornament."""
+    """The JPEG file of an image that the page shows as it is: upright, whole, unchanged, and not an ornament."""
     turned = page.get_rotation() != 0 or image.level != 0 or pdfium.FPDFPageObj_HasTransparency(image)
     matrix = image.get_matrix()
     if turned or matrix.a <= 0 or matrix.d <= 0 or abs(matrix.b) + abs(matrix.c) > 1e-3 * (matrix.a + matrix.d):
@@ -246,7 +248,7 @@ def _stored(page: pypdfium2.PdfPage, image: pypdfium2.PdfImage) -> bytes | None:
 
 
 def _is_shown(page: pypdfium2.PdfPage, image: pypdfium2.PdfImage, pixels: Image.Image) -> bool:
-    """Whether a page shows just these pixels where an upright image stands: whole, unstretched, each as it is."""
+    """Whether a page shows just these pixels where an upright image stands: whole, unstretched, each unchanged."""
     m = image.get_matrix()
     region = (m.e, m.f, m.e + m.a, m.f + m.d)
     left, bottom, right, top = page.get_bbox()
@@ -258,7 +260,7 @@ def _is_shown(page: pypdfium2.PdfPage, image: pypdfium2.PdfImage, pixels: Image.
     for first in range(0, pixels.height, step):
         last = min(first + step, pixels.height)
         shown = _render(page, region, pixels.size, (first, last))
-        away = ImageChops.difference(shown, pixels.crop((0, first, pixels.width, last))).getextrema()
-        if any(high > SAME for _, high in away):
+        away = ImageChops.difference(shown, pixels.crop((0, first, pixels.width, last)))
+        if np.asarray(away).max() > SAME:
             return False
     return True

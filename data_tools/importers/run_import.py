@@ -1,10 +1,9 @@
-"""What all importers share: facts of a story, storing its pages, and a run over many sources that can be resumed."""
+"""What all importers share: metadata, a builder of records, and a run over many sources that resumes."""
 
 from __future__ import annotations
 
 import codecs
 import hashlib
-import io
 import json
 import re
 import shutil
@@ -19,7 +18,8 @@ from PIL import Image
 
 from data_tools.drops import Drop, Tally
 from data_tools.engine import Engine, run
-from seedstory.image import STORED, load_image, read_image_header
+from data_tools.folder import encode
+from seedstory.image import MAX_BYTES, STORED, load_image, read_image_header
 from seedstory.io import open_regular, remove_leftovers, write_atomic
 from seedstory.storystream import StoryRecord, write_jsonl
 from seedstory.text import clean_text
@@ -33,6 +33,11 @@ _MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 MAX_CAPTION = 20_000  # characters of a page
+_ENCODE: dict[str, dict[str, Any]] = {
+    "jpg": {"format": "JPEG", "quality": 92, "subsampling": 0, "optimize": True},
+    "png": {"format": "PNG", "compress_level": 6},
+    "webp": {"format": "WEBP", "quality": 92, "method": 4},
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +88,11 @@ class Imported:
     records: list[StoryRecord] = field(default_factory=list)
     drops: list[Drop] = field(default_factory=list)
 
+    @classmethod
+    def dropped(cls, story: str, reason: str, detail: object) -> Imported:
+        """Nothing but one drop, of the whole source."""
+        return cls([], [Drop(story, None, reason, str(detail))])
+
 
 @dataclass(frozen=True)
 class Target:
@@ -106,7 +116,7 @@ class Target:
 
 
 class RecordBuilder:
-    """A story in the making: stores pictures, and counts pages that have none to store.
+    """Builds the record of a story: stores images, and counts pages that have none.
 
     Args:
         name: Id of the story.
@@ -165,7 +175,7 @@ class RecordBuilder:
             data = image
         else:
             suffix = "png" if isinstance(image, bytes) else self.target.format
-            data = _encode(pixels, suffix)
+            data = encode(pixels.convert("RGB"), **_ENCODE[suffix])
         relative = f"images/{self.target.split}/{self.id}/{len(self):03d}.{suffix}"
         write_atomic(self.target.out / relative, data, durable=False)
         self._images.append(relative)
@@ -173,6 +183,23 @@ class RecordBuilder:
         self._alts.append(clean_text(alt)[:MAX_CAPTION])
         self._truths.append(truth or None)
         return True
+
+    def add_file(self, path: Path, root: Path, caption: str = "", *, source: str = "", **page: Any) -> None:
+        """Adds a page whose image is a file under `root`, links followed; any other file is a counted drop.
+
+        Args:
+            path: The file.
+            root: The folder that it may not leave.
+            caption: Text of the page.
+            source: Name of the image for errors; the file's name if empty.
+            **page: As for `add`.
+        """
+        if not is_inside(path, root):
+            self.drop_page("outside-the-source", f"{path.name} is a link or a path to elsewhere")
+        elif path.stat().st_size > MAX_BYTES:
+            self.drop_page("unreadable-picture", f"{path.name} is larger than {MAX_BYTES // 2**20} MB")
+        else:
+            self.add(path.read_bytes(), caption, source=source or path.name, **page)
 
     def drop_page(self, reason: str, detail: str = "") -> None:
         """Counts a page of the source that does not become one of the story."""
@@ -220,7 +247,7 @@ def run_import(
     workers: int | None = None,
     label: str = "",
 ) -> tuple[int, Tally]:
-    """Runs an importer over its sources and writes the data set; goes on where a killed run stopped.
+    """Runs an importer over its sources and writes the data set; resumes a killed run.
 
     Args:
         convert: The importer's pure function, picklable.
@@ -264,14 +291,14 @@ def _once(convert: Convert, target: Target, source: Source) -> Imported:
     try:
         done = convert(source, target)
     except Exception as error:  # noqa: BLE001 - one bad source of a million must not end the run; it is counted
-        done = Imported([], [Drop(source.id, None, "import-failed", f"{type(error).__name__}: {error}")])
+        done = Imported.dropped(source.id, "import-failed", f"{type(error).__name__}: {error}")
     data = {"records": [r.to_dict() for r in done.records], "drops": [asdict(d) for d in done.drops]}
     write_atomic(receipt, json.dumps(data), durable=False)
     return done
 
 
 def _named(convert: Convert) -> str:
-    """What the importer and its options are called, the same in every process."""
+    """The name of an importer with its options, the same in every process."""
     if isinstance(convert, partial):
         return repr((_named(convert.func), convert.args, sorted(convert.keywords.items())))
     return f"{convert.__module__}.{convert.__qualname__}"
@@ -322,15 +349,14 @@ def license_name(text: str | None) -> str | None:
     return text[:300] or None
 
 
-def read_text(path: Path, name: str) -> str:
-    """A UTF-8 text file.
+def read_text(path: Path, name: str, encoding: str = "utf-8-sig") -> str:
+    """The text of a file of at most `MAX_TEXT` bytes.
 
     Raises:
-        ValueError: It is too large or no UTF-8; the message begins with `name`.
+        ValueError: It is too large or encoded in another way; the message begins with `name`.
     """
     with open_regular(path, what=name) as file:
-        data = file.read(MAX_TEXT + 1)
-    return decode_text(data, name)
+        return decode_text(file.read(MAX_TEXT + 1), name, encoding)
 
 
 def decode_text(data: bytes, name: str, encoding: str = "utf-8-sig") -> str:
@@ -349,18 +375,7 @@ def marked_encoding(data: bytes) -> str | None:
     return next((kind for mark, kind in _MARKS if data.startswith(mark)), None)
 
 
-def inside(path: Path, root: Path) -> bool:
-    """Whether a file is a plain one under `root`, links followed."""
+def is_inside(path: Path, root: Path) -> bool:
+    """Whether a path, links followed, is a plain file under `root`."""
     resolved = path.resolve()
     return resolved.is_file() and resolved.is_relative_to(root.resolve())
-
-
-def _encode(pixels: Image.Image, format: str) -> bytes:
-    options: dict[str, Any] = {
-        "jpg": {"format": "JPEG", "quality": 92, "subsampling": 0, "optimize": True},
-        "png": {"format": "PNG", "compress_level": 6},
-        "webp": {"format": "WEBP", "quality": 92, "method": 4},
-    }[format]
-    buffer = io.BytesIO()
-    pixels.convert("RGB").save(buffer, **options)
-    return buffer.getvalue()

@@ -1,7 +1,7 @@
 """Shots of a film and the frame that shows each best, from a few numbers about every frame.
 
 A cut is a change from frame to frame that stands out from those around it, as in PySceneDetect's adaptive detector, but
-against the greatest of its neighbours, so that a flash is no cut. Shapes: T frames.
+against the greatest of its neighbors, so that a flash is no cut. Shapes: T frames.
 """
 
 from __future__ import annotations
@@ -11,18 +11,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-SIGNATURE = (16, 9)  # px: the copy of a frame by which frames are told apart
+SIGNATURE = (16, 9)  # px: the copy of a frame by which frames are compared
 
 
 @dataclass(frozen=True, kw_only=True)
 class ShotSettings:
-    """How a film is parted.
+    """How a film is split into shots.
 
     Attributes:
         change: Of 255; least mean difference of two frames at a cut.
-        ratio: How many times greater than its neighbours' the difference at a cut is.
+        ratio: How many times greater than its neighbors' the difference at a cut is.
         min_seconds: Shorter shots are taken together with the one before.
-        max_seconds: Longer shots are parted evenly.
+        max_seconds: Longer shots are split evenly.
         distinct: Of 255; keyframes that differ less are the same picture.
         blank: Of 255; frames whose brightness varies less are blank, such as black ones between scenes.
     """

@@ -6,14 +6,12 @@ data sets whose pictures have the same names can be put together. All that a rec
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from data_tools.drops import Drop
-from data_tools.folder import MAX_LINE, locate, only_pages, read_file, story_files
+from data_tools.folder import MAX_LINE, encode, locate, map_masks, only_pages, read_file, story_files
 from data_tools.importers.run_import import Imported, Metadata, Source, Target, slug
 from seedstory.image import STORED, load_image, read_image_header
 from seedstory.io import open_regular, write_atomic
@@ -21,7 +19,7 @@ from seedstory.storystream import StoryRecord
 
 
 @dataclass(frozen=True)
-class Line(Source):
+class SourceLine(Source):
     """One line of a story file, which begins at a byte of it."""
 
     offset: int = 0
@@ -49,7 +47,7 @@ def convert(source: Source, target: Target, prefix: str = "") -> Imported:
         target: Where to write.
         prefix: What to put before its id, where another data set has the same ids.
     """
-    assert isinstance(source, Line) and source.root is not None
+    assert isinstance(source, SourceLine) and source.root is not None
     with open(source.path, "rb") as file:
         file.seek(source.offset)
         raw = file.readline(MAX_LINE + 1)
@@ -58,8 +56,7 @@ def convert(source: Source, target: Target, prefix: str = "") -> Imported:
             raise ValueError(f"longer than {MAX_LINE // 2**20} MiB")
         record = _with_slashes(StoryRecord.from_json(raw))
     except ValueError as error:
-        where = f"{source.path.name}, line {source.number}"
-        return Imported([], [Drop(where, None, "broken-line", str(error))])
+        return Imported.dropped(f"{source.path.name}, line {source.number}", "broken-line", error)
     record = replace(_filled(record, target.facts), id=prefix + record.id)
     stem = f"images/{target.split}/{source.number:06d}-{slug(record.id)[:40]}"
     images: list[str] = []
@@ -89,11 +86,11 @@ def convert(source: Source, target: Target, prefix: str = "") -> Imported:
             masks[path] = None
             drops.append(Drop(record.id, kept[page], "unreadable-mask", str(error)))
     if masks:
-        record = replace(record, pages=[page and _renamed(page, masks) for page in record.pages or ()])
+        record = map_masks(record, masks.get)
     return Imported([record], drops)
 
 
-def _lines(file: Path) -> Iterator[Line]:
+def _lines(file: Path) -> Iterator[SourceLine]:
     with open_regular(file) as opened:
         offset = number = 0
         if opened.read(3) != b"\xef\xbb\xbf":
@@ -102,23 +99,18 @@ def _lines(file: Path) -> Iterator[Line]:
         for raw in opened:
             number += 1
             if raw.strip():
-                yield Line(f"{file.stem}-{number}", file, file.parent, (), offset, number)
+                yield SourceLine(f"{file.stem}-{number}", file, file.parent, (), offset, number)
             offset += len(raw)
 
 
 def _with_slashes(record: StoryRecord) -> StoryRecord:
     """A record that was made on Windows with the paths that every system reads."""
-
-    def turned(holder: dict[str, Any]) -> dict[str, Any]:
-        known = holder | ({"mask": holder["mask"].replace("\\", "/")} if "mask" in holder else {})
-        return known | ({"characters": [turned(one) for one in known["characters"]]} if "characters" in known else {})
-
-    pages = None if record.pages is None else [page and turned(page) for page in record.pages]
-    return replace(record, images=[path.replace("\\", "/") for path in record.images], pages=pages)
+    images = [path.replace("\\", "/") for path in record.images]
+    return map_masks(replace(record, images=images), lambda path: path.replace("\\", "/"))
 
 
 def _filled(record: StoryRecord, facts: Metadata) -> StoryRecord:
-    """The record, with what the user says of all stories where it says nothing."""
+    """The record, with the user's facts where it has none."""
     return replace(record, **{key: value for key, value in asdict(facts).items() if getattr(record, key) is None})
 
 
@@ -127,18 +119,4 @@ def _image(root: Path, path: str) -> tuple[bytes, str]:
     data = read_file(root, path)
     pixels = load_image(data, path)
     suffix = STORED.get(read_image_header(data, path)[0])
-    if suffix:
-        return data, suffix
-    buffer = io.BytesIO()
-    pixels.save(buffer, "PNG")
-    return buffer.getvalue(), "png"
-
-
-def _renamed(holder: dict[str, Any], masks: dict[str, str | None]) -> dict[str, Any]:
-    """What is known of a page, with the new names of its masks."""
-    known = {key: value for key, value in holder.items() if key != "mask"}
-    if masks.get(holder.get("mask", "")):
-        known["mask"] = masks[holder["mask"]]
-    if "characters" in known:
-        known["characters"] = [_renamed(character, masks) for character in known["characters"]]
-    return known
+    return (data, suffix) if suffix else (encode(pixels, "PNG"), "png")

@@ -8,11 +8,10 @@ from pathlib import Path
 
 import pysubs2
 
-from data_tools.importers.run_import import clean_text, decode_text
-from seedstory.io import open_regular
+from data_tools.importers.run_import import read_text
+from seedstory.text import clean_text
 
 SUFFIXES = (".srt", ".vtt", ".ass", ".ssa")
-MAX_BYTES = 2 * 2**20
 MAX_SECONDS = 600.0  # of one cue
 PAUSE = 0.25  # seconds; rolling captions follow each other without one
 
@@ -43,8 +42,7 @@ def read_subtitles(path: Path, encoding: str = "utf-8-sig") -> tuple[list[Cue], 
     Raises:
         ValueError: It is too large, wrongly encoded, or in no known format. The message begins with the file's name.
     """
-    with open_regular(path, what=path.name) as file:
-        text = decode_text(file.read(MAX_BYTES + 1), path.name, encoding)
+    text = read_text(path, path.name, encoding)
     try:
         events = pysubs2.SSAFile.from_string(text).events if text.strip() else []
     except (pysubs2.exceptions.Pysubs2Error, ValueError, ArithmeticError, LookupError, RecursionError) as error:

@@ -18,7 +18,7 @@ from data_tools.importers.subtitles import read_subtitles, spoken_in
 
 SubtitleKind = Literal["full", "sdh", "forced"]
 KINDS: tuple[SubtitleKind, ...] = get_args(SubtitleKind)
-_KIND_OF = {"forced": "forced", "foreign": "forced", "sdh": "sdh", "cc": "sdh", "hi": "sdh"}
+_KIND_OF: dict[str, SubtitleKind] = {"forced": "forced", "foreign": "forced", "sdh": "sdh", "cc": "sdh", "hi": "sdh"}
 FILMS = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ogv", ".ts", ".mpg", ".mpeg", ".flv")
 
 
@@ -76,7 +76,7 @@ def convert(
     try:
         film, broken = read_film(source.path)
     except FAULTS as error:
-        return Imported([], [Drop(source.id, None, "unreadable-film", f"{name}: {_reason(error)}")])
+        return Imported.dropped(source.id, "unreadable-film", f"{name}: {_reason(error)}")
     done = Imported()
     if broken:
         done.drops.append(Drop(source.id, None, "broken-packets", f"{name}: {broken} could not be decoded"))
@@ -142,9 +142,10 @@ def _beside(film: Path, here: list[Path], language: str | None, kind: SubtitleKi
     return tuple(sorted(fitting, key=rank)[:1])
 
 
-def _marks(film: Path, subtitles: Path) -> tuple[str, str]:
+def _marks(film: Path, subtitles: Path) -> tuple[str, SubtitleKind]:
     """The language in the name of subtitles, which may be empty, and their kind."""
-    language, kind = "", "full"
+    language = ""
+    kind: SubtitleKind = "full"
     for part in subtitles.stem.removeprefix(film.stem).split("."):
         if part.lower() in _KIND_OF and (part.lower() != "hi" or language):  # alone, "hi" is Hindi
             kind = _KIND_OF[part.lower()]
@@ -159,5 +160,5 @@ def _language(source: Source) -> str | None:
 
 
 def _reason(error: Exception) -> str:
-    """A fault without the path, which differs from machine to machine."""
+    """The message of a fault without its path, so that it is the same on every machine."""
     return str(getattr(error, "strerror", None) or error)

@@ -10,7 +10,6 @@ import re
 from pathlib import Path
 from typing import Any, Literal
 
-from data_tools.drops import Drop
 from data_tools.folder import IMAGES
 from data_tools.importers.run_import import (
     Imported,
@@ -18,12 +17,12 @@ from data_tools.importers.run_import import (
     RecordBuilder,
     Source,
     Target,
-    clean_text,
-    inside,
+    is_inside,
     natural_key,
     read_text,
     unique_ids,
 )
+from seedstory.text import clean_text
 
 Language = Literal["en", "ch"]
 _TEXTS = {
@@ -80,7 +79,7 @@ def convert(source: Source, target: Target, *, language: Language = "en", shots:
         kind = clean_text(str(_dict(data.get("Story_type", {})).get(language, "")))
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         detail = f"{source.path.parent.name}/story.json: {type(error).__name__}: {error}"
-        return Imported([], [Drop(source.id, None, "unreadable-story", detail)])
+        return Imported.dropped(source.id, "unreadable-story", detail)
     story = RecordBuilder(source.id, target)
     facts = Metadata(title=f"ViStoryBench {source.path.parent.name}", language={"en": "en", "ch": "zh"}[language])
     extra = {"story_type": kind, "characters": cast}
@@ -97,12 +96,12 @@ def _add_shots(story: RecordBuilder, folder: Path, script: list[dict[str, Any]])
     numbered = {int(found[1]): path for path in files if (found := re.search(r"(?:^|_)(\d{1,6})$", path.stem))}
     for shot in script:
         path = numbered.get(shot["index"])
-        if path is None or path.suffix.lower() not in IMAGES or not inside(path, folder):
+        if path is None or path.suffix.lower() not in IMAGES or not is_inside(path, folder):
             story.drop_page("missing-picture", f"shot {shot['index']}")
             continue
         characters = [{"name": name} for name in shot["characters"]]
         known = {key: shot[key] for key in _TEXTS if key != "plot"}
-        story.add(path.read_bytes(), shot["plot"], source=path.name, characters=characters, **known)
+        story.add_file(path, folder, shot["plot"], characters=characters, **known)
 
 
 def _add_references(story: RecordBuilder, folder: Path, cast: dict[str, dict[str, str]]) -> None:
@@ -110,7 +109,7 @@ def _add_references(story: RecordBuilder, folder: Path, cast: dict[str, dict[str
         # A key is the name of a folder, and no path.
         home = folder / key if key not in (".", "..") and not re.search(r"[/\\\x00]", key) else folder / "none"
         files = sorted(home.iterdir(), key=natural_key) if home.is_dir() else []
-        images = [path for path in files if path.suffix.lower() in IMAGES and inside(path, folder)]
+        images = [path for path in files if path.suffix.lower() in IMAGES and is_inside(path, folder)]
         if not images:
             story.drop_page("missing-picture", f"no reference of {key}")
         for path in images:
@@ -118,7 +117,7 @@ def _add_references(story: RecordBuilder, folder: Path, cast: dict[str, dict[str
                 "characters": [{"name": character["name"], "tag": character["tag"]}],
                 "reference": key,
             }
-            story.add(path.read_bytes(), character["description"], source=f"{key}/{path.name}", **known)
+            story.add_file(path, folder, character["description"], source=f"{key}/{path.name}", **known)
 
 
 def _shot(data: Any, language: Language) -> dict[str, Any]:

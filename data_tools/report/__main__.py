@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from data_tools.engine import Engine, StepError
+from data_tools.command import Data, Running, application, command
+from data_tools.engine import Engine
 from data_tools.report.facts import gather
 from data_tools.report.page import render
 from seedstory.io import write_atomic
@@ -28,25 +29,23 @@ def write_report(
     write_atomic(out, page)
 
 
+@command
 def main(
-    folder: Annotated[Path, typer.Argument(metavar="DATA", help="The data set folder: NAME.jsonl and pictures.")],
+    *,
+    folder: Data,
     out: Annotated[Path | None, typer.Option(help="The HTML file. [default: DATA/report.html]")] = None,
     title: Annotated[str, typer.Option(help="What to call the data set. [default: the name of DATA]")] = "",
     samples: Annotated[int, typer.Option(min=0, help="Pages on the contact sheet of each source.")] = 16,
-    engine: Annotated[Engine, typer.Option(help="Where the work is done.")] = "inline",
-    workers: Annotated[int | None, typer.Option(min=1, help="Stories at a time; by default, one a core.")] = None,
+    running: Running,
 ) -> None:
     """Write one HTML page on a data set: counts, lengths, sizes, licenses, contact sheets, and why pages were dropped.
 
     Example: python -m data_tools.report data/clean --out report.html
     """
     out = out or folder / "report.html"
-    try:
-        write_report(folder, out, title=title, samples=samples, engine=engine, workers=workers)
-    except (ValueError, StepError) as error:
-        raise typer.BadParameter(str(error)) from None
+    write_report(folder, out, title=title, samples=samples, **vars(running))
     Console(soft_wrap=True).print(f"Open it in a browser: {out.resolve()}", markup=False, highlight=False)
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    application(main)()

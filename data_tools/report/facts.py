@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import io
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterator
@@ -18,18 +17,18 @@ from PIL import Image
 from data_tools.clean.steps import NAME as CLEANED
 from data_tools.drops import Tally
 from data_tools.engine import Engine, run
-from data_tools.folder import locate, read_file, read_lines, story_files
+from data_tools.folder import encode, locate, read_file, read_lines, story_files
 from seedstory.image import load_image, read_image_header
 from seedstory.storystream import StoryRecord
 from seedstory.text import count_words
 
 THUMB = 128  # px, longer side
-_SOURCES = 12  # sources that are told apart
+_SOURCES = 12  # sources that are listed by name
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A page on a contact sheet: its thumbnail as a data URL, and whose it is."""
+    """A page on a contact sheet: its thumbnail as a data URL, and its source."""
 
     image: str
     caption: str
@@ -40,7 +39,7 @@ class Sample:
 
 
 @dataclass
-class Metadata:
+class DatasetFacts:
     """All that a report says.
 
     Attributes:
@@ -75,7 +74,7 @@ class Metadata:
 
 
 @dataclass(frozen=True)
-class _Seen:
+class _CountedStory:
     """What a report keeps of a story; no text, so that a data set of any size fits."""
 
     id: str
@@ -86,7 +85,7 @@ class _Seen:
 
 def gather(
     folder: Path, *, title: str = "", samples: int = 16, engine: Engine = "inline", workers: int | None = None
-) -> Metadata:
+) -> DatasetFacts:
     """Counts a data set folder.
 
     Args:
@@ -100,13 +99,13 @@ def gather(
         ValueError: There is no data set in the folder.
     """
     files = story_files(folder)
-    facts = Metadata(title or folder.resolve().name, drops=Tally.read(folder))
+    facts = DatasetFacts(title or folder.resolve().name, drops=Tally.read(folder))
     facts.splits = {file.stem: Counter(stories=0, pages=0, words=0, bytes=0) for file in files}
     if (folder / CLEANED).is_file():
         facts.cleaning = json.loads((folder / CLEANED).read_bytes())
-    stories: list[_Seen] = []
+    stories: list[_CountedStory] = []
     measured = run(partial(_measure, folder), _records(files, facts), engine=engine, workers=workers, label="measure")
-    for (split, record), (sizes, size) in zip(_records(files, Metadata("")), measured):
+    for (split, record), (sizes, size) in zip(_records(files, DatasetFacts("")), measured):
         facts.sizes.update(sizes)
         facts.broken += len(record) - len(sizes)
         stories.append(_count(facts, split, record))
@@ -117,7 +116,7 @@ def gather(
         counts[names[story.source]].update(stories=1, pages=story.pages)
     facts.sources = dict(sorted(counts.items(), key=lambda item: (-item[1]["pages"], item[0])))
     chosen = _choose(stories, names, list(facts.sources)[:_SOURCES], samples)
-    wanted = ((record, chosen[split, record.id]) for split, record in _records(files, Metadata("")))
+    wanted = ((record, chosen[split, record.id]) for split, record in _records(files, DatasetFacts("")))
     jobs = [(record, pages) for record, pages in wanted if pages]
     sheets: dict[str, list[Sample]] = {name: [] for name in list(facts.sources)[:_SOURCES]}
     shots = run(partial(_sample, folder), jobs, engine=engine, workers=workers, label="contact sheets")
@@ -127,7 +126,7 @@ def gather(
     return facts
 
 
-def _records(files: list[Path], facts: Metadata) -> Iterator[tuple[str, StoryRecord]]:
+def _records(files: list[Path], facts: DatasetFacts) -> Iterator[tuple[str, StoryRecord]]:
     for file in files:
         for line in read_lines(file):
             if line.record is None:
@@ -149,7 +148,7 @@ def _measure(folder: Path, item: tuple[str, StoryRecord]) -> tuple[list[tuple[in
     return sizes, total
 
 
-def _count(facts: Metadata, split: str, record: StoryRecord) -> _Seen:
+def _count(facts: DatasetFacts, split: str, record: StoryRecord) -> _CountedStory:
     words = [count_words(caption) for caption in record.captions]
     facts.splits[split].update(stories=1, pages=len(record), words=sum(words))
     facts.pages.append(len(record))
@@ -161,14 +160,14 @@ def _count(facts: Metadata, split: str, record: StoryRecord) -> _Seen:
         names = {"description": "description", "characters": "characters", "time": "time", "coreference": "coreference"}
         facts.known.update(said for key, said in names.items() if truth and truth.get(key))
     facts.known["mask"] += len(record.masks())
-    return _Seen(record.id, split, _source(record), len(record))
+    return _CountedStory(record.id, split, _source(record), len(record))
 
 
 def _source(record: StoryRecord) -> str:
     return record.source_repo or f"{record.id.partition('-')[0]} (no source given)"
 
 
-def _source_names(stories: list[_Seen]) -> dict[str, str]:
+def _source_names(stories: list[_CountedStory]) -> dict[str, str]:
     """What each source is called: where there are very many, by its host and owner only."""
     sources = {story.source for story in stories}
     if len(sources) <= _SOURCES:
@@ -177,7 +176,7 @@ def _source_names(stories: list[_Seen]) -> dict[str, str]:
 
 
 def _choose(
-    stories: list[_Seen], names: dict[str, str], shown: list[str], samples: int
+    stories: list[_CountedStory], names: dict[str, str], shown: list[str], samples: int
 ) -> dict[tuple[str, str], list[int]]:
     """Which pages of which story (split, id) are shown: of each source a fixed draw, a page of every story first."""
     drawn: dict[str, list[tuple[int, bytes, tuple[str, str], int]]] = {name: [] for name in shown}
@@ -222,6 +221,5 @@ def credit_line(credit: dict[str, str] | str | None) -> str:
 
 def _data_url(image: Image.Image) -> str:
     image.thumbnail((THUMB * 2, THUMB * 2), Image.Resampling.LANCZOS, reducing_gap=3.0)
-    buffer = io.BytesIO()
-    image.save(buffer, "WEBP", quality=70, method=4)
-    return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    data = encode(image, "WEBP", quality=70, method=4)
+    return f"data:image/webp;base64,{base64.b64encode(data).decode()}"

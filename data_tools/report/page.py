@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from importlib import resources
 
-from data_tools.report.facts import Metadata, Sample
+from data_tools.report.facts import DatasetFacts, Sample
 
 _HEAD = """<!doctype html>
 <html lang="en">
@@ -20,7 +20,7 @@ _HEAD = """<!doctype html>
 """
 
 
-def render(facts: Metadata) -> str:
+def render(facts: DatasetFacts) -> str:
     """The page as HTML."""
     style = resources.files("data_tools.report").joinpath("style.css").read_text("utf-8")
     parts = [
@@ -51,7 +51,7 @@ def _section(title: str, body: str) -> str:
     return f"<section><h2>{escape(title)}</h2>\n{body}\n</section>" if body else ""
 
 
-def _headline(facts: Metadata) -> str:
+def _headline(facts: DatasetFacts) -> str:
     total = sum(facts.splits.values(), Counter())
     tiles = [
         (f"{total['stories']:,}", "stories"),
@@ -65,7 +65,7 @@ def _headline(facts: Metadata) -> str:
     return f"<ul class=tiles>{''.join(f'<li><b>{number}</b> {what}</li>' for number, what in tiles)}</ul>"
 
 
-def _splits(facts: Metadata) -> str:
+def _splits(facts: DatasetFacts) -> str:
     before = (facts.cleaning or {}).get("before", {})
     rows = [
         [name, f"{count['stories']:,}", f"{count['pages']:,}", f"{count['words']:,}", _size(count["bytes"])]
@@ -76,10 +76,10 @@ def _splits(facts: Metadata) -> str:
         return table
     was = "; ".join(f"{name} {count['stories']:,} stories, {count['pages']:,} pages" for name, count in before.items())
     groups, largest = facts.cleaning["groups"], facts.cleaning["largest_group"]
-    kin = f"Stories that share a picture or a long caption form {groups:,} groups, which no split parts"
-    kin += f"; the largest has {largest:,} {'story' if largest == 1 else 'stories'}"
+    groups_text = f"Stories that share a picture or a long caption form {groups:,} groups, which no split parts"
+    groups_text += f"; the largest has {largest:,} {'story' if largest == 1 else 'stories'}"
     crops = f"{facts.cleaning['cropped']:,} pages lost their bars"
-    return f"{table}<p>Before cleaning: {escape(was)}. {kin}. {crops}.</p>"
+    return f"{table}<p>Before cleaning: {escape(was)}. {groups_text}. {crops}.</p>"
 
 
 def _sizes(sizes: Counter[tuple[int, int]]) -> str:
@@ -93,7 +93,7 @@ def _sizes(sizes: Counter[tuple[int, int]]) -> str:
     return f"{_bars(shapes, 'pages')}<h3>Shorter side, px</h3>{_histogram(sides, 'pages')}"
 
 
-def _drops(facts: Metadata) -> str:
+def _drops(facts: DatasetFacts) -> str:
     if not len(facts.drops):
         return "<p>Nothing.</p>"
     rows = []
@@ -107,7 +107,7 @@ def _drops(facts: Metadata) -> str:
     return _table(["because", "times", "for example"], rows, escaped=True)
 
 
-def _sources(facts: Metadata) -> str:
+def _sources(facts: DatasetFacts) -> str:
     rows = [[name, f"{count['stories']:,}", f"{count['pages']:,}"] for name, count in facts.sources.items()]
     shown = _table(["source", "stories", "pages"], rows[:40])
     return f"{shown}<p>and {len(rows) - 40:,} smaller ones</p>" if len(rows) > 40 else shown
@@ -126,7 +126,7 @@ def _sheet(name: str, count: Counter[str], sheet: Sequence[Sample]) -> str:
     )
 
 
-def _credits(facts: Metadata) -> str:
+def _credits(facts: DatasetFacts) -> str:
     lines = {f"<b>{escape(one.title)}</b> {escape(one.rights)}" for sheet in facts.sheets.values() for one in sheet}
     return f"<p class=credits>{' · '.join(sorted(lines))}</p>"
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from data_tools import folder
-from data_tools.folder import inside, read_lines, story_files
+from data_tools.folder import image_path, read_lines, story_files
 
 GOOD = json.dumps({"id": "s", "images": ["a.png"], "captions": ["One."], "orders": [0]}).encode()
 
@@ -48,10 +48,10 @@ def test_story_files(tmp_path):
 @pytest.mark.parametrize("path", ["../a.png", "/a.png", "a/../../b.png", "C:/a.png", "a\\b.png", "", "a\0.png"])
 def test_paths_that_leave_the_folder(path):
     with pytest.raises(ValueError, match="does not stay inside"):
-        inside(path)
+        image_path(path)
 
 
 def test_paths_must_look_like_images():
-    assert str(inside("images/./s 1/é.PNG")) == "images/s 1/é.PNG"
+    assert str(image_path("images/./s 1/é.PNG")) == "images/s 1/é.PNG"
     with pytest.raises(ValueError, match="does not end like a picture"):
-        inside("train.jsonl")
+        image_path("train.jsonl")

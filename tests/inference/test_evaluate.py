@@ -255,7 +255,7 @@ def test_a_stopped_run_goes_on(theatre, model, tmp_path):
     assert unclocked(parts) == unclocked(whole) and parts["seconds_per_page"] > 0
     assert {file: file.stat().st_mtime_ns for file in before} == before, "the first story is not told again"
     assert evaluate(model, rollout, data=theatre, stories=2, out=out) == parts
-    with pytest.raises(ValueError, match="were told with another seed: give another --out"):
+    with pytest.raises(ValueError, match="were generated with another seed: give another --out"):
         evaluate(model, RolloutOptions(pages=3, steps=1, batch_size=1, seed=1), data=theatre, stories=2, out=out)
 
 

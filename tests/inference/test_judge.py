@@ -10,7 +10,8 @@ from data_tools.paper_theatre.loose import single_page
 from data_tools.paper_theatre.render import render
 from data_tools.paper_theatre.world import PLACES as PLACES_OF_THE_WORLD
 from data_tools.paper_theatre.world import SLOTS_OF_VIEW, SPECIES
-from inference.judge import ATTRIBUTES, NOBODY, PLACES, Judge, score
+from inference.judge import ATTRIBUTES, NOBODY, PLACES, Judge, score, train
+from tests.data_tools.theatre import run_theatre
 
 FIRST = 900_000  # far from the seeds that the judge was trained on
 
@@ -92,3 +93,12 @@ def test_empty_slots_are_nobody(judge, pages):
     seen = judge.classify(pixels[alone], "left")
     assert sum(found["species"] == NOBODY for found in seen) >= 0.95 * len(alone)
     assert all(found.keys() == {"place"} for part in PLACES for found in judge.classify(pixels[:2], part))
+
+
+def test_a_judge_is_trained_on_renders(tmp_path, capsys):
+    data = ("--out", tmp_path / "data", "--size", "128", "--loose-pages", "6", "--split")
+    run_theatre("generate", *data, "train")
+    run_theatre("generate", *data, "heldout")
+    train(tmp_path / "data", out=tmp_path / "judge", steps=2, boxes=2, batch_size=2, width=8)
+    assert Judge.load(tmp_path / "judge").config.slots
+    assert "character_f1" in capsys.readouterr().out

@@ -51,7 +51,9 @@ def test_finished_stories_are_kept_and_a_new_rollout_needs_new_truths(theatre, m
     record = json.loads(before)
     record["pages"][1]["caption"] = "Another telling."
     (story / "story.json").write_text(json.dumps(record))
-    with pytest.raises(ValueError, match="of another telling: run python -m data_tools.paper_theatre annotate"):
+    with pytest.raises(
+        ValueError, match="belongs to another run of this story: run python -m data_tools.paper_theatre annotate"
+    ):
         evaluate(str(tmp_path), RolloutOptions(), model=str(model))
 
 

@@ -190,7 +190,7 @@ def test_a_killed_run_goes_on_for_free_to_the_same_bytes(data: Path, tmp_path: P
 def test_a_server_that_is_gone_ends_the_run_in_one_line(data: Path, tmp_path: Path, server: TalkingServer) -> None:
     server.faults = [None, *[(500, "")] * 2]
     result = call("describe", data, "--out", tmp_path / "out", "--url", server.url, *SERVER)
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "story-0" in result.output and "run the same command again" in result.output
     assert "Traceback" not in result.output and not (tmp_path / "out/train.jsonl").exists()
 

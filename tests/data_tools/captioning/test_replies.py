@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_tools.captioning.replies import BadReply, check_narration, clean_page, is_repetition, read_reply, sentences
+from data_tools.captioning.replies import BadReply, check_narration, clean_page, is_repetition, read_reply
+from seedstory.text import split_sentences
 
 
 @given(text=st.text(), before=st.sampled_from(["", "Sure! ", "```json\n", '<think>{"text": "no"}</think>']))
@@ -44,7 +45,7 @@ def test_no_reply_is_too_odd(reply: str) -> None:
 
 def test_sentences_end_where_they_end() -> None:
     text = 'Mr. Fox ran! "Stop," said Dr. Owl. "Now!" 他走了。我来了。 And then'
-    assert [s.strip() for s in sentences(text)] == [
+    assert [s.strip() for s in split_sentences(text)] == [
         "Mr. Fox ran!",
         '"Stop," said Dr. Owl.',
         '"Now!"',

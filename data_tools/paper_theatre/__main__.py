@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.console import Console
 
-from data_tools.engine import StepError, run
+from data_tools.engine import Engine, StepError, run
 from data_tools.paper_theatre import casting
 from data_tools.paper_theatre.annotate import annotate as read_captions
 from data_tools.paper_theatre.dataset import Job, write_long_story, write_loose_page, write_story
@@ -68,8 +68,10 @@ def generate(
 
     def write(count: int, step: Callable[[Job], StoryRecord], name: str) -> None:
         jobs = [Job(out, split, seed + n, size, masks, chapters, plots) for n in range(count)]
-        engine, at_once = ("processes", workers) if workers > 1 else ("inline", None)
-        write_jsonl(out / f"{name}.jsonl", run(step, jobs, engine=engine, workers=at_once, label=name))
+        engine: Engine = "processes" if workers > 1 else "inline"
+        write_jsonl(
+            out / f"{name}.jsonl", run(step, jobs, engine=engine, workers=workers if workers > 1 else None, label=name)
+        )
 
     try:
         if loose_pages:

@@ -80,7 +80,7 @@ def scene_truth(scene: Scene) -> dict[str, Any]:
         }
         for actor, slot in zip(scene.everyone, scene.slots, strict=True)
     ]
-    truth = {"place": scene.place, "time": scene.time, "actors": actors, "props": list(scene.props)}
+    truth: dict[str, Any] = {"place": scene.place, "time": scene.time, "actors": actors, "props": list(scene.props)}
     truth["view"] = scene.layout
     if scene.meanwhile:
         places = [half.place for half in scene.halves for _ in half.actors]
@@ -102,7 +102,7 @@ def _story_record(
 ) -> StoryRecord:
     """Draws a story's pages and returns its record."""
     paths = [f"images/{name}/{number:02d}.png" for number in range(len(pages))]
-    truth = [_write_page(page, job, path) for page, path in zip(pages, paths, strict=True)]
+    truth: list[dict[str, Any] | None] = [_write_page(page, job, path) for page, path in zip(pages, paths, strict=True)]
     return StoryRecord(
         id=name,
         images=paths,

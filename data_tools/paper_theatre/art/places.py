@@ -182,8 +182,8 @@ def _snowfield(p: Paint, time: str) -> str:
     snow, far_snow = ("#96aed8", "#7c94c4") if time == "night" else (p("#f8fbfd"), p("#e8f1f7"))
     out = ground_band("M0,136 Q70,104 140,134 Q200,108 256,130", p("#d8e6f0"))
     for x, y, s in ((22, 92, 1.0), (92, 112, 0.7), (166, 104, 0.8), (238, 88, 1.0)):
-        for i, w in enumerate((16, 22, 28)):
-            top, w = y + i * 22 * s, w * s
+        for i, width in enumerate((16, 22, 28)):
+            top, w = y + i * 22 * s, width * s
             out += path(f"M{x - w:g},{top + 30 * s:g} L{x},{top:g} L{x + w:g},{top + 30 * s:g}Z", p("#7fa39c"))
             low, half = top + 15 * s, w * 0.5
             cap = f"M{x - half:g},{low:g} L{x},{top:g} L{x + half:g},{low:g} Q{x},{low + 7 * s:g} {x - half:g},{low:g}Z"

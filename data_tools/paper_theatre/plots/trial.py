@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
+from typing import Any
 
 from data_tools.paper_theatre.casting import cast
 from data_tools.paper_theatre.chapters import LONG_WORDS
@@ -138,7 +139,9 @@ class _Trial:
     def _beat(self, number: int, beat: Beat, bounds: range) -> bool:
         """Writes a beat with each of its phrasings; the story goes on from one that fits."""
         orders = [self.rng.sample(range(len(part)), len(part)) for part in beat.parts]
-        sound, fitting, most = [], [], max(map(len, orders))
+        sound: list[tuple[Script, Reader]] = []
+        fitting: list[tuple[Script, Reader]] = []
+        most = max(map(len, orders))
         for turn in range(max(most, _TRIES)):
             if turn >= most and (fitting or not sound):
                 break
@@ -173,7 +176,7 @@ class _Trial:
             return script, reader, page, f"it cannot be read back: {_more(str(error.__cause__))}"
         return script, reader, page, _difference(page.scene, scene)
 
-    def _blame(self, texts: Sequence[str], state: object, message: str) -> int | None:
+    def _blame(self, texts: Sequence[str], state: tuple[Any, ...], message: str) -> int | None:
         """The part that brings the fault: the page has it from there on."""
         for part in range(len(texts)):
             self.rng.setstate(state)
@@ -201,7 +204,7 @@ def _difference(meant: Scene, read: Scene) -> str:
                 return _said(what, getattr(one, what), getattr(other, what), do)
         names = [[actor.name for actor in scene.actors] for scene in (one, other)]
         if names[0] != names[1]:
-            return _said("characters", *names, "write characters as {a} and their pronouns as {a.he}")
+            return _said("characters", names[0], names[1], "write characters as {a} and their pronouns as {a.he}")
         for actor, seen in zip(one.actors, other.actors, strict=True):
             for what in ("pose", "expression", "appearance"):
                 if getattr(actor, what) != getattr(seen, what):

@@ -17,7 +17,7 @@ from data_tools.drops import Drop
 from data_tools.importers.archive import Archive
 from data_tools.importers.facing import FacingPage, pair
 from data_tools.importers.files import files_of
-from data_tools.importers.markup import background_in, backgrounds_of, data_url, parse_xml, render_svg
+from data_tools.importers.markup import SHAPES, background_in, backgrounds_of, data_url, parse_xml, render_svg
 from data_tools.importers.run_import import (
     MAX_CAPTION,
     Imported,
@@ -37,7 +37,6 @@ _BLOCKS = {"p", "div", "br", "li", "tr", "td", "section", "blockquote", "figcapt
 _MATTER = {"cover", "titlepage", "copyright-page", "colophon", "toc", "imprint", "frontmatter", "backmatter"}
 _ROLES = {"aut": "Text", "ill": "Illustration", "art": "Illustration", "trl": "Translation"}
 _IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".gif")
-_SHAPES = {"path", "rect", "circle", "ellipse", "polygon", "polyline", "line", "image", "use"}
 _OPF = "{http://www.idpf.org/2007/opf}"
 
 
@@ -192,7 +191,7 @@ def _svg_page(archive: Archive, name: str, story: RecordBuilder) -> Reader:
             return None
 
     data, reader = archive.read(archive.find(name)), Reader()
-    shapes = [item.tag for item in parse_xml(data, name).iter() if item.tag in _SHAPES]
+    shapes = [item.tag for item in parse_xml(data, name).iter() if item.tag in SHAPES]
     if shapes == ["image"]:
         reader.feed(_tame(decode_text(data, name)))
         reader.close()

@@ -15,6 +15,7 @@ from PIL import Image
 
 from data_tools.importers.run_import import marked_encoding
 
+SHAPES = {"path", "rect", "circle", "ellipse", "polygon", "polyline", "line", "image", "use"}  # of SVG
 MAX_ELEMENTS = 20_000  # of an SVG page
 MAX_SIDE = 1_024  # px of one that is rendered
 _PREFIX = re.compile(r"(</?|\s)(?!xmlns)[\w-]{1,40}:(?=[\w-]+[\s=/>])")
@@ -113,7 +114,7 @@ def render_svg(data: bytes, name: str, fetch: Callable[[str], bytes | None]) -> 
                 raise ValueError(f"{name} nests <use> in <use>, by which a few bytes can unfold into millions")
             if child.tag in ("text", "script", "foreignObject") or (child.tag == "image" and not _embed(child, fetch)):
                 parent.remove(child)
-            elif child.tag in ("path", "rect", "circle", "ellipse", "polygon", "polyline", "line", "image", "use"):
+            elif child.tag in SHAPES:
                 drawn += 1
     if not drawn:
         return None, text

@@ -141,7 +141,7 @@ def evaluate(
     figures = score_samples(pipeline, looker, drawn, true, rollout, retold=is_model)
     return {
         "scored": "checkpoint" if is_model else "stories",
-        "protocol": ("told freely" if rollout.free else "captions given") if is_model else "as they are",
+        "protocol": ("free" if rollout.free else "captions given") if is_model else "as they are",
         "model": model,
         "fingerprint": pipeline.identity.fingerprint,
         "policy": rollout.policy,
@@ -231,7 +231,7 @@ def _score_words(
     measured = {
         "perplexity": perplexity(scores),
         "base_perplexity": perplexity(base[: len(read)]),
-        "told_base_perplexity": perplexity(base[len(read) :]),
+        "free_base_perplexity": perplexity(base[len(read) :]),
     }
     figures: dict[str, Any] = {name: value for name, (value, _) in measured.items()}
     figures["caption_tokens"] = sum(tokens for story in scores for _, tokens in story[1:])

@@ -15,7 +15,7 @@ examples:
   # how much must a sink hold?
   python -m inference.long_story --data data/theatre --out runs/sinks --policies mm_sink --first-tokens 4,64,128
   # free writing after page 1: seconds, memory and repetition
-  python -m inference.long_story --data data/theatre --out runs/told --mode told
+  python -m inference.long_story --data data/theatre --out runs/free --mode free
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ from seedstory.settings import POLICIES
 from seedstory.story import page_seed
 from seedstory.storystream import StoryRecord, read_jsonl
 
-MODES = ("scripted", "told")
+MODES = ("scripted", "free")
 _BATCH = 16
 
 
@@ -309,7 +309,7 @@ def main(
     data: Annotated[Path, typer.Option(help="folder of a StoryStream data set with long stories and ground truth")],
     out: Annotated[Path, typer.Option(help="folder for results and report; finished stories there are kept")],
     split: Annotated[str, typer.Option(help="name of the JSONL without the ending")] = "long-heldout",
-    mode: Annotated[str, typer.Option(help="scripted (captions given) or told (free after page 1)")] = "scripted",
+    mode: Annotated[str, typer.Option(help="scripted (captions given) or free (after page 1)")] = "scripted",
     policies: Annotated[
         str, typer.Option(help="policies, each with its own limit of pages if wanted: recompute:50,mm_sink")
     ] = ",".join(POLICIES),
@@ -364,7 +364,7 @@ def main(
     pipeline = StoryPipeline.from_pretrained(model)
     bench = Bench(pipeline, Judge.load(judge), data, ranges=ranges, images=images, steps=steps, seed=seed)
     results = measure_all(bench, mode, records, variants, out / "results")
-    if mode == "told":  # how often stories of this kind repeat themselves
+    if mode == "free":  # how often stories of this kind repeat themselves
         for record in records:
             captions = [{"page": page, "caption": caption} for page, caption in enumerate(record.captions, 1)]
             results.append(Measurement("the data set", record.id, captions[: ranges[-1][1]]))

@@ -97,7 +97,7 @@ class RolloutFolder:
 
     def __init__(self, folder: Path, rollout: RolloutOptions, fingerprint: str) -> None:
         self.folder, self.rollout = folder, rollout
-        self._file, self._request = folder / "telling.json", {"model": fingerprint} | asdict(rollout)
+        self._file, self._request = folder / "rollout.json", {"model": fingerprint} | asdict(rollout)
         self._seconds: dict[str, float] = {}
         if self._file.is_file():
             try:

@@ -23,7 +23,7 @@ for the n-grams and the consistency of whole stories.
     perplexity                     of the held-out captions under the story model, the true pictures in context, with
                                    the policy asked for; of stories, of their captions, pictures regressed
     base_perplexity                of the same captions under the base language model, without our weights or pictures
-    told_base_perplexity           of the captions that were generated freely, under the base language model
+    free_base_perplexity           of the captions that were generated freely, under the base language model
     caption_tokens                 tokens that perplexity is the mean of
     distinct_1, distinct_2, distinct_3, repetition      of the captions generated, or given: `inference/text_quality.py`
     data_text                      the same four of the data set's own captions, where others were generated freely
@@ -120,11 +120,11 @@ def _others(scores: dict[str, Any]) -> Table:
         ("picture found by words", _percent(found["found"]), f"% of pages; by chance {_percent(found['chance'])}"),
         surprise("perplexity", "perplexity", f"{scores['caption_tokens']} tokens of {held_out}captions"),
         surprise("- of the base LM", "base_perplexity", "same captions, no pictures"),
-        surprise("- of the base LM, told", "told_base_perplexity", "captions told"),
+        surprise("- of the base LM, free", "free_base_perplexity", "free captions"),
         text("distinct_1", words),
         text("distinct_2", words),
         text("distinct_3", words),
-        text("repetition", f"4-grams told before; {words}"),
+        text("repetition", f"4-grams that stood before; {words}"),
         ("consistency", _figure(alike["separation"]), f"of {alike['of']}" + beside(true.get("separation"))),
         ("- cosine, same", _figure(alike["same"]), f"{alike['pairs']} pairs" + beside(true.get("same"))),
         ("- cosine, different", _figure(alike["different"]), "of two stories" + beside(true.get("different"))),

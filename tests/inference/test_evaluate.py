@@ -239,7 +239,7 @@ def test_the_mini_is_scored_twice_alike(theatre, tmp_path):
     assert 1 < one["perplexity"] < one["base_perplexity"] < 200
     assert one["seconds_per_page"] > 0 and one["feature_cosine"] > 0.5
     assert 0 < one["frechet_distance"]["value"] and one["frechet_distance"]["true_pictures"] == 4
-    assert one["told_base_perplexity"] is None and one["errors"]["perplexity"] > 0
+    assert one["free_base_perplexity"] is None and one["errors"]["perplexity"] > 0
     assert sum(1 for _ in (tmp_path / "told").rglob("*.png")) == 6
     assert run(*arguments, "--json", tmp_path / "two.json").exit_code == 0
     assert unclocked(json.loads((tmp_path / "two.json").read_text())) == unclocked(one)
@@ -253,7 +253,7 @@ def test_a_stopped_run_goes_on(theatre, model, tmp_path):
     assert len(before) == 3
     parts = evaluate(model, rollout, data=theatre, stories=2, out=out)
     assert unclocked(parts) == unclocked(whole) and parts["seconds_per_page"] > 0
-    assert {file: file.stat().st_mtime_ns for file in before} == before, "the first story is not told again"
+    assert {file: file.stat().st_mtime_ns for file in before} == before, "the first story is not generated again"
     assert evaluate(model, rollout, data=theatre, stories=2, out=out) == parts
     with pytest.raises(ValueError, match="were generated with another seed: give another --out"):
         evaluate(model, RolloutOptions(pages=3, steps=1, batch_size=1, seed=1), data=theatre, stories=2, out=out)
@@ -276,9 +276,9 @@ def test_free_stories_are_judged_once_they_were_read(theatre, model, tmp_path):
     )
     assert run(*arguments, "--json", tmp_path / "free.json").exit_code == 0
     free = json.loads((tmp_path / "free.json").read_text())
-    assert free["protocol"] == "told freely" and free["pages_not_judged"] == 4
+    assert free["protocol"] == "free" and free["pages_not_judged"] == 4
     assert free["character_accuracy"] == dict.fromkeys(RANGES) and free["text_image_agreement"]["seen"] is None
-    assert free["told_base_perplexity"] > 1 and free["feature_cosine"] is None
+    assert free["free_base_perplexity"] > 1 and free["feature_cosine"] is None
     assert set(free["data_text"]) == {"distinct_1", "distinct_2", "distinct_3", "repetition"}
     stories = sorted(folder for folder in (tmp_path / "told").iterdir() if folder.is_dir())
     for story in stories:  # a random model's words cannot be read, so the first page's stand in for them
@@ -328,7 +328,7 @@ def test_requests_that_cannot_be_met(theatre, model, tmp_path):
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "file.txt").touch()
     (tmp_path / "torn").mkdir()
-    (tmp_path / "torn" / "telling.json").write_text("{")
+    (tmp_path / "torn" / "rollout.json").write_text("{")
     for arguments, message in (
         (["mini", "--data", tmp_path / "none"], "there is no data set"),
         (["mini", "--data", theatre, "--split", "test"], "no split 'test': it holds heldout, long-heldout"),

@@ -92,7 +92,7 @@ def test_a_stopped_study_goes_on_and_two_runs_agree(study, theatre, model, tmp_p
 
 
 def test_free_writing_measures_repetition(theatre, model, tmp_path):
-    main(theatre, tmp_path, model=model, mode="told", policies="dense:4,window", **OPTIONS | {"window": "2"})
+    main(theatre, tmp_path, model=model, mode="free", policies="dense:4,window", **OPTIONS | {"window": "2"})
     report = json.loads((tmp_path / "report.json").read_text())
     assert set(report["table"]["2-4"]) == {"dense", "window", "the data set"}
     assert set(report["table"]["5-9"]) == {"window", "the data set"}
@@ -102,7 +102,7 @@ def test_free_writing_measures_repetition(theatre, model, tmp_path):
 
 def test_requests_that_cannot_be_met(theatre, model, tmp_path):
     for options, message in (
-        ({"mode": "sung"}, "choose scripted or told"),
+        ({"mode": "sung"}, "choose scripted or free"),
         ({"policies": "lru"}, "unknown policy 'lru'"),
         ({"policies": "dense:x"}, "number of pages after the colon"),
         ({"window": "2,b"}, "whole numbers"),

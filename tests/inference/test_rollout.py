@@ -1,4 +1,4 @@
-"""From openings to told stories to figures, with a tiny random model: the three commands of the README."""
+"""From openings to generated stories to figures, with a tiny random model: the three commands of the README."""
 
 import json
 

@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
 
 from inference.measure import GB, MB, Memory, bandwidth, bytes_per_step, clock, machine, spread, weight_bytes
-from inference.model_shapes import SHAPES, load, script
+from inference.model_shapes import SHAPES, identity_of, load, script
 from inference.reference import WINDOW_PAGES, hugging_face, reference
 from inference.report import print_report
 from seedstory.cache import CachePolicy
@@ -297,7 +297,9 @@ def measure(name: str, device: torch.device, options: Options, progress: Progres
         progress.update(task, description=f"{name}: {what}", advance=1)
 
     llm = model.llm.config
+    identity = identity_of(name)
     result: dict[str, Any] = {
+        "identity": None if identity is None else identity.to_dict(),
         "shape": {
             "layers": llm.num_hidden_layers,
             "width": llm.hidden_size,

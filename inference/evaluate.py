@@ -144,6 +144,7 @@ def evaluate(
         "protocol": ("free" if rollout.free else "captions given") if is_model else "as they are",
         "model": model,
         "fingerprint": pipeline.identity.fingerprint,
+        "weights": pipeline.identity.files,
         "policy": rollout.policy,
         "split": split if data is not None else None,
         "seed": rollout.seed if is_model else None,

@@ -371,7 +371,7 @@ def main(
 
     report: dict[str, Any] = {
         "mode": mode,
-        "model": {"name": model, "fingerprint": pipeline.identity.fingerprint},
+        "model": pipeline.identity.to_dict(),
         "data": f"{split}: {', '.join(record.id for record in records)}",
         "settings": settings | {"seed": seed, "steps": steps, "images": images},
         "away": max(settings["window_pages"]),

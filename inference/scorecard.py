@@ -4,7 +4,7 @@ What `--json` writes, one flat object. *By range* is an object with a value for 
 51-, where there are any); null is what was not or could not be measured. Page 1 is given and does not count, but
 for the n-grams and the consistency of whole stories.
 
-    scored, protocol, model, fingerprint, policy, split, seed, settings        what was asked
+    scored, protocol, model, fingerprint, weights, policy, split, seed, settings        what was asked
     stories, pages                 how many stories, and how many pages after the first, all stories together
     character_accuracy             by range; share of the characters whose species and outfit the judge finds right
     character_f1                   by range; the right species on the right slot, and nobody on the others

@@ -193,9 +193,12 @@ def atomic_path(path: str | os.PathLike[str], *, durable: bool = True) -> Iterat
         _sync(path.parent)
 
 
-def write_atomic(path: str | os.PathLike[str], data: bytes | str, *, durable: bool = True) -> None:
+def write_atomic(
+    path: str | os.PathLike[str], data: bytes | str, *, durable: bool = True, make_folder: bool = True
+) -> None:
     """Writes bytes, or text as UTF-8, as `atomic_path` does; the folder is made where it is missing."""
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    if make_folder:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path, durable=durable) as temporary:
         temporary.write_bytes(data.encode("utf-8") if isinstance(data, str) else data)
 

@@ -45,6 +45,7 @@ from rich.table import Table
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils.logging import disable_progress_bar
 
+from seedstory.identity import ModelIdentity
 from seedstory.image import image_to_tensor, to_square
 from seedstory.layout import IGNORE, StoryLayout
 from seedstory.modeling import StoryModel
@@ -260,6 +261,7 @@ def measure(options: Options) -> dict[str, Any]:
     trainer.length = length = sample_length(options, layout)
     result: dict[str, Any] = {
         "options": dataclasses.asdict(options),
+        "identity": ModelIdentity.of_folders(Path(options.model), None, name=options.model).to_dict(),
         "sample_length": length,
         "machine": {
             "device": torch.cuda.get_device_name() if device.type == "cuda" else f"{os.cpu_count()} CPU cores",

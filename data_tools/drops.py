@@ -73,7 +73,7 @@ class Tally:
             path.unlink(missing_ok=True)
             return
         lines = [json.dumps(asdict(drop), ensure_ascii=False) + "\n" for drop in self.drops]
-        write_atomic(path, "".join(lines).encode("utf-8", "backslashreplace"))
+        write_atomic(path, "".join(lines).encode("utf-8", "backslashreplace"), make_folder=True)
 
     @classmethod
     def read(cls, folder: str | os.PathLike[str]) -> Tally:

@@ -55,9 +55,8 @@ from inference.samples import EvalSample, find_story_folders, sample_from_folder
 from inference.scorecard import print_scores
 from inference.text_quality import base_scores, perplexity, story_scores, variety
 from seedstory.generation import GivenPage
-from seedstory.identity import fingerprint
 from seedstory.model_folder import find_model
-from seedstory.modeling.base_lm import resolve_base_lm
+from seedstory.modeling.base_lm import model_identity
 from seedstory.pipeline import StoryPipeline
 from seedstory.settings import POLICIES, StorySettings
 from seedstory.storystream import StoryRecord
@@ -114,7 +113,7 @@ def evaluate(
     folder = find_model(model)
     if is_model and out is not None:
         # Refuses a folder of something else before anything is loaded.
-        RolloutFolder(out, rollout, fingerprint(folder, resolve_base_lm(folder / "story_model")))
+        RolloutFolder(out, rollout, model_identity(folder).fingerprint)
     logging.disable_progress_bar()
     pipeline, looker = StoryPipeline.from_pretrained(model), Judge.load(judge)
     true: list[EvalSample] = []

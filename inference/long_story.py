@@ -285,7 +285,7 @@ def measure_all(
             else:
                 measure = bench.scripted if mode == "scripted" else bench.generated
                 pages = measure(variant, record, lambda: bar.advance(task))
-                write_atomic(file, json.dumps({"request": request, "pages": pages}) + "\n")
+                write_atomic(file, json.dumps({"request": request, "pages": pages}) + "\n", make_folder=True)
             results.append(Measurement(variant.label, record.id, pages))
     return results
 
@@ -379,9 +379,9 @@ def main(
     report |= summarize(results, ranges, away=report["away"])
     for path in (out / "report.json", json_file):
         if path is not None:
-            write_atomic(path, json.dumps(report, indent=1) + "\n")
+            write_atomic(path, json.dumps(report, indent=1) + "\n", make_folder=True)
     plot(report, out / "pages")
-    write_atomic(out / "report.md", markdown(report))
+    write_atomic(out / "report.md", markdown(report), make_folder=True)
     typer.echo(f"{markdown(report)}\n{out / 'report.md'}")
 
 

@@ -17,7 +17,7 @@ from seedstory.identity import ModelIdentity
 from seedstory.layout import LONGEST_CHAPTER, StoryLayout
 from seedstory.model_folder import find_model
 from seedstory.modeling import StoryModel
-from seedstory.modeling.base_lm import resolve_base_lm
+from seedstory.modeling.base_lm import model_identity
 from seedstory.precision import fast_dtype
 
 # The original's proportions: 64 visual tokens, 256 feature tokens as wide as the language model, shallow resamplers.
@@ -85,10 +85,7 @@ def load(name: str, device: torch.device) -> StoryModel:
 
 def identity_of(name: str) -> ModelIdentity | None:
     """Which weights a model has; None for random ones."""
-    if name in SHAPES:
-        return None
-    folder = find_model(name)
-    return ModelIdentity.of_folders(folder, resolve_base_lm(folder / "story_model"), name=name)
+    return None if name in SHAPES else model_identity(find_model(name), name=name)
 
 
 def word_tokenizer(vocab_size: int) -> PreTrainedTokenizerFast:

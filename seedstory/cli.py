@@ -71,9 +71,6 @@ When = Annotated[
 RenderBatch = Annotated[int, typer.Option(help="Pictures drawn together.", rich_help_panel=IMAGES)]
 
 
-_debugging: list[bool] = []  # not empty: as asked by --debug
-
-
 @app.callback(invoke_without_command=True)
 def _root(
     show_version: Annotated[
@@ -84,11 +81,9 @@ def _root(
     if show_version:
         typer.echo(f"seedstory {__version__}")
         raise typer.Exit()
-    _debugging.clear()
     if debug:
         from rich.logging import RichHandler
 
-        _debugging.append(True)
         handler = RichHandler(console=Console(stderr=True), show_path=False)
         logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s", handlers=[handler], force=True)
     logging.getLogger("seedstory").setLevel(logging.DEBUG if debug else logging.WARNING)
@@ -537,7 +532,7 @@ def _advice(error: SeedStoryError) -> str:
 
 def _report_bug(error: Exception) -> None:
     """One line on stderr, and all that a report needs in a log file."""
-    if _debugging:
+    if logging.getLogger("seedstory").isEnabledFor(logging.DEBUG):
         Console(stderr=True).print_exception()
     where = "run it with --debug to see where"
     log = cache_folder() / "logs" / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"

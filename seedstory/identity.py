@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -49,14 +50,14 @@ class ModelIdentity:
         Raises:
             ModelError: A file cannot be read.
         """
-        parts = {"": folder} | ({} if base_lm is None else {"base_lm/": base_lm})
+        parts = {"": _digests(folder)} | ({} if base_lm is None else {"base_lm/": _digests(base_lm)})
         files = {
-            prefix + path.relative_to(part).as_posix(): file_sha256(path)
-            for prefix, part in parts.items()
-            for path in sorted(part.rglob("*.safetensors"))
-            if not path.is_dir()
+            prefix + path: digest
+            for prefix, digests in parts.items()
+            for path, digest in digests.items()
+            if path.endswith(".safetensors")
         }
-        return cls(name=name, fingerprint=fingerprint(*parts.values()), dtype=dtype, files=files)
+        return cls(name=name, fingerprint=_combined(parts.values()), dtype=dtype, files=files)
 
     @classmethod
     def from_dict(cls, data: Any) -> ModelIdentity:
@@ -92,16 +93,29 @@ def fingerprint(*folders: Path) -> str:
     Raises:
         ModelError: A file cannot be read.
     """
+    return _combined(map(_digests, folders))
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    """SHA-256 of each deciding file of a folder, by its path in it."""
+    digests = {}
+    for path in sorted(p for p in folder.rglob("*") if p.suffix in _DECIDING and not p.is_dir()):
+        if path.name in _SETTINGS:
+            with raised_as(ModelError), open_regular(path) as file:
+                settings = parse_json(file.read(MAX_JSON_BYTES), str(path))
+            found = hashlib.sha256(json.dumps(_lasting(settings), sort_keys=True).encode()).hexdigest()
+        else:
+            found = file_sha256(path)
+        digests[path.relative_to(folder).as_posix()] = found
+    return digests
+
+
+def _combined(folders: Iterable[dict[str, str]]) -> str:
+    """One SHA-256 over the digests of several folders."""
     digest = hashlib.sha256()
-    for folder in folders:
-        for path in sorted(p for p in folder.rglob("*") if p.suffix in _DECIDING and not p.is_dir()):
-            if path.name in _SETTINGS:
-                with raised_as(ModelError), open_regular(path) as file:
-                    settings = parse_json(file.read(MAX_JSON_BYTES), str(path))
-                found = hashlib.sha256(json.dumps(_lasting(settings), sort_keys=True).encode()).hexdigest()
-            else:
-                found = file_sha256(path)
-            digest.update(f"{path.relative_to(folder).as_posix()}\0{found}\0".encode())
+    for digests in folders:
+        for path, found in digests.items():
+            digest.update(f"{path}\0{found}\0".encode())
         digest.update(b"\0")
     return digest.hexdigest()
 
@@ -146,8 +160,7 @@ def _remembered() -> dict[str, str]:
 
 def _remember(known: dict[str, str]) -> None:
     try:
-        cache_folder().mkdir(parents=True, exist_ok=True)
         recent = dict(list(known.items())[-_MOST_REMEMBERED:])
-        write_atomic(cache_folder() / "sha256.json", json.dumps(recent, indent=1))
+        write_atomic(cache_folder() / "sha256.json", json.dumps(recent, indent=1), make_folder=True)
     except OSError as error:  # it is hashed again next time
         logger.debug("the digests of weights are not kept: %s", error)

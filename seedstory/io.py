@@ -194,9 +194,9 @@ def atomic_path(path: str | os.PathLike[str], *, durable: bool = True) -> Iterat
 
 
 def write_atomic(
-    path: str | os.PathLike[str], data: bytes | str, *, durable: bool = True, make_folder: bool = True
+    path: str | os.PathLike[str], data: bytes | str, *, durable: bool = True, make_folder: bool = False
 ) -> None:
-    """Writes bytes, or text as UTF-8, as `atomic_path` does; the folder is made where it is missing."""
+    """Writes bytes, or text as UTF-8, as `atomic_path` does; with `make_folder`, into a folder that may be missing."""
     if make_folder:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path, durable=durable) as temporary:

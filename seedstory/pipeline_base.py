@@ -34,19 +34,7 @@ logger = logging.getLogger(__name__)
 
 
 class PipelineBase:
-    """What a pipeline has beside its call: components, devices, files. See `seedstory.StoryPipeline`.
-
-    Args:
-        story_model: Writes captions and regresses the features of images; in evaluation mode.
-        vision_tower: Pixels `[B, 3, H, W]` to features `[B, F, Df]`.
-        detokenizer: Features `[B, F, Df]` to images.
-        identity: Of the weights; empty for a model that was never on disk.
-        source: The folder it was loaded from.
-        decoding: How captions are decoded, one of `seedstory.settings.DECODINGS`; the words do not depend on it but
-            for rounding.
-        salience: Which pages' words the cache keeps of a long story, see `seedstory.salience`. It is not recorded:
-            give the same one to resume.
-    """
+    """What a pipeline has beside its call: components, devices, files. `StoryPipeline` documents the arguments."""
 
     def __init__(
         self,
@@ -60,7 +48,7 @@ class PipelineBase:
         salience: Salience = by_capitals,
     ) -> None:
         self._story_model: StoryModel | None = story_model
-        self._freed: dict[str, Any] = {}  # how a language model that was freed is loaded again
+        self._freed: tuple[dict[str, Any], torch.dtype | None] | None = None  # how a freed one is loaded again
         self._offload_device: torch.device | None = None
         self._progress_bar_config: dict[str, Any] = {}
         self.vision_tower = vision_tower
@@ -128,7 +116,7 @@ class PipelineBase:
         import torch
 
         from seedstory.detokenizers.detokenizer import Detokenizer
-        from seedstory.modeling.base_lm import resolve_base_lm
+        from seedstory.modeling.base_lm import model_identity, resolve_base_lm
         from seedstory.modeling.story_model import StoryModel
         from seedstory.modeling.vision_tower import VisionTower
         from seedstory.precision import fast_dtype
@@ -145,19 +133,18 @@ class PipelineBase:
                 folder / "story_model", dtype=language_dtype, int8=int8, device=language_device
             )
             story_model.decode_dtype = decode_dtype
-            base_lm = resolve_base_lm(folder / "story_model")
             pipeline = cls(
                 story_model,
                 VisionTower.from_pretrained(folder / "vision_tower", torch_dtype=image_dtype)
                 .to(devices["vision_tower"])
                 .eval(),
                 Detokenizer.from_pretrained(folder / "detokenizer", dtype=image_dtype).to(devices["detokenizer"]),
-                identity=ModelIdentity.of_folders(folder, base_lm, name=str(pretrained_model_name_or_path)),
+                identity=model_identity(folder, name=str(pretrained_model_name_or_path)),
                 source=folder,
                 decoding=decoding,
                 salience=salience,
             )
-            pipeline._base_fingerprint = fingerprint(base_lm)
+            pipeline._base_fingerprint = fingerprint(resolve_base_lm(folder / "story_model"))
         logger.info(
             "loaded %s (%s) in %s on %s",
             pretrained_model_name_or_path,
@@ -187,9 +174,9 @@ class PipelineBase:
             for name, component in self.components.items():
                 component.save_pretrained(Path(scratch) / name)
             for config in Path(scratch).rglob("config.json"):  # diffusers notes where a network was loaded from
-                settings = read_json(config)
-                settings.pop("_name_or_path", None)
-                config.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", "utf-8")
+                _write_config(
+                    config, {key: value for key, value in read_json(config).items() if key != "_name_or_path"}
+                )
             for name in COMPONENTS:
                 _replace_files(Path(scratch) / name, folder / name)
         self.write_index(folder)
@@ -234,8 +221,7 @@ class PipelineBase:
         with tempfile.TemporaryDirectory() as scratch:
             self.save_pretrained(scratch)
             config = Path(scratch) / "story_model" / "config.json"
-            settings = read_json(config) | {"base_lm": name}
-            write_atomic(config, json.dumps(settings, indent=2, sort_keys=True) + "\n")
+            _write_config(config, read_json(config) | {"base_lm": name})
             write_atomic(Path(scratch) / "README.md", self._model_card(repo_id, Path(scratch), name))
             return push_folder(
                 Path(scratch),
@@ -303,11 +289,11 @@ class PipelineBase:
         if self._story_model is None:
             from seedstory.modeling.story_model import StoryModel
 
-            assert self.source is not None and self._freed, "only what can be loaded again is freed"
+            assert self.source is not None and self._freed is not None, "only what can be loaded again is freed"
             self._check_source(self.source)
-            options = {key: value for key, value in self._freed.items() if key != "decode_dtype"}
+            options, decode_dtype = self._freed
             self._story_model = StoryModel.from_pretrained(self.source / "story_model", **options)
-            self._story_model.decode_dtype = self._freed["decode_dtype"]
+            self._story_model.decode_dtype = decode_dtype
         return self._story_model
 
     def free_story_model(self) -> None:
@@ -322,11 +308,12 @@ class PipelineBase:
             return
         import torch
 
-        model = self._story_model
         self._identity = self.identity
-        self._freed = {"dtype": model.dtype, "int8": model.int8, "device": model.device}
-        self._freed["decode_dtype"] = model.decode_dtype
-        self._story_model = model = None  # type: ignore[assignment]
+        self._freed = (
+            {name: getattr(self._story_model, name) for name in ("dtype", "int8", "device")},
+            self._story_model.decode_dtype,
+        )
+        self._story_model = None
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
@@ -369,9 +356,9 @@ class PipelineBase:
 
     def _check_source(self, source: Path) -> None:
         """What was loaded must still lie there before it is loaded again."""
-        from seedstory.modeling.base_lm import resolve_base_lm
+        from seedstory.modeling.base_lm import model_identity
 
-        found = fingerprint(source, resolve_base_lm(source / "story_model")) if source.is_dir() else ""
+        found = model_identity(source).fingerprint if source.is_dir() else ""
         if found != self._identity.fingerprint:
             raise ModelError(f"{source} is gone or has changed since this model was loaded from it: load it again")
 
@@ -396,18 +383,18 @@ def _replace_files(new: Path, old: Path) -> None:
 
     Folders that the new one lacks stay: a base language model may lie in one.
     """
-    for path in sorted(new.rglob("*")):
-        target = old / path.relative_to(new)
-        if path.is_dir():
-            target.mkdir(parents=True, exist_ok=True)
-        else:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(path, target)
-            path.touch()  # its name, to be compared below
-    for folder in [new, *(path for path in new.rglob("*") if path.is_dir())]:
-        for target in (old / folder.relative_to(new)).iterdir():
-            if not target.is_dir() and not (folder / target.name).exists():
-                target.unlink()
+    files = {path.relative_to(new) for path in new.rglob("*") if not path.is_dir()}
+    for file in sorted(files):
+        (old / file).parent.mkdir(parents=True, exist_ok=True)
+        os.replace(new / file, old / file)
+    for folder in {old / file.parent for file in files}:
+        for path in folder.iterdir():
+            if not path.is_dir() and path.relative_to(old) not in files:
+                path.unlink()
+
+
+def _write_config(path: Path, settings: dict[str, Any]) -> None:
+    path.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", "utf-8")
 
 
 def _devices(

@@ -105,8 +105,9 @@ def _of_this_cpu() -> Precision:
     seconds = {"fp32": seconds_of(torch.float32), "bf16": seconds_of(torch.bfloat16)}
     found: Precision = "bf16" if seconds["bf16"] < seconds["fp32"] else "fp32"
     try:  # a cache that cannot be written is measured again next time
-        known.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(known, json.dumps({"precision": found, "cpu": cpu_name(), "seconds": seconds}) + "\n")
+        write_atomic(
+            known, json.dumps({"precision": found, "cpu": cpu_name(), "seconds": seconds}) + "\n", make_folder=True
+        )
     except OSError:
         pass
     return found

@@ -56,7 +56,7 @@ def names_in(path: Path) -> Iterator[tuple[int, str]]:
 
 def ruled_out(name: str) -> list[str]:
     words = words_of(name)
-    kept = {part for word in ("callback_on_text", "plain_text") if word in words for part in words_of(word)}
+    kept = words_of("callback_on_text") if "callback_on_text" in words else set()
     return sorted((words - kept) & set(forbidden()))
 
 

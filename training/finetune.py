@@ -29,10 +29,9 @@ from torch import Tensor
 
 from seedstory.detokenizers.autoencoder import ImageAutoencoder
 from seedstory.detokenizers.detokenizer import Detokenizer
-from seedstory.identity import fingerprint as model_fingerprint
 from seedstory.image import to_square
 from seedstory.model_folder import find_model
-from seedstory.modeling.base_lm import base_lm_name, resolve_base_lm
+from seedstory.modeling.base_lm import base_lm_name, model_identity
 from seedstory.modeling.story_model import StoryModel
 from seedstory.precision import fast_dtype
 from seedstory.storystream import write_jsonl
@@ -171,7 +170,7 @@ def prepare_run(config: FinetuneConfig, model: Path) -> None:
         if not len(stories[name]):
             raise ValueError(f"{config.data} has no story in the split {split!r}")
     now = {key: value for key, value in dataclasses.asdict(config).items() if key not in _OF_THE_MACHINE}
-    now |= {"weights": model_fingerprint(model, resolve_base_lm(model / "story_model"))}
+    now |= {"weights": model_identity(model).fingerprint}
     now |= {f"{name}_stories": stories_fingerprint(reader) for name, reader in stories.items()}
     begun = Path(config.out) / _BEGUN
     if begun.is_file():

@@ -109,4 +109,5 @@ def _read(path: Path) -> Answer | None:
 
 
 def _write(path: Path, answer: Answer) -> None:
-    write_atomic(path, json.dumps(asdict(answer), ensure_ascii=False).encode("utf-8", "backslashreplace"))
+    data = json.dumps(asdict(answer), ensure_ascii=False).encode("utf-8", "backslashreplace")
+    write_atomic(path, data, make_folder=True)

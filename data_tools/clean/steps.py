@@ -129,7 +129,7 @@ def clean(
     )
     (Tally.read(folder) + tally).write(out)
     text = json.dumps({"key": key} | asdict(cleaned), ensure_ascii=False, indent=1)
-    write_atomic(out / NAME, f"{text}\n".encode(), durable=False)
+    write_atomic(out / NAME, f"{text}\n".encode(), durable=False, make_folder=True)
     shutil.rmtree(out / _WORK)
     return cleaned, tally
 
@@ -157,7 +157,7 @@ def _open_folder(folder: Path, out: Path, key: str) -> None:
     (out / _WORK).mkdir(parents=True, exist_ok=True)
     for folder in [out, *(path for path in out.rglob("*") if path.is_dir())]:
         remove_leftovers(folder)
-    write_atomic(out / _WORK / "key.json", json.dumps({"key": key}).encode(), durable=False)
+    write_atomic(out / _WORK / "key.json", json.dumps({"key": key}).encode(), durable=False, make_folder=True)
 
 
 def _stories(files: list[Path], tally: Tally, before: dict[str, Counter[str]]) -> Iterator[InspectedStory]:
@@ -197,7 +197,7 @@ def _store(folder: Path, out: Path, story: InspectedStory) -> tuple[StoryRecord,
         try:
             source = locate(folder, path)
             read_image_header(source, path, ["PNG"])
-            write_atomic(out / image_path(path), source.read_bytes(), durable=False)
+            write_atomic(out / image_path(path), source.read_bytes(), durable=False, make_folder=True)
         except ValueError as error:
             lost[path] = Drop(record.id, page, "unreadable-mask", str(error))
     if lost:
@@ -214,5 +214,5 @@ def _store_image(folder: Path, out: Path, path: str, inspection: PageInspection)
         if kind not in STORED:
             kind, path = "PNG", f"{path}.png"
         data = encode(image.crop(inspection.crop) if inspection.crop else image, kind, **_ENCODE[kind])
-    write_atomic(out / image_path(path), data, durable=False)
+    write_atomic(out / image_path(path), data, durable=False, make_folder=True)
     return path

@@ -177,7 +177,7 @@ class RecordBuilder:
             suffix = "png" if isinstance(image, bytes) else self.target.format
             data = encode(pixels.convert("RGB"), **_ENCODE[suffix])
         relative = f"images/{self.target.split}/{self.id}/{len(self):03d}.{suffix}"
-        write_atomic(self.target.out / relative, data, durable=False)
+        write_atomic(self.target.out / relative, data, durable=False, make_folder=True)
         self._images.append(relative)
         self._captions.append(clean_text(caption)[:MAX_CAPTION])
         self._alts.append(clean_text(alt)[:MAX_CAPTION])
@@ -293,7 +293,7 @@ def _once(convert: Convert, target: Target, source: Source) -> Imported:
     except Exception as error:  # noqa: BLE001 - one bad source of a million must not end the run; it is counted
         done = Imported.dropped(source.id, "import-failed", f"{type(error).__name__}: {error}")
     data = {"records": [r.to_dict() for r in done.records], "drops": [asdict(d) for d in done.drops]}
-    write_atomic(receipt, json.dumps(data), durable=False)
+    write_atomic(receipt, json.dumps(data), durable=False, make_folder=True)
     return done
 
 

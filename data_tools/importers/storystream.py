@@ -69,7 +69,7 @@ def convert(source: Source, target: Target, prefix: str = "") -> Imported:
             continue
         kept.append(page)
         images.append(f"{stem}/{len(images):03d}.{suffix}")
-        write_atomic(target.out / images[-1], data, durable=False)
+        write_atomic(target.out / images[-1], data, durable=False, make_folder=True)
     if not kept:
         return Imported([], [*drops, Drop(record.id, None, "no-pages", "no picture of it can be read")])
     record = replace(only_pages(record, kept), images=images)
@@ -80,7 +80,10 @@ def convert(source: Source, target: Target, prefix: str = "") -> Imported:
             found = locate(source.root, path)
             read_image_header(found, path, ["PNG"])
             write_atomic(
-                target.out / f"{stem}/{page:03d}.mask-{number}.png", read_file(source.root, path), durable=False
+                target.out / f"{stem}/{page:03d}.mask-{number}.png",
+                read_file(source.root, path),
+                durable=False,
+                make_folder=True,
             )
         except (OSError, ValueError) as error:
             masks[path] = None

@@ -26,7 +26,7 @@ def write_report(
 ) -> None:
     """Writes the report on a data set folder as one HTML file; see `data_tools.report.facts.gather`."""
     page = render(gather(folder, title=title, samples=samples, engine=engine, workers=workers))
-    write_atomic(out, page)
+    write_atomic(out, page, make_folder=True)
 
 
 @command

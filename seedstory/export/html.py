@@ -59,7 +59,7 @@ def write_html(story: Story | StoryFolder, path: str | Path) -> Path:
     path = Path(path)
     parts = list(_parts(story))
     try:
-        write_atomic(path, "".join(parts), make_folder=False)
+        write_atomic(path, "".join(parts))
     except OSError as error:
         raise StoryFolderError(f"cannot write {path}: {error.strerror}; choose another place") from None
     return path

@@ -19,6 +19,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 
 from seedstory.errors import ModelError
 from seedstory.hub import download
+from seedstory.identity import ModelIdentity
 from seedstory.io import cache_folder
 from seedstory.model_files import check_counts, check_files, check_finite, described, read_config, stored_shapes
 from seedstory.modeling.configuration import check_base_lm
@@ -74,6 +75,19 @@ def resolve_base_lm(story_model: Path) -> Path:
         ModelError: As `base_lm_folder`; or the configuration names none.
     """
     return base_lm_folder(_named_base(story_model), beside=story_model)
+
+
+def model_identity(folder: Path, *, name: str = "") -> ModelIdentity:
+    """The identity of a model folder, the base language model that it names included.
+
+    Args:
+        folder: With `story_model/` in it.
+        name: What the user called it.
+
+    Raises:
+        ModelError: As `resolve_base_lm`; or a file cannot be read.
+    """
+    return ModelIdentity.of_folders(folder, resolve_base_lm(folder / "story_model"), name=name)
 
 
 def base_lm_name(story_model: Path) -> str:

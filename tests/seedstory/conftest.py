@@ -1,10 +1,13 @@
-"""Fixtures of the language half."""
+"""Fixtures: the tiny language model, and a tiny pipeline for each module."""
 
 import pytest
+import torch
 
 from seedstory.layout import StoryLayout
 from seedstory.modeling import StoryModel
+from seedstory.pipeline import StoryPipeline
 from tests.seedstory.tiny_language import SENTENCES, tiny_model
+from tests.tiny import tiny_model_folder
 
 
 @pytest.fixture(scope="session")
@@ -21,3 +24,15 @@ def layout(model) -> StoryLayout:
 @pytest.fixture(scope="session")
 def captions() -> list[str]:
     return [*SENTENCES, "The end."]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with a tiny model, whose base language model lies beside it."""
+    return tiny_model_folder(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="module")
+def pipe(folder) -> StoryPipeline:
+    """The tiny model of `folder`."""
+    return StoryPipeline.from_pretrained(folder, dtype=torch.float32, device="cpu")

@@ -31,20 +31,9 @@ from seedstory.salience import no_salience
 from seedstory.settings import StorySettings
 from seedstory.story import StoryFolder
 from tests.hub_server import TOKEN, serve_hub
-from tests.tiny import tiny_model_folder
 
 TEXT = "The fox found a lantern near the mill."
 QUICK = {"num_inference_steps": 1}
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tiny_model_folder(tmp_path_factory.mktemp("tiny"))
-
-
-@pytest.fixture(scope="module")
-def pipe(folder):
-    return StoryPipeline.from_pretrained(folder, dtype=torch.float32, device="cpu")
 
 
 def load(folder, **options):

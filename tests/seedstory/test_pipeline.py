@@ -18,16 +18,6 @@ TEXT = "The fox found a lantern near the mill."
 QUICK = {"num_inference_steps": 1}
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tiny_model_folder(tmp_path_factory.mktemp("tiny"))
-
-
-@pytest.fixture(scope="module")
-def pipe(folder):
-    return StoryPipeline.from_pretrained(folder, dtype=torch.float32, device="cpu")
-
-
 @pytest.fixture
 def photo():
     noise = np.random.default_rng(0).integers(0, 255, (70, 100, 3), dtype=np.uint8)

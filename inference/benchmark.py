@@ -26,10 +26,10 @@ import typer
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
 
-from inference.measure import GB, MB, Memory, bandwidth, bytes_per_step, clock, machine, spread, weight_bytes
+from inference.baselines import WINDOW_PAGES, hugging_face, reference
+from inference.benchmark_report import print_report
+from inference.instruments import GB, MB, Memory, bandwidth, bytes_per_step, clock, machine, spread, weight_bytes
 from inference.model_shapes import SHAPES, identity_of, load, script
-from inference.reference import WINDOW_PAGES, hugging_face, reference
-from inference.report import print_report
 from seedstory.cache import CachePolicy
 from seedstory.generation import GivenPage, SamplingConfig, StoryEngine
 from seedstory.generation.pages import PageDraft

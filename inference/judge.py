@@ -20,7 +20,7 @@ from diffusers.configuration_utils import register_to_config
 from rich.progress import track
 from torch import Tensor, nn
 
-from inference.images import TruthImages, view_of
+from inference.truth_images import TruthImages, view_of
 from seedstory.model_files import CheckedLoading
 from seedstory.precision import fast_precision
 

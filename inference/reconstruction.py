@@ -19,8 +19,8 @@ from rich.console import Console
 from rich.table import Table
 from transformers.utils import logging
 
-from inference.images import TruthImages
 from inference.judge import WEIGHTS, Judge, score
+from inference.truth_images import TruthImages
 from seedstory.pipeline import StoryPipeline
 
 _BATCH = 32

@@ -1,8 +1,6 @@
 """The `seedstory` command.
 
-Whatever can be wrong with a request is found before a model is loaded, and reported in one line on stderr that starts
-with `error:`; the exit status is then 2. An interrupted run (130) keeps its finished pages. Any other exception is a
-bug: one line, a log file, and the traceback with `--debug`.
+Whatever can be wrong with a request is found before a model is loaded. An interrupted run keeps its finished pages.
 """
 
 from __future__ import annotations
@@ -14,8 +12,6 @@ import re
 import signal
 import sys
 import tempfile
-import time
-import traceback
 import unicodedata
 import warnings
 from collections.abc import Generator, Iterator
@@ -27,10 +23,11 @@ import typer
 from rich.console import Console
 
 from seedstory import __version__
-from seedstory.errors import LostOpeningError, OtherModelError, RequestError, SeedStoryError, StoryExistsError
-from seedstory.io import cache_folder, exclusive_writer, read_regular
+from seedstory.error_reporting import BAD_REQUEST, FAILED, INTERRUPTED, one_line, print_error, reported_errors
+from seedstory.errors import RequestError
+from seedstory.io import exclusive_writer, read_regular
+from seedstory.progress_display import StoryScreen
 from seedstory.rendering import RENDERING_MODES, Rendering
-from seedstory.screen import StoryScreen
 from seedstory.settings import DECODINGS, POLICIES, StorySettings, check_decoding, check_language, check_text
 from seedstory.story import Page, StoryFolder, check_target, make_title
 
@@ -38,7 +35,6 @@ if TYPE_CHECKING:
     from seedstory.pipeline import StoryPipeline
 
 MAX_SCRIPT = 64 * 2**20  # bytes
-BAD_REQUEST, FAILED, INTERRUPTED = 2, 1, 130
 OPENING, BOOK, WORDS, IMAGES, MODEL = "Opening", "Book", "Words", "Pictures", "Model"  # panels of the help
 
 app = typer.Typer(
@@ -112,7 +108,7 @@ def generate(
         typer.Option(
             "--pages",
             "-n",
-            help="Pages in all. [default: 10, or as many as --captions tells]",
+            help="Pages in all. [default: 10, or as many as --captions has]",
             rich_help_panel=BOOK,
         ),
     ] = None,
@@ -207,7 +203,7 @@ def generate(
     decoding: Decoding = "auto",
     device: Device = None,
 ) -> None:
-    """Tell a story and make a book of it.
+    """Write and draw a story, and make a book of it.
 
     **Examples**
 
@@ -221,7 +217,7 @@ def generate(
 
     seedstory generate --text "Ida the owl set out." --temperature 0.9 --top-p 1 --min-p 0.1 --stop "The end."
     """
-    with _faults():
+    with reported_errors():
         script = _read_script(captions) if captions is not None else None
         if script and text is None and image is None:
             text, script = script[0], script[1:]
@@ -256,7 +252,7 @@ def generate(
         if image is not None:
             from seedstory.image import load_image
 
-            load_image(image)  # a bad picture is told before the model is loaded
+            load_image(image)  # a bad picture is found before the model is loaded
         if out is None:
             name = Path(image).stem if image is not None else ""
             out = _free_folder(Path("stories"), title or make_title(settings.text or name))
@@ -265,7 +261,7 @@ def generate(
         pipe = _load(model, device, int8=int8, decoding=decoding)
         screen = StoryScreen(settings.pages)
         options = asdict(settings) | asdict(drawing)
-        del options["image_name"]  # its name, told by the picture itself
+        del options["image_name"]  # the picture itself is handed over
         options["language"] = language
         generated = pipe.stream(
             image=image, title=title, out=out, overwrite=overwrite, callback_on_text=screen.show_text, **options
@@ -289,7 +285,7 @@ def resume(
 
     **Example**: seedstory resume stories/drawing
     """
-    with _faults():
+    with reported_errors():
         from seedstory.model_folder import versions
         from seedstory.story_writer import check_resumable
 
@@ -298,7 +294,7 @@ def resume(
         check_resumable(story)
         _check_writable(folder)
         total = story.settings.pages
-        whole = sum(page.image is not None for page in story.pages)  # reads them: a damaged one is told now
+        whole = sum(page.image is not None for page in story.pages)  # reads them: a damaged one is found now
         if whole == total:
             with exclusive_writer(folder):
                 story.remove_leftovers()
@@ -324,7 +320,7 @@ def export(folder: Folder) -> None:
 
     **Example**: seedstory export stories/drawing
     """
-    with _faults():
+    with reported_errors():
         story = StoryFolder.open(folder)
         with exclusive_writer(folder):
             story.remove_leftovers()
@@ -334,7 +330,7 @@ def export(folder: Folder) -> None:
 @app.command()
 def info(model: Annotated[str, typer.Option(help="'mini', a model folder or a Hub id.")] = "mini") -> None:
     """Print versions, model and device."""
-    with _faults():
+    with reported_errors():
         from seedstory.identity import fingerprint
         from seedstory.model_folder import find_model, versions
 
@@ -349,7 +345,7 @@ def info(model: Annotated[str, typer.Option(help="'mini', a model folder or a Hu
         try:
             base, mark = [resolve_base_lm(found / "story_model")], ""
         except ValueError as error:
-            base, mark = [], f", without its base language model: {_one_line(str(error))}"
+            base, mark = [], f", without its base language model: {one_line(str(error))}"
         rows["model"] = f"{model} ({size / 1e6:.1f} MB, fingerprint {fingerprint(found, *base)[:12]}{mark})"
 
         rows["device"] = f"cuda ({torch.cuda.get_device_name()})" if torch.cuda.is_available() else "cpu"
@@ -369,7 +365,7 @@ def main() -> None:
             raise
         message = error.format_message()
         if message:
-            _complain(f"{_one_line(message)} See `seedstory --help`.")
+            print_error(f"{one_line(message)} See `seedstory --help`.")
         status = BAD_REQUEST
     sys.exit(status if isinstance(status, int) else 0)
 
@@ -400,7 +396,7 @@ def _generate(generated: Generator[Page, None, None], out: Path, screen: StorySc
         if isinstance(error, KeyboardInterrupt):
             typer.echo(f"\nStopped: {kept}", err=True)
             raise typer.Exit(INTERRUPTED) from None
-        _complain(f"{_one_line(str(error))}. {kept}")
+        print_error(f"{one_line(str(error))}. {kept}")
         raise typer.Exit(FAILED) from None
     typer.echo(f"The book: {_write_book(out)}")
 
@@ -496,62 +492,6 @@ def _check_writable(folder: Path) -> None:
     finally:
         for part in reversed(made):
             part.rmdir()
-
-
-@contextlib.contextmanager
-def _faults() -> Iterator[None]:
-    """Turns what a user can put right into one line and exit status 2, and a bug into one line and a log file."""
-    try:
-        yield
-    except (typer.Exit, typer.Abort):
-        raise
-    except SeedStoryError as error:
-        _complain(_one_line(str(error)) + _advice(error))
-        raise typer.Exit(BAD_REQUEST) from None
-    except OSError as error:
-        _complain(_one_line(str(error)))
-        raise typer.Exit(FAILED) from None
-    except KeyboardInterrupt:
-        typer.echo("\nStopped: no page was finished.", err=True)
-        raise typer.Exit(INTERRUPTED) from None
-    except Exception as error:
-        _report_bug(error)
-        raise typer.Exit(FAILED) from None
-
-
-def _advice(error: SeedStoryError) -> str:
-    """What the command line adds to an error of the library."""
-    if isinstance(error, StoryExistsError):
-        return f" (seedstory resume {error.folder}, or --overwrite)"
-    if isinstance(error, OtherModelError):
-        return " (--model), or go on with this one (--allow-other-model)"
-    if isinstance(error, LostOpeningError):
-        return " (seedstory generate ... --overwrite)"
-    return ""
-
-
-def _report_bug(error: Exception) -> None:
-    """One line on stderr, and all that a report needs in a log file."""
-    if logging.getLogger("seedstory").isEnabledFor(logging.DEBUG):
-        Console(stderr=True).print_exception()
-    where = "run it with --debug to see where"
-    log = cache_folder() / "logs" / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
-    try:
-        log.parent.mkdir(parents=True, exist_ok=True)
-        facts = f"seedstory {__version__}, Python {sys.version}\n{sys.argv}\n\n"
-        log.write_text(facts + "".join(traceback.format_exception(error)), "utf-8", "replace")
-        where = f"please report it with {log}"
-    except OSError:
-        pass
-    _complain(f"this is a bug in seedstory ({type(error).__name__}: {_one_line(str(error))[:200]}); {where}")
-
-
-def _complain(message: str) -> None:
-    typer.echo(f"error: {message}", err=True)
-
-
-def _one_line(message: str) -> str:
-    return " ".join(message.split())
 
 
 if __name__ == "__main__":

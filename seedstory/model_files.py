@@ -179,7 +179,7 @@ def check_shapes(wanted: Mapping[str, tuple[int, ...]], stored: Mapping[str, tup
 
 
 def is_finite(tensor: torch.Tensor) -> bool:
-    """Whether a tensor is free of NaN and infinity; fast, since a sum tells it but where it overflows."""
+    """Whether a tensor is free of NaN and infinity; fast, since a sum shows it unless it overflows."""
     import torch
 
     if not tensor.is_floating_point():

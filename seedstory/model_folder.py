@@ -1,4 +1,4 @@
-"""Model folders: where a model is, what it is made of, and what tells it from another.
+"""Model folders: where a model is, what it is made of, and what identifies it.
 
     model_index.json    what the folder is, and its parts
     story_model/        weights and settings of the language model's own parts

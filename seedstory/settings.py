@@ -167,7 +167,7 @@ def check_language(tag: str) -> str:
 
 
 def story_language(settings: StorySettings) -> str:
-    """Language of a story's words as a BCP 47 tag: guessed from a script; empty where that is too short to tell.
+    """Language of a story's words as a BCP 47 tag: guessed from a script; empty where that is too short to guess from.
 
     The embedded model writes English alone, and so do stories without a script.
     """

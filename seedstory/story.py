@@ -17,15 +17,14 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
 import json
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from PIL import Image, PngImagePlugin
+from PIL import Image
 
 from seedstory.errors import StoryExistsError, StoryFolderError
 from seedstory.identity import NO_IDENTITY, ModelIdentity
@@ -36,32 +35,30 @@ from seedstory.io import (
     exclusive_writer,
     is_leftover,
     read_json,
-    read_regular,
     remove_leftovers,
     write_atomic,
 )
 from seedstory.settings import MAX_PAGES, StorySettings, check_int
+from seedstory.story_record import (
+    FORMAT,
+    FORMAT_VERSION,
+    PAGE_FILE,
+    STATES,
+    check_record,
+    png_bytes,
+    read_features,
+    settings_to_dict,
+)
 from seedstory.text import sentence_ends
 
 if TYPE_CHECKING:
     import torch
 
-FORMAT = "seedstory-story"
-FORMAT_VERSION = 1
-STATES = ("opening", "written", "illustrated")
 MAX_TITLE = 60  # characters of a title made from a sentence
 MAX_JSON = 256 * 2**20  # bytes of story.json
-MAX_FEATURES = 64 * 2**20  # bytes of a page's features
 UNTITLED = "A story"  # what readers see while a story has no title
 
-_FILE = re.compile(r"pages/page-\d{3,5}(\.r\d{1,6})?\.(png|safetensors)")
 _CLAUSE = r"[,;:–—]| (?:and|at|because|but|by|from|in|near|on|so|that|under|until|when|where|while|who|with) "
-# What story.json and the pictures call settings that have other names here.
-_NAMES_ON_DISK = {
-    "image_name": "picture",
-    "no_repeat_ngram_size": "no_repeat_ngram",
-    "text_guidance_scale": "text_guidance",
-}
 
 
 @dataclass(kw_only=True, eq=False)
@@ -230,7 +227,7 @@ class StoryFolder:
             raise StoryFolderError(f"{path} holds no story (there is no story.json in it): check the folder's name")
         _check_pages_folder(path)
         try:
-            return cls(path, **_checked(read_json(file, limit=MAX_JSON, what="it")))
+            return cls(path, **check_record(read_json(file, limit=MAX_JSON, what="it")))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
             raise StoryFolderError(f"{file} is not a readable story: {reason}") from None
@@ -271,7 +268,7 @@ class StoryFolder:
             if image and entry["picture"]:
                 picture = load_image(self.path / entry["picture"], formats=("PNG",))
             if features and entry["features"]:
-                tensor = _read_features(self.path / entry["features"])
+                tensor = read_features(self.path / entry["features"])
         except ValueError as error:
             raise StoryFolderError(
                 f"page {index + 1} of {self.path} is damaged or missing: {error}; put it back, or start the story anew"
@@ -306,7 +303,14 @@ class StoryFolder:
             "alt": page.alt,
         }
         if page.image is not None:
-            data = _png(page, self.title, self.settings)
+            data = png_bytes(
+                page.image,
+                title=self.title,
+                caption=page.caption,
+                number=page.number,
+                seed=page.seed,
+                settings=self.settings,
+            )
             entry["picture"] = self._write_new(page.index, "png", data, old["picture"])
         if page.features is not None:
             from safetensors.torch import save
@@ -333,7 +337,7 @@ class StoryFolder:
             "language": self.language,
             "model": self.model.to_dict(),
             "versions": self.versions,
-            "settings": _settings_to_dict(self.settings),
+            "settings": settings_to_dict(self.settings),
             "pages": self._entries,
         }
         if self.earlier_models:
@@ -353,7 +357,7 @@ class StoryFolder:
         remove_leftovers(self.path / "pages")
         for file in (self.path / "pages").glob("*"):
             relative = file.relative_to(self.path).as_posix()
-            if _FILE.fullmatch(relative) and relative not in named:
+            if PAGE_FILE.fullmatch(relative) and relative not in named:
                 file.unlink(missing_ok=True)
 
     def discard(self) -> None:
@@ -416,26 +420,6 @@ def _check_pages_folder(path: Path) -> None:
         raise StoryFolderError(f"{pages} is a link or a file: a story keeps its pages in a plain folder; put one there")
 
 
-def _read_features(path: Path) -> torch.Tensor:
-    """The features `[F, Df]` of a page, finite floats.
-
-    Raises:
-        StoryFolderError: The file is missing, too large, damaged, or holds something else.
-    """
-    from safetensors import SafetensorError
-    from safetensors.torch import load
-
-    try:
-        tensor = load(read_regular(path, limit=MAX_FEATURES))["features"]
-    except (SafetensorError, KeyError) as error:
-        raise StoryFolderError(f"{path} holds no features ({error})") from None
-    if not tensor.is_floating_point() or tensor.ndim != 2:
-        raise StoryFolderError(f"{path} holds {tensor.dtype} of shape {list(tensor.shape)}, not features [F, Df]")
-    if not bool(tensor.isfinite().all()):
-        raise StoryFolderError(f"{path} holds NaN or infinity")
-    return tensor
-
-
 def page_seed(seed: int, index: int) -> int:
     """The seed of one page, a function of the story's seed and the page's index alone (32 bits)."""
     return int.from_bytes(hashlib.sha256(f"seedstory page {index} of {seed}".encode()).digest()[:4], "big")
@@ -460,89 +444,3 @@ def make_title(text: str) -> str:
     if clauses:
         return first[: clauses[-1]]
     return first[: MAX_TITLE - 1].rsplit(" ", 1)[0].rstrip(" ,;:–—-") + "…"
-
-
-def _png(page: Page, title: str, settings: StorySettings) -> bytes:
-    """PNG bytes with the making of the picture in text chunks."""
-    chunks = PngImagePlugin.PngInfo()
-    made = {k: v for k, v in _settings_to_dict(settings).items() if k != "captions"}
-    for key, value in {
-        "Software": "seedstory",
-        "Title": title,
-        "Description": page.caption,
-        "seedstory.page": str(page.number),
-        "seedstory.seed": str(page.seed),
-        "seedstory.prompt": settings.text or "",
-        "seedstory.settings": json.dumps(made, ensure_ascii=False),
-    }.items():
-        chunks.add_itxt(key, value)
-    buffer = io.BytesIO()
-    assert page.image is not None, "only a drawn page becomes a PNG"
-    page.image.convert("RGB").save(buffer, "PNG", pnginfo=chunks)
-    return buffer.getvalue()
-
-
-def _settings_to_dict(settings: StorySettings) -> dict[str, Any]:
-    return {_NAMES_ON_DISK.get(key, key): value for key, value in asdict(settings).items()}
-
-
-def _is_page_file(name: Any, ending: str) -> bool:
-    return isinstance(name, str) and bool(_FILE.fullmatch(name)) and name.endswith(ending)
-
-
-def _checked(record: Any) -> dict[str, Any]:
-    """The parts of a parsed story.json, each checked, as keyword arguments of `StoryFolder`."""
-    if not isinstance(record, dict) or record.get("format") != FORMAT:
-        raise StoryFolderError("it was not written by seedstory")
-    version = record["format_version"]
-    if isinstance(version, bool) or not isinstance(version, int):
-        raise StoryFolderError(f"format_version must be a whole number, not {version!r:.40}")
-    if version != FORMAT_VERSION:
-        raise StoryFolderError(f"its format is {version}, this seedstory reads {FORMAT_VERSION}: update it")
-    if not isinstance(record["settings"], dict) or not isinstance(record["pages"], list):
-        raise StoryFolderError("settings must be an object, and pages a list")
-    known = {_NAMES_ON_DISK.get(f.name, f.name): f.name for f in fields(StorySettings)}
-    unknown = set(record["settings"]) - set(known)
-    if unknown:
-        raise StoryFolderError(f"unknown settings {', '.join(sorted(unknown))}")
-    if len(record["pages"]) > MAX_PAGES:
-        raise StoryFolderError(f"it lists {len(record['pages']):,} pages: a story has at most {MAX_PAGES:,}")
-    entries = []
-    for number, page in enumerate(record["pages"], 1):
-        if not isinstance(page, dict):
-            raise StoryFolderError(f"page {number} is not well formed")
-        entry = {key: page[key] for key in ("caption", "picture", "features", "seed", "state")}
-        entry["alt"] = page.get("alt", "")
-        good = isinstance(entry["caption"], str) and isinstance(entry["alt"], str) and entry["state"] in STATES
-        good = good and isinstance(entry["seed"], int) and not isinstance(entry["seed"], bool)
-        for kind, ending in (("picture", ".png"), ("features", ".safetensors")):
-            name = entry[kind]
-            good = good and (name is None or _is_page_file(name, ending))
-        if not good:
-            raise StoryFolderError(f"page {number} is not well formed")
-        entries.append(entry)
-    for key in ("title", "language"):
-        if not isinstance(record[key], str):
-            raise StoryFolderError(f"{key} is not text")
-    versions, earlier = record["versions"], record.get("earlier_models", [])
-    if not isinstance(versions, dict) or not all(isinstance(value, str) for value in versions.values()):
-        raise StoryFolderError("versions must be an object of texts")
-    if not isinstance(earlier, list):
-        raise StoryFolderError("earlier_models must be a list")
-    try:
-        model, *earlier = (ModelIdentity.from_dict(one) for one in [record["model"], *earlier])
-    except ValueError as error:
-        raise StoryFolderError(f"model is not well formed: {error}") from None
-    settings = StorySettings(**{known[key]: value for key, value in record["settings"].items()})
-    if len(entries) > settings.pages:
-        count = len(entries)
-        raise StoryFolderError(f"it has {count} pages, but settings.pages is {settings.pages}: set that to {count}")
-    return {
-        "title": record["title"],
-        "settings": settings,
-        "model": model,
-        "earlier_models": earlier,
-        "versions": dict(versions),
-        "language": record["language"],
-        "entries": entries,
-    }

@@ -233,7 +233,7 @@ def _is_numbers(value: Any, count: int) -> bool:
 
 
 def _whole(value: Any) -> Any:
-    """An integer where the value is one to JSON, which does not tell 1.0 from 1."""
+    """An integer where the value is one to JSON, which writes 1.0 for 1, too."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 

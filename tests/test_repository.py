@@ -21,12 +21,12 @@ MB = 1_000_000
 # The layers of seedstory, top first. A module imports from its own layer or from one below.
 # A new file or folder directly under seedstory/ must be given its layer here.
 LAYERS = (
-    {"cli", "screen", "app", "__main__"},
+    {"cli", "error_reporting", "progress_display", "app", "__main__"},
     {"pipeline", "pipeline_base", "story_writer", "outputs", "rendering", "export", "convert"},
     {"generation"},
     {"detokenizers", "modeling", "cache", "resampler"},
     {"errors", "hub", "identity", "image", "io", "layout", "model_files", "model_folder", "precision", "salience"}
-    | {"settings", "shards", "story", "storystream", "text"},
+    | {"settings", "shards", "story", "story_record", "storystream", "text"},
 )
 LAYER_OF = {unit: level for level, units in enumerate(LAYERS) for unit in units}
 

@@ -17,8 +17,8 @@ from torch import Tensor
 from seedstory.detokenizers.autoencoder import ImageAutoencoder
 from training.backend import Backend
 from training.command import run_stage
+from training.distances import psnr
 from training.loop import Stage
-from training.losses import psnr
 from training.pages import WEIGHT_SCALE, PageImages, ShuffledSampler, check_image_size, noise_of
 from training.recipes import RecipeConfig, make_recipe
 from training.recorder import Recorder

@@ -3,7 +3,7 @@
 SEED-Story trains on samples that supervise one page each, padded to a fixed length, with the frozen vision tower in
 the loop and scores of the whole vocabulary at every position. Here a story is packed once, so that all its pages are
 learned in one pass over shared context; features are computed beforehand; and only supervised positions are scored.
-Both give the same losses, which every run shows before it measures (`training/reference.py` has both).
+Both give the same losses, which every run shows before it measures (`training/published_scheme.py` has both).
 
     python -m training.benchmark --shape mini
     python -m training.benchmark --shape published --json benchmark.json
@@ -54,7 +54,7 @@ from seedstory.modeling.configuration import StoryConfig
 from seedstory.modeling.vision_tower import VisionTower
 from seedstory.precision import fast_dtype
 from training.command import run_function
-from training.reference import (
+from training.published_scheme import (
     ONE_BY_ONE,
     OURS,
     PUBLISHED,

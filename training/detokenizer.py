@@ -24,9 +24,9 @@ from seedstory.modeling.lora import merge_lora
 from seedstory.modeling.vision_tower import VisionTower
 from training.backend import Backend, in_memory_format
 from training.command import run_stage
+from training.distances import psnr
 from training.features import read_features
 from training.loop import Stage
-from training.losses import psnr
 from training.pages import PageImages, ShuffledSampler, check_image_size, compute_on_all, noise_of
 from training.recipes import RecipeConfig, make_recipe
 from training.recorder import Recorder

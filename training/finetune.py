@@ -1,4 +1,4 @@
-"""Fine-tune a model on one's own book, or several: a data set goes in, a model that tells and draws it comes out.
+"""Fine-tune a model on one's own book, or several: a data set goes in, a model that writes and draws it comes out.
 
     python -m data_tools.importers books my_book/ --out data/own_book
     python -m training.finetune --config configs/finetune/own_book.yaml
@@ -41,8 +41,8 @@ from training.autoencoder import AutoencoderConfig, AutoencoderStage
 from training.backend import Backend
 from training.command import run_command
 from training.detokenizer import draw_images
+from training.distances import psnr
 from training.loop import train
-from training.losses import psnr
 from training.mllm import MllmConfig, MllmStage
 from training.pages import PageImages
 from training.samples import StoryDataset
@@ -248,7 +248,7 @@ def story_model_config(config: FinetuneConfig, model: Path) -> MllmConfig:
         max_pages=config.window,  # no gaps: with few books every page has to come as often as every other
         batch_size=1,
         muon_lr=2e-2,
-        adam_lr=3e-4,  # of LoRA: at 2e-3 forty steps know a book by heart, and the model tells nothing else
+        adam_lr=3e-4,  # of LoRA: at 2e-3 forty steps know a book by heart, and the model writes nothing else
         own_features_from=0.6,
     )
 
@@ -276,12 +276,12 @@ def of_stories(config: FinetuneConfig, model: Path) -> dict[str, Any]:
 def show(config: FinetuneConfig, models: dict[str, Path]) -> None:
     """Write `book.json` and `book.png`: the pages, and what each model draws for the book's own words.
 
-    PSNR in dB against the pages, of pictures through their visual tokens (rebuilt) and of pictures that the story
-    model regressed from the words and from its own pictures before (told).
+    PSNR in dB against the pages, of pictures through their visual tokens (`rebuilt`) and of pictures that the story
+    model regressed from the words and its own earlier pictures (`regressed`).
     """
     part = detokenizer_config(config, models["before"])
     backend = Backend(part)
-    figures: dict[str, dict[str, float]] = {"rebuilt": {}, "told": {}}
+    figures: dict[str, dict[str, float]] = {"rebuilt": {}, "regressed": {}}
     rows: list[Tensor] = []
     for name, folder in models.items():
         stories = StoryDataset(part, part.heldout, backend, limit=8)
@@ -291,7 +291,7 @@ def show(config: FinetuneConfig, models: dict[str, Path]) -> None:
             folder / "story_model", base_model=part.base_lm, dtype=fast_dtype(backend.device)
         ).to(backend.device)
         generated = regress_features(story_model, stories, backend, part.seed + 1)
-        features = {"rebuilt": stories.features[: len(generated)], "told": generated}
+        features = {"rebuilt": stories.features[: len(generated)], "regressed": generated}
         del story_model
         detokenizer = Detokenizer.from_pretrained(folder / "detokenizer").to(backend.device)
         rows = rows or [pixels[:SHOWN] / 2 + 0.5]

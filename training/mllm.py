@@ -26,8 +26,8 @@ from seedstory.modeling.vision_tower import VisionTower
 from training.backend import Backend
 from training.command import run_stage
 from training.detokenizer import draw_images, require_files
+from training.distances import psnr
 from training.loop import Stage, StepPlan
-from training.losses import psnr
 from training.pages import ShuffledSampler, noise_of
 from training.recipes import Recipe, RecipeConfig, make_recipe
 from training.recorder import Recorder

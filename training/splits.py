@@ -96,9 +96,9 @@ def files_of(data: str | Path, *splits: str | None) -> list[Path]:
 
 
 def fingerprint(stories: Stories) -> dict[str, str]:
-    """SHA-256 of what tells these stories from others, without reading a picture.
+    """SHA-256 that identifies these stories, without reading a picture.
 
-    A folder is told by its JSONL and the size of each picture, shards by the checksums in their index.
+    A folder is identified by its JSONL and the size of each picture, shards by the checksums in their index.
     """
     if isinstance(stories, ShardReader):
         return {"shards": hashlib.sha256("\n".join(shard.sha256 for shard in stories.shards).encode()).hexdigest()}

@@ -27,9 +27,9 @@ from training.backend import Backend
 from training.command import run_stage
 from training.config import RunConfig
 from training.detokenizer import draw_images, require_files
+from training.distances import feature_losses, psnr
 from training.features import read_features
 from training.loop import Stage
-from training.losses import feature_losses, psnr
 from training.pages import ShuffledSampler, noise_of
 from training.recorder import Recorder
 from training.splits import files_of

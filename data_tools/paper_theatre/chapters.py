@@ -63,7 +63,7 @@ def generate_long_story(seed: int, split: str, lengths: Sequence[int], added: Pa
         added: Folder of plots that stand beside the shipped ones, or None.
 
     Raises:
-        ValueError: The split is unknown, or no plot can be told in a chapter's number of pages.
+        ValueError: The split is unknown, or no plot fits a chapter's number of pages.
     """
     rng = random.Random(f"long-{split}-{seed}")
     plots, cast_split = plots_of(split, added)
@@ -89,12 +89,12 @@ def generate_long_story(seed: int, split: str, lengths: Sequence[int], added: Pa
 def _next_plot(
     plots: Sequence[Plot], length: int, generated: Sequence[str], rng: random.Random, all_heroes: bool
 ) -> Plot:
-    """One of the plots told least often that fit into a chapter."""
+    """One of the plots used least often that fit into a chapter."""
     fitting = [plot for plot in plots if _needed(plot) <= length <= len(plot.beats) + 1]
     if all_heroes:
         fitting = [plot for plot in fitting if plot.cast == "abc"]
     if not fitting:
-        raise ValueError(f"no plot can be told in a chapter of {length} pages: ask for other numbers of pages")
+        raise ValueError(f"no plot fits a chapter of {length} pages: ask for other numbers of pages")
     fewest = min(generated.count(plot.name) for plot in fitting)
     return rng.choice([plot for plot in fitting if generated.count(plot.name) == fewest])
 

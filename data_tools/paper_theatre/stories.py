@@ -88,7 +88,7 @@ def _plot(name: str, plots: tuple[Plot, ...]) -> Plot:
 
 
 def _beats(plot: Plot, rng: random.Random) -> list[Beat]:
-    """The beats of this telling: some optional ones, and the number of pages within bounds."""
+    """The beats of this story: some optional ones, and the number of pages within bounds."""
     needed = sum(not beat.optional for beat in plot.beats)
     spare = [i for i, beat in enumerate(plot.beats) if beat.optional]
     low, high = max(PAGES[0] - needed, 0), min(PAGES[-1] - needed, len(spare))

@@ -19,7 +19,7 @@ from seedstory.resampler import InputResampler
 
 
 class Condition(NamedTuple):
-    """What a U-Net is told about the pictures of a batch.
+    """What steers a U-Net: conditions of a batch of pictures.
 
     Attributes:
         overlay: [B, C, h, w], further channels beside the noisy latents; None for none.
@@ -71,7 +71,7 @@ class ResamplerAdapter(CheckedLoading, ModelMixin, ConfigMixin):
     """The SDXL form: a resampler stands where SDXL (arXiv 2307.01952) has its two text encoders.
 
     Queries read the features; all but the last become the tokens that the U-Net attends to, the last one the pooled
-    embedding. SDXL is also told a picture's size and crop (section 2.2): here always those of a whole square picture.
+    embedding. SDXL also takes a picture's size and crop (section 2.2): here always those of a whole square picture.
 
     Args:
         feature_dim: D.

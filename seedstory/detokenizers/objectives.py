@@ -41,7 +41,7 @@ class RectifiedFlow:
         return (1 - uniform**1.5).clamp_min(1e-3)
 
     def timestep(self, time: Tensor, dtype: torch.dtype) -> Tensor:
-        """A time as the U-Net, which computes in `dtype`, is told it."""
+        """A time as the U-Net, which computes in `dtype`, takes it."""
         return 1000 * time.to(dtype)
 
     def noisy(self, latents: Tensor, noise: Tensor, time: Tensor) -> Tensor:

@@ -7,11 +7,11 @@ import torch
 from rich.console import Console
 
 from inference import benchmark
+from inference.baselines import hugging_face, reference
 from inference.benchmark import Options, memory_growth, page_cost_ratio
-from inference.measure import Memory, bytes_per_step, spread
+from inference.benchmark_report import print_report
+from inference.instruments import Memory, bytes_per_step, spread
 from inference.model_shapes import script, word_tokenizer
-from inference.reference import hugging_face, reference
-from inference.report import print_report
 from seedstory.cache import CachePolicy
 from seedstory.generation import GivenPage
 from tests.seedstory.tiny_language import tiny_model, tiny_tokenizer

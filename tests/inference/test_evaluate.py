@@ -18,12 +18,12 @@ from inference.image_quality import (
     retrieval,
     slot_features,
 )
-from inference.images import TruthImages
 from inference.judge import Judge, score
 from inference.judge_metrics import MEASURES, RANGES, can_judge, judge_renders, judge_stories
 from inference.rollout import RolloutOptions, choose_records
 from inference.samples import sample_from_record
 from inference.text_quality import base_scores, distinct, ngrams, perplexity, ratio, repetition, story_scores, variety
+from inference.truth_images import TruthImages
 from seedstory.generation import GivenPage
 from seedstory.pipeline import StoryPipeline
 from seedstory.storystream import read_jsonl

@@ -16,7 +16,16 @@ from tests.seedstory.tiny_language import SENTENCES, tiny_model
 from tests.tiny import SIDE, tiny_model_folder, tiny_vision_tower
 from training import benchmark
 from training.benchmark import in_own_process, main
-from training.reference import ONE_BY_ONE, OURS, PUBLISHED, SCHEMES, BenchStory, Trainer, compare_losses, page_sample
+from training.published_scheme import (
+    ONE_BY_ONE,
+    OURS,
+    PUBLISHED,
+    SCHEMES,
+    BenchStory,
+    Trainer,
+    compare_losses,
+    page_sample,
+)
 
 LENGTH = 160
 
@@ -176,6 +185,8 @@ def test_memory_is_that_of_the_step(data, tmp_path):
 def test_a_scheme_with_other_losses_is_not_measured(data, tmp_path, monkeypatch):
     options = benchmark.Options(data=str(data), model=str(tiny_model_folder(tmp_path)))
     assert benchmark.check(options).keys() == SCHEMES.keys()
-    monkeypatch.setattr("training.reference.countdown", lambda pages: [pages] * pages)  # every page's label is wrong
+    monkeypatch.setattr(
+        "training.published_scheme.countdown", lambda pages: [pages] * pages
+    )  # every page's label is wrong
     with pytest.raises(ValueError, match=r"the (lm|visual) loss of 'published' is"):
         benchmark.check(options)

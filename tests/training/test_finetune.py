@@ -78,7 +78,7 @@ def test_the_figures_and_the_sheet_are_of_the_model_before_and_after(tuned):
     figures = json.loads((Path(tuned.out) / "book.json").read_text())
     assert {name: set(value) for name, value in figures.items()} == {
         "rebuilt": {"before", "after"},
-        "told": {"before", "after"},
+        "regressed": {"before", "after"},
     }
     with Image.open(Path(tuned.out) / "book.png") as sheet:
         assert sheet.size == (4 * 128, 3 * 128)

@@ -192,7 +192,7 @@ class SceneWords:
 
     @torch.no_grad()
     def ask(self, model: StoryModel) -> None:
-        """Start each query token near the words of its tables; what is left of the noise tells equal roles apart."""
+        """Start each query token near the words of its tables; what is left of the noise keeps equal roles apart."""
         model.token_rows[2:].mul_(0.3).add_(self.questions)
 
     def loss(self, hidden: Tensor, indices: Tensor) -> Tensor:

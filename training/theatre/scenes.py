@@ -28,9 +28,9 @@ from training.backend import Backend
 from training.command import run_stage
 from training.config import RunConfig
 from training.detokenizer import draw_images, require_files
+from training.distances import feature_losses
 from training.features import read_features
 from training.loop import Stage
-from training.losses import feature_losses
 from training.pages import ShuffledSampler, noise_of
 from training.recorder import Recorder
 from training.splits import files_of
@@ -50,7 +50,7 @@ class ScenesConfig(RunConfig):
             model that stage 2 will train, as in `StoryConfig`.
         code_noise: codes get Gaussian noise of a level drawn from U(0, code_noise) times their RMS.
         balance: how much more often pages of a rare layout are shown, from 0 (as often as others) to 1 (every layout
-            as often as the commonest): stories are mostly told from the middle, but each layout has to be learned.
+            as often as the commonest): most scenes stand in the middle, but each layout has to be learned.
         init: folder of an earlier stage 2a to go on from.
     """
 

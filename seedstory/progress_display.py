@@ -13,7 +13,7 @@ from seedstory.text import clean_text
 
 
 class StoryScreen:
-    """Shows a story as it is told: on a terminal with a bar and the words as they come, else one line a page."""
+    """Shows a story as it is generated: on a terminal with a bar and the words as they come, else one line a page."""
 
     def __init__(self, total: int, done: int = 0) -> None:
         self.total, self.done = total, done

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, GenerationConfig
 
-from inference.measure import clock
+from inference.instruments import clock
 from seedstory.generation import GivenPage
 from seedstory.generation.pages import PageDraft
 from seedstory.layout import StoryLayout, countdown

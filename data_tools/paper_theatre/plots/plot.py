@@ -8,10 +8,19 @@ from math import prod
 
 @dataclass(frozen=True)
 class Beat:
-    """One page: parts that follow each other, each with alternatives in the slot language of `script`."""
+    """One page: parts that follow each other, each with alternatives in the slot language of `script`.
+
+    Attributes:
+        parts: The parts.
+        optional: Whether a story of 8 to 12 pages may leave it out.
+        core: Whether a story of 4 to 7 pages has it, too.
+        plan: What happens on the page, in a few words with names and values only; empty where the plot has no plan.
+    """
 
     parts: tuple[tuple[str, ...], ...]
     optional: bool = False
+    core: bool = False
+    plan: str = ""
 
     @property
     def phrasings(self) -> int:

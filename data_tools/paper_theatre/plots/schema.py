@@ -23,7 +23,11 @@ from data_tools.paper_theatre.plots.slots import (
 CASTS = ("a", "ab", "abc")
 _REQUIRED = ("name", "titles", "cast", "beats")
 _KEYS = ("number", *_REQUIRED, "values", "held_out")
+_BEAT_KEYS = ("plan", "parts", "optional", "core")
 _VALUE = re.compile(r"[A-Z][A-Z0-9_]*")
+# How many beats a short story can be made of, and how many words a line of the plan has.
+CORE = range(4, 7)
+PLAN_WORDS = range(3, 13)
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
@@ -98,6 +102,7 @@ class _Form:
         for at, title in enumerate(titles, start=1):
             self._slots(f"titles, title {at}", title, title_faults(title, self.cast, self.values))
         beats = self._beats(data.get("beats"))
+        self._plan(beats)
         for value in [value for value in self.values if beats and value not in self.used]:
             self.fault(f"values, {value}", f"nothing uses it: write {{{value}}} or {{at:{value}}}, or take it out")
         return Plot(name, titles, self.cast, beats, self.values, held_out, number)
@@ -156,18 +161,45 @@ class _Form:
                 self.fault("beat 1", f"{message} write {how} in every phrasing of a part")
         return beats
 
+    def _plan(self, beats: tuple[Beat, ...]) -> None:
+        """Either every beat has a line of the plan, or none; either enough beats are core, or none."""
+        without = [at for at, beat in enumerate(beats, start=1) if not beat.plan]
+        if 0 < len(without) < len(beats):
+            self.fault(f"beat {without[0]}, plan", "there is none, and other beats have one: say what happens here")
+        core = sum(beat.core for beat in beats)
+        if core and (core not in CORE or not beats[0].core or not beats[-1].core):
+            few = f"{CORE[0]} to {CORE[-1]} beats, the first and the last among them"
+            self.fault("beats", f"{core} of them are core: a short story is made of {few}")
+
     def _beat(self, place: str, data: Any) -> Beat:
-        if not self._keys(place, data, ("parts", "optional"), ("parts",)):
+        if not self._keys(place, data, _BEAT_KEYS, ("parts",)):
             return Beat(())
-        optional, parts = data.get("optional", False), data.get("parts", ["?"])
-        if not isinstance(optional, bool):
-            self.fault(f"{place}, optional", f"{optional!r} is neither true nor false")
+        parts = data.get("parts", ["?"])
+        optional, core = (self._flag(place, data, key) for key in ("optional", "core"))
+        if optional and core:
+            self.fault(place, "it is optional and core: a core beat is on every page count")
+        plan = data.get("plan", "")
+        if not isinstance(plan, str):
+            self.fault(f"{place}, plan", f"{_short(plan)} is no text: say what happens in a few words")
+            plan = ""
+        if plan:
+            self._slots(f"{place}, plan", plan, title_faults(plan, self.cast, self.values, what="a plan"))
+            if len(plan.split()) not in PLAN_WORDS:
+                self.fault(f"{place}, plan", f"it has {len(plan.split())} words: {PLAN_WORDS[0]} to {PLAN_WORDS[-1]}")
         if not isinstance(parts, list) or not parts:
             self.fault(f"{place}, parts", f"{_short(parts)} is no list of parts: write '- - ' before each part")
             return Beat(())
         if parts == ["?"]:
             return Beat(())
-        return Beat(tuple(self._part(f"{place}, part {at}", part) for at, part in enumerate(parts, 1)), bool(optional))
+        return Beat(
+            tuple(self._part(f"{place}, part {at}", part) for at, part in enumerate(parts, 1)), optional, core, plan
+        )
+
+    def _flag(self, place: str, data: dict[Any, Any], key: str) -> bool:
+        flag = data.get(key, False)
+        if not isinstance(flag, bool):
+            self.fault(f"{place}, {key}", f"{flag!r} is neither true nor false")
+        return bool(flag)
 
     def _part(self, place: str, data: Any) -> tuple[str, ...]:
         if isinstance(data, dict):

@@ -22,12 +22,12 @@ def phrasing_faults(text: str, cast: str, values: Values) -> list[str]:
     return list(dict.fromkeys(message for one in variants(text) for message in _faults(one, cast, values)))
 
 
-def title_faults(title: str, cast: str, values: Values) -> list[str]:
-    """What is wrong with a title, which holds names and values only."""
-    faults = ["take the square brackets out: a title has no choices"] if re.search(r"[\[\]|]", title) else []
+def title_faults(title: str, cast: str, values: Values, what: str = "a title") -> list[str]:
+    """What is wrong with a title (or a line of a plan), which holds names and values only."""
+    faults = [f"take the square brackets out: {what} has no choices"] if re.search(r"[\[\]|]", title) else []
     for slot in _SLOT.findall(title):
         if slot not in [*cast, *values]:
-            faults.append(f"{{{slot}}} is no name and no value: a title takes {_list([*cast, *values])}")
+            faults.append(f"{{{slot}}} is no name and no value: {what} takes {_list([*cast, *values])}")
     if re.search(r"[{}]", _SLOT.sub("", title)):
         faults.append("a brace is not closed")
     return faults

@@ -22,7 +22,10 @@ _SHARE = 0.1
 # How many wordings of a beat are tried at least, while none has the right length.
 _TRIES = 24
 _MORE = (
-    ("not introduced yet", "bring it on first with {a.is}, {a.there} or {a.new}, on a beat that is not optional"),
+    (
+        "not introduced yet",
+        "bring it on first with {a.is}, {a.there} or {a.new}, on a beat that is not optional (for a core beat: core)",
+    ),
     ("introduced twice", "name it with {a} where it is known already"),
     ("actors, not 0", "name a character"),
     ("actors, not", "name fewer characters, or leave the view out"),
@@ -99,7 +102,7 @@ def _place(number: int, part: int | None = None, pick: int | None = None) -> str
 
 
 class _Trial:
-    """One story, and the same plot once more as its next chapter, where the characters are known already."""
+    """One story, the same plot once more as its next chapter, where the characters are known already, and a short story."""
 
     def __init__(self, plot: Plot, seed: int, found: dict[str, str], lengths: _Lengths) -> None:
         self.plot, self.seed, self.found, self.lengths = plot, seed, found, lengths
@@ -118,6 +121,8 @@ class _Trial:
                 return
         self.script = self.script.next_chapter(self._roles(members), self.values)
         self._chapter(LONG_WORDS)
+        self.script, self.reader = Script(members, self.values, self.rng), Reader()
+        all(self._beat(number, beat, WORDS) for number, beat in enumerate(self.plot.beats) if beat.core)
 
     def _roles(self, members: dict[str, Member]) -> dict[str, Member]:
         """The heroes in other roles where that can be: the first two differ in pronoun."""

@@ -116,9 +116,10 @@ def evaluate(
         RolloutFolder(out, rollout, model_identity(folder).fingerprint)
     logging.disable_progress_bar()
     pipeline, looker = StoryPipeline.from_pretrained(model), Judge.load(judge)
+    side = pipeline.vision_tower.config.image_size
     true: list[EvalSample] = []
     if data is not None:
-        true = [sample_from_record(data, record, rollout.pages, pipeline.image_size) for record in records]
+        true = [sample_from_record(data, record, rollout.pages, side) for record in records]
 
     seconds = None
     if is_model:
@@ -129,11 +130,11 @@ def evaluate(
             )
             truths = [None if rollout.free else sample.truths for sample in true]
             samples = [
-                sample_from_folder(home / record.id, rollout.pages, pipeline.image_size, known)
+                sample_from_folder(home / record.id, rollout.pages, side, known)
                 for record, known in zip(records, truths, strict=True)
             ]
     else:
-        samples = [sample_from_folder(folder, pages, pipeline.image_size) for folder in folders]
+        samples = [sample_from_folder(folder, pages, side) for folder in folders]
     drawn = [sample for sample in samples if sample is not None]
     if not any(len(sample.captions) > 1 for sample in drawn):
         raise ValueError(f"the stories in {what} have no drawn page after the first: draw them with seedstory resume")

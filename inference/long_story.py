@@ -180,7 +180,8 @@ class Bench:
     def true_features(self, record: StoryRecord) -> Tensor:
         """What the vision tower sees in the story's true pictures, `[P, F, Df]`."""
         if record.id not in self._true_features:
-            tower, size = self.pipeline.vision_tower, self.pipeline.image_size
+            tower = self.pipeline.vision_tower
+            size = tower.config.image_size
             images = [image_to_tensor(to_square(load_image(self.data / path), size)) for path in record.images]
             batches = torch.stack(images).to(tower.device, tower.dtype).split(_BATCH)
             self._true_features = {record.id: torch.cat([tower(batch).float().cpu() for batch in batches])}

@@ -507,6 +507,7 @@ class StoryPipeline(PipelineBase):
 
         self._activate("vision_tower")
         with torch.inference_mode():
+            image = to_square(image, self.vision_tower.config.image_size)
             pixels = image_to_tensor(image).unsqueeze(0).to(self.vision_tower.device, self.vision_tower.dtype)
             return self.vision_tower(pixels)[0].float().cpu()
 

@@ -86,7 +86,7 @@ class AdaptStage(FeaturesStage):
         self.tower_features, self.own_features = stories.features, own
         parts = [Path(config.stage1) / "vision_tower", Path(config.stage1) / "detokenizer", Path(config.story_model)]
         self.sources = [*files_of(config.data, config.split, config.heldout), *parts]
-        size = detokenizer.image_size
+        size = detokenizer.encoder_image_size
         recipe = make_recipe(config.recipe, config.recipe_settings)
         images = PageImages(config.data, config.split, size, recipe, limit=len(own), keep=False)
         self.read(images, backend)

@@ -24,7 +24,7 @@ from seedstory.modeling.lora import merge_lora
 from seedstory.modeling.vision_tower import VisionTower
 from training.backend import Backend, in_memory_format
 from training.command import run_stage
-from training.distances import psnr
+from training.distances import psnr, resized
 from training.features import read_features
 from training.loop import Stage
 from training.pages import PageImages, ShuffledSampler, check_image_size, compute_on_all, noise_of
@@ -236,9 +236,8 @@ class FeaturesStage(DetokenizerTraining):
     def evaluate(self, step: int, recorder: Recorder, backend: Backend) -> None:
         pixels = self.heldout_pages
         with backend.autocast():
-            drawn = draw_images(
-                self.detokenizer, self.heldout_features.float().to(backend.device), self.config.heldout_steps
-            )
+            features = self.heldout_features.float().to(backend.device)
+            drawn = resized(draw_images(self.detokenizer, features, self.config.heldout_steps), pixels.shape[-1])
         recorder.write(step, heldout_psnr=psnr(2 * drawn - 1, pixels).mean().item())
         recorder.sheet(step, [pixels[:8] / 2 + 0.5, drawn[:8]])
 
@@ -269,7 +268,7 @@ class SdxlStage(FeaturesStage):
             )
         super().__init__(config, detokenizer.to(backend.device))
         in_memory_format(self, torch.channels_last)
-        size, most = detokenizer.image_size, config.heldout_limit or SDXL_HELDOUT
+        size, most = detokenizer.encoder_image_size, config.heldout_limit or SDXL_HELDOUT
         recipe = make_recipe(config.recipe, config.recipe_settings)
         images = PageImages(config.data, config.split, size, recipe, limit=config.limit, keep=False)
         self.read(images, backend)
@@ -371,7 +370,7 @@ def reconstruct(
     """Pixels [B, 3, H, W] in [-1, 1] through the visual tokens and back, in [0, 1]."""
     with backend.autocast():
         features = tower(pixels.to(backend.device)).float()
-        return draw_images(detokenizer, features, steps)
+        return resized(draw_images(detokenizer, features, steps), pixels.shape[-1])
 
 
 def draw_images(detokenizer: Detokenizer, features: Tensor, steps: int | None = None) -> Tensor:

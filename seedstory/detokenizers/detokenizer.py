@@ -152,7 +152,12 @@ class Detokenizer:
 
     @property
     def image_size(self) -> int:
-        """Side of the pictures in px."""
+        """Side of the pictures that are drawn, in px."""
+        return self.autoencoder.upscale * self.unet.config.sample_size
+
+    @property
+    def encoder_image_size(self) -> int:
+        """Side in px of the pictures whose latents the U-Net learns; the decoder may draw larger ones."""
         return self.autoencoder.downscale * self.unet.config.sample_size
 
     @property
@@ -184,6 +189,7 @@ class Detokenizer:
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
         output_type: str = "pil",
+        latents: Tensor | None = None,
         callback_on_step_end: Callable[[Detokenizer, int, float, dict[str, Tensor]], None] | None = None,
     ) -> list[Image.Image] | Tensor:
         """Draw one picture for each row of features.
@@ -197,6 +203,7 @@ class Detokenizer:
             guidance_scale: above 1, steer away from the prediction for features of zero (twice the cost); by
                 default 1 in the mini form, 7.5 in the SDXL form.
             output_type: "pil", "pt" (pixels [B, 3, H, W] in [0, 1]) or "latent".
+            latents: starting noise [B, Z, h, w] in place of the generator's.
             callback_on_step_end: called as `callback(self, step, timestep, {"latents": latents})`.
 
         Returns:
@@ -235,15 +242,16 @@ class Detokenizer:
             return unguided + guidance * (predicted - unguided)
 
         side, channels = self.unet.config.sample_size, self.unet.config.out_channels
-        noise = randn_tensor(
-            (len(features), channels, side, side), generator=generator, device=self.device, dtype=torch.float32
-        )
-        for step, (timestep, latents) in enumerate(objective.denoise(noise, steps, predict, generator)):
+        if latents is None:
+            shape = (len(features), channels, side, side)
+            latents = randn_tensor(shape, generator=generator, device=self.device, dtype=torch.float32)
+        drawn = latents
+        for step, (timestep, drawn) in enumerate(objective.denoise(latents, steps, predict, generator)):
             if callback_on_step_end is not None:
-                callback_on_step_end(self, step, timestep, {"latents": latents})
+                callback_on_step_end(self, step, timestep, {"latents": drawn})
         if output_type == "latent":
-            return latents
-        pixels = self.autoencoder.decode(latents.to(self.dtype)).float().clamp(-1, 1) / 2 + 0.5
+            return drawn
+        pixels = self.autoencoder.decode(drawn.to(self.dtype)).float().clamp(-1, 1) / 2 + 0.5
         return pixels if output_type == "pt" else to_pil(pixels)
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:

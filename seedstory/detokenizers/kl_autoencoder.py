@@ -43,6 +43,11 @@ class KLAutoencoder(nn.Module):
         return self.vae.config
 
     @property
+    def upscale(self) -> int:
+        """Pixels drawn that a latent covers, along one edge: as many as it reads."""
+        return self.downscale
+
+    @property
     def downscale(self) -> int:
         """Pixels that a latent covers, along one edge."""
         return 2 ** (len(self.vae.config.block_out_channels) - 1)

@@ -102,7 +102,7 @@ def _place(number: int, part: int | None = None, pick: int | None = None) -> str
 
 
 class _Trial:
-    """One story, the same plot once more as its next chapter, where the characters are known already, and a short story."""
+    """One story; the same plot as its next chapter, where the characters are known already; and a short story."""
 
     def __init__(self, plot: Plot, seed: int, found: dict[str, str], lengths: _Lengths) -> None:
         self.plot, self.seed, self.found, self.lengths = plot, seed, found, lengths

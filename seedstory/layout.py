@@ -9,11 +9,13 @@ The *page label* ("\n3:") is forced text: it counts down the pages that are left
 decoded or supervised, so that a story asked for in ten pages ends on page ten. Label and caption are tokenized
 separately and their ids concatenated, in training as in generation. A picture is `N` visual embeddings.
 
+A story state (`story_state.py`) may stand before the label of any page but the first, line by line, each after a "\n".
+
 Shape legend: `T` tokens of one packed story, `B` stories, `N` visual tokens of a picture, `P` pages.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -21,6 +23,7 @@ from typing import Any
 import torch
 
 from seedstory.errors import RequestError
+from seedstory.story_state import StoryState
 
 IMAGE_START = "<img>"
 IMAGE_END = "</img>"
@@ -95,6 +98,7 @@ class StoryLayout:
         self.bos_id: int | None = tokenizer.bos_token_id
         self.eos_id: int = tokenizer.eos_token_id
         self._special_ids = {*tokenizer.all_special_ids, *ids}
+        self._special_text = re.compile("|".join(re.escape(text) for text in sorted(tokenizer.get_added_vocab())))
         self.page_label_ids = lru_cache(maxsize=None)(self._page_label_ids)
 
     @staticmethod
@@ -124,6 +128,34 @@ class StoryLayout:
             raise RequestError(f"A page label counts down to 1, got {pages_left}.")
         return self.tokenizer.encode(f"\n{pages_left}:", add_special_tokens=False)
 
+    def state_ids(self, state: StoryState, label: int) -> list[int]:
+        """Ids of a story state, an empty list for an empty one.
+
+        Args:
+            state: The state.
+            label: Number in the label of the page before which it stands.
+
+        Raises:
+            RequestError: If it contains one of the tokenizer's special tokens.
+        """
+        return [id for line in state.lines(label) for id in self.line_ids(line)]
+
+    def line_ids(self, line: str) -> list[int]:
+        r"""Ids of one line of a story state: a line break, then the line.
+
+        Raises:
+            RequestError: If it contains one of the tokenizer's special tokens.
+        """
+        ids = self.tokenizer.encode("\n" + line, add_special_tokens=False)
+        self._check_plain(ids, "A story state", line)
+        return ids
+
+    def _check_plain(self, ids: Sequence[int], what: str, text: str) -> None:
+        bad = self._special_ids.intersection(ids)
+        if bad:
+            names = ", ".join(sorted(self.tokenizer.convert_ids_to_tokens(sorted(bad))))
+            raise RequestError(f"{what} must not contain the special tokens {names}: {text[:80]!r}")
+
     def caption_ids(self, caption: str) -> list[int]:
         """Ids of one caption (white space made plain, one space in front). An empty caption has no ids.
 
@@ -134,16 +166,17 @@ class StoryLayout:
         if not text:
             return []
         ids = self.tokenizer.encode(" " + text, add_special_tokens=False)
-        bad = self._special_ids.intersection(ids)
-        if bad:
-            names = ", ".join(sorted(self.tokenizer.convert_ids_to_tokens(sorted(bad))))
-            raise RequestError(f"A caption must not contain the special tokens {names}: {caption[:80]!r}")
+        self._check_plain(ids, "A caption", text)
         return ids
 
     def caption_text(self, ids: Sequence[int]) -> str:
         """Text of one caption's ids, without the space in front and with white space made plain."""
         text = self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return re.sub(r"\s+", " ", text).strip()
+
+    def without_special_tokens(self, text: str) -> str:
+        """A text without the names of special tokens, which letters may happen to spell."""
+        return self._special_text.sub(" ", text)
 
     def pack_story(self, captions: Sequence[str], **options: Any) -> "PackedSequence":
         """`pack_story` for captions given as text."""
@@ -184,6 +217,7 @@ def pack_story(
     keep_caption: Sequence[bool] | None = None,
     supervise_caption: Sequence[bool] | None = None,
     supervise_image: Sequence[bool] | None = None,
+    state_ids: Mapping[int, Sequence[int]] | None = None,
     ends: bool = True,
 ) -> PackedSequence:
     """Lay out a whole story so that one pass supervises every page.
@@ -201,13 +235,15 @@ def pack_story(
             is supervised, `[P]`. A page whose caption is empty counts as dropped.
         supervise_caption: False where caption and `<img>` are given but not learned, `[P]`.
         supervise_image: False where the picture is given but not learned; the page then has no branch, `[P]`.
+        state_ids: Ids of the story states that stand before pages, by the page's place, 1 or more. All of a state is
+            learned but its first token, and so is the line break behind it.
         ends: Whether the story ends after its last page, that is, whether eos is supervised.
 
     Returns:
         The packed story.
 
     Raises:
-        RequestError: If the story has no page or an option has the wrong length.
+        RequestError: If the story has no page, an option has the wrong length, or a state stands before the first page.
     """
     pages = len(caption_ids)
     if pages == 0:
@@ -225,6 +261,10 @@ def pack_story(
     ]:
         if len(option) != pages:
             raise RequestError(f"{name} has {len(option)} entries for a story of {pages} pages.")
+
+    states = dict(state_ids or {})
+    if not all(0 < page < pages for page in states):
+        raise RequestError(f"A state stands before a page from the second on, not before {sorted(states)} of {pages}.")
 
     n = layout.num_visual_tokens
     ids: list[int] = []
@@ -245,6 +285,11 @@ def pack_story(
     position += len(layout.opening_ids)
     for page in range(pages):
         text = [*layout.page_label_ids(pages_left[page])]
+        state = list(states.get(page, ()))
+        if state:
+            put(state, position)
+            position += len(state)
+            labels[-len(state) :] = [*state[1:], text[0]]
         caption = list(caption_ids[page]) if keep_caption[page] else []
         put([*text, *caption, layout.image_start_id], position)
         position += len(text) + len(caption) + 1

@@ -26,7 +26,7 @@ LAYERS = (
     {"generation"},
     {"detokenizers", "modeling", "cache", "resampler"},
     {"errors", "hub", "identity", "image", "io", "layout", "model_files", "model_folder", "precision", "salience"}
-    | {"settings", "shards", "story", "story_record", "storystream", "text"},
+    | {"settings", "shards", "story", "story_record", "story_state", "storystream", "text"},
 )
 LAYER_OF = {unit: level for level, units in enumerate(LAYERS) for unit in units}
 

@@ -132,9 +132,10 @@ def packed_batch(layout: StoryLayout, stories: Sequence[BenchStory]) -> Batch:
     packed = []
     for story in stories:
         learned = [page > 0 for page in range(len(story.caption_ids))]
-        options = {"supervise_caption": learned, "supervise_image": learned}
         # The end of a story is left out: the published scheme has it behind query tokens, generation behind a picture.
-        packed.append(pack_story(story.caption_ids, layout, ends=False, **options))
+        packed.append(
+            pack_story(story.caption_ids, layout, supervise_caption=learned, supervise_image=learned, ends=False)
+        )
     arguments = collate(packed)
     is_target = arguments.pop("target_mask")
     everything = torch.ones_like(is_target)

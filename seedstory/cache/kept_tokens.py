@@ -35,6 +35,7 @@ class KeptTokens:
         evicted: Pages that left, as far as a policy may still ask for them.
         sink_positions: Positions of the sinks, sorted.
         last_used: Number of the page that last used each name whose introduction is held; 0 if only that did.
+        pinned: Positions between pages that every policy keeps, until others are pinned.
     """
 
     def __init__(self) -> None:
@@ -47,6 +48,7 @@ class KeptTokens:
         self.evicted: list[PageSpan] = []
         self.sink_positions: list[int] = []
         self.last_used: dict[str, int] = {}
+        self.pinned = range(0)
         self._ended = 0
 
     @property
@@ -73,6 +75,7 @@ class KeptTokens:
             mentions: Names in its caption, by which it may turn out to introduce somebody.
         """
         start = self.pages[-1].end if self.pages else self.evicted[-1].end if self.evicted else 0
+        start = max(start, self.pinned.stop)
         assert start <= image_start < image_end < self.position, "a page must lie inside the cache"
         number = self._ended
         self._ended += 1
@@ -83,6 +86,14 @@ class KeptTokens:
             first = next(at for at, page in enumerate(self.pages) if name in page.candidates)
             self.last_used[name] = number if first < len(self.pages) - 1 else 0
             self.pages[first] = replace(self.pages[first], names=self.pages[first].names | {name})
+
+    def pin(self, start: int, end: int) -> None:
+        """Pin the tokens from `start` to `end`, which follow the last page; those pinned before are no longer.
+
+        What was pinned before leaves with the pages around it.
+        """
+        assert (self.pages[-1].end if self.pages else 0) <= start <= end <= self.position, "pinned tokens follow a page"
+        self.pinned = range(start, end)
 
     def evict(self, policy: CachePolicy) -> Eviction | None:
         """Take the pages that the policy does not keep whole out of the books; None if there are none."""
@@ -95,7 +106,8 @@ class KeptTokens:
         window_start = self.position - (self.length - held_sinks)
         place = {position: index for index, position in enumerate(self.sink_positions)}
         place |= {at: held_sinks + at - window_start for at in range(window_start, self.pages[0].start)}
-        sinks = [at for at in policy.sinks(self.evicted, self.last_used) if at in place]
+        wanted = {*policy.sinks(self.evicted, self.last_used), *self.pinned}
+        sinks = sorted(at for at in wanted if at in place)
         kept = [place[position] for position in sinks]
         first = self.pages[0].start - len(sinks)
         eviction = Eviction(
@@ -136,4 +148,5 @@ class KeptTokens:
         self.pages = [page.shifted(-base) for page in self.pages]
         self.evicted = [page.shifted(-base) for page in self.evicted]
         self.sink_positions = [position - base for position in self.sink_positions]
+        self.pinned = range(self.pinned.start - base, self.pinned.stop - base)
         return base

@@ -261,6 +261,16 @@ class StoryCache(Cache):
         """
         self.rows[row].end_page(image_start, image_end, self.salience(caption))
 
+    def pin(self, row: int, start: int, end: int) -> None:
+        """Keep tokens between two pages under every policy: the story state.
+
+        Args:
+            row: The story.
+            start: Position of the first of them; they follow the page that ended last.
+            end: Position behind the last of them. What was pinned before is no longer.
+        """
+        self.rows[row].pin(start, end)
+
     def evict(self) -> None:
         """Forget the pages that the policy does not keep whole. Call it at page boundaries only."""
         for number, row in enumerate(self.rows):

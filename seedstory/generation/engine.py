@@ -5,7 +5,8 @@ For every page
 2. one forward pass over the caption, `<img>` and the `N` query tokens gives the picture's features; the queries' keys
    and values are dropped. (The reference emits the queries one by one; they are fixed once `<img>` is emitted, so one
    causal pass gives the same.)
-3. one forward pass over the picture's `N` context embeddings, `</img>` and the next page's label;
+3. one forward pass over the picture's `N` context embeddings, `</img>` and the next page's label; where a story state
+   stands before that page, it is written first, as a caption is, and read with the label in a pass of its own;
 4. the cache evicts at the page boundary.
 
 The caption's decoding steps leave nothing behind: its keys and values are those of pass 2, whether the caption was
@@ -20,7 +21,6 @@ Shape legend: `B` rows, `T` tokens, `D` hidden width, `V` vocabulary of captions
 of width `Df`.
 """
 
-import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
@@ -40,10 +40,12 @@ from seedstory.generation.sampling import (
     apply_guidance,
     page_generator,
 )
+from seedstory.generation.state_sampler import MAX_LINE_TOKENS, StateSampler
 from seedstory.layout import countdown
 from seedstory.modeling import StoryModel
 from seedstory.salience import Salience, by_capitals
 from seedstory.story import page_seed
+from seedstory.story_state import MAX_CAST, StoryState
 from seedstory.text import sentence_ends
 
 
@@ -56,12 +58,27 @@ class _Story:
         self.index = 0
         self.history: list[list[int]] = []  # ids of recent captions
         self.window: list[torch.Tensor] = []  # embeddings of recent pages, for the policy that reads them again
+        self.state_pages, self.states = frozenset(start.state_pages), dict(start.states)
+        self.state: tuple[int, torch.Tensor] | None = None  # the page before which the current one stands; embeddings
         self.text = torch.empty(0)  # embeddings of the open page's caption and <img>, [T, D]
         self.caption = ""  # of the open page
 
     @property
     def given(self) -> GivenPage:
         return self.opening[self.index] if self.index < len(self.opening) else GivenPage()
+
+    @property
+    def needs_state(self) -> bool:
+        """Whether a story state stands before the page that comes now."""
+        return self.index in self.state_pages
+
+    def reread(self) -> list[torch.Tensor]:
+        """What the policy that reads pages again reads of the last ones, in order, with the current state."""
+        if self.state is None:
+            return self.window
+        page, state = self.state
+        before = max(0, len(self.window) - (self.index - page))
+        return [*self.window[:before], state, *self.window[before:]]
 
 
 class StoryEngine:
@@ -108,7 +125,6 @@ class StoryEngine:
         first, tokenizer = model.config.image_start_id, self.layout.tokenizer
         special = {self.layout.eos_id, *tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}
         self._forbidden_ids = sorted(id for id in special if id < first)
-        self._special_text = re.compile("|".join(re.escape(text) for text in sorted(tokenizer.get_added_vocab())))
         self._is_guided = self.sampling.text_guidance_scale != 1
         self._stories: list[_Story] = []
         self._started = False
@@ -167,6 +183,13 @@ class StoryEngine:
             if page.features is not None and not (page.features.is_floating_point() and page.features.isfinite().all()):
                 raise RequestError(f"Opening page {index} has features that are not finite floats.")
             self.layout.caption_ids(page.caption or "")
+        labels = countdown(story.pages)
+        if not all(0 < page < story.pages for page in story.state_pages):
+            raise RequestError(f"A story state stands before a page from the second on: {sorted(story.state_pages)}.")
+        if not story.states.keys() <= set(story.state_pages):
+            raise RequestError("A story state is given for a page before which none shall stand.")
+        for at in story.state_pages:
+            self._state_sampler(labels[at], story.states.get(at), story.seed, at)
 
     def _capacity(self) -> int:
         """Tokens that a row of the static cache may come to hold."""
@@ -177,10 +200,21 @@ class StoryEngine:
             label = max(len(self.layout.page_label_ids(label)) for label in story.labels)
             page = max(page, label + caption + self.layout.num_visual_tokens + 2)
         longest = max(story.pages for story in self._stories)
+        states = max((self._state_tokens(story) for story in self._stories), default=0)
         sinks = {"sink": self.policy.first_tokens, "mm_sink": self.policy.max_sink_tokens}.get(self.policy.name, 0)
         pages = longest if self.policy.name == "dense" else min(longest, self.policy.window_pages)
-        needed = len(self.layout.opening_ids) + sinks + (pages + 2) * page
+        needed = len(self.layout.opening_ids) + sinks + (pages + 2) * page + states
         return -(-needed // 64) * 64
+
+    def _state_tokens(self, story: _Story) -> int:
+        """Most tokens of story states that a row may come to hold: of those that a whole window can lie between."""
+        most = [
+            (MAX_CAST + story.labels[page] + 2) * (MAX_LINE_TOKENS + 8)
+            + len(self.layout.state_ids(story.states.get(page, StoryState()), story.labels[page]))
+            for page in story.state_pages
+        ]
+        held = len(most) if self.policy.name == "dense" else self.policy.window_pages + 2
+        return sum(sorted(most)[-held:])
 
     # --------------------------------------------------------------------------------------------------------- write
 
@@ -239,7 +273,7 @@ class StoryEngine:
         for story, words, own, text in zip(stories, captions, ids, texts, strict=True):
             story.history = [*story.history, own][-max(1, self.sampling.history_pages) :]
             story.text, story.caption = text[:-count], words
-        num_kept = self._advance_pages(features, image_starts)
+        num_kept, states = self._advance_pages(features, image_starts)
         times.append(time.perf_counter())
         caption, image, context = ((b - a) / len(stories) for a, b in zip(times, times[1:], strict=False))
         with torch.inference_mode(False):
@@ -255,6 +289,7 @@ class StoryEngine:
                     caption_tokens=len(ids[row]) + 1,
                     log_likelihood=scores[row],
                     story=story.number,
+                    next_state=states.get(row),
                 )
                 for row, story in enumerate(stories)
             ]
@@ -279,24 +314,70 @@ class StoryEngine:
         for row, story in enumerate(self._stories):
             if story.given.caption is None and story.given.features is None:
                 samplers[row], ids[row] = self._sampler(story), []
+
+        def choose(row: int, scores: dict[int, torch.Tensor]) -> int | None:
+            caption = self._add_token(row, samplers[row], scores, ids[row], callback_on_text)
+            if caption is None:
+                return ids[row][-1]
+            captions[row] = caption
+            return None
+
+        self._decode(samplers, choose, guided=True)
+        return captions
+
+    def _decode(
+        self, rows: Iterable[int], choose: Callable[[int, dict[int, torch.Tensor]], int | None], *, guided: bool
+    ) -> None:
+        """Decode tokens of some rows, each until `choose` gives None for it; nothing of them stays in the cache.
+
+        Args:
+            rows: The stories.
+            choose: From a row and the scores `[V]` of all rows to that row's next token.
+            guided: Whether the rows with which guidance compares are decoded, too.
+        """
+        left = list(rows)
+        if not left:
+            return
         before = [row.position for row in self.cache.rows]
+        with_partners = self._with_unconditional_rows if guided else list
         try:
-            asked = self._with_unconditional_rows(samplers)
-            logits = self._cast(self.model.caption_logits, self._next[asked]) if samplers else self._next
-            while samplers:
+            asked = with_partners(left)
+            logits = self._cast(self.model.caption_logits, self._next[asked])
+            while left:
                 scores = dict(zip(asked, logits, strict=True))
-                for row, sampler in list(samplers.items()):
-                    caption = self._add_token(row, sampler, scores, ids[row], callback_on_text)
-                    if caption is not None:
-                        captions[row] = caption
-                        del samplers[row]
-                asked = self._with_unconditional_rows(samplers)
+                chosen = {row: choose(row, scores) for row in left}
+                left = [row for row in left if chosen[row] is not None]
+                asked = with_partners(left)
                 if asked:
-                    tokens = [ids[row % len(self._stories)][-1] for row in asked]
+                    tokens = [token for row in asked if (token := chosen[row % len(self._stories)]) is not None]
                     logits = self._step(self.cache, tokens, asked)
         finally:  # also when `callback_on_text` or a logits processor raises: the page can then be written again
             self.cache.drop_last([row.position - at for row, at in zip(self.cache.rows, before, strict=True)])
-        return captions
+
+    def _write_states(self) -> dict[int, StoryState]:
+        """The story states that stand before the pages that come now, given or written, by row."""
+        states: dict[int, StoryState] = {}
+        samplers: dict[int, StateSampler] = {}
+        for row, story in enumerate(self._stories):
+            if not story.needs_state:
+                continue
+            given = story.states.get(story.index)
+            if given and given.cast and given.plan and all(given.plan):
+                states[row] = given
+            else:
+                samplers[row] = self._state_sampler(story.labels[story.index], given, story.seed, story.index)
+        self._decode(samplers, lambda row, scores: samplers[row](scores[row]), guided=False)
+        return states | {row: sampler.state() for row, sampler in samplers.items()}
+
+    def _state_sampler(self, label: int, given: StoryState | None, seed: int, page: int) -> StateSampler:
+        return StateSampler(
+            self.sampling,
+            self.layout,
+            label,
+            given=given,
+            forbidden_ids=self._forbidden_ids,
+            generator=page_generator(seed, -page),
+        )
 
     def _add_token(
         self,
@@ -338,7 +419,7 @@ class StoryEngine:
 
     def _plain_text(self, ids: Sequence[int]) -> str:
         # Letters may happen to spell the name of a special token, which no caption can hold.
-        return " ".join(self._special_text.sub(" ", self.layout.caption_text(ids)).split())
+        return " ".join(self.layout.without_special_tokens(self.layout.caption_text(ids)).split())
 
     def _log_likelihood(self, row: int, ids: Sequence[int], hidden: torch.Tensor) -> float:
         """Log-probability of a caption and its `<img>`, given the hidden states of its tokens, `[T, D]`."""
@@ -346,15 +427,18 @@ class StoryEngine:
 
     # --------------------------------------------------------------------------------------------------- turn a page
 
-    def _advance_pages(self, features: list[torch.Tensor], image_starts: list[int]) -> list[int]:
-        """Read the pages' pictures and the next pages' labels, then let the cache forget.
+    def _advance_pages(
+        self, features: list[torch.Tensor], image_starts: list[int]
+    ) -> tuple[list[int], dict[int, StoryState]]:
+        """Read the pages' pictures, the next pages' states and labels, then let the cache forget.
 
         Args:
             features: Features of each story's picture, `[F, Df]`.
             image_starts: Position of each `<img>`.
 
         Returns:
-            Tokens that each story holds afterwards. Stories that have ended are left out from now on.
+            Tokens that each story holds afterwards, and the states that stand before next pages, by row. Stories that
+            have ended are left out from now on.
         """
         stories = self._stories
         for story in stories:
@@ -363,7 +447,7 @@ class StoryEngine:
         num_kept = [row.length for row in self.cache.rows[: len(stories)]]
         if not going:
             self._stories = []
-            return num_kept
+            return num_kept, {}
         if len(going) < len(stories):
             self.cache.select(self._with_unconditional_rows(going))
             self._stories = stories = [stories[row] for row in going]
@@ -376,24 +460,61 @@ class StoryEngine:
                 page = torch.cat([self._embed(self._label_ids(story, story.index - 1)), story.text, image])
                 story.window = [*story.window, page][-self.policy.window_pages :]
                 self.cache.reset(row)
-                image = torch.cat([self._embed(self.layout.opening_ids), *story.window])
-            pieces.append(torch.cat([image, self._embed(self._label_ids(story, story.index))]))
-        self._next = self._open_page(pieces)
+                image = torch.cat([self._embed(self.layout.opening_ids), *story.reread()])
+            label = self._embed([] if story.needs_state else self._label_ids(story, story.index))
+            pieces.append(torch.cat([image, label]))
+        if any(story.needs_state for story in stories):
+            states, spans = self._open_page_with_states(pieces)
+        else:
+            states, spans = {}, {}
+            self._next = self._open_page(pieces)
         if not self.policy.recomputes:
             for row, (story, start) in enumerate(zip(stories, image_starts, strict=True)):
                 self.cache.end_page(row, start, start + self.layout.num_visual_tokens + 1, story.caption)
+                if row in spans:
+                    self.cache.pin(row, *spans[row])
             self.cache.evict()
         for row, now in zip(going, self.cache.rows, strict=False):
             num_kept[row] = now.length
-        return num_kept
+        return num_kept, {going[row]: state for row, state in states.items()}
 
-    def _open_page(self, pieces: list[torch.Tensor]) -> torch.Tensor:
-        """Read what opens each story's next page, `[T, D]` each; hidden states at the ends, `[B, D]`."""
+    def _open_page_with_states(
+        self, pieces: list[torch.Tensor]
+    ) -> tuple[dict[int, StoryState], dict[int, tuple[int, int]]]:
+        """Open pages, of which some have a story state before their label.
+
+        Args:
+            pieces: What each story reads before the state, or with its label if it has none, `[T, D]` each.
+
+        Returns:
+            The states and where they lie in the stories, by row.
+        """
+        first = self._read(pieces)
+        self._next = torch.stack([hidden[-1] for hidden in first])
+        states, spans, pieces = self._write_states(), {}, [piece[:0] for piece in pieces]
+        for row, state in states.items():
+            story = self._stories[row]
+            own = self._embed(self.layout.state_ids(state, story.labels[story.index]))
+            start = self.cache.rows[row].position
+            spans[row] = (start, start + len(own))
+            story.state = (story.index, own)
+            pieces[row] = torch.cat([own, self._embed(self._label_ids(story, story.index))])
+        self._next = self._open_page(pieces, first)
+        return states, spans
+
+    def _open_page(self, pieces: list[torch.Tensor], before: list[torch.Tensor] | None = None) -> torch.Tensor:
+        """Read what opens each story's next page, `[T, D]` each; hidden states at the ends, `[B, D]`.
+
+        What has nothing left to read ends as `before`, the hidden states of the pass before, does.
+        """
         if self._is_guided:
             for row, story in enumerate(self._stories, len(self._stories)):
                 self.cache.reset(row)
                 pieces = [*pieces, self._embed(self._opening_ids(story))]
-        return torch.stack([hidden[-1] for hidden in self._read(pieces)])
+        ends = [hidden[-1:] for hidden in self._read(pieces)]
+        if before is not None:
+            ends[: len(before)] = [end if len(end) else was[-1:] for end, was in zip(ends, before, strict=False)]
+        return torch.cat(ends)
 
     def _opening_ids(self, story: _Story) -> list[int]:
         return [*self.layout.opening_ids, *self._label_ids(story, story.index)]

@@ -1,9 +1,11 @@
 """What goes into the page loop and what comes out of it."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
+
+from seedstory.story_state import StoryState
 
 
 @dataclass(frozen=True)
@@ -28,11 +30,15 @@ class StoryRequest:
             resumes a story if it holds that story's pages so far.
         pages: Pages of the whole story, the opening included.
         seed: Seed of the captions; each page has random numbers of its own, derived from it and the page's index.
+        state_pages: Indices of the pages before which a story state stands, 1 or more; see `seedstory.story_state`.
+        states: What is given of these states, by the page's index; the model writes the rest.
     """
 
     opening: Sequence[GivenPage] = ()
     pages: int = 10
     seed: int = 0
+    state_pages: Collection[int] = ()
+    states: Mapping[int, StoryState] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -50,6 +56,7 @@ class PageDraft:
         caption_tokens: Tokens of the caption and the `<img>` that ends it.
         log_likelihood: Sum of the natural log-probabilities of these tokens, if the engine was asked for scores.
         story: Number of the story, from 0, among those written together.
+        next_state: The story state that stands before the next page, if one does.
     """
 
     index: int
@@ -62,6 +69,7 @@ class PageDraft:
     caption_tokens: int
     log_likelihood: float | None = None
     story: int = 0
+    next_state: StoryState | None = None
 
     @property
     def seconds(self) -> float:

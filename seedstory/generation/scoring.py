@@ -22,6 +22,7 @@ from seedstory.generation.forward import caption_log_likelihood, embed_ids, forw
 from seedstory.generation.pages import GivenPage, StoryRequest
 from seedstory.layout import countdown
 from seedstory.modeling import StoryModel
+from seedstory.story_state import StoryState
 
 _MOST = 16  # pages a pass
 
@@ -103,13 +104,15 @@ class _Scorer:
                 end = at + len(ids) + 1 + self.layout.num_visual_tokens  # of </img>
                 if len(parts[1]):  # the last page of a story is not turned
                     self.cache.end_page(row, begin[row] + at + len(ids), begin[row] + end, page.caption or "")
+                if state := len(parts[2]):
+                    self.cache.pin(row, begin[row] + end + 1, begin[row] + end + 1 + state)
                 at += sum(map(len, parts))
                 self.last[row] = hidden[row][at - 1]
         self.page += count
         self.cache.evict()
 
-    def _pieces(self, row: int, pages: Sequence[GivenPage]) -> list[tuple[Tensor, Tensor]]:
-        """Embeddings of each page's caption with `<img>`, and of its picture with the next page's label, [T, D]."""
+    def _pieces(self, row: int, pages: Sequence[GivenPage]) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
+        """Embeddings [T, D] of each page's caption with `<img>`, its picture, the next page's state, and its label."""
         features = torch.stack([page.features for page in pages if page.features is not None])
         images = self.cast(self.model.embed_images, features.to(self.model.device, torch.float32))
         found = []
@@ -117,14 +120,19 @@ class _Scorer:
             text = self._embed([*self.layout.caption_ids(page.caption or ""), self.layout.image_start_id])
             after = self.page + place + 1
             if after < self.stories[row].pages:
-                turned = self._embed([self.layout.image_end_id, *self._label(row, after)])
-                found.append((text, torch.cat([images[place].to(text.dtype), turned])))
+                image = torch.cat([images[place].to(text.dtype), self._embed([self.layout.image_end_id])])
+                found.append((text, image, self._state(row, after), self._embed(self._label(row, after))))
             else:
-                found.append((text, text[:0]))
+                found.append((text, text[:0], text[:0], text[:0]))
         return found
 
     def _label(self, row: int, page: int) -> list[int]:
         return self.layout.page_label_ids(self.labels[row][page])
+
+    def _state(self, row: int, page: int) -> Tensor:
+        """Embeddings [T, D] of the state that stands before a page."""
+        state = self.stories[row].states.get(page, StoryState())
+        return self._embed(self.layout.state_ids(state, self.labels[row][page]))
 
     def _embed(self, ids: Sequence[int]) -> Tensor:
         return embed_ids(self.model, ids)

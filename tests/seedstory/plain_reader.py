@@ -67,7 +67,17 @@ class PlainReader:
 
 @torch.no_grad()
 def plain_mm_sink(
-    model, captions: list[str], *, window: int, first: int, words: int, images: int, head: int, tail: int, budget: int
+    model,
+    captions: list[str],
+    *,
+    window: int,
+    first: int,
+    words: int,
+    images: int,
+    head: int,
+    tail: int,
+    budget: int,
+    states=None,
 ):
     """Features of every page, and how many tokens were held after it.
 
@@ -82,6 +92,7 @@ def plain_mm_sink(
         head: Visual tokens that stay at a picture's head.
         tail: The same at its tail.
         budget: Most tokens that stay of pages that are not whole.
+        states: Story states by the page before which they stand; the last one that was read stays.
     """
     layout, reader = model.layout, PlainReader(model.llm)
     n, labels, results = layout.num_visual_tokens, countdown(len(captions)), []
@@ -116,6 +127,9 @@ def plain_mm_sink(
             return results
         reader.read(model.embed_images(features), [(page, "picture", place) for place in range(n)])
         reader.read(embed([layout.image_end_id]), [(page, "picture", n)])
+        if states and page + 1 in states:
+            state = layout.state_ids(states[page + 1], labels[page + 1])
+            reader.read(embed(state), [(page + 0.5, "state", 0)] * len(state))
         label = layout.page_label_ids(labels[page + 1])
         reader.read(embed(label), [(page + 1, "text", 0)] * len(label))
         everything = sorted({*everything, *reader.labels}, key=lambda label: label[3])
@@ -137,7 +151,12 @@ def plain_mm_sink(
         for tokens in groups if budget else []:
             if len(kept | tokens) <= budget:
                 kept |= tokens
-        reader.keep(lambda label, kept=kept, left=left: label[0] > left or label[3] in kept)
+        current = max((label[0] for label in reader.labels if label[1] == "state"), default=None)
+        reader.keep(
+            lambda label, kept=kept, left=left, current=current: (
+                label[0] > left + (0.5 if label[1] == "state" else 0) or label[3] in kept or label[0] == current
+            )
+        )
         held = {label[3] for label in reader.labels}
         for one in range(left + 1):
             if not places(lambda p, kind, place, at, one=one: p == one and kind == "text") <= held:

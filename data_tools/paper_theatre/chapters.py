@@ -1,4 +1,4 @@
-"""Tells long stories: the same heroes in one plot after another, and only the first chapter says what they look like.
+"""Writes long stories: the same heroes in one plot after another, and only the first chapter says what they look like.
 
 Later chapters call the heroes by name alone and cast them in other roles, so now and then one of them is away for a
 chapter. Whoever draws page 100 must remember what was said before page 12, or keep seeing the heroes in between.
@@ -15,10 +15,8 @@ from pathlib import Path
 from data_tools.paper_theatre.casting import cast
 from data_tools.paper_theatre.plots import Beat, Plot
 from data_tools.paper_theatre.script import Member, Script, ScriptedPage
-from data_tools.paper_theatre.stories import WORDS, plots_of, write_beat
+from data_tools.paper_theatre.stories import FEW_WORDS, WORDS, Looks, draw_said, fill, plots_of, write_beat
 
-# Without descriptions some wordings are shorter than any in a training story.
-LONG_WORDS = range(14, WORDS.stop)
 # The last page of a chapter that has a page more than its plot.
 EVENING = Beat(
     (
@@ -32,8 +30,10 @@ EVENING = Beat(
             '"And tomorrow?" asked {b}. "Tomorrow is another story," said {a}, {a:sleepy,happy.ing}.',
             '{a} {a:happy}. "It was a good day," {a.he} said, and {b} {b:sleepy}.',
         ),
-    )
+    ),
+    plan="{a} and {b} end the day",
 )
+_NO_BEAT = -1  # number of the beat that is none of its plot's
 
 
 @dataclass(frozen=True)
@@ -45,22 +45,31 @@ class LongStory:
         plots: Name of each chapter's plot.
         cast: The characters in order of first mention; the spans of the pages count in this order.
         pages: The pages of all chapters.
+        beats: Number of each page's beat in its chapter's plot, from 0; -1 for an evening that no plot has.
+        plan: What happens on each page, in a few words; empty where a plot has no plan.
+        said: As of `stories.GeneratedStory`.
     """
 
     title: str
     plots: tuple[str, ...]
     cast: tuple[Member, ...]
     pages: tuple[ScriptedPage, ...]
+    beats: tuple[int, ...]
+    plan: tuple[str, ...]
+    said: dict[str, str]
 
 
-def generate_long_story(seed: int, split: str, lengths: Sequence[int], added: Path | None = None) -> LongStory:
-    """Tells one long story of three heroes; the same arguments always give the same story.
+def generate_long_story(
+    seed: int, split: str, lengths: Sequence[int], added: Path | None = None, looks: Looks = "mixed"
+) -> LongStory:
+    """Writes one long story of three heroes; the same arguments always give the same story.
 
     Args:
         seed: Number of the story.
         split: One of `stories.SPLITS`, as for `stories.generate_story`.
         lengths: Pages of each chapter, such as `seedstory.layout.chapters` gives.
         added: Folder of plots that stand beside the shipped ones, or None.
+        looks: As for `stories.generate_story`.
 
     Raises:
         ValueError: The split is unknown, or no plot fits a chapter's number of pages.
@@ -70,20 +79,29 @@ def generate_long_story(seed: int, split: str, lengths: Sequence[int], added: Pa
     members = cast("abc", cast_split, rng)
     generated: list[str] = []
     pages: list[ScriptedPage] = []
-    script = Script(members, {}, rng)
+    beats: list[int] = []
+    plan: list[str] = []
+    script = Script(members, {}, rng, said=draw_said("abc", looks, rng))
+    said = {members[letter].name: script.said[letter] for letter in members}
+    few = set(said.values()) != {"look"}
     for number, length in enumerate(lengths):
         plot = _next_plot(plots, length, generated, rng, all_heroes=number == 0)
         generated.append(plot.name)
         values = {key: rng.choice(choices) for key, choices in plot.values.items()}
-        script = script.next_chapter(_roles(members, rng) if number else members, values)
-        for part in _beats(plot, length, rng):
-            script, page = write_beat(part, script, rng, WORDS if number == 0 else LONG_WORDS)
+        roles = _roles(members, rng) if number else members
+        script = script.next_chapter(roles, values)
+        for at in _beats(plot, length, rng):
+            part = EVENING if at == _NO_BEAT else plot.beats[at]
+            script, page = write_beat(part, script, rng, FEW_WORDS if number or few else WORDS)
             pages.append(page)
+            beats.append(at)
+            plan.append(fill(part.plan, roles, values))
         if number == 0:
             heroes = tuple(members[letter] for letter in script.order)
     names = [member.name for member in heroes]
     title = rng.choice(("The Long Story of {}, {} and {}", "All the Adventures of {}, {} and {}")).format(*names)
-    return LongStory(title, tuple(generated), heroes, tuple(pages))
+    whole_plan = tuple(plan) if all(plan) else ()
+    return LongStory(title, tuple(generated), heroes, tuple(pages), tuple(beats), whole_plan, said)
 
 
 def _next_plot(
@@ -103,12 +121,12 @@ def _needed(plot: Plot) -> int:
     return sum(not part.optional for part in plot.beats)
 
 
-def _beats(plot: Plot, length: int, rng: random.Random) -> list[Beat]:
+def _beats(plot: Plot, length: int, rng: random.Random) -> list[int]:
     """The beats of a chapter: all that are needed, and as many others as there is room for."""
     spare = [i for i, part in enumerate(plot.beats) if part.optional]
     kept = set(rng.sample(spare, min(length - _needed(plot), len(spare))))
-    beats = [part for i, part in enumerate(plot.beats) if not part.optional or i in kept]
-    return beats if len(beats) == length else [*beats, EVENING]
+    beats = [i for i, part in enumerate(plot.beats) if not part.optional or i in kept]
+    return beats if len(beats) == length else [*beats, _NO_BEAT]
 
 
 def _roles(members: dict[str, Member], rng: random.Random) -> dict[str, Member]:

@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 from PIL import Image, PngImagePlugin
 
-from data_tools.paper_theatre.chapters import generate_long_story
+from data_tools.paper_theatre.chapters import LongStory, generate_long_story
+from data_tools.paper_theatre.language import SAID, look
 from data_tools.paper_theatre.loose import single_page
 from data_tools.paper_theatre.render import actor_masks, render
 from data_tools.paper_theatre.script import ScriptedPage
-from data_tools.paper_theatre.stories import generate_story
+from data_tools.paper_theatre.stories import GeneratedStory, Looks, generate_story
 from data_tools.paper_theatre.world import Scene
 from seedstory.io import atomic_path
 from seedstory.storystream import StoryRecord
@@ -28,7 +29,8 @@ Box = tuple[int, int, int, int]
 class Job:
     """What a worker needs to write one record.
 
-    `chapters` are the lengths of a long story's chapters, `plots` is a folder of plots beside the shipped ones.
+    `chapters` are the lengths of a long story's chapters, `plots` is a folder of plots beside the shipped ones, `looks`
+    says whether the words say the characters' looks (`stories.generate_story`).
     """
 
     folder: Path
@@ -38,19 +40,21 @@ class Job:
     masks: bool = False
     chapters: tuple[int, ...] = ()
     plots: Path | None = None
+    looks: Looks = "mixed"
 
 
 def write_story(job: Job) -> StoryRecord:
     """Draws the pages of story `job.seed` under `job.folder` and returns its record."""
-    story = generate_story(job.seed, job.split, added=job.plots)
-    return _story_record(f"theatre-{job.split}-{job.seed:06d}", story.title, story.pages, job, {"plot": story.plot})
+    story = generate_story(job.seed, job.split, added=job.plots, looks=job.looks)
+    name = f"theatre-{job.split}-{job.seed:06d}"
+    return _story_record(name, story, job, {"plot": story.plot, "beats": list(story.beats)})
 
 
 def write_long_story(job: Job) -> StoryRecord:
     """Draws the pages of long story `job.seed` under `job.folder` and returns its record."""
-    story = generate_long_story(job.seed, job.split, job.chapters, job.plots)
-    extra = {"plots": list(story.plots), "chapters": list(job.chapters)}
-    return _story_record(f"long-{job.split}-{job.seed:06d}", story.title, story.pages, job, extra)
+    story = generate_long_story(job.seed, job.split, job.chapters, job.plots, job.looks)
+    extra = {"plots": list(story.plots), "chapters": list(job.chapters), "beats": list(story.beats)}
+    return _story_record(f"long-{job.split}-{job.seed:06d}", story, job, extra)
 
 
 def write_loose_page(job: Job) -> StoryRecord:
@@ -97,18 +101,23 @@ def page_truth(page: ScriptedPage, boxes: list[Box]) -> dict[str, Any]:
     return truth | {"coreference": [list(span) for span in page.spans]}
 
 
-def _story_record(
-    name: str, title: str, pages: tuple[ScriptedPage, ...], job: Job, extra: dict[str, Any]
-) -> StoryRecord:
-    """Draws a story's pages and returns its record."""
+def _story_record(name: str, story: GeneratedStory | LongStory, job: Job, extra: dict[str, Any]) -> StoryRecord:
+    """Draws a story's pages and returns its record.
+
+    Its `cast` and `plan` are the story state (`seedstory.story_state`), `said` is what the words say of each look.
+    """
+    pages = story.pages
     paths = [f"images/{name}/{number:02d}.png" for number in range(len(pages))]
     truth: list[dict[str, Any] | None] = [_write_page(page, job, path) for page, path in zip(pages, paths, strict=True)]
+    extra = extra | {"cast": {member.name: look(member.appearance) for member in story.cast}}
+    extra |= {"plan": list(story.plan)} if story.plan else {}
+    extra |= {"said": {name: list(SAID[level]) for name, level in story.said.items()}}
     return StoryRecord(
         id=name,
         images=paths,
         captions=[page.caption for page in pages],
         orders=list(range(len(paths))),
-        title=title,
+        title=story.title,
         license="CC0-1.0",
         pages=truth,
         extra=extra,

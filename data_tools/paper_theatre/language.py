@@ -200,6 +200,39 @@ NEWCOMER = (
     "a ADJ SPECIES by the name of NAME, in WEAR",
     "a ADJ SPECIES called NAME, who wore WEAR",
 )
+# What the words say of a newcomer's look; the picture shows the rest, and the cast lines of the record say all of it.
+SAID = {"look": ("species", "outfit", "hat"), "wear": ("species", "outfit"), "species": ("species",), "name": ()}
+# Introductions by how much they say; `{a.is}`, `{a.there}` and `{a.new}` choose among them.
+INTRODUCTIONS: dict[str, dict[str, tuple[str, ...]]] = {
+    "look": {"is": INTRODUCE, "there": THERE, "new": NEWCOMER},
+    "wear": {"is": INTRODUCE, "there": THERE, "new": NEWCOMER},
+    "species": {
+        "is": (
+            "NAME was a ADJ SPECIES",
+            "NAME was a SPECIES, and a ADJ one",
+            "NAME, a ADJ SPECIES, was known to everybody",
+            "NAME the SPECIES was ADJ and full of ideas",
+        ),
+        "there": (
+            "there was a ADJ SPECIES named NAME",
+            "there was a ADJ SPECIES called NAME",
+            "there was NAME, a ADJ SPECIES",
+            "there lived a ADJ SPECIES whose name was NAME",
+        ),
+        "new": (
+            "a ADJ SPECIES named NAME",
+            "NAME, a ADJ SPECIES",
+            "NAME the SPECIES",
+            "a ADJ SPECIES by the name of NAME",
+            "a SPECIES called NAME",
+        ),
+    },
+    "name": {
+        "is": ("here comes NAME", "NAME was up early", "NAME had a plan", "NAME was in a good mood"),
+        "there": ("there was somebody called NAME", "there was NAME", "there lived NAME"),
+        "new": ("NAME", "somebody called NAME", "a friend named NAME", "NAME from next door"),
+    },
+}
 # The same for a character that the story has introduced in an earlier chapter: no look, only the name.
 KNOWN = {
     "is": ("here is NAME again", "NAME had a new plan", "NAME was up early"),
@@ -226,10 +259,16 @@ def with_article(noun: str) -> str:
     return ("an " if noun[0] in "aeiou" else "a ") + noun
 
 
-def wear(appearance: Appearance) -> str:
-    """What a character wears, as a noun phrase: `a red coat and a straw hat`."""
-    hat = "" if appearance.hat == "none" else " and " + with_article(appearance.hat)
-    return with_article(appearance.outfit) + hat
+def wear(appearance: Appearance, hat: bool = True) -> str:
+    """What a character wears, as a noun phrase: `a red coat and a straw hat`; without the hat if that is not said."""
+    on_top = " and " + with_article(appearance.hat) if hat and appearance.hat != "none" else ""
+    return with_article(appearance.outfit) + on_top
+
+
+def look(appearance: Appearance) -> str:
+    """A look as a line of a cast says it: `fox, red coat, straw hat`."""
+    parts = (appearance.species, appearance.outfit, appearance.hat)
+    return ", ".join(part for part in parts if part != "none")
 
 
 def adjectives(species: str) -> tuple[str, ...]:

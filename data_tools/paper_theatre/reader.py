@@ -4,7 +4,8 @@ This is the contract of the paper theatre: what a page shows is a function of th
 
 1. Words inside double quotes count for nothing. What is left is the narration.
 2. A name's first sentence introduces it: the species, outfit and hat words of that sentence are its look (no hat word,
-   no hat). A sentence introduces one character at most, and looks never change.
+   no hat). A sentence introduces one character at most, and looks never change. Where a cast is given, it says the
+   looks, and introductions may leave them out.
 3. The actors of a page are the characters that its narration mentions by name or pronoun (`language.Discourse` says who
    a pronoun means; "the two friends" and "the three friends" mean the same as "they"). They stand from left to right in
    cast order, the order of first mention in the story.
@@ -26,6 +27,7 @@ This is the contract of the paper theatre: what a page shows is a function of th
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from data_tools.paper_theatre.language import (
@@ -58,10 +60,12 @@ class Reader:
     """Reads a story page by page; `read` must be called on the captions in order.
 
     Attributes:
+        cast: Looks of characters that the words need not say, by name.
         names: The cast so far, in order of first mention.
         appearances: Look of each character.
     """
 
+    cast: Mapping[str, Appearance] = field(default_factory=dict)
     names: list[str] = field(default_factory=list)
     appearances: list[Appearance] = field(default_factory=list)
     place: str | None = None
@@ -133,6 +137,9 @@ class Reader:
     def _introduce(self, sentence: str, tokens: list[str]) -> None:
         """Takes in a name that is new in this sentence, with its look."""
         new = [name for name in dict.fromkeys(map(_bare, tokens)) if name in PRONOUNS and name not in self.names]
+        for name in [name for name in new if name in self.cast]:
+            self._add(name, self.cast[name])
+            new.remove(name)
         if not new:
             return
         if len(new) > 1:
@@ -143,9 +150,12 @@ class Reader:
         hats = [hat for hat in HATS[1:] if re.search(rf"\b{hat}\b", sentence.lower())] or ["none"]
         if not len(species) == len(outfits) == len(hats) == 1:
             raise ValueError(f"{new[0]} is named without one clear look (found {species + outfits + hats})")
-        self.names.append(new[0])
-        self.appearances.append(Appearance(species[0], outfits[0], hats[0]))
-        self._discourse.pronouns.append(PRONOUNS[new[0]])
+        self._add(new[0], Appearance(species[0], outfits[0], hats[0]))
+
+    def _add(self, name: str, appearance: Appearance) -> None:
+        self.names.append(name)
+        self.appearances.append(appearance)
+        self._discourse.pronouns.append(PRONOUNS[name])
 
     def _follow(self, tokens: list[str], said: dict[int, dict[str, str]]) -> None:
         """Follows who is the subject through one sentence, and gives each cue to the subject."""

@@ -5,6 +5,7 @@ A template is English with slots. Characters are the letters a, b and c:
     {a}  {ab}  {abc}        names: "Pip", "Pip and Lily", "Pip, Lily and Tom"
     {a.is} {a.there}        a clause that introduces a: "Pip was a small fox in ...", "there lived a small fox ..."
     {a.new}                 a noun phrase that introduces a: "a small fox named Pip in a red coat"
+                            (where the script says less of a look, only the species or the name)
                             (all three only name a, if an earlier chapter introduced it)
     {a.he} {a.him} {a.his}  pronouns (a name wherever the pronoun would mean someone else); {a.He} is capital
     {ab.friends}            "the two friends" (or names)
@@ -25,6 +26,7 @@ from __future__ import annotations
 
 import random
 import re
+from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 
@@ -34,11 +36,10 @@ from data_tools.paper_theatre.language import (
     FORMS,
     FORMS_OF,
     FRIENDS,
-    INTRODUCE,
+    INTRODUCTIONS,
     KNOWN,
     MEANWHILE,
-    NEWCOMER,
-    THERE,
+    SAID,
     TIMES_SAID,
     TO,
     VIEW,
@@ -84,7 +85,8 @@ class ScriptedPage:
 class Script:
     """Writes a story page after page, and remembers what must be remembered between pages.
 
-    `order` holds the letters in order of first mention, `known` those that an earlier chapter introduced.
+    `order` holds the letters in order of first mention, `known` those that an earlier chapter introduced, `said` how
+    much the introduction of each says of its look (a key of `language.SAID`; all of it where a letter is missing).
     """
 
     cast: dict[str, Member]
@@ -95,6 +97,7 @@ class Script:
     time: str | None = None
     discourse: Discourse = field(default_factory=Discourse)
     known: frozenset[str] = frozenset()
+    said: Mapping[str, str] = field(default_factory=dict)
 
     def page(self, template: str) -> ScriptedPage:
         """Writes one page from a template.
@@ -147,7 +150,7 @@ class Script:
     def snapshot(self) -> Script:
         """A copy to go back to; the random numbers go on."""
         copy = Script(self.cast, self.values, self.rng, list(self.order), self.place, self.time)
-        copy.discourse, copy.known = deepcopy(self.discourse), self.known
+        copy.discourse, copy.known, copy.said = deepcopy(self.discourse), self.known, self.said
         return copy
 
     def next_chapter(self, cast: dict[str, Member], values: dict[str, str]) -> Script:
@@ -159,7 +162,9 @@ class Script:
         """
         letters = {member.name: letter for letter, member in cast.items()}
         order = [letters[self.cast[letter].name] for letter in self.order]
-        return Script(cast, values, self.rng, order, self.place, self.time, deepcopy(self.discourse), frozenset(order))
+        said = {letters[self.cast[letter].name]: level for letter, level in self.said.items()}
+        discourse = deepcopy(self.discourse)
+        return Script(cast, values, self.rng, order, self.place, self.time, discourse, frozenset(order), said)
 
     def _emit(self, text: str) -> None:
         if text and re.search(r"\b[Aa] $", self._text):
@@ -264,8 +269,10 @@ class Script:
         if letter in self.order or self._quoted:
             raise ValueError(f"{letter} is introduced twice, or inside quotes")
         member = self.cast[letter]
-        pattern = self.rng.choice({"is": INTRODUCE, "there": THERE, "new": NEWCOMER}[what])
-        pattern = pattern.replace("SPECIES", member.appearance.species).replace("WEAR", wear(member.appearance))
+        level = self.said.get(letter, "look")
+        pattern = self.rng.choice(INTRODUCTIONS[level][what])
+        pattern = pattern.replace("SPECIES", member.appearance.species)
+        pattern = pattern.replace("WEAR", wear(member.appearance, hat="hat" in SAID[level]))
         pattern = pattern.replace("ADJ", self.rng.choice(adjectives(member.appearance.species)))
         before, after = fix_articles(pattern).split("NAME")
         self.order.append(letter)

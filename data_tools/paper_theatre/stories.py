@@ -1,10 +1,12 @@
-"""Tells stories: a plot, a cast and a seed become pages of text with the scene of each."""
+"""Writes stories: a plot, a cast and a seed become pages of text with the scene of each, and the plan of them all."""
 
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from data_tools.paper_theatre.casting import cast
 from data_tools.paper_theatre.plots import Beat, Plot, load_plots
@@ -17,8 +19,15 @@ SPLITS: dict[str, tuple[bool, str]] = {
     "heldout-plots": (True, "heldout"),
 }
 PAGES = range(8, 13)
+SHORT_PAGES = range(4, 7)  # of a story made of core beats alone
 WORDS = range(18, 41)
+# Where introductions say little or nothing, some wordings are shorter.
+FEW_WORDS = range(14, WORDS.stop)
+Looks = Literal["mixed", "said", "shown"]
 _TRIES = 60
+_SHORT = 0.25  # share of short stories
+_ALL_SAID = 0.4  # share of stories whose words say all looks, if looks are mixed
+_SAYS = {"look": 0.2, "wear": 0.15, "species": 0.4, "name": 0.25}  # of each character in the others
 
 
 @dataclass(frozen=True)
@@ -30,16 +39,24 @@ class GeneratedStory:
         plot: Name of the plot.
         cast: The characters in order of first mention; the spans of the pages count in this order.
         pages: The pages.
+        beats: Number of each page's beat in its plot, from 0.
+        plan: What happens on each page, in a few words; empty where the plot has no plan.
+        said: How much the words say of each character's look, by name: a key of `language.SAID`.
     """
 
     title: str
     plot: str
     cast: tuple[Member, ...]
     pages: tuple[ScriptedPage, ...]
+    beats: tuple[int, ...]
+    plan: tuple[str, ...]
+    said: dict[str, str]
 
 
-def generate_story(seed: int, split: str, plot: str | None = None, added: Path | None = None) -> GeneratedStory:
-    """Tells one story; the same arguments always give the same story.
+def generate_story(
+    seed: int, split: str, plot: str | None = None, added: Path | None = None, looks: Looks = "mixed"
+) -> GeneratedStory:
+    """Writes one story; the same arguments always give the same story.
 
     Args:
         seed: Number of the story.
@@ -47,9 +64,11 @@ def generate_story(seed: int, split: str, plot: str | None = None, added: Path |
             either.
         plot: Name of a plot of the split, or None for the seed's own choice.
         added: Folder of plots that stand beside the shipped ones, or None.
+        looks: Whether the words say the characters' looks ("said"), leave them to the pictures ("shown": names alone),
+            or now one, now the other ("mixed").
 
     Returns:
-        The story, 8 to 12 pages of 18 to 40 words.
+        The story, 8 to 12 pages, or 4 to 6, of 14 to 40 words, and of 18 or more where all looks are said.
 
     Raises:
         ValueError: The split is unknown, or the plot is none of its plots.
@@ -59,17 +78,39 @@ def generate_story(seed: int, split: str, plot: str | None = None, added: Path |
     chosen = plots[rng.randrange(len(plots))] if plot is None else _plot(plot, plots)
     members = cast(chosen.cast, cast_split, rng)
     values = {key: rng.choice(choices) for key, choices in chosen.values.items()}
-    script = Script(members, values, rng)
+    script = Script(members, values, rng, said=draw_said(chosen.cast, looks, rng))
+    words = WORDS if set(script.said.values()) <= {"look"} else FEW_WORDS
+    beats = _beats(chosen, rng)
     pages = []
-    for beat in _beats(chosen, rng):
-        script, page = write_beat(beat, script, rng)
+    for number in beats:
+        script, page = write_beat(chosen.beats[number], script, rng, words)
         pages.append(page)
-    names = {letter: member.name for letter, member in members.items()}
-    title = rng.choice(chosen.titles)
-    for key, value in (names | values).items():
-        title = title.replace(f"{{{key}}}", value)
-    title = title[0].upper() + title[1:]
-    return GeneratedStory(title, chosen.name, tuple(members[letter] for letter in script.order), tuple(pages))
+    plan = [fill(chosen.beats[number].plan, members, values) for number in beats]
+    return GeneratedStory(
+        title=fill(rng.choice(chosen.titles), members, values),
+        plot=chosen.name,
+        cast=tuple(members[letter] for letter in script.order),
+        pages=tuple(pages),
+        beats=tuple(beats),
+        plan=tuple(plan) if all(plan) else (),
+        said={members[letter].name: script.said.get(letter, "look") for letter in script.order},
+    )
+
+
+def draw_said(letters: str, looks: Looks, rng: random.Random) -> dict[str, str]:
+    """How much the words say of the look of each role, a key of `language.SAID`."""
+    if looks == "shown":
+        return dict.fromkeys(letters, "name")
+    if looks == "said" or rng.random() < _ALL_SAID:
+        return dict.fromkeys(letters, "look")
+    return {letter: rng.choices(list(_SAYS), list(_SAYS.values()))[0] for letter in letters}
+
+
+def fill(text: str, members: Mapping[str, Member], values: Mapping[str, str]) -> str:
+    """A title or a line of a plan with its names and values."""
+    for key, value in ({letter: member.name for letter, member in members.items()} | dict(values)).items():
+        text = text.replace(f"{{{key}}}", value)
+    return text[:1].upper() + text[1:]
 
 
 def plots_of(split: str, added: Path | None = None) -> tuple[tuple[Plot, ...], str]:
@@ -87,13 +128,16 @@ def _plot(name: str, plots: tuple[Plot, ...]) -> Plot:
     raise ValueError(f"unknown plot {name!r} in this split: choose one of {', '.join(plot.name for plot in plots)}")
 
 
-def _beats(plot: Plot, rng: random.Random) -> list[Beat]:
-    """The beats of this story: some optional ones, and the number of pages within bounds."""
+def _beats(plot: Plot, rng: random.Random) -> list[int]:
+    """The beats of this story: some optional ones, and the number of pages within bounds; or the core of a short one."""
+    core = [i for i, beat in enumerate(plot.beats) if beat.core]
+    if core and rng.random() < _SHORT:
+        return core
     needed = sum(not beat.optional for beat in plot.beats)
     spare = [i for i, beat in enumerate(plot.beats) if beat.optional]
     low, high = max(PAGES[0] - needed, 0), min(PAGES[-1] - needed, len(spare))
     kept = set(rng.sample(spare, rng.randint(low, high)))
-    return [beat for i, beat in enumerate(plot.beats) if not beat.optional or i in kept]
+    return [i for i, beat in enumerate(plot.beats) if not beat.optional or i in kept]
 
 
 def write_beat(beat: Beat, script: Script, rng: random.Random, words: range = WORDS) -> tuple[Script, ScriptedPage]:

@@ -7,12 +7,13 @@ from random import Random
 import pytest
 from PIL import Image
 
+from data_tools.paper_theatre.language import SAID
 from data_tools.paper_theatre.loose import single_page
 from data_tools.paper_theatre.names import HE, HELD_OUT_HE, HELD_OUT_SHE, PRONOUNS, SHE
 from data_tools.paper_theatre.plots import load_plots
 from data_tools.paper_theatre.reader import Reader
 from data_tools.paper_theatre.script import Member, Script
-from data_tools.paper_theatre.stories import PAGES, WORDS, generate_story, plots_of
+from data_tools.paper_theatre.stories import FEW_WORDS, PAGES, SHORT_PAGES, generate_story, plots_of
 from data_tools.paper_theatre.world import (
     EXPRESSIONS,
     HATS,
@@ -49,9 +50,59 @@ def pages(stories, *splits):
 def test_the_captions_alone_give_every_scene(stories):
     for split in SPLITS:
         for story in stories[split]:
-            reader = Reader()
+            reader = Reader({member.name: member.appearance for member in story.cast})
             for page in story.pages:
                 assert reader.read(page.caption) == page.scene, (story.plot, page.caption)
+
+
+def test_where_the_words_say_all_looks_no_cast_is_needed():
+    for split in SPLITS:
+        for seed in range(20):
+            reader, story = Reader(), generate_story(seed, split, looks="said")
+            assert [reader.read(page.caption) for page in story.pages] == [page.scene for page in story.pages]
+            assert set(story.said.values()) == {"look"}
+
+
+def test_how_much_the_words_say_of_looks():
+    counts = Counter()
+    for seed in range(300):
+        story = generate_story(seed, "train")
+        for member in story.cast:
+            level = story.said[member.name]
+            counts[level] += 1
+            page = next(page for page in story.pages if member.name in [actor.name for actor in page.scene.everyone])
+            first = next(start for start, _, who in page.spans if story.cast[who] == member)
+            around = page.caption[max(0, first - 80) : first + 90].lower()
+            look = member.appearance
+            assert (look.species in around) == ("species" in SAID[level]) or level == "name", (level, page.caption)
+            assert (look.outfit in around) or "outfit" not in SAID[level], (level, page.caption)
+            assert look.hat == "none" or (look.hat in around) or "hat" not in SAID[level], (level, page.caption)
+            if level in ("species", "name"):
+                assert look.outfit not in page.caption and (look.hat == "none" or look.hat not in page.caption)
+    total = sum(counts.values())
+    assert 0.45 < counts["look"] / total < 0.6 and all(counts[level] / total > 0.05 for level in SAID)
+    for seed in range(20):
+        shown = generate_story(seed, "heldout", looks="shown")
+        assert set(shown.said.values()) == {"name"}
+        text = " ".join(page.caption for page in shown.pages)
+        assert not any(member.appearance.outfit in text for member in shown.cast)
+
+
+def test_every_page_has_its_line_of_the_plan():
+    plots = {plot.name: plot for plot in PLOTS}
+    lengths = Counter()
+    for seed in range(300):
+        story = generate_story(seed, "train")
+        beats = plots[story.plot].beats
+        assert len(story.plan) == len(story.beats) == len(story.pages) and list(story.beats) == sorted(story.beats)
+        lengths[len(story.pages)] += 1
+        for line, number in zip(story.plan, story.beats, strict=True):
+            assert not re.search(r"[{}]|\.$", line) and line[0] == line[0].upper()
+            for letter in "abc":
+                assert beats[number].plan.count(f"{{{letter}}}") <= sum(line.count(m.name) for m in story.cast)
+        if len(story.pages) in SHORT_PAGES:
+            assert all(beats[number].core for number in story.beats)
+    assert set(lengths) <= {*SHORT_PAGES, *PAGES} and 0.15 < sum(lengths[n] for n in SHORT_PAGES) / 300 < 0.35
 
 
 def test_loose_pages_are_read_too():
@@ -113,9 +164,9 @@ def test_every_attribute_is_common_enough(stories):
 def test_length(stories):
     for split in SPLITS:
         for story in stories[split]:
-            assert len(story.pages) in PAGES
+            assert len(story.pages) in PAGES or len(story.pages) in SHORT_PAGES
     lengths = [len(page.caption.split()) for page in pages(stories)]
-    assert set(lengths) <= set(WORDS)
+    assert set(lengths) <= set(FEW_WORDS)
     assert 25 <= sum(lengths) / len(lengths) <= 32
 
 

@@ -13,7 +13,7 @@ class Beat:
     Attributes:
         parts: The parts.
         optional: Whether a story of 8 to 12 pages may leave it out.
-        core: Whether a story of 4 to 7 pages has it, too.
+        core: Whether a story of 4 to 6 pages has it, too.
         plan: What happens on the page, in a few words with names and values only; empty where the plot has no plan.
     """
 

@@ -25,7 +25,7 @@ _REQUIRED = ("name", "titles", "cast", "beats")
 _KEYS = ("number", *_REQUIRED, "values", "held_out")
 _BEAT_KEYS = ("plan", "parts", "optional", "core")
 _VALUE = re.compile(r"[A-Z][A-Z0-9_]*")
-# How many beats a short story can be made of, and how many words a line of the plan has.
+# How many beats make a short story, and how many words a line of the plan has.
 CORE = range(4, 7)
 PLAN_WORDS = range(3, 13)
 
@@ -177,7 +177,7 @@ class _Form:
         parts = data.get("parts", ["?"])
         optional, core = (self._flag(place, data, key) for key in ("optional", "core"))
         if optional and core:
-            self.fault(place, "it is optional and core: a core beat is on every page count")
+            self.fault(place, "it is optional and core: a core beat is in every story")
         plan = data.get("plan", "")
         if not isinstance(plan, str):
             self.fault(f"{place}, plan", f"{_short(plan)} is no text: say what happens in a few words")

@@ -10,11 +10,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from data_tools.paper_theatre.casting import cast
-from data_tools.paper_theatre.chapters import LONG_WORDS
 from data_tools.paper_theatre.plots.plot import Beat, Plot
 from data_tools.paper_theatre.reader import Reader
 from data_tools.paper_theatre.script import Member, Script, ScriptedPage, choose
-from data_tools.paper_theatre.stories import PAGES, WORDS
+from data_tools.paper_theatre.stories import FEW_WORDS, PAGES, WORDS
 from data_tools.paper_theatre.world import Scene
 
 # A story draws wordings of a beat until one has the right length: at least this share of them must.
@@ -120,7 +119,7 @@ class _Trial:
                 self.found.setdefault("cast", f"{letter} does not come on in every story: {do}")
                 return
         self.script = self.script.next_chapter(self._roles(members), self.values)
-        self._chapter(LONG_WORDS)
+        self._chapter(FEW_WORDS)
         self.script, self.reader = Script(members, self.values, self.rng), Reader()
         all(self._beat(number, beat, WORDS) for number, beat in enumerate(self.plot.beats) if beat.core)
 

@@ -10,12 +10,14 @@ decoded or supervised, so that a story asked for in ten pages ends on page ten. 
 separately and their ids concatenated, in training as in generation. A picture is `N` visual embeddings.
 
 A story state (`story_state.py`) may stand before the label of any page but the first, line by line, each after a "\n".
+That of the second page may stand in the first one instead, between caption and `<img>`, so that the first picture, too,
+shows the cast; a line break then ends it.
 
 Shape legend: `T` tokens of one packed story, `B` stories, `N` visual tokens of a picture, `P` pages.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -140,6 +142,11 @@ class StoryLayout:
         """
         return [id for line in state.lines(label) for id in self.line_ids(line)]
 
+    def opening_state_ids(self, state: StoryState, label: int) -> list[int]:
+        """Ids of a story state that stands in the first page, before its `<img>`; as `state_ids` otherwise."""
+        ids = self.state_ids(state, label)
+        return [*ids, *self.line_ids("")] if ids else []
+
     def line_ids(self, line: str) -> list[int]:
         r"""Ids of one line of a story state: a line break, then the line.
 
@@ -218,6 +225,8 @@ def pack_story(
     supervise_caption: Sequence[bool] | None = None,
     supervise_image: Sequence[bool] | None = None,
     state_ids: Mapping[int, Sequence[int]] | None = None,
+    supervise_state: Collection[int] | None = None,
+    state_in_opening: bool = False,
     ends: bool = True,
 ) -> PackedSequence:
     """Lay out a whole story so that one pass supervises every page.
@@ -237,6 +246,9 @@ def pack_story(
         supervise_image: False where the picture is given but not learned; the page then has no branch, `[P]`.
         state_ids: Ids of the story states that stand before pages, by the page's place, 1 or more. All of a state is
             learned but its first token, and so is the line break behind it.
+        supervise_state: Pages whose states are learned, by default all.
+        state_in_opening: Whether the state of page 1 stands in page 0, before its `<img>`; its ids are then those of
+            `StoryLayout.opening_state_ids`.
         ends: Whether the story ends after its last page, that is, whether eos is supervised.
 
     Returns:
@@ -266,6 +278,8 @@ def pack_story(
     if not all(0 < page < pages for page in states):
         raise RequestError(f"A state stands before a page from the second on, not before {sorted(states)} of {pages}.")
 
+    learned_states = states.keys() if supervise_state is None else supervise_state
+
     n = layout.num_visual_tokens
     ids: list[int] = []
     positions: list[int] = []
@@ -285,17 +299,23 @@ def pack_story(
     position += len(layout.opening_ids)
     for page in range(pages):
         text = [*layout.page_label_ids(pages_left[page])]
-        state = list(states.get(page, ()))
+        state = [] if state_in_opening and page == 1 else list(states.get(page, ()))
         if state:
             put(state, position)
             position += len(state)
-            labels[-len(state) :] = [*state[1:], text[0]]
+            if page in learned_states:
+                labels[-len(state) :] = [*state[1:], text[0]]
         caption = list(caption_ids[page]) if keep_caption[page] else []
-        put([*text, *caption, layout.image_start_id], position)
-        position += len(text) + len(caption) + 1
+        early = list(states.get(1, ())) if state_in_opening and page == 0 else []
+        put([*text, *caption, *early, layout.image_start_id], position)
+        position += len(text) + len(caption) + len(early) + 1
+        if early and 1 in learned_states:
+            labels[-len(early) - 1 : -2] = early[1:]
         if caption and supervise_caption[page]:
-            targets = [*caption, layout.image_start_id]
-            labels[-len(targets) - 1 : -1] = targets
+            # Where a state follows the caption, it is forced; that the caption ends there is learned on other pages.
+            targets = caption if early else [*caption, layout.image_start_id]
+            start = len(labels) - 2 - len(early) - len(caption)
+            labels[start : start + len(targets)] = targets
         if supervise_image[page]:
             put(layout.query_ids, position, of_branch=page)
         put(layout.query_ids, position, slot=True)

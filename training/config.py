@@ -116,9 +116,13 @@ class RunConfig:
         """What an earlier fingerprint has otherwise, in words; nothing if the two are of the same run."""
         now = json.loads(json.dumps(self.fingerprint()))
         # A setting that came to be later had its default then.
-        was = {field.name: field.default for field in dataclasses.fields(self)} | before
+        was = {field.name: _default(field) for field in dataclasses.fields(self)} | before
         keys = sorted(key for key in now if was[key] != now[key])
         return f"{', '.join(keys)}; {keys[0]} was {was[keys[0]]!r}, is {now[keys[0]]!r}" if keys else ""
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
 
 
 def load_config(path: str | Path, kind: type[T], overrides: Sequence[str] = ()) -> T:

@@ -11,7 +11,7 @@ import math
 import random
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from seedstory.modeling.story_model import StoryModel
 from seedstory.modeling.vision_tower import VisionTower
 from training.backend import Backend
 from training.command import run_stage
+from training.config import fill
 from training.detokenizer import draw_images, require_files
 from training.distances import psnr
 from training.loop import Stage, StepPlan
@@ -33,6 +34,7 @@ from training.recipes import Recipe, RecipeConfig, make_recipe
 from training.recorder import Recorder
 from training.samples import SampleDropout, StoryDataset, collate_stories, draw_dropout
 from training.splits import files_of
+from training.states import StateSettings
 
 LOOSE_PER_STORY = 10
 # Settings of `StoryConfig` that a run chooses. The features' own shape is the vision tower's.
@@ -77,6 +79,7 @@ class MllmConfig(StoryConfigOfRun):
         max_pages: a sample shows at most so many pages of a story; of a longer one some in a row, and earlier ones.
         skipped: share of stories from whose middle pages are left out: the first pages, a gap, and the last pages.
         window: of longer stories, so many consecutive pages are a sample instead, drawn anew each time (0: off).
+        states: how samples show the cast and the plan of stories that have them, see `training.states.StateSettings`.
         context_noise: context features get Gaussian noise of a level drawn from U(0, context_noise).
         own_features_from: share of the run after which half of the steps show the model its own regressed
             features as context (Bengio et al. 2015, arXiv 1506.03099, in one parallel pass); 1: never.
@@ -100,6 +103,7 @@ class MllmConfig(StoryConfigOfRun):
     max_pages: int = 10
     skipped: float = 0.0
     window: int = 0
+    states: dict[str, Any] = field(default_factory=dict)
     context_noise: float = 0.5
     own_features_from: float = 0.6
     last_page_only: bool = False
@@ -123,6 +127,10 @@ class MllmConfig(StoryConfigOfRun):
     visual_loss_weight: float = 2.0
     cosine_weight: float = 1.0
     mse_weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.state_settings = fill(StateSettings, self.states, "states")
 
 
 def make_story_model(config: MllmConfig) -> StoryModel:

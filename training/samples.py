@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from training.backend import Backend
 from training.features import PageFeatures, page_features
 from training.recipes import NoRecipe, Recipe
 from training.splits import open_split
+from training.states import SampleStates, draw_states, unsaid_newcomers
 
 if TYPE_CHECKING:
     from training.mllm import MllmConfig, StoryConfigOfRun
@@ -73,16 +74,30 @@ class SampleDropout:
     Attributes:
         pages: numbers of the pages that are shown.
         first_caption: whether the first page's caption is.
+        no_caption: numbers of later pages whose captions are not.
+        states: the story states that are shown.
     """
 
     pages: list[int]
     first_caption: bool = True
+    no_caption: frozenset[int] = frozenset()
+    states: SampleStates = field(default_factory=SampleStates)
 
 
 def draw_dropout(
     record: StoryRecord, config: MllmConfig, choice: random.Random, recipe: Recipe | None = None
 ) -> SampleDropout:
-    """Choose at random what a sample of a story leaves out."""
+    """Choose at random what a sample of a story leaves out, and which states it shows."""
+    drop = _draw_pages(record, config, choice, recipe)
+    settings = config.state_settings
+    drop.states = draw_states(record, drop.pages, drop.first_caption, settings, choice)
+    if drop.states.cast_shown_from is None and settings.drop_newcomers:
+        new = sorted(unsaid_newcomers(record).keys() & set(drop.pages[1:]))
+        drop.no_caption = frozenset(page for page in new if choice.random() < settings.drop_newcomers)
+    return drop
+
+
+def _draw_pages(record: StoryRecord, config: MllmConfig, choice: random.Random, recipe: Recipe | None) -> SampleDropout:
     pages = list(range(len(record.captions)))
     if config.window and len(pages) > config.window:
         first = choice.randint(0, len(pages) - config.window)
@@ -153,9 +168,10 @@ def collate_stories(
     for row, drop in zip(rows, drops, strict=True):
         record = stories.records[row]
         captions = [record.captions[page] for page in drop.pages]
-        shown = [True] * len(captions)
         # A lone picture is given, never asked for: without a caption nothing says what it should show.
+        shown = [page not in drop.no_caption for page in drop.pages]
         shown[0] = drop.first_caption
+        known = _looks_known(record, drop)
         asked = [page == len(captions) - 1 or not last_page_only for page in range(len(captions))]
         labels = countdown(len(record.captions))
         packed.append(
@@ -166,7 +182,15 @@ def collate_stories(
                 supervise_caption=[
                     ask and foreseen for ask, foreseen in zip(asked, follows_previous(drop.pages), strict=True)
                 ],
-                supervise_image=[show and ask for show, ask in zip(shown, asked, strict=True)],
+                supervise_image=[all(flags) for flags in zip(shown, asked, known, strict=True)],
+                state_ids={
+                    place: (layout.opening_state_ids if drop.states.in_opening and place == 1 else layout.state_ids)(
+                        *state
+                    )
+                    for place, state in drop.states.states.items()
+                },
+                supervise_state=drop.states.learned,
+                state_in_opening=drop.states.in_opening,
             )
         )
         features.append(stories.images(row)[drop.pages])
@@ -178,6 +202,24 @@ def collate_stories(
     if page_rows:
         batch["page_rows"] = torch.cat(page_rows)[batch["target_mask"]]
     return batch
+
+
+def _looks_known(record: StoryRecord, drop: SampleDropout) -> list[bool]:
+    """Whether what comes before each shown page says what all on it look like: words, cast, or an earlier image."""
+    unsaid = unsaid_newcomers(record)
+    cast_from = drop.states.cast_shown_from
+    found, seen = [], set[str]()
+    for place, page in enumerate(drop.pages):
+        cast_shown = cast_from is not None and place >= cast_from
+        hidden = {name for new in unsaid.values() for name in new} & _on_page(record, page)
+        found.append(cast_shown or hidden <= seen)
+        seen |= hidden
+    return found
+
+
+def _on_page(record: StoryRecord, page: int) -> set[str]:
+    truth = (record.pages[page] if record.pages else None) or {}
+    return {actor["name"] for actor in truth.get("actors", ()) if actor.get("name")}
 
 
 def follows_previous(pages: list[int]) -> list[bool]:

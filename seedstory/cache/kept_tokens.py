@@ -75,7 +75,8 @@ class KeptTokens:
             mentions: Names in its caption, by which it may turn out to introduce somebody.
         """
         start = self.pages[-1].end if self.pages else self.evicted[-1].end if self.evicted else 0
-        start = max(start, self.pinned.stop)
+        if self.pinned.start == start:  # between the pages
+            start = self.pinned.stop
         assert start <= image_start < image_end < self.position, "a page must lie inside the cache"
         number = self._ended
         self._ended += 1
@@ -88,7 +89,7 @@ class KeptTokens:
             self.pages[first] = replace(self.pages[first], names=self.pages[first].names | {name})
 
     def pin(self, start: int, end: int) -> None:
-        """Pin the tokens from `start` to `end`, which follow the last page; those pinned before are no longer.
+        """Pin the tokens from `start` to `end`, behind the last page; those pinned before are no longer.
 
         What was pinned before leaves with the pages around it.
         """

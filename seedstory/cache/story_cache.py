@@ -262,11 +262,11 @@ class StoryCache(Cache):
         self.rows[row].end_page(image_start, image_end, self.salience(caption))
 
     def pin(self, row: int, start: int, end: int) -> None:
-        """Keep tokens between two pages under every policy: the story state.
+        """Keep tokens behind the last page under every policy: the story state.
 
         Args:
             row: The story.
-            start: Position of the first of them; they follow the page that ended last.
+            start: Position of the first of them.
             end: Position behind the last of them. What was pinned before is no longer.
         """
         self.rows[row].pin(start, end)

@@ -23,6 +23,7 @@ of width `Df`.
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -59,7 +60,9 @@ class _Story:
         self.history: list[list[int]] = []  # ids of recent captions
         self.window: list[torch.Tensor] = []  # embeddings of recent pages, for the policy that reads them again
         self.state_pages, self.states = frozenset(start.state_pages), dict(start.states)
+        self.state_in_opening = start.state_in_opening and 1 in self.state_pages
         self.state: tuple[int, torch.Tensor] | None = None  # the page before which the current one stands; embeddings
+        self.pin: tuple[int, int] | None = None  # where the newest one lies, until the cache knows
         self.text = torch.empty(0)  # embeddings of the open page's caption and <img>, [T, D]
         self.caption = ""  # of the open page
 
@@ -69,16 +72,40 @@ class _Story:
 
     @property
     def needs_state(self) -> bool:
-        """Whether a story state stands before the page that comes now."""
-        return self.index in self.state_pages
+        """Whether a story state stands before the label of the page that comes now."""
+        return self.index in self.state_pages and not (self.index == 1 and self.state_in_opening)
+
+    @property
+    def opens_with_state(self) -> bool:
+        """Whether a story state stands in the page that comes now, the first one."""
+        return self.index == 0 and self.state_in_opening
 
     def reread(self) -> list[torch.Tensor]:
         """What the policy that reads pages again reads of the last ones, in order, with the current state."""
         if self.state is None:
             return self.window
         page, state = self.state
+        if page == 1 and self.state_in_opening and len(self.window) == self.index:
+            return self.window  # the first page holds it
         before = max(0, len(self.window) - (self.index - page))
         return [*self.window[:before], state, *self.window[before:]]
+
+
+@dataclass
+class _OpeningStates:
+    """What was read and written before the pictures of first pages, by row.
+
+    Attributes:
+        states: The story states.
+        ids: Ids of what is read with `<img>`, in place of the caption.
+        captions: Embeddings of the captions, `[T, D]`.
+        hidden: Their hidden states, `[T, D]`.
+    """
+
+    states: dict[int, StoryState] = field(default_factory=dict)
+    ids: dict[int, list[int]] = field(default_factory=dict)
+    captions: dict[int, torch.Tensor] = field(default_factory=dict)
+    hidden: dict[int, torch.Tensor] = field(default_factory=dict)
 
 
 class StoryEngine:
@@ -257,8 +284,10 @@ class StoryEngine:
         # The queries are read even if the picture is given, so that a restored page repeats its first writing exactly.
         count = self.layout.num_visual_tokens
         start_id, query_ids = self.layout.image_start_id, self.layout.query_ids
-        image_starts = [row.position + len(own) for row, own in zip(self.cache.rows, ids, strict=False)]
-        texts = [self._embed([*own, start_id, *query_ids]) for own in ids]
+        captions_before = self._next
+        early = self._read_opening_states(ids)
+        texts = [self._embed([*early.ids.get(row, own), start_id, *query_ids]) for row, own in enumerate(ids)]
+        image_starts = [row.position + len(text) - count - 1 for row, text in zip(self.cache.rows, texts, strict=False)]
         hidden = self._read(texts)
         self.cache.drop_last(self._per_row(count))
         queries = torch.stack([part[-count:] for part in hidden[: len(ids)]])
@@ -267,12 +296,18 @@ class StoryEngine:
             new if story.given.features is None else story.given.features.to(new.device, torch.float32)
             for story, new in zip(stories, drawn, strict=True)
         ]
-        scores = [self._log_likelihood(row, own, hidden[row]) if self._score else None for row, own in enumerate(ids)]
+        read = {**dict(enumerate(hidden[: len(ids)])), **early.hidden}
+        scores = [
+            self._log_likelihood(captions_before[row], own, read[row]) if self._score else None
+            for row, own in enumerate(ids)
+        ]
         times.append(time.perf_counter())
 
         for story, words, own, text in zip(stories, captions, ids, texts, strict=True):
             story.history = [*story.history, own][-max(1, self.sampling.history_pages) :]
             story.text, story.caption = text[:-count], words
+        for row, before_state in early.captions.items():
+            stories[row].text = torch.cat([before_state, stories[row].text])
         num_kept, states = self._advance_pages(features, image_starts)
         times.append(time.perf_counter())
         caption, image, context = ((b - a) / len(stories) for a, b in zip(times, times[1:], strict=False))
@@ -289,7 +324,7 @@ class StoryEngine:
                     caption_tokens=len(ids[row]) + 1,
                     log_likelihood=scores[row],
                     story=story.number,
-                    next_state=states.get(row),
+                    next_state=states.get(row) or early.states.get(row),
                 )
                 for row, story in enumerate(stories)
             ]
@@ -354,18 +389,38 @@ class StoryEngine:
         finally:  # also when `callback_on_text` or a logits processor raises: the page can then be written again
             self.cache.drop_last([row.position - at for row, at in zip(self.cache.rows, before, strict=True)])
 
-    def _write_states(self) -> dict[int, StoryState]:
-        """The story states that stand before the pages that come now, given or written, by row."""
+    def _read_opening_states(self, ids: list[list[int]]) -> "_OpeningStates":
+        """Write the story states that stand in first pages, and read these pages' captions, which come before them.
+
+        Args:
+            ids: Ids of each story's caption.
+        """
+        rows = [row for row, story in enumerate(self._stories) if story.opens_with_state]
+        if not rows:
+            return _OpeningStates()
+        captions = [self._embed(own if row in rows else []) for row, own in enumerate(ids)]
+        hidden = self._read(captions)
+        ends = [own[-1] if len(own) else self._next[row] for row, own in enumerate(hidden[: len(ids)])]
+        self._next = torch.stack(ends)
+        states, tokens = self._write_states(dict.fromkeys(rows, 1)), {}
+        for row, state in states.items():
+            story, start = self._stories[row], self.cache.rows[row].position
+            tokens[row] = self.layout.opening_state_ids(state, story.labels[1])
+            story.state = (1, self._embed(tokens[row]))
+            story.pin = (start, start + len(tokens[row]))
+        return _OpeningStates(states, tokens, {row: captions[row] for row in rows}, {row: hidden[row] for row in rows})
+
+    def _write_states(self, pages: dict[int, int]) -> dict[int, StoryState]:
+        """The story states of these pages, by row, given or written."""
         states: dict[int, StoryState] = {}
         samplers: dict[int, StateSampler] = {}
-        for row, story in enumerate(self._stories):
-            if not story.needs_state:
-                continue
-            given = story.states.get(story.index)
+        for row, page in pages.items():
+            story = self._stories[row]
+            given = story.states.get(page)
             if given and given.cast and given.plan and all(given.plan):
                 states[row] = given
             else:
-                samplers[row] = self._state_sampler(story.labels[story.index], given, story.seed, story.index)
+                samplers[row] = self._state_sampler(story.labels[page], given, story.seed, page)
         self._decode(samplers, lambda row, scores: samplers[row](scores[row]), guided=False)
         return states | {row: sampler.state() for row, sampler in samplers.items()}
 
@@ -421,9 +476,9 @@ class StoryEngine:
         # Letters may happen to spell the name of a special token, which no caption can hold.
         return " ".join(self.layout.without_special_tokens(self.layout.caption_text(ids)).split())
 
-    def _log_likelihood(self, row: int, ids: Sequence[int], hidden: torch.Tensor) -> float:
-        """Log-probability of a caption and its `<img>`, given the hidden states of its tokens, `[T, D]`."""
-        return caption_log_likelihood(self.model, self._cast, self._next[row], hidden, ids)
+    def _log_likelihood(self, before: torch.Tensor, ids: Sequence[int], hidden: torch.Tensor) -> float:
+        """Log-probability of a caption and its `<img>`, from hidden states before, `[D]`, and at it, `[T, D]`."""
+        return caption_log_likelihood(self.model, self._cast, before, hidden, ids)
 
     # --------------------------------------------------------------------------------------------------- turn a page
 
@@ -464,43 +519,43 @@ class StoryEngine:
             label = self._embed([] if story.needs_state else self._label_ids(story, story.index))
             pieces.append(torch.cat([image, label]))
         if any(story.needs_state for story in stories):
-            states, spans = self._open_page_with_states(pieces)
+            states = self._open_page_with_states(pieces)
         else:
-            states, spans = {}, {}
+            states = {}
             self._next = self._open_page(pieces)
         if not self.policy.recomputes:
             for row, (story, start) in enumerate(zip(stories, image_starts, strict=True)):
+                if story.pin is not None:
+                    self.cache.pin(row, *story.pin)
+                    story.pin = None
                 self.cache.end_page(row, start, start + self.layout.num_visual_tokens + 1, story.caption)
-                if row in spans:
-                    self.cache.pin(row, *spans[row])
             self.cache.evict()
         for row, now in zip(going, self.cache.rows, strict=False):
             num_kept[row] = now.length
         return num_kept, {going[row]: state for row, state in states.items()}
 
-    def _open_page_with_states(
-        self, pieces: list[torch.Tensor]
-    ) -> tuple[dict[int, StoryState], dict[int, tuple[int, int]]]:
+    def _open_page_with_states(self, pieces: list[torch.Tensor]) -> dict[int, StoryState]:
         """Open pages, of which some have a story state before their label.
 
         Args:
             pieces: What each story reads before the state, or with its label if it has none, `[T, D]` each.
 
         Returns:
-            The states and where they lie in the stories, by row.
+            The states, by row.
         """
         first = self._read(pieces)
         self._next = torch.stack([hidden[-1] for hidden in first])
-        states, spans, pieces = self._write_states(), {}, [piece[:0] for piece in pieces]
+        waiting = {row: story.index for row, story in enumerate(self._stories) if story.needs_state}
+        states, pieces = self._write_states(waiting), [piece[:0] for piece in pieces]
         for row, state in states.items():
             story = self._stories[row]
             own = self._embed(self.layout.state_ids(state, story.labels[story.index]))
             start = self.cache.rows[row].position
-            spans[row] = (start, start + len(own))
+            story.pin = (start, start + len(own))
             story.state = (story.index, own)
             pieces[row] = torch.cat([own, self._embed(self._label_ids(story, story.index))])
         self._next = self._open_page(pieces, first)
-        return states, spans
+        return states
 
     def _open_page(self, pieces: list[torch.Tensor], before: list[torch.Tensor] | None = None) -> torch.Tensor:
         """Read what opens each story's next page, `[T, D]` each; hidden states at the ends, `[B, D]`.

@@ -32,6 +32,8 @@ class StoryRequest:
         seed: Seed of the captions; each page has random numbers of its own, derived from it and the page's index.
         state_pages: Indices of the pages before which a story state stands, 1 or more; see `seedstory.story_state`.
         states: What is given of these states, by the page's index; the model writes the rest.
+        state_in_opening: Whether the state of page 1 stands in page 0, between its caption and its picture, so that
+            this picture, too, shows the cast. For openings without a picture.
     """
 
     opening: Sequence[GivenPage] = ()
@@ -39,6 +41,7 @@ class StoryRequest:
     seed: int = 0
     state_pages: Collection[int] = ()
     states: Mapping[int, StoryState] = field(default_factory=dict)
+    state_in_opening: bool = False
 
 
 @dataclass(frozen=True)

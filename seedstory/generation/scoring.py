@@ -101,11 +101,14 @@ class _Scorer:
                 ids = self.layout.caption_ids(page.caption or "")
                 score = caption_log_likelihood(self.model, self.cast, self.last[row], hidden[row][at:], ids)
                 yield self.names[row], (score, len(ids) + 1)
-                end = at + len(ids) + 1 + self.layout.num_visual_tokens  # of </img>
+                if opening := len(parts[0]) - len(ids) - 1:
+                    self.cache.pin(row, begin[row] + at + len(ids), begin[row] + at + len(ids) + opening)
                 if len(parts[1]):  # the last page of a story is not turned
-                    self.cache.end_page(row, begin[row] + at + len(ids), begin[row] + end, page.caption or "")
-                if state := len(parts[2]):
-                    self.cache.pin(row, begin[row] + end + 1, begin[row] + end + 1 + state)
+                    start = begin[row] + at + len(parts[0]) - 1
+                    self.cache.end_page(row, start, start + self.layout.num_visual_tokens + 1, page.caption or "")
+                    end = start + self.layout.num_visual_tokens + 2
+                    if state := len(parts[2]):
+                        self.cache.pin(row, end, end + state)
                 at += sum(map(len, parts))
                 self.last[row] = hidden[row][at - 1]
         self.page += count
@@ -117,8 +120,9 @@ class _Scorer:
         images = self.cast(self.model.embed_images, features.to(self.model.device, torch.float32))
         found = []
         for place, page in enumerate(pages):
-            text = self._embed([*self.layout.caption_ids(page.caption or ""), self.layout.image_start_id])
             after = self.page + place + 1
+            ids = [*self.layout.caption_ids(page.caption or ""), *self._opening_state_ids(row, after)]
+            text = self._embed([*ids, self.layout.image_start_id])
             if after < self.stories[row].pages:
                 image = torch.cat([images[place].to(text.dtype), self._embed([self.layout.image_end_id])])
                 found.append((text, image, self._state(row, after), self._embed(self._label(row, after))))
@@ -129,8 +133,17 @@ class _Scorer:
     def _label(self, row: int, page: int) -> list[int]:
         return self.layout.page_label_ids(self.labels[row][page])
 
+    def _opening_state_ids(self, row: int, after: int) -> list[int]:
+        """Ids of the state that stands in the page before page `after`: in the first one, if at all."""
+        story = self.stories[row]
+        if after != 1 or not story.state_in_opening or 1 not in story.states:
+            return []
+        return self.layout.opening_state_ids(story.states[1], self.labels[row][1])
+
     def _state(self, row: int, page: int) -> Tensor:
-        """Embeddings [T, D] of the state that stands before a page."""
+        """Embeddings [T, D] of the state that stands before a page's label."""
+        if page == 1 and self.stories[row].state_in_opening:
+            return self._embed([])
         state = self.stories[row].states.get(page, StoryState())
         return self._embed(self.layout.state_ids(state, self.labels[row][page]))
 

@@ -78,6 +78,7 @@ def plain_mm_sink(
     tail: int,
     budget: int,
     states=None,
+    early=False,
 ):
     """Features of every page, and how many tokens were held after it.
 
@@ -93,6 +94,7 @@ def plain_mm_sink(
         tail: The same at its tail.
         budget: Most tokens that stay of pages that are not whole.
         states: Story states by the page before which they stand; the last one that was read stays.
+        early: Whether that of page 1 stands in page 0.
     """
     layout, reader = model.layout, PlainReader(model.llm)
     n, labels, results = layout.num_visual_tokens, countdown(len(captions)), []
@@ -117,17 +119,20 @@ def plain_mm_sink(
         ids = layout.caption_ids(caption)
         for token in ids:
             reader.read(embed([token]), [(page, "text", 0)])
-        states = [reader.read(embed([layout.image_start_id]), [(page, "picture", -1)])]
-        states = [reader.read(embed([query]), [(page, "query", 0)]) for query in layout.query_ids]
+        if early and page == 0:
+            state = layout.opening_state_ids(states[1], labels[1])
+            reader.read(embed(state), [(0.5, "state", 0)] * len(state))
+        hidden = [reader.read(embed([layout.image_start_id]), [(page, "picture", -1)])]
+        hidden = [reader.read(embed([query]), [(page, "query", 0)]) for query in layout.query_ids]
         reader.keep(lambda label: label[1] != "query")
         reader.next -= n
-        features = model.decode_features(torch.cat(states, 1))
+        features = model.decode_features(torch.cat(hidden, 1))
         results.append((features[0], len(reader.labels)))
         if page + 1 == len(captions):
             return results
         reader.read(model.embed_images(features), [(page, "picture", place) for place in range(n)])
         reader.read(embed([layout.image_end_id]), [(page, "picture", n)])
-        if states and page + 1 in states:
+        if states and page + 1 in states and not (early and page == 0):
             state = layout.state_ids(states[page + 1], labels[page + 1])
             reader.read(embed(state), [(page + 0.5, "state", 0)] * len(state))
         label = layout.page_label_ids(labels[page + 1])

@@ -14,6 +14,7 @@ from tests.seedstory.tiny_language import tiny_model
 
 SHORT = SamplingConfig(temperature=1.0, max_caption_tokens=6)
 CAST = (("Mia", "fox, red coat"), ("Tom", "frog, green vest"))
+EARLY = pytest.mark.parametrize("early", [False, True], ids=["before page 2", "in page 1"])
 NOTHING_LEAVES = {"window_pages": 99, "max_sink_tokens": 9999}
 
 
@@ -21,11 +22,10 @@ def plan(pages):
     return tuple(f"Mia does thing {page}" for page in range(pages))
 
 
-def write(
-    model, opening=(), *, pages=5, seed=3, state_pages=(1,), states=None, policy="dense", decoding="eager", **more
-):
+def write(model, opening=(), *, pages=5, state_pages=(1,), states=None, policy="dense", decoding="eager", **more):
+    seed, early = more.pop("seed", 3), more.pop("early", False)
     engine = StoryEngine(model, CachePolicy(name=policy, **more), SHORT, decoding=decoding)
-    engine.start_batch([StoryRequest(opening, pages, seed, state_pages, states or {})])
+    engine.start_batch([StoryRequest(opening, pages, seed, state_pages, states or {}, early)])
     return list(engine.pages())
 
 
@@ -114,27 +114,28 @@ def test_sampler_writes_what_a_wilful_model_says(model):
     assert layout.tokenizer.decode(ids) == "\ncast\nMia: a fox\nTom: a frog\nplan\n2. Mia runs\n1. Tom hops"
 
 
+@EARLY
 @pytest.mark.parametrize("policy", ["mm_sink", "sink", "window"])
-def test_a_bounded_policy_equals_dense_as_long_as_nothing_leaves(model, policy):
-    assert_same(write(model), write(model, policy=policy, **NOTHING_LEAVES))
+def test_a_bounded_policy_equals_dense_as_long_as_nothing_leaves(model, policy, early):
+    assert_same(write(model, early=early), write(model, early=early, policy=policy, **NOTHING_LEAVES))
 
 
-def test_dense_equals_full_recomputation(model):
-    assert_same(
-        write(model, pages=14, state_pages=(1, 7)),
-        write(model, pages=14, state_pages=(1, 7), policy="recompute", window_pages=99),
-    )
+@EARLY
+def test_dense_equals_full_recomputation(model, early):
+    options = {"pages": 14, "state_pages": (1, 7), "early": early}
+    assert_same(write(model, **options), write(model, **options, policy="recompute", window_pages=99))
 
 
+@EARLY
 @pytest.mark.parametrize("decoding", ["static", "native"])
-def test_every_decoding_writes_the_same(model, decoding):
-    assert_same(
-        write(model, pages=14, state_pages=(1, 7)), write(model, pages=14, state_pages=(1, 7), decoding=decoding)
-    )
+def test_every_decoding_writes_the_same(model, decoding, early):
+    options = {"pages": 14, "state_pages": (1, 7), "early": early}
+    assert_same(write(model, **options), write(model, **options, decoding=decoding))
 
 
+@EARLY
 @pytest.mark.parametrize(("policy", "first", "images"), [("mm_sink", 4, 3), ("sink", 4, 0), ("window", 0, 0)])
-def test_a_state_outlives_its_pages_under_every_policy(model, captions, policy, first, images):
+def test_a_state_outlives_its_pages_under_every_policy(model, captions, policy, first, images, early):
     """Equal to a plain reader that keeps the last state read, while a new one takes the place of the old one."""
     texts = [captions[page % 4] for page in range(14)]
     states = {1: StoryState(CAST, plan(6)), 7: StoryState(CAST[:1], plan(7))}
@@ -149,11 +150,11 @@ def test_a_state_outlives_its_pages_under_every_policy(model, captions, policy, 
         policy=policy,
         window_pages=2,
         first_tokens=first,
+        early=early,
         **(more if images else {}),
     )
-    expected = plain_mm_sink(
-        model, texts, window=2, first=first, words=0, images=images, head=1, tail=1, budget=budget, states=states
-    )
+    sizes = {"words": 0, "images": images, "head": 1, "tail": 1, "budget": budget}
+    expected = plain_mm_sink(model, texts, window=2, first=first, states=states, early=early, **sizes)
     for page, (features, _) in zip(got, expected, strict=True):
         assert (page.features - features).abs().max() <= 1e-5, page.index
 
@@ -170,12 +171,14 @@ def test_a_forgotten_state_would_be_seen(model, captions):
 
 @pytest.mark.parametrize(("policy", "settings"), [("mm_sink", {"window_pages": 2}), ("dense", {}), ("recompute", {})])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_interrupted_and_resumed_equals_uninterrupted_bit_for_bit(policy, settings, dtype):
+@EARLY
+def test_interrupted_and_resumed_equals_uninterrupted_bit_for_bit(policy, settings, dtype, early):
     model = tiny_model().merge_lora().to(dtype)
-    options = {"pages": 13, "state_pages": (1, 7), "policy": policy, **settings}
+    options = {"pages": 13, "state_pages": (1, 7), "policy": policy, "early": early, **settings}
     whole = write(model, **options)
     for stop in (1, 4, 7, 8):
         known = {page.index + 1: page.next_state for page in whole[:stop] if page.next_state}
+        assert sorted(known) == [at for at in (1, 7) if at <= stop]
         resumed = write(model, [page.as_opening() for page in whole[:stop]], states=known, **options)
         assert_same(whole, resumed, atol=0)
 
@@ -185,6 +188,7 @@ def test_stories_of_a_batch_are_as_alone(model):
         StoryRequest(pages=5, seed=1, state_pages=(1,)),
         StoryRequest([GivenPage("A fox.")], 7, 2, (1, 3), {3: StoryState(CAST)}),
         StoryRequest(pages=3, seed=3),
+        StoryRequest([GivenPage("A fox!")], 5, 4, (1,), state_in_opening=True),
     ]
     engine = StoryEngine(model, CachePolicy(window_pages=2), SHORT)
     engine.start_batch(requests)
@@ -202,13 +206,17 @@ def test_guidance_compares_with_pages_without_a_state(model):
     assert len(pages) == 5 and pages[0].next_state and pages[2].next_state
 
 
-def test_generation_and_packed_training_see_the_same_story(model, captions):
+@EARLY
+def test_generation_and_packed_training_see_the_same_story(model, captions, early):
     state = StoryState(CAST, plan(3))
-    pages = write(model, [GivenPage(caption) for caption in captions], pages=4, states={1: state})
+    pages = write(model, [GivenPage(caption) for caption in captions], pages=4, states={1: state}, early=early)
     features = torch.stack([page.features for page in pages])
-    ids = model.layout.state_ids(state, 3)
+    ids = (model.layout.opening_state_ids if early else model.layout.state_ids)(state, 3)
     with torch.no_grad():
-        packed = model(**collate([model.layout.pack_story(captions, state_ids={1: ids})]), context_features=features)
+        packed = model(
+            **collate([model.layout.pack_story(captions, state_ids={1: ids}, state_in_opening=early)]),
+            context_features=features,
+        )
     assert (packed.features - features).abs().max() <= 1e-5
 
 
@@ -222,18 +230,36 @@ def test_what_of_a_state_is_learned(model, captions):
     assert labels[start - 1] == -100  # a state begins where it is due, which the model need not foresee
     rest = labels[:start] + labels[start + len(ids) :]
     assert rest == plain.labels[plain.branch < 0].tolist()
+    kept = model.layout.pack_story(captions, state_ids={1: ids}, supervise_state=())
+    assert kept.labels[kept.branch < 0].tolist() == labels[:start] + [-100] * len(ids) + labels[start + len(ids) :]
     with pytest.raises(ValueError, match="second on"):
         model.layout.pack_story(captions, state_ids={0: ids})
 
 
-def test_scores_are_those_of_generation(model):
-    request = StoryRequest(pages=13, seed=3, state_pages=(1, 7))
+def test_what_is_learned_of_a_state_in_the_first_page(model, captions):
+    ids = model.layout.opening_state_ids(StoryState(CAST, plan(3)), 3)
+    packed, plain = (
+        model.layout.pack_story(captions, state_ids=states, state_in_opening=True) for states in ({1: ids}, None)
+    )
+    context = packed.branch < 0
+    row, labels = packed.input_ids[context].tolist(), packed.labels[context].tolist()
+    start = next(at for at in range(len(row)) if row[at : at + len(ids)] == ids)
+    assert row[start + len(ids)] == model.layout.image_start_id
+    caption = model.layout.caption_ids(captions[0])
+    assert labels[start - len(caption) - 1 : start] == [*caption, -100]
+    assert labels[start : start + len(ids)] == [*ids[1:], -100]
+    assert labels[start + len(ids) :] == plain.labels[plain.branch < 0].tolist()[start:]
+
+
+@EARLY
+def test_scores_are_those_of_generation(model, early):
+    request = StoryRequest(pages=13, seed=3, state_pages=(1, 7), state_in_opening=early)
     policy = CachePolicy(window_pages=2)
     engine = StoryEngine(model, policy, SHORT)
     engine.start_batch([request], score=True)
     pages = list(engine.pages())
     states = {page.index + 1: page.next_state for page in pages if page.next_state}
-    whole = StoryRequest([page.as_opening() for page in pages], 13, 3, (1, 7), states)
+    whole = StoryRequest([page.as_opening() for page in pages], 13, 3, (1, 7), states, early)
     scores = score_pages(model, [whole], policy)[0]
     assert [score for score, _ in scores] == pytest.approx([page.log_likelihood for page in pages], abs=1e-3)
 

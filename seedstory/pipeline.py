@@ -32,12 +32,13 @@ from seedstory.settings import (
     story_language,
 )
 from seedstory.story import UNTITLED, Page, Story, StoryFolder, check_target, make_title, page_seed
+from seedstory.story_request import story_request
 from seedstory.story_writer import StoryWriter, check_feature_shape, check_resumable, check_same_model
 
 if TYPE_CHECKING:
     import torch
 
-    from seedstory.generation import PageDraft, StoryEngine, StoryRequest
+    from seedstory.generation import PageDraft, StoryEngine
     from seedstory.generation.sampling import LogitsProcessor
 
 logger = logging.getLogger(__name__)
@@ -94,6 +95,9 @@ class StoryPipeline(PipelineBase):
         title: str | None = None,
         language: str | None = None,
         captions: Sequence[str] | None = None,
+        story_state: bool | None = StorySettings.story_state,
+        cast: Mapping[str, str] | None = None,
+        plan: Sequence[str] | None = None,
         policy: str = StorySettings.policy,
         temperature: float = StorySettings.temperature,
         top_k: int = StorySettings.top_k,
@@ -164,6 +168,9 @@ class StoryPipeline(PipelineBase):
         title: str | None = None,
         language: str | None = None,
         captions: Sequence[str] | None = None,
+        story_state: bool | None = StorySettings.story_state,
+        cast: Mapping[str, str] | None = None,
+        plan: Sequence[str] | None = None,
         policy: str = StorySettings.policy,
         temperature: float = StorySettings.temperature,
         top_k: int = StorySettings.top_k,
@@ -201,6 +208,9 @@ class StoryPipeline(PipelineBase):
             title: The title; by default made from the first sentence.
             language: BCP 47 tag of the captions' language; by default guessed from `captions`, "en" without them.
             captions: Your own script, one caption for each page after the opening.
+            story_state: Whether a cast and a plan are written first and followed; None: if the model was trained to.
+            cast: Your own characters: name and look of each. What you leave out is the model's.
+            plan: Your own plan, a line for each page after the opening; an empty one is the model's.
             policy: Which keys and values the language model keeps, one of `seedstory.settings.POLICIES`.
             temperature: Of sampling; 0 takes the most likely token.
             top_k: Sample among this many most likely tokens; 0 is all.
@@ -392,7 +402,9 @@ class StoryPipeline(PipelineBase):
             if opening.features is not None:
                 write(opening)
                 yield opening
-            written = self._write(request.settings, [opening], request.callback_on_text, request.logits_processor)
+            written = self._write(
+                request.settings, [opening], request.callback_on_text, request.logits_processor, write
+            )
             if request.output_type == "features":
                 for page in written:
                     write(page)
@@ -420,7 +432,7 @@ class StoryPipeline(PipelineBase):
             folder.resumed_by(self.identity)
             done = [folder.page(i) for i in range(len(folder))] or [_opening_page(folder.settings)]
             undrawn = (page for page in done if page.image is None and page.features is not None)
-            pages = chain(undrawn, self._write(folder.settings, done, callback_on_text, logits_processor))
+            pages = chain(undrawn, self._write(folder.settings, done, callback_on_text, logits_processor, write))
             yield from self._render(pages, folder.settings, rendering, write, callback_on_step_end)
 
     def _render(
@@ -453,12 +465,16 @@ class StoryPipeline(PipelineBase):
                     writers[number](pages[0])
                     yield number, pages[0]
             engine = self._engine(requests[0].settings)
-            engine.start_batch([_start(request.settings, own) for request, own in zip(requests, given, strict=True)])
+            writes = self.story_model.config.story_state
+            engine.start_batch(
+                [story_request(request.settings, own, writes) for request, own in zip(requests, given, strict=True)]
+            )
             for draft in engine.pages():
                 page = _page(requests[draft.story].settings, given[draft.story], draft)
                 if page is not None:
                     writers[draft.story](page)
-                    yield draft.story, page
+                    if not _is_whole(given[draft.story], page.index):
+                        yield draft.story, page
 
     def _opening(self, request: _Request) -> Page:
         features = None if request.image is None else self._encode(request.image)
@@ -470,12 +486,16 @@ class StoryPipeline(PipelineBase):
         given: list[Page],
         callback_on_text: OnText | None,
         logits_processor: LogitsProcessor | None,
+        store: Callable[[Page], None],
     ) -> Iterator[Page]:
-        """Writes the pages that `given` lacks, and the features of its last page if that has none."""
+        """Writes the pages that `given` lacks, and the features of its last page if that has none.
+
+        A given page is stored anew where a story state now follows it.
+        """
         if len(given) == settings.pages and given[-1].features is not None:
             return
         engine = self._engine(settings, logits_processor)
-        engine.start_batch([_start(settings, given)])
+        engine.start_batch([story_request(settings, given, self.story_model.config.story_state)])
         drafts = engine.pages(callback_on_text)
         while True:
             self._activate("story_model")
@@ -483,7 +503,9 @@ class StoryPipeline(PipelineBase):
             if draft is None:
                 return
             page = _page(settings, given, draft)
-            if page is not None:
+            if page is not None and _is_whole(given, draft.index):
+                store(page)
+            elif page is not None:
                 logger.debug("page %d: %d tokens in the cache", page.number, draft.cached_tokens)
                 yield page
 
@@ -517,19 +539,18 @@ def _opening_page(settings: StorySettings) -> Page:
     return Page(index=0, caption=settings.text or "", seed=page_seed(settings.seed, 0), state="opening")
 
 
-def _start(settings: StorySettings, given: list[Page]) -> StoryRequest:
-    """What the engine is to write, given the first pages."""
-    from seedstory.generation import GivenPage, StoryRequest
-
-    script = (settings.captions or [])[len(given) - 1 :]
-    opening = [GivenPage(page.caption, page.features) for page in given]
-    return StoryRequest([*opening, *map(GivenPage, script)], settings.pages, settings.seed)
+def _is_whole(given: list[Page], index: int) -> bool:
+    """Whether a page was given with its features."""
+    return index < len(given) and given[index].features is not None
 
 
 def _page(settings: StorySettings, given: list[Page], draft: PageDraft) -> Page | None:
     """The page of a draft; None if it was given whole."""
     if draft.index < len(given):
         page = given[draft.index]
-        return replace(page, features=draft.features.cpu()) if page.features is None else None
+        if page.features is not None and page.next_state == draft.next_state:
+            return None
+        features = draft.features.cpu() if page.features is None else page.features
+        return replace(page, features=features, next_state=draft.next_state)
     seed = page_seed(settings.seed, draft.index)
     return Page(index=draft.index, caption=draft.caption, features=draft.features.cpu(), seed=seed)

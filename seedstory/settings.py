@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from seedstory.errors import RequestError
+from seedstory.story_state import StoryState
 from seedstory.text import clean_text, detect_language
 
 POLICIES = ("recompute", "dense", "window", "sink", "mm_sink")
@@ -31,6 +32,10 @@ class StorySettings:
         guidance_scale: Strength of classifier-free guidance; 1.0 is none.
         policy: Which keys and values the language model keeps, one of `POLICIES`.
         captions: The user's own script, one caption for each page after the opening, or None.
+        story_state: Whether the model writes a cast and a plan first and follows them; None: if it was trained to.
+        cast: The user's own characters, name and look of each, or None.
+        plan: The user's own plan, a line for each page after the opening (an empty one leaves its page to the model),
+            or None.
         temperature: Sampling temperature of the captions; 0 takes the most likely token.
         top_k: Sampling chooses among this many most likely tokens; 0 is all.
         top_p: Probability mass that sampling may choose from; 1.0 is all.
@@ -54,6 +59,9 @@ class StorySettings:
     guidance_scale: float = 1.0
     policy: str = "mm_sink"
     captions: list[str] | None = None
+    story_state: bool | None = None
+    cast: dict[str, str] | None = None
+    plan: list[str] | None = None
     temperature: float = 0.5
     top_k: int = 0
     top_p: float = 0.9
@@ -93,6 +101,28 @@ class StorySettings:
                     "one for each page after the opening"
                 )
             self.captions = [check_text(c, f"caption {i} of the script") for i, c in enumerate(self.captions, 1)]
+        self._check_state()
+
+    def _check_state(self) -> None:
+        if self.story_state not in (None, True, False):
+            raise RequestError(f"story_state is true, false or None, not {self.story_state!r}")
+        if self.story_state is False and (self.cast or self.plan):
+            raise RequestError("story_state is false, but a cast or a plan is given: leave one of them out")
+        if self.captions is not None and self.plan:
+            raise RequestError("a script says what happens on each page: leave the plan out")
+        if self.cast is not None:
+            if not isinstance(self.cast, Mapping):
+                raise RequestError("cast is {name: look, ...}, such as {'Mia': 'fox, red coat'}")
+            self.cast = dict(StoryState(cast=tuple(self.cast.items())).cast)
+        if self.plan is not None:
+            if isinstance(self.plan, str) or not isinstance(self.plan, Sequence):
+                raise RequestError("plan is a list with a line for each page after the opening: give [line, ...]")
+            if len(self.plan) != self.pages - 1:
+                raise RequestError(
+                    f"the plan has {len(self.plan)} lines, but {self.pages} pages need {self.pages - 1}: one for each "
+                    "page after the opening"
+                )
+            self.plan = list(StoryState(plan=tuple(self.plan)).plan)
 
 
 def check_sampling(settings: Any) -> None:

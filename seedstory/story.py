@@ -49,6 +49,7 @@ from seedstory.story_record import (
     read_features,
     settings_to_dict,
 )
+from seedstory.story_state import StoryState
 from seedstory.text import sentence_ends
 
 if TYPE_CHECKING:
@@ -58,6 +59,8 @@ MAX_TITLE = 60  # characters of a title made from a sentence
 MAX_JSON = 256 * 2**20  # bytes of story.json
 UNTITLED = "A story"  # what readers see while a story has no title
 
+# What story.json says of every page; the rest is left out where there is nothing to say.
+_ALWAYS = ("caption", "picture", "features", "seed", "state", "alt")
 _CLAUSE = r"[,;:–—]| (?:and|at|because|but|by|from|in|near|on|so|that|under|until|when|where|while|who|with) "
 
 
@@ -73,6 +76,7 @@ class Page:
         seed: Seed of everything random about this page.
         state: "opening" (given by the user), "written" (caption and features), "illustrated" (picture too).
         alt: A description of the picture for those who cannot see it; empty: made from the caption.
+        next_state: The story state (cast and plan) that the next page begins with, or None.
     """
 
     index: int
@@ -82,6 +86,7 @@ class Page:
     seed: int = 0
     state: str = "written"
     alt: str = ""
+    next_state: StoryState | None = None
 
     def __post_init__(self) -> None:
         check_int("index", self.index, 0, MAX_PAGES - 1)
@@ -281,6 +286,7 @@ class StoryFolder:
             seed=entry["seed"],
             state=entry["state"],
             alt=entry["alt"],
+            next_state=StoryState.from_dict(entry["next_state"]) if entry["next_state"] else None,
         )
 
     def add_page(self, page: Page) -> None:
@@ -301,6 +307,7 @@ class StoryFolder:
             "seed": page.seed,
             "state": page.state,
             "alt": page.alt,
+            "next_state": page.next_state.to_dict() if page.next_state else None,
         }
         if page.image is not None:
             data = png_bytes(
@@ -338,7 +345,9 @@ class StoryFolder:
             "model": self.model.to_dict(),
             "versions": self.versions,
             "settings": settings_to_dict(self.settings),
-            "pages": self._entries,
+            "pages": [
+                {key: value for key, value in entry.items() if value or key in _ALWAYS} for entry in self._entries
+            ],
         }
         if self.earlier_models:
             record["earlier_models"] = [model.to_dict() for model in self.earlier_models]

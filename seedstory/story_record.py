@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image, PngImagePlugin
 
-from seedstory.errors import StoryFolderError
+from seedstory.errors import RequestError, StoryFolderError
 from seedstory.identity import ModelIdentity
 from seedstory.io import read_regular
 from seedstory.settings import MAX_PAGES, StorySettings
+from seedstory.story_state import StoryState
 
 if TYPE_CHECKING:
     import torch
@@ -113,6 +114,12 @@ def check_record(record: Any) -> dict[str, Any]:
             raise StoryFolderError(f"page {number} is not well formed")
         entry = {key: page[key] for key in ("caption", "picture", "features", "seed", "state")}
         entry["alt"] = page.get("alt", "")
+        entry["next_state"] = page.get("next_state")
+        if entry["next_state"] is not None:
+            try:
+                StoryState.from_dict(entry["next_state"])
+            except RequestError as error:
+                raise StoryFolderError(f"next_state of page {number} is not well formed: {error}") from None
         good = isinstance(entry["caption"], str) and isinstance(entry["alt"], str) and entry["state"] in STATES
         good = good and isinstance(entry["seed"], int) and not isinstance(entry["seed"], bool)
         for kind, ending in (("picture", ".png"), ("features", ".safetensors")):

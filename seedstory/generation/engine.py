@@ -23,7 +23,7 @@ of width `Df`.
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -60,8 +60,9 @@ class _Story:
         self.history: list[list[int]] = []  # ids of recent captions
         self.window: list[torch.Tensor] = []  # embeddings of recent pages, for the policy that reads them again
         self.state_pages, self.states = frozenset(start.state_pages), dict(start.states)
+        self.fixed_states, self.cast = frozenset(start.fixed_states), StoryState().cast
         self.state_in_opening = start.state_in_opening and 1 in self.state_pages
-        self.state: tuple[int, torch.Tensor] | None = None  # the page before which the current one stands; embeddings
+        self.read_states: list[tuple[int, torch.Tensor]] = []  # pages before which states stand; embeddings, [T, D]
         self.pin: tuple[int, int] | None = None  # where the newest one lies, until the cache knows
         self.text = torch.empty(0)  # embeddings of the open page's caption and <img>, [T, D]
         self.caption = ""  # of the open page
@@ -81,14 +82,19 @@ class _Story:
         return self.index == 0 and self.state_in_opening
 
     def reread(self) -> list[torch.Tensor]:
-        """What the policy that reads pages again reads of the last ones, in order, with the current state."""
-        if self.state is None:
-            return self.window
-        page, state = self.state
-        if page == 1 and self.state_in_opening and len(self.window) == self.index:
-            return self.window  # the first page holds it
-        before = max(0, len(self.window) - (self.index - page))
-        return [*self.window[:before], state, *self.window[before:]]
+        """What the policy that reads pages again reads of the last ones, in order, with the states between them.
+
+        The last state stays when the pages around it have gone; that of the first page may be a part of it.
+        """
+        first = self.index - len(self.window)
+        between: dict[int, torch.Tensor] = {}
+        for number, (page, state) in enumerate(self.read_states):
+            inside = page == 1 and self.state_in_opening and first == 0
+            if not inside and (page > first or number == len(self.read_states) - 1):
+                between[max(page, first)] = state
+        pages = range(first, self.index + 1)
+        pieces = [[between.get(page), window] for page, window in zip(pages, [*self.window, None], strict=True)]
+        return [piece for pair in pieces for piece in pair if piece is not None]
 
 
 @dataclass
@@ -215,7 +221,7 @@ class StoryEngine:
             raise RequestError(f"A story state stands before a page from the second on: {sorted(story.state_pages)}.")
         if not story.states.keys() <= set(story.state_pages):
             raise RequestError("A story state is given for a page before which none shall stand.")
-        for at in story.state_pages:
+        for at in set(story.state_pages) - set(story.fixed_states):
             self._state_sampler(labels[at], story.states.get(at), story.seed, at)
 
     def _capacity(self) -> int:
@@ -406,7 +412,7 @@ class StoryEngine:
         for row, state in states.items():
             story, start = self._stories[row], self.cache.rows[row].position
             tokens[row] = self.layout.opening_state_ids(state, story.labels[1])
-            story.state = (1, self._embed(tokens[row]))
+            story.read_states.append((1, self._embed(tokens[row])))
             story.pin = (start, start + len(tokens[row]))
         return _OpeningStates(states, tokens, {row: captions[row] for row in rows}, {row: hidden[row] for row in rows})
 
@@ -416,13 +422,17 @@ class StoryEngine:
         samplers: dict[int, StateSampler] = {}
         for row, page in pages.items():
             story = self._stories[row]
-            given = story.states.get(page)
-            if given and given.cast and given.plan and all(given.plan):
+            given = story.states.get(page, StoryState())
+            if page in story.fixed_states:
                 states[row] = given
-            else:
-                samplers[row] = self._state_sampler(story.labels[page], given, story.seed, page)
+                continue
+            given = replace(given, cast=given.cast or story.cast)
+            samplers[row] = self._state_sampler(story.labels[page], given, story.seed, page)
         self._decode(samplers, lambda row, scores: samplers[row](scores[row]), guided=False)
-        return states | {row: sampler.state() for row, sampler in samplers.items()}
+        states |= {row: sampler.state() for row, sampler in samplers.items()}
+        for row, state in states.items():
+            self._stories[row].cast = state.cast or self._stories[row].cast
+        return states
 
     def _state_sampler(self, label: int, given: StoryState | None, seed: int, page: int) -> StateSampler:
         return StateSampler(
@@ -543,7 +553,7 @@ class StoryEngine:
         Returns:
             The states, by row.
         """
-        first = self._read(pieces)
+        first = self._read(pieces)[: len(pieces)]
         self._next = torch.stack([hidden[-1] for hidden in first])
         waiting = {row: story.index for row, story in enumerate(self._stories) if story.needs_state}
         states, pieces = self._write_states(waiting), [piece[:0] for piece in pieces]
@@ -552,7 +562,7 @@ class StoryEngine:
             own = self._embed(self.layout.state_ids(state, story.labels[story.index]))
             start = self.cache.rows[row].position
             story.pin = (start, start + len(own))
-            story.state = (story.index, own)
+            story.read_states.append((story.index, own))
             pieces[row] = torch.cat([own, self._embed(self._label_ids(story, story.index))])
         self._next = self._open_page(pieces, first)
         return states

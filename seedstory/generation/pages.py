@@ -31,7 +31,9 @@ class StoryRequest:
         pages: Pages of the whole story, the opening included.
         seed: Seed of the captions; each page has random numbers of its own, derived from it and the page's index.
         state_pages: Indices of the pages before which a story state stands, 1 or more; see `seedstory.story_state`.
-        states: What is given of these states, by the page's index; the model writes the rest.
+        states: What is given of these states, by the page's index; the model writes the rest. Where no cast is given,
+            that of the state before goes on.
+        fixed_states: Indices of those that are taken as they are, whether they have a cast and a plan or not.
         state_in_opening: Whether the state of page 1 stands in page 0, between its caption and its picture, so that
             this picture, too, shows the cast. For openings without a picture.
     """
@@ -41,6 +43,7 @@ class StoryRequest:
     seed: int = 0
     state_pages: Collection[int] = ()
     states: Mapping[int, StoryState] = field(default_factory=dict)
+    fixed_states: Collection[int] = ()
     state_in_opening: bool = False
 
 

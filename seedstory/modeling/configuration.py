@@ -52,6 +52,7 @@ class StoryConfig(PreTrainedConfig):
         visual_loss_weight: Weight of the pictures' regression loss, or of the flow's.
         cosine_weight: Weight of `1 - cosine` (per feature token) in the regression loss.
         mse_weight: Weight of the mean squared error in the regression loss.
+        story_state: Whether the model was trained to write and follow a cast and a plan (`seedstory.story_state`).
         image_start_id: Id of `<img>`; `</img>` and the query tokens follow it.
 
     Raises:
@@ -82,6 +83,7 @@ class StoryConfig(PreTrainedConfig):
     visual_loss_weight: float = 1.0
     cosine_weight: float = 1.0
     mse_weight: float = 1.0
+    story_state: bool = False
     image_start_id: int | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
@@ -148,6 +150,8 @@ class StoryConfig(PreTrainedConfig):
         targets = [self.lora_targets] if isinstance(self.lora_targets, str) else self.lora_targets
         if not isinstance(targets, list | tuple | set) or not all(isinstance(target, str) for target in targets):
             raise ModelError(f"lora_targets must be names of layers, not {self.lora_targets!r:.40}.")
+        if not isinstance(self.story_state, bool):
+            raise ModelError(f"story_state must be true or false, not {self.story_state!r:.40}.")
         start = self.image_start_id
         if start is not None and (isinstance(start, bool) or not isinstance(start, int)):
             raise ModelError(f"image_start_id must be a whole number, not {start!r:.40}.")

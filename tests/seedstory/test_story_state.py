@@ -18,14 +18,21 @@ EARLY = pytest.mark.parametrize("early", [False, True], ids=["before page 2", "i
 NOTHING_LEAVES = {"window_pages": 99, "max_sink_tokens": 9999}
 
 
+@pytest.fixture(autouse=True)
+def _short_lines(monkeypatch):
+    """A model with random weights hardly ever ends a line."""
+    monkeypatch.setattr("seedstory.generation.state_sampler.MAX_LINE_TOKENS", 4)
+    monkeypatch.setattr("seedstory.generation.state_sampler.MAX_CAST", 3)
+
+
 def plan(pages):
     return tuple(f"Mia does thing {page}" for page in range(pages))
 
 
 def write(model, opening=(), *, pages=5, state_pages=(1,), states=None, policy="dense", decoding="eager", **more):
-    seed, early = more.pop("seed", 3), more.pop("early", False)
+    seed, early, known = more.pop("seed", 3), more.pop("early", False), more.pop("known", ())
     engine = StoryEngine(model, CachePolicy(name=policy, **more), SHORT, decoding=decoding)
-    engine.start_batch([StoryRequest(opening, pages, seed, state_pages, states or {}, early)])
+    engine.start_batch([StoryRequest(opening, pages, seed, state_pages, states or {}, known, early)])
     return list(engine.pages())
 
 
@@ -96,8 +103,19 @@ def test_what_is_given_stays_and_the_rest_is_written(model):
     assert other[2].caption != write(model, [GivenPage("A fox.")], states={1: whole})[2].caption
 
 
-def test_sampler_writes_what_a_wilful_model_says(model):
+def test_a_later_chapter_goes_on_with_the_cast(model):
+    pages = write(model, pages=14, state_pages=(1, 7), states={1: StoryState(CAST)})
+    assert pages[6].next_state.cast[: len(pages[0].next_state.cast)] == pages[0].next_state.cast
+    assert len(pages[6].next_state.plan) == 7
+
+
+def test_a_fixed_state_is_taken_as_it_is(model):
+    assert write(model, states={1: StoryState(CAST)}, known=(1,))[0].next_state == StoryState(CAST)
+
+
+def test_sampler_writes_what_a_wilful_model_says(model, monkeypatch):
     """The model is a script here: its tokens are those of a text, whatever was forced before."""
+    monkeypatch.setattr("seedstory.generation.state_sampler.MAX_LINE_TOKENS", 32)
     layout = model.layout
     text = "Mia: a fox\nTom: a frog\nplan Mia runs\n Tom hops\n"
     said = iter(layout.tokenizer.encode(text, add_special_tokens=False))
@@ -128,7 +146,8 @@ def test_dense_equals_full_recomputation(model, early):
 
 @EARLY
 @pytest.mark.parametrize("decoding", ["static", "native"])
-def test_every_decoding_writes_the_same(model, decoding, early):
+def test_every_decoding_writes_the_same(decoding, early):
+    model = tiny_model().merge_lora()
     options = {"pages": 14, "state_pages": (1, 7), "early": early}
     assert_same(write(model, **options), write(model, **options, decoding=decoding))
 
@@ -179,7 +198,7 @@ def test_interrupted_and_resumed_equals_uninterrupted_bit_for_bit(policy, settin
     for stop in (1, 4, 7, 8):
         known = {page.index + 1: page.next_state for page in whole[:stop] if page.next_state}
         assert sorted(known) == [at for at in (1, 7) if at <= stop]
-        resumed = write(model, [page.as_opening() for page in whole[:stop]], states=known, **options)
+        resumed = write(model, [page.as_opening() for page in whole[:stop]], states=known, known=known, **options)
         assert_same(whole, resumed, atol=0)
 
 
@@ -259,7 +278,7 @@ def test_scores_are_those_of_generation(model, early):
     engine.start_batch([request], score=True)
     pages = list(engine.pages())
     states = {page.index + 1: page.next_state for page in pages if page.next_state}
-    whole = StoryRequest([page.as_opening() for page in pages], 13, 3, (1, 7), states, early)
+    whole = StoryRequest([page.as_opening() for page in pages], 13, 3, (1, 7), states, states, early)
     scores = score_pages(model, [whole], policy)[0]
     assert [score for score, _ in scores] == pytest.approx([page.log_likelihood for page in pages], abs=1e-3)
 

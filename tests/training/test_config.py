@@ -30,7 +30,7 @@ STAGES = {
     ids=lambda p: f"{p.parent.name}-{p.stem}",
 )
 def test_every_shipped_configuration_is_valid(path):
-    module = {"scenes": "theatre.scenes"}.get(path.stem, path.stem)
+    module = {"scenes": "theatre.scenes", "decoder": "autoencoder"}.get(path.stem, path.stem)
     assert load_config(path, STAGES[module]).steps > 0
     command = f"-m training.{module} --config configs/{path.parent.name}/{path.name}"
     heads = path.read_text().splitlines()[:3]

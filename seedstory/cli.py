@@ -29,7 +29,8 @@ from seedstory.io import exclusive_writer, read_regular
 from seedstory.progress_display import StoryScreen
 from seedstory.rendering import RENDERING_MODES, Rendering
 from seedstory.settings import DECODINGS, POLICIES, StorySettings, check_decoding, check_language, check_text
-from seedstory.story import Page, StoryFolder, check_target, make_title
+from seedstory.story import UNTITLED, Page, StoryFolder, check_target, make_title
+from seedstory.story_state import parse_character
 
 if TYPE_CHECKING:
     from seedstory.pipeline import StoryPipeline
@@ -103,12 +104,36 @@ def generate(
             rich_help_panel=OPENING,
         ),
     ] = None,
+    cast: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A character and its look, such as 'Mia: fox, red coat'; may be repeated.",
+            rich_help_panel=OPENING,
+            show_default=False,
+        ),
+    ] = None,
+    plan: Annotated[
+        Path | None,
+        typer.Option(
+            help="Your own plan: a text file, a line for each page after the opening; the model writes the pages.",
+            rich_help_panel=OPENING,
+        ),
+    ] = None,
+    story_state: Annotated[
+        bool | None,
+        typer.Option(
+            "--story-state/--no-story-state",
+            help="Whether a cast and a plan are written first and followed. [default: if the model was trained to]",
+            rich_help_panel=OPENING,
+            show_default=False,
+        ),
+    ] = None,
     pages: Annotated[
         int | None,
         typer.Option(
             "--pages",
             "-n",
-            help="Pages in all. [default: 10, or as many as --captions has]",
+            help="Pages in all. [default: 10, or as many as --captions or --plan has]",
             rich_help_panel=BOOK,
         ),
     ] = None,
@@ -213,16 +238,19 @@ def generate(
 
     seedstory generate --text "Tom the frog woke up." --captions script.txt
 
+    seedstory generate --text "Mia found a map." --cast "Mia: fox, red coat" --plan plan.txt
+
     seedstory generate --text "Ida the owl set out." --pages 60 --max-sentences 2 --no-repeat-ngram-size 12
 
     seedstory generate --text "Ida the owl set out." --temperature 0.9 --top-p 1 --min-p 0.1 --stop "The end."
     """
     with reported_errors():
-        script = _read_script(captions) if captions is not None else None
+        script = _read_lines(captions) if captions is not None else None
+        lines = _read_lines(plan) if plan is not None else None
         if script and text is None and image is None:
             text, script = script[0], script[1:]
         if pages is None:
-            pages = StorySettings.pages if script is None else len(script) + 1
+            pages = StorySettings.pages if script is None and lines is None else len(script or lines or ()) + 1
         settings = StorySettings(
             text=text,
             image_name=image.name if image is not None else None,
@@ -232,6 +260,9 @@ def generate(
             guidance_scale=guidance,
             policy=policy,
             captions=script,
+            story_state=story_state,
+            cast=_read_cast(cast or []),
+            plan=lines,
             temperature=temperature,
             top_k=top_k,
             top_p=top_p,
@@ -328,9 +359,20 @@ def export(folder: Folder) -> None:
 
 
 @app.command()
-def info(model: Annotated[str, typer.Option(help="'mini', a model folder or a Hub id.")] = "mini") -> None:
-    """Print versions, model and device."""
+def info(
+    folder: Annotated[
+        Path | None, typer.Argument(metavar="[FOLDER]", help="A story folder.", show_default=False)
+    ] = None,
+    model: Annotated[str, typer.Option(help="'mini', a model folder or a Hub id.")] = "mini",
+) -> None:
+    """Print versions, model and device; or what a story folder holds: its model, its cast and its plan.
+
+    **Example**: seedstory info stories/drawing
+    """
     with reported_errors():
+        if folder is not None:
+            _print_story(StoryFolder.open(folder))
+            return
         from seedstory.identity import fingerprint
         from seedstory.model_folder import find_model, versions
 
@@ -401,6 +443,29 @@ def _generate(generated: Generator[Page, None, None], out: Path, screen: StorySc
     typer.echo(f"The book: {_write_book(out)}")
 
 
+def _print_story(story: StoryFolder) -> None:
+    """A story's facts; then its cast, and its plan, each line with the number of its page."""
+    model = story.model
+    rows = {
+        "title": story.title or UNTITLED,
+        "pages": f"{len(story)} of {story.settings.pages}",
+        "seed": str(story.settings.seed),
+        "model": f"{model.name or '(unnamed)'} ({model.dtype or 'no type'}, fingerprint {model.fingerprint[:12]})",
+    }
+    for key, value in rows.items():
+        typer.echo(f"{key:<7}{value}")
+    cast: dict[str, str] = {}
+    plan: list[str] = []
+    for index in range(len(story)):
+        page = story.page(index, image=False, features=False)
+        if page.next_state is not None:
+            cast |= dict(page.next_state.cast)
+            plan += [f"{number:>4}  {line}" for number, line in enumerate(page.next_state.plan, page.number + 1)]
+    for heading, lines in (("cast", [f"  {name}: {look}" for name, look in cast.items()]), ("plan", plan)):
+        if lines:
+            typer.echo("\n".join([heading, *lines]))
+
+
 def _last_change(folder: Path) -> int | None:
     record = folder / "story.json"
     return record.stat().st_mtime_ns if record.exists() else None
@@ -455,15 +520,23 @@ def _load(model: str, device: str | None, *, int8: bool, decoding: str, story_dt
         )
 
 
-def _read_script(path: Path) -> list[str]:
+def _read_cast(characters: list[str]) -> dict[str, str] | None:
+    cast = [parse_character(text) for text in characters]
+    if len(dict(cast)) < len(cast):
+        raise RequestError("two characters have one name: give each a --cast of its own")
+    return dict(cast) or None
+
+
+def _read_lines(path: Path) -> list[str]:
+    """The lines of a text file that are not empty, one a page."""
     try:
         lines = read_regular(path, limit=MAX_SCRIPT).decode("utf-8-sig").splitlines()
     except UnicodeDecodeError:
         raise RequestError(f"{path} is not a UTF-8 text file: save it as plain text") from None
-    script = [line for line in lines if line.strip()]
-    if not script:
+    filled = [line for line in lines if line.strip()]
+    if not filled:
         raise RequestError(f"{path} is empty: write one page a line")
-    return script
+    return filled
 
 
 def _free_folder(parent: Path, title: str) -> Path:

@@ -32,7 +32,7 @@ from seedstory.settings import (
     story_language,
 )
 from seedstory.story import UNTITLED, Page, Story, StoryFolder, check_target, make_title, page_seed
-from seedstory.story_request import story_request
+from seedstory.story_request import state_pages, story_request
 from seedstory.story_writer import StoryWriter, check_feature_shape, check_resumable, check_same_model
 
 if TYPE_CHECKING:
@@ -354,6 +354,8 @@ class StoryPipeline(PipelineBase):
             opening = to_square(load_image(image), self.image_size)
         checked = StorySettings(image_name=name, seed=seed, **settings)
         self._check_captions([checked.text or "", *(checked.captions or [])])
+        if checked.cast or checked.plan or checked.story_state:
+            state_pages(checked, self.story_model.config.story_state)
         if out is not None:
             check_target(out, overwrite=overwrite)
         return _Request(
@@ -553,4 +555,10 @@ def _page(settings: StorySettings, given: list[Page], draft: PageDraft) -> Page 
         features = draft.features.cpu() if page.features is None else page.features
         return replace(page, features=features, next_state=draft.next_state)
     seed = page_seed(settings.seed, draft.index)
-    return Page(index=draft.index, caption=draft.caption, features=draft.features.cpu(), seed=seed)
+    return Page(
+        index=draft.index,
+        caption=draft.caption,
+        features=draft.features.cpu(),
+        seed=seed,
+        next_state=draft.next_state,
+    )

@@ -50,9 +50,11 @@ from inference.image_quality import (
 )
 from inference.judge import WEIGHTS, Judge
 from inference.judge_metrics import judge_renders, judge_stories
+from inference.plot_coherence import plot_coherence
 from inference.rollout import RolloutFolder, RolloutOptions, choose_records, generate_stories
 from inference.samples import EvalSample, find_story_folders, sample_from_folder, sample_from_record
 from inference.scorecard import print_scores
+from inference.story_text import text_from_folder
 from inference.text_quality import base_scores, perplexity, story_scores, variety
 from seedstory.generation import GivenPage
 from seedstory.model_folder import find_model
@@ -121,7 +123,7 @@ def evaluate(
     if data is not None:
         true = [sample_from_record(data, record, rollout.pages, side) for record in records]
 
-    seconds = None
+    seconds = coherence = None
     if is_model:
         with tempfile.TemporaryDirectory() as temporary, _progress("generating", 2 * len(true) * rollout.pages) as step:
             home = out or Path(temporary)
@@ -133,6 +135,9 @@ def evaluate(
                 sample_from_folder(home / record.id, rollout.pages, side, known)
                 for record, known in zip(records, truths, strict=True)
             ]
+            if rollout.free and data is not None:
+                texts = [text_from_folder(home / record.id, rollout.pages) for record in records]
+                coherence = plot_coherence(texts, data, split)
     else:
         samples = [sample_from_folder(folder, pages, side) for folder in folders]
     drawn = [sample for sample in samples if sample is not None]
@@ -151,6 +156,7 @@ def evaluate(
         "stories": len(drawn),
         "pages": sum(len(sample.captions) - 1 for sample in drawn),
         **figures,
+        "plot_coherence": coherence,
         "seconds_per_page": seconds,
         "settings": {
             "data": None if data is None else str(data),

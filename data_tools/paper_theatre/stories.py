@@ -129,7 +129,7 @@ def _plot(name: str, plots: tuple[Plot, ...]) -> Plot:
 
 
 def _beats(plot: Plot, rng: random.Random) -> list[int]:
-    """The beats of this story: some optional ones, and the number of pages within bounds; or the core of a short one."""
+    """The beats of this story: some optional ones, so that the pages are within bounds; or a short one's core."""
     core = [i for i, beat in enumerate(plot.beats) if beat.core]
     if core and rng.random() < _SHORT:
         return core

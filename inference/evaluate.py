@@ -2,7 +2,8 @@
 
 A checkpoint (mini, or a model folder) generates stories of a data set that it was not trained on. By default all
 captions are given and it draws, so what each page should show is known exactly. With --free it writes on from the
-first caption alone, and figures that need ground truth are left out. Existing stories are scored as they are; if
+first caption alone; figures that need ground truth are left out, and the words are held against the plots of the data
+set's training split (`inference/plot_coherence.py`), where it has any. Existing stories are scored as they are; if
 data_tools.paper_theatre annotate has written truth.json beside story.json, characters and places are judged too.
 
 \b

@@ -14,7 +14,6 @@ should not, and the threshold makes the larger of both error rates as small as i
 from __future__ import annotations
 
 import math
-from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -42,32 +41,31 @@ class NaiveBayes:
     def __init__(self, texts: Sequence[Runs], labels: Sequence[Label]) -> None:
         self.labels = list(dict.fromkeys(labels))
         self.number = {label: number for number, label in enumerate(self.labels)}
-        counts: dict[str, Counter[int]] = defaultdict(Counter)
-        sizes = np.zeros(len(self.labels))
-        for runs, label in zip(texts, labels, strict=True):
-            number = self.number[label]
-            sizes[number] += len(runs)
-            for run in runs:
-                counts[run][number] += 1
-        self.texts = len(texts)
-        self.texts_with = {run: sum(found.values()) for run, found in counts.items()}
-        total = sum(self.texts_with.values())
+        self.texts, count = len(texts), len(self.labels)
+        self._rows: dict[str, int] = {}
+        rows = np.fromiter((self._rows.setdefault(run, len(self._rows)) for runs in texts for run in runs), np.int64)
+        numbers = np.repeat([self.number[label] for label in labels], [len(runs) for runs in texts])
+        pairs, found = np.unique(rows * count + numbers, return_counts=True)
+        self._texts_with = np.bincount(rows, minlength=len(self._rows))
+        self._starts = np.searchsorted(pairs, np.arange(len(self._rows) + 1) * count)
+        self._numbers = pairs % count
+        self._gains = np.log1p(found * len(rows) / (_PRIOR * self._texts_with[pairs // count]))
+        sizes = np.bincount(numbers, minlength=count)
         self._missing = np.log(_PRIOR / (sizes + _PRIOR))  # of a run that a label never has
-        self._gains = {
-            run: (
-                np.fromiter(found, np.intp, len(found)),
-                np.log1p(np.fromiter(found.values(), float, len(found)) * total / (_PRIOR * self.texts_with[run])),
-            )
-            for run, found in counts.items()
-        }
 
     def scores(self, runs: Runs) -> np.ndarray:
         """Score of a text under each label, `[C]`."""
-        known = [self._gains[run] for run in runs if run in self._gains]
-        if not known:
+        rows = [self._rows[run] for run in runs if run in self._rows]
+        if not rows:
             return self._missing.copy()
-        numbers, gains = (np.concatenate(column) for column in zip(*known, strict=True))
+        spans = [slice(self._starts[row], self._starts[row + 1]) for row in rows]
+        numbers, gains = (np.concatenate([column[span] for span in spans]) for column in (self._numbers, self._gains))
         return self._missing + np.bincount(numbers, gains, len(self.labels)) / len(runs)
+
+    def rarity(self, run: str) -> float:
+        """Log of one over the share of the texts that have a run of words."""
+        found = self._texts_with[self._rows[run]] if run in self._rows else 0
+        return math.log((self.texts + 1) / (int(found) + 1))
 
 
 @dataclass(frozen=True)
@@ -200,19 +198,13 @@ class PlotModel:
     def runs(self, text: str, names: frozenset[str]) -> Runs:
         """The runs of one to three words of a text, each once, with its names masked."""
         words = [_NAME if word in names else word.lower() for word in words_of(text)]
-        found = (
-            " ".join(words[at : at + size]) for size in range(1, _RUN + 1) for at in range(len(words) - size + 1)
-        )
+        found = (" ".join(words[at : at + size]) for size in range(1, _RUN + 1) for at in range(len(words) - size + 1))
         return tuple(dict.fromkeys(found))
 
     def alike(self, page: Runs, line: Runs) -> float:
         """How alike the words of a page and of a line are: a cosine in [0, 1], where rare words weigh more."""
         page_words, line_words = ({run for run in runs if " " not in run} for runs in (page, line))
-        weights = {word: self._rarity(word) ** 2 for word in sorted(page_words | line_words)}
+        weights = {word: self.pages.bayes.rarity(word) ** 2 for word in sorted(page_words | line_words)}
         lengths = [math.fsum(weights[word] for word in words) for words in (page_words, line_words)]
         shared = math.fsum(weights[word] for word in page_words & line_words)
         return shared / math.sqrt(math.prod(lengths)) if all(lengths) else 0.0
-
-    def _rarity(self, word: str) -> float:
-        bayes = self.pages.bayes
-        return math.log((bayes.texts + 1) / (bayes.texts_with.get(word, 0) + 1))

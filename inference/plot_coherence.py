@@ -4,7 +4,7 @@ Every page is given a plot and beat, or none, by its words alone (`inference/plo
 split of the data set). Page 1 is given: it is not scored. Pages of two chapters are no pair.
 
     pages_in_a_plot      share of the pages whose words belong to a beat of some plot at all
-    same_plot            share of the pairs of consecutive pages that are of one plot; page 1 is in one where its plot is
+    same_plot            share of the pairs of consecutive pages that are of one plot; page 1 counts where its plot is
                          recognized
     next_beat            of these pairs in one plot: share whose second page is a beat that may come next: right after
                          the first, with optional beats skipped, or as in a short story of core beats
@@ -184,7 +184,7 @@ def _broken_words(model: PlotModel, story: StoryText) -> tuple[str, ...]:
 
 
 def figures_of(read: Sequence[ReadStory]) -> dict[str, Any]:
-    """Each of `FIGURES`, None where there is nothing to count; their `errors`; what was found, and in how many pages."""
+    """Each of `FIGURES`, None where there is nothing to count; their `errors`; what was found, and where."""
     found = {name: ratio([one.parts[name] for one in read]) for name in FIGURES}
     return {
         **{name: value for name, (value, _) in found.items()},
@@ -359,7 +359,7 @@ def main(
     started = time.perf_counter()
     try:
         if test == (folder is not None):
-            raise ValueError("give a folder of stories, or --self-test")  # noqa: TRY301
+            raise ValueError("give a folder of stories, or --self-test")
         figures: dict[str, Any]
         if folder is None:
             figures = self_test(data, split)
@@ -368,7 +368,7 @@ def main(
             texts = [text_from_folder(path) for path in find_story_folders(folder, stories)]
             found = plot_coherence([text for text in texts if len(text.captions) > 1], data, split)
             if found is None:
-                raise ValueError(_no_plots(data))  # noqa: TRY301
+                raise ValueError(_no_plots(data))
             figures = found
             columns = {"stories": figures} | ({"true stories": figures["reference"]} if figures["reference"] else {})
         if json_file:

@@ -33,9 +33,10 @@ for the n-grams and the consistency of whole stories.
     frechet_distance               `value` between the features of pictures drawn and true; not an FID, and too large
                                    where there are fewer pictures than features are wide
     feature_cosine                 of the regressed features with those of the true pictures, captions given
-    plot_coherence                 of stories written freely, where the training split of the data set says its plots; the
-                                   share of pages of one plot, with the next beat, as planned, and so on, the words that
-                                   are none, and `reference`, the same of true stories: `inference/plot_coherence.py`
+    plot_coherence                 of stories written freely, where the data set's training split says its plots: do
+                                   pages stay in one plot, go on to its next beat, follow the plan, end, and keep to
+                                   known names and words; `reference`, the same of true stories. Each of them is
+                                   explained in `inference/plot_coherence.py`
     seconds_per_page               of reading the caption given, or writing it, and of the picture; page 1 counts; null
                                    for stories that were there
     errors                         standard errors over stories, in the form of the figures; null of a single story

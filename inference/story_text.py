@@ -110,7 +110,7 @@ def text_from_folder(folder: Path, pages: int | None = None) -> StoryText:
         record = check_record(read)
         states = {int(page): StoryState.from_dict(state) for page, state in dict(read.get("states") or {}).items()}
         if any(page < 0 for page in states):
-            raise ValueError("a story state begins with a page before the first")  # noqa: TRY301
+            raise ValueError("a story state begins with a page before the first")
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{file} cannot be read: {error}") from None
     captions = tuple(entry["caption"] for entry in record["entries"][:pages])

@@ -2,7 +2,8 @@
 
 A checkpoint (mini, or a model folder) generates stories of a data set that it was not trained on. By default all
 captions are given and it draws, so what each page should show is known exactly. With --free it writes on from the
-first caption alone, and figures that need ground truth are left out. Existing stories are scored as they are; if
+first caption alone; figures that need ground truth are left out, and the words are held against the plots of the data
+set's training split (`inference/plot_coherence.py`), where it has any. Existing stories are scored as they are; if
 data_tools.paper_theatre annotate has written truth.json beside story.json, characters and places are judged too.
 
 \b
@@ -50,9 +51,11 @@ from inference.image_quality import (
 )
 from inference.judge import WEIGHTS, Judge
 from inference.judge_metrics import judge_renders, judge_stories
+from inference.plot_coherence import plot_coherence
 from inference.rollout import RolloutFolder, RolloutOptions, choose_records, generate_stories
 from inference.samples import EvalSample, find_story_folders, sample_from_folder, sample_from_record
 from inference.scorecard import print_scores
+from inference.story_text import text_from_folder
 from inference.text_quality import base_scores, perplexity, story_scores, variety
 from seedstory.generation import GivenPage
 from seedstory.model_folder import find_model
@@ -121,7 +124,7 @@ def evaluate(
     if data is not None:
         true = [sample_from_record(data, record, rollout.pages, side) for record in records]
 
-    seconds = None
+    seconds = coherence = None
     if is_model:
         with tempfile.TemporaryDirectory() as temporary, _progress("generating", 2 * len(true) * rollout.pages) as step:
             home = out or Path(temporary)
@@ -133,6 +136,9 @@ def evaluate(
                 sample_from_folder(home / record.id, rollout.pages, side, known)
                 for record, known in zip(records, truths, strict=True)
             ]
+            if rollout.free and data is not None:
+                texts = [text_from_folder(home / record.id, rollout.pages) for record in records]
+                coherence = plot_coherence(texts, data, split)
     else:
         samples = [sample_from_folder(folder, pages, side) for folder in folders]
     drawn = [sample for sample in samples if sample is not None]
@@ -151,6 +157,7 @@ def evaluate(
         "stories": len(drawn),
         "pages": sum(len(sample.captions) - 1 for sample in drawn),
         **figures,
+        "plot_coherence": coherence,
         "seconds_per_page": seconds,
         "settings": {
             "data": None if data is None else str(data),

@@ -33,6 +33,10 @@ for the n-grams and the consistency of whole stories.
     frechet_distance               `value` between the features of pictures drawn and true; not an FID, and too large
                                    where there are fewer pictures than features are wide
     feature_cosine                 of the regressed features with those of the true pictures, captions given
+    plot_coherence                 of stories written freely, where the data set's training split says its plots: do
+                                   pages stay in one plot, go on to its next beat, follow the plan, end, and keep to
+                                   known names and words; `reference`, the same of true stories. Each of them is
+                                   explained in `inference/plot_coherence.py`
     seconds_per_page               of reading the caption given, or writing it, and of the picture; page 1 counts; null
                                    for stories that were there
     errors                         standard errors over stories, in the form of the figures; null of a single story
@@ -58,6 +62,20 @@ _TITLES = {
     "all_five_accuracy": "all five",
     "place_accuracy": "place",
 }
+# Of `inference.plot_coherence`, with what each is a share or a number of.
+_COHERENCE = {
+    "pages_in_a_plot": ("of a known plot", "% of pages"),
+    "same_plot": ("of one plot", "% of pairs of pages"),
+    "next_beat": ("next beat", "% of the pairs in one plot"),
+    "ends_on_last_page": ("ends on its last page", "% of chapters"),
+    "plan_followed": ("page fits its line best", "% of pages with a plan"),
+    "plan_beat": ("page is the line's beat", "% of pages whose line is known"),
+    "invented_names": ("invented names", "a story"),
+    "broken_words": ("broken words", "% of words"),
+    "page_accuracy": ("plot and beat recognized", "% of true pages"),
+    "plot_accuracy": ("plot recognized", "% of true pages"),
+}
+_DIVERSITY = {"plot": "plots, one opening", "appearance": "looks, one opening"}
 
 
 def print_scores(scores: dict[str, Any], console: Console) -> None:
@@ -71,6 +89,10 @@ def print_scores(scores: dict[str, Any], console: Console) -> None:
     if any(scores["pages_judged"].values()):
         console.print(_judged(scores))
     console.print(_others(scores))
+    if scores["plot_coherence"] is not None:
+        reference = scores["plot_coherence"]["reference"]
+        columns = {"stories": scores["plot_coherence"]} | ({"true stories": reference} if reference else {})
+        console.print(coherence_table(columns))
     if scores["pages_not_judged"]:
         console.print(f"not judged: {scores['pages_not_judged']} pages of which it is not known what they should show")
 
@@ -139,6 +161,27 @@ def _others(scores: dict[str, Any]) -> Table:
     for name, value, note in rows:
         if value:
             table.add_row(name, value, note)
+    return table
+
+
+def coherence_table(columns: dict[str, dict[str, Any]]) -> Table:
+    """Figures of `inference.plot_coherence`, a column for each kind of stories, by its title."""
+    table = Table(title="the words keep to their plot (± standard error over stories)")
+    table.add_column("figure", no_wrap=True)
+    for title in columns:
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("of what", style="dim")
+    for name, (title, unit) in _COHERENCE.items():
+        form = _percent if unit.startswith("%") else _figure
+        cells = [form(figures.get(name), figures["errors"].get(name)) for figures in columns.values()]
+        if any(cells):
+            table.add_row(title, *cells, unit)
+    for name, title in _DIVERSITY.items():
+        found = [figures.get("diversity") or {} for figures in columns.values()]
+        cells = [_figure(figures.get(f"{name}_bits")) for figures in found]
+        most = [_figure(figures.get(f"{name}_bits_at_most")) for figures in found]
+        if any(cells):
+            table.add_row(title, *cells, f"bits; at most {' and '.join(filter(None, most))}")
     return table
 
 

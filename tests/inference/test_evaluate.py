@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 
 import pytest
 import torch
@@ -26,8 +27,9 @@ from inference.text_quality import base_scores, distinct, ngrams, perplexity, ra
 from inference.truth_images import TruthImages
 from seedstory.generation import GivenPage
 from seedstory.pipeline import StoryPipeline
-from seedstory.storystream import read_jsonl
+from seedstory.storystream import read_jsonl, write_jsonl
 from tests.data_tools.theatre import run_theatre
+from tests.inference.plots import written_record
 from tests.tiny import tiny_model_folder
 
 BY_RANGE = [*MEASURES, "characters_judged", "pages_judged"]
@@ -277,6 +279,7 @@ def test_free_stories_are_judged_once_they_were_read(theatre, model, tmp_path):
     assert run(*arguments, "--json", tmp_path / "free.json").exit_code == 0
     free = json.loads((tmp_path / "free.json").read_text())
     assert free["protocol"] == "free" and free["pages_not_judged"] == 4
+    assert free["plot_coherence"] is None, "the data set has no training split"
     assert free["character_accuracy"] == dict.fromkeys(RANGES) and free["text_image_agreement"]["seen"] is None
     assert free["free_base_perplexity"] > 1 and free["feature_cosine"] is None
     assert set(free["data_text"]) == {"distinct_1", "distinct_2", "distinct_3", "repetition"}
@@ -287,8 +290,16 @@ def test_free_stories_are_judged_once_they_were_read(theatre, model, tmp_path):
             page["caption"] = record["pages"][0]["caption"]
         (story / "story.json").write_text(json.dumps(record))
     run_theatre("annotate", *stories)
+    data = shutil.copytree(theatre, tmp_path / "data")
+    plots = [record.extra["plot"] for record in read_jsonl(data / "heldout.jsonl")]
+    write_jsonl(data / "train.jsonl", (written_record(n, "train", plots[n % 2]) for n in range(40)))
+    arguments = [data if one is theatre else one for one in arguments]
     assert run(*arguments, "--json", tmp_path / "read.json").exit_code == 0
     read = json.loads((tmp_path / "read.json").read_text())
+    coherence = read["plot_coherence"]
+    assert coherence["stories"] == 2 and coherence["pages_in_a_plot"] == 1, "the first page, again and again"
+    assert coherence["same_plot"] == 1 and coherence["next_beat"] == 0 and coherence["plan_followed"] is None
+    assert coherence["reference"]["page_accuracy"] > 0.9
     assert read["pages_judged"]["2-10"] == 4 and read["character_accuracy"]["2-10"] is not None
 
 

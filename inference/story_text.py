@@ -95,7 +95,7 @@ def text_from_record(record: StoryRecord) -> StoryText:
 
 
 def text_from_folder(folder: Path, pages: int | None = None) -> StoryText:
-    """A story folder; `states` in its `story.json`, if they are there, hold cast and plan.
+    """A story folder; cast and plan are those of the story states that its pages hold, if they do.
 
     Args:
         folder: The folder.
@@ -106,17 +106,16 @@ def text_from_folder(folder: Path, pages: int | None = None) -> StoryText:
     """
     file = folder / "story.json"
     try:
-        read = read_json(file)
-        record = check_record(read)
-        states = {int(page): StoryState.from_dict(state) for page, state in dict(read.get("states") or {}).items()}
-        if any(page < 0 for page in states):
-            raise ValueError("a story state begins with a page before the first")
+        record = check_record(read_json(file))
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{file} cannot be read: {error}") from None
     captions = tuple(entry["caption"] for entry in record["entries"][:pages])
     cast: dict[str, str] = {}
     plan = [""] * len(captions)
-    for first, state in sorted(states.items()):
+    for first, entry in enumerate(record["entries"], 1):
+        if entry["next_state"] is None:
+            continue
+        state = StoryState.from_dict(entry["next_state"])
         cast |= dict(state.cast)
         for page, line in enumerate(state.plan, first):
             if page < len(plan):

@@ -23,6 +23,7 @@ from inference.plot_coherence import (
 from inference.story_text import EVENING, StoryText, text_from_folder, text_from_record, words_of
 from seedstory.settings import StorySettings
 from seedstory.story import Page, Story
+from seedstory.story_state import StoryState
 from seedstory.storystream import read_jsonl, write_jsonl
 from tests.inference.plots import written_long_record, written_record
 
@@ -216,10 +217,8 @@ def run(*arguments):
 
 def save(story, folder):
     pages = [Page(index=n, caption=caption, state="opening") for n, caption in enumerate(story.captions)]
+    pages[0].next_state = StoryState(tuple(story.cast.items()), story.plan[1:])
     Story(title="", pages=pages, settings=StorySettings(text="x", pages=len(pages))).save(folder)
-    state = {"cast": story.cast, "plan": list(story.plan[1:])}
-    record = json.loads((folder / "story.json").read_text())
-    (folder / "story.json").write_text(json.dumps(record | {"states": {"1": state}}))
 
 
 def test_the_command_reads_story_folders_and_their_states(data, true, tmp_path):
@@ -246,7 +245,8 @@ def test_the_self_test_says_how_good_the_measure_is(data, tmp_path):
 def test_requests_that_cannot_be_met(data, true, tmp_path):
     save(true[0], tmp_path / "torn")
     record = json.loads((tmp_path / "torn" / "story.json").read_text())
-    (tmp_path / "torn" / "story.json").write_text(json.dumps(record | {"states": {"1": {"cast": []}}}))
+    record["pages"][0]["next_state"] = {"cast": []}
+    (tmp_path / "torn" / "story.json").write_text(json.dumps(record))
     (tmp_path / "bad").mkdir()
     spoiled = json.loads((data / "train.jsonl").read_text().partition("\n")[0]) | {"beats": [0]}
     (tmp_path / "bad" / "train.jsonl").write_text(json.dumps(spoiled))

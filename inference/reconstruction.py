@@ -1,7 +1,8 @@
 """Judge what the picture networks can show: a data set's pictures, rebuilt from their own visual tokens.
 
 No story is generated. The figures are a bound for `inference.evaluate`: a story model can hardly draw better than
-from the features of the true picture.
+from the features of the true picture. Pictures of any size are brought to the size that the tower reads; PSNR is
+against the picture at the size that is drawn, the judge sees the size of the data set.
 
     python -m inference.reconstruction --data data/theatre --split loose-heldout
     python -m inference.reconstruction --data data/theatre --model my_model --limit 64 --json rebuilt.json
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Annotated
 
 import torch
+import torch.nn.functional as F
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -35,8 +37,8 @@ def reconstruct(model: str, images: TruthImages, judge: Judge, steps: int) -> di
     renders, coded, drawn = [], [], []
     for rows in torch.arange(len(images)).split(_BATCH):
         pixels = images.pixels(rows)
-        inputs = pixels.to(detokenizer.device, detokenizer.dtype)
-        renders.append(pixels)
+        inputs = _resized(pixels, tower.config.image_size).to(detokenizer.device, detokenizer.dtype)
+        renders.append(_resized(pixels, detokenizer.image_size))
         coded.append(detokenizer.autoencoder(inputs).float().clamp(-1, 1).cpu())
         generator = torch.Generator().manual_seed(0)
         rebuilt = detokenizer(tower(inputs), generator, num_inference_steps=steps, output_type="pt")
@@ -46,11 +48,20 @@ def reconstruct(model: str, images: TruthImages, judge: Judge, steps: int) -> di
     columns = {}
     for name, parts in (("renders", renders), ("autoencoder", coded), ("visual tokens", drawn)):
         output = torch.cat(parts)
-        columns[name] = score(judge, output, images.truths)
+        columns[name] = score(judge, _resized(output, images.images.shape[1]), images.truths)
         if parts is not renders:
             error = ((output - target) / 2).square().mean((1, 2, 3))
             columns[name]["PSNR (dB)"] = (-10 * torch.log10(error)).mean().item()
     return columns
+
+
+def _resized(pixels: torch.Tensor, side: int) -> torch.Tensor:
+    """Pictures [B, 3, H, W] as squares of `side` px; smaller ones by means of areas."""
+    if pixels.shape[-1] == side:
+        return pixels
+    if pixels.shape[-1] > side:
+        return F.interpolate(pixels, (side, side), mode="area")
+    return F.interpolate(pixels, (side, side), mode="bicubic").clamp(-1, 1)
 
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)

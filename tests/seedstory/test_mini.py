@@ -24,7 +24,7 @@ def test_two_pages_with_words_and_images(story):
     assert first.caption == OPENING
     assert len(second.caption.split()) >= 5 and second.caption[-1] in '.!?"'
     for page in story.pages:
-        assert page.image.size == (128, 128)
+        assert page.image.size == (256, 256)
         assert np.asarray(page.image).std() > 20, "a blank picture"
 
 

@@ -13,7 +13,6 @@ from itertools import permutations
 from pathlib import Path
 
 from data_tools.paper_theatre.casting import cast
-from data_tools.paper_theatre.openings import Opening
 from data_tools.paper_theatre.plots import Beat, Plot
 from data_tools.paper_theatre.plots.plot import after_opening
 from data_tools.paper_theatre.script import Member, Script, ScriptedPage
@@ -26,6 +25,7 @@ from data_tools.paper_theatre.stories import (
     choose_opening,
     draw_said,
     fill,
+    opening_share,
     plots_of,
     write_beat,
 )
@@ -96,7 +96,9 @@ def generate_long_story(
     """
     rng = random.Random(f"long-{split}-{seed}")
     plots, cast_split = plots_of(split, added)
-    begun = _opening(f"long-{split}-{seed}", split, plots, lengths, looks, opening)
+    spare = any(plot.cast == "abc" and _fits(plot, lengths[0] - 1) for plot in plots)  # a page for the beginning
+    share = opening_share(looks == "mixed", opening) if spare else 0.0
+    begun = choose_opening(f"long-{split}-{seed}", split, len("abc"), share)
     members = cast("abc", cast_split, rng, begun.roles if begun else ())
     generated: list[str] = []
     pages: list[ScriptedPage] = []
@@ -132,14 +134,6 @@ def generate_long_story(
     title = rng.choice(("The Long Story of {}, {} and {}", "All the Adventures of {}, {} and {}")).format(*names)
     whole_plan = tuple(plan) if all(plan) else ()
     return LongStory(title, tuple(generated), heroes, tuple(pages), tuple(beats), whole_plan, said)
-
-
-def _opening(
-    key: str, split: str, plots: Sequence[Plot], lengths: Sequence[int], looks: Looks, wanted: bool | None
-) -> Opening | None:
-    """The open beginning, if a plot fits into what is left of the first chapter."""
-    fitting = [plot for plot in plots if plot.cast == "abc" and _fits(plot, lengths[0] - 1)]
-    return choose_opening(key, split, fitting[0], looks, wanted) if fitting else None
 
 
 def _next_plot(

@@ -23,8 +23,8 @@ This is the contract of the paper theatre: what a page shows is a function of th
 9. Words of `language.VIEW_CUES` say from where a page is seen, near or wide; the last one wins. They say nothing on a
    page of two places, and no view carries over.
 
-The first page of an open beginning (`openings`) is put in a user's words and keeps no rule but 5 and 7: its scene is given
-to `Reader.begin`. All later pages are read.
+The first page of an open beginning (`openings`) is in a user's words and keeps no rule, but its words of mood, pose and
+props show, too. Its scene is given to `Reader.begin`; all later pages are read.
 """
 
 from __future__ import annotations

@@ -319,15 +319,16 @@ class Script:
             return self.rng.choice(NAMELESS[what]).replace("KIND", self.nameless.pop(letter))
         if letter in self.heroes:
             kind = self.cast[letter].kind
-            return self.rng.choice([words for words in NAMED[what] if kind or "KIND" not in words]).replace("KIND", kind)
+            fitting = [words for words in NAMED[what] if kind or "KIND" not in words]
+            return self.rng.choice(fitting).replace("KIND", kind)
         return self.rng.choice(KNOWN[what])
 
     def _again(self, letters: str) -> str:
         """The user's word behind the name of a hero of an open beginning, now and then: "Zog the dragon"."""
-        if letters not in self.heroes or not self.cast[letters].kind or self._quoted or self._indices(letters)[0] in self.discourse.page:
+        if letters not in self.heroes or self._quoted or not _ALONE.match(self._after):
             return ""
-        alone = _ALONE.match(self._after) and self.rng.random() < _KIND_AGAIN
-        return f" the {self.cast[letters].kind}" if alone else ""
+        kind, on_page = self.cast[letters].kind, self._indices(letters)[0] in self.discourse.page
+        return f" the {kind}" if kind and not on_page and self.rng.random() < _KIND_AGAIN else ""
 
     def _pronoun(self, letters: str, form: str) -> None:
         plural = {"they": "he", "them": "him", "their": "his", "They": "He", "Their": "His"}

@@ -88,7 +88,7 @@ def generate_story(
     plots, cast_split = plots_of(split, added)
     rng = random.Random(f"{split}-{seed}")
     chosen = plots[rng.randrange(len(plots))] if plot is None else _plot(plot, plots)
-    begun = choose_opening(f"{split}-{seed}", split, chosen, looks, opening)
+    begun = choose_opening(f"{split}-{seed}", split, len(chosen.cast), opening_share(looks == "mixed", opening))
     members = cast(chosen.cast, cast_split, rng, begun.roles if begun else ())
     values = {key: rng.choice(choices) for key, choices in chosen.values.items()}
     script = Script(members, values, rng, said=draw_said(chosen.cast, looks, rng))
@@ -116,12 +116,15 @@ def generate_story(
     )
 
 
-def choose_opening(key: str, split: str, plot: Plot, looks: Looks, wanted: bool | None = None) -> Opening | None:
-    """The open beginning of a story, or None where it has none; `wanted` as for `generate_story`."""
+def choose_opening(key: str, split: str, most: int, share: float) -> Opening | None:
+    """The open beginning of a story of at most so many heroes, or None; `share` of all stories have one."""
     rng = random.Random(f"opening-{key}")
-    if wanted is None:
-        wanted = looks == "mixed" and rng.random() < OPEN
-    return draw_opening(split, len(plot.cast), rng) if wanted else None
+    return draw_opening(split, most, rng) if rng.random() < share else None
+
+
+def opening_share(mixed: bool, wanted: bool | None) -> float:
+    """Share of stories with an open beginning; `wanted` as `opening` of `generate_story`."""
+    return float(mixed) * OPEN if wanted is None else float(wanted)
 
 
 def begin(script: Script, opening: Opening, rng: random.Random) -> OpeningPage:

@@ -189,7 +189,7 @@ class _Form:
                 self.fault("kinds.yaml", name, f"{key} {value!r}: choose one of {known}")
         for word in re.findall(r"[A-Za-z]+(?:-[a-z]+)*", name):
             if word in (*CUES, *PLACE_CUES, *TIME_CUES, *PROPS, *PRONOUNS):
-                self.fault("kinds.yaml", name, f"{word!r} shows something in the picture of later pages: say it otherwise")
+                self.fault("kinds.yaml", name, f"{word!r} would show in later pictures: say it otherwise")
         return Kind(name, figures, plurals.get(name, f"{name}s"), **{key: str(value) for key, value in said.items()})
 
     def _pair(self, pair: str, kinds: Mapping[str, Kind]) -> tuple[str, str, str]:
@@ -199,7 +199,8 @@ class _Form:
             return ("", "his", "")
         for name, pronoun in ((found[1], found[2]), (found[3], "her" if found[2] == "his" else "his")):
             if kinds[name].pronoun not in ("", {"his": "he", "her": "she"}[pronoun]):
-                self.fault("kinds.yaml", f"pairs, {pair}", f"{name} is always a {kinds[name].pronoun}: change his or her")
+                always = f"{name} is always a {kinds[name].pronoun}"
+                self.fault("kinds.yaml", f"pairs, {pair}", f"{always}: write the other of his and her")
         return (found[1], found[2], found[3])
 
     def _check(self, grammar: Grammar) -> None:
@@ -233,8 +234,8 @@ class _Form:
                 named |= set(range(1, count + 1)) if slot in ("names", "kinds") else {int(digit or 1)}
         if len(named) < count:
             self.fault("frames.yaml", place, f"it does not bring on all of its {count} heroes")
-        kinds = [slot for slot, *_ in SLOT.findall(frame) if slot in ("kind", "kinds", "a", "the")]
-        if kinds and "kinds" not in kinds and len({int(d or 1) for s, d, _ in SLOT.findall(frame) if s in kinds}) < count:
+        kinds = {(slot, digit) for slot, digit, _ in SLOT.findall(frame) if slot in ("kind", "kinds", "a", "the")}
+        if kinds and ("kinds", "") not in kinds and len({digit for _, digit in kinds}) < count:
             self.fault("frames.yaml", place, "it says what some of its heroes are, and not of the others")
 
 

@@ -18,7 +18,12 @@ FIRST_WORDS = range(4, 41)
 PLAN_WORDS = range(3, 13)
 _TRIES = 200
 _WITH_HAT = 0.7  # share of words on clothes that name the hat, too
-_WISHES = ("want to", "want to", "would love to", "would like to", "hope to", "wish to")
+_MY = {"HIS": "my", "HIM": "me"}
+# How a wish is put, in the present and in the past.
+_WISHES = (
+    ("want to", "want to", "would love to", "would like to", "hope to", "wish to"),
+    ("want to", "hope to", "wish to"),
+)
 
 
 @dataclass(frozen=True)
@@ -116,7 +121,7 @@ class _Writer:
             self._emit(words)
         elif slot == "goal":
             goal = self._fact("wishes")
-            self._emit(goal)
+            self._phrase(goal, heroes)
             self._note(f"want to {goal}", heroes)
         else:
             self._say(slot, heroes, past)
@@ -127,16 +132,22 @@ class _Writer:
         kind = kinds.get(slot) or self.rng.choice(list(kinds.values()))
         fact = self._fact(kind)
         if kind == "wishes":
-            fact = f"{self.rng.choice(_WISHES)} {fact}"
+            fact = f"{self.rng.choice(_WISHES[past])} {fact}"
         self._note(fact, heroes)
         number = "several" if len(heroes) > 1 else "one"
         form = number if not past else "past several" if number == "several" else "past"
-        for part in re.split(r"\b(HIS|HIM)\b", inflect(fact, form, self.opening.grammar.verbs)):
-            if part in ("HIS", "HIM"):
-                self._pronoun(part.lower(), heroes)
-            else:
-                self._emit(part)
+        self._phrase(inflect(fact, form, self.opening.grammar.verbs), heroes)
         self._show(fact, heroes)
+
+    def _phrase(self, text: str, heroes: tuple[int, ...]) -> None:
+        """A verb phrase with its pronouns; the heroes' own words say "my"."""
+        for part in re.split(r"\b(HIS|HIM)\b", text):
+            if part not in _MY:
+                self._emit(part)
+            elif self.text.count('"') % 2:
+                self._emit(_MY[part])
+            else:
+                self._pronoun(part.lower(), heroes)
 
     def _fact(self, kind: str) -> str:
         texts = [text for text in self.opening.grammar.facts[kind] if facts_free(text, self.opening)]
@@ -145,9 +156,15 @@ class _Writer:
         return fact
 
     def _alike(self, text: str) -> bool:
-        """Whether a fact of the page begins or ends as this one does: no "has a cold and has a secret"."""
+        """Whether a fact of the page begins or ends as this one does: no "has a cold and has a secret".
+
+        Only one of all facts and adjectives shows a mood or a pose: nobody is sad and happy all day long.
+        """
         words = text.split()
-        return any(words[0] == used.split()[0] or words[-1] == used.split()[-1] for used in self.used)
+        shows = [not CUES.keys().isdisjoint(said.split()) for said in (text, *self.used, *self.opening.adjectives)]
+        return (shows[0] and any(shows[1:])) or any(
+            words[0] == used.split()[0] or words[-1] == used.split()[-1] for used in self.used
+        )
 
     def _note(self, fact: str, heroes: tuple[int, ...]) -> None:
         """The first fact is the line of the plan."""

@@ -59,7 +59,7 @@ _SLOT = re.compile(r"\{([^{}]+)\}")
 _WHO = re.compile(r"([abc]{1,3})(?:([.:~])(.+))?")
 # What may follow a name so that a word may stand behind it: no other name joins it.
 _ALONE = re.compile(r" (?!and |or )[a-z{]|[.!?]")
-_KIND_AGAIN = 0.15  # share of names where it does
+_KIND_AGAIN = 0.12  # share of names where it does
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,21 @@ from pathlib import Path
 
 from data_tools.paper_theatre.casting import cast
 from data_tools.paper_theatre.plots import Beat, Plot
+from data_tools.paper_theatre.plots.plot import after_opening
 from data_tools.paper_theatre.script import Member, Script, ScriptedPage
-from data_tools.paper_theatre.stories import FEW_WORDS, WORDS, Looks, draw_said, fill, plots_of, write_beat
+from data_tools.paper_theatre.stories import (
+    FEW_WORDS,
+    OPENING_BEAT,
+    WORDS,
+    Looks,
+    begin,
+    choose_opening,
+    draw_said,
+    fill,
+    opening_share,
+    plots_of,
+    write_beat,
+)
 
 # The last page of a chapter that has a page more than its plot.
 EVENING = Beat(
@@ -45,7 +58,8 @@ class LongStory:
         plots: Name of each chapter's plot.
         cast: The characters in order of first mention; the spans of the pages count in this order.
         pages: The pages of all chapters.
-        beats: Number of each page's beat in its chapter's plot, from 0; -1 for an evening that no plot has.
+        beats: Number of each page's beat in its chapter's plot, from 0; -1 for an open beginning or an evening, which
+            no plot has.
         plan: What happens on each page, in a few words; empty where a plot has no plan.
         said: As of `stories.GeneratedStory`.
     """
@@ -60,7 +74,12 @@ class LongStory:
 
 
 def generate_long_story(
-    seed: int, split: str, lengths: Sequence[int], added: Path | None = None, looks: Looks = "mixed"
+    seed: int,
+    split: str,
+    lengths: Sequence[int],
+    added: Path | None = None,
+    looks: Looks = "mixed",
+    opening: bool | None = None,
 ) -> LongStory:
     """Writes one long story of three heroes; the same arguments always give the same story.
 
@@ -70,29 +89,42 @@ def generate_long_story(
         lengths: Pages of each chapter, such as `seedstory.layout.chapters` gives.
         added: Folder of plots that stand beside the shipped ones, or None.
         looks: As for `stories.generate_story`.
+        opening: The same; an open beginning is the first page of the first chapter, if a plot fits into the others.
 
     Raises:
         ValueError: The split is unknown, or no plot fits a chapter's number of pages.
     """
     rng = random.Random(f"long-{split}-{seed}")
     plots, cast_split = plots_of(split, added)
-    members = cast("abc", cast_split, rng)
+    spare = any(plot.cast == "abc" and _fits(plot, lengths[0] - 1) for plot in plots)  # a page for the beginning
+    share = opening_share(looks == "mixed", opening) if spare else 0.0
+    begun = choose_opening(f"long-{split}-{seed}", split, len("abc"), share)
+    members = cast("abc", cast_split, rng, begun.roles if begun else ())
     generated: list[str] = []
     pages: list[ScriptedPage] = []
     beats: list[int] = []
     plan: list[str] = []
     script = Script(members, {}, rng, said=draw_said("abc", looks, rng))
+    if begun:
+        first = begin(script, begun, rng)
+        pages, beats, plan = [first.page], [OPENING_BEAT], [first.plan]
     said = {members[letter].name: script.said[letter] for letter in members}
-    few = set(said.values()) != {"look"}
-    for number, length in enumerate(lengths):
+    few = bool(begun) or set(said.values()) != {"look"}
+    for number, whole in enumerate(lengths):
+        opens = begun is not None and number == 0
+        length = whole - 1 if opens else whole
         plot = _next_plot(plots, length, generated, rng, all_heroes=number == 0)
         generated.append(plot.name)
         values = {key: rng.choice(choices) for key, choices in plot.values.items()}
         roles = _roles(members, rng) if number else members
-        script = script.next_chapter(roles, values)
+        if opens:
+            script.values = values
+        else:
+            script = script.next_chapter(roles, values)
         for at in _beats(plot, length, rng):
             part = EVENING if at == _NO_BEAT else plot.beats[at]
-            script, page = write_beat(part, script, rng, FEW_WORDS if number or few else WORDS)
+            beat = after_opening(part) if opens and at == 0 else part
+            script, page = write_beat(beat, script, rng, FEW_WORDS if number or few else WORDS)
             pages.append(page)
             beats.append(at)
             plan.append(fill(part.plan, roles, values))
@@ -108,13 +140,17 @@ def _next_plot(
     plots: Sequence[Plot], length: int, generated: Sequence[str], rng: random.Random, all_heroes: bool
 ) -> Plot:
     """One of the plots used least often that fit into a chapter."""
-    fitting = [plot for plot in plots if _needed(plot) <= length <= len(plot.beats) + 1]
+    fitting = [plot for plot in plots if _fits(plot, length)]
     if all_heroes:
         fitting = [plot for plot in fitting if plot.cast == "abc"]
     if not fitting:
         raise ValueError(f"no plot fits a chapter of {length} pages: ask for other numbers of pages")
     fewest = min(generated.count(plot.name) for plot in fitting)
     return rng.choice([plot for plot in fitting if generated.count(plot.name) == fewest])
+
+
+def _fits(plot: Plot, length: int) -> bool:
+    return _needed(plot) <= length <= len(plot.beats) + 1
 
 
 def _needed(plot: Plot) -> int:

@@ -109,7 +109,7 @@ def _story_record(name: str, story: GeneratedStory | LongStory, job: Job, extra:
     pages = story.pages
     paths = [f"images/{name}/{number:02d}.png" for number in range(len(pages))]
     truth: list[dict[str, Any] | None] = [_write_page(page, job, path) for page, path in zip(pages, paths, strict=True)]
-    extra = extra | {"cast": {member.name: look(member.appearance) for member in story.cast}}
+    extra = extra | {"cast": {member.name: look(member.appearance, member.kind) for member in story.cast}}
     extra |= {"plan": list(story.plan)} if story.plan else {}
     extra |= {"said": {name: list(SAID[level]) for name, level in story.said.items()}}
     return StoryRecord(

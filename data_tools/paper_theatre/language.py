@@ -7,7 +7,9 @@ a cue of what it says. `Discourse` is the one rule for pronouns, used by both.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import groupby
 
 from data_tools.paper_theatre.world import EXPRESSIONS, PLACES, Appearance
 
@@ -201,7 +203,15 @@ NEWCOMER = (
     "a ADJ SPECIES called NAME, who wore WEAR",
 )
 # What the words say of a newcomer's look; the picture shows the rest, and the cast lines of the record say all of it.
-SAID = {"look": ("species", "outfit", "hat"), "wear": ("species", "outfit"), "species": ("species",), "name": ()}
+# An open beginning that calls a character what the theatre cannot draw says clothes alone ("clothes", "outfit").
+SAID: dict[str, tuple[str, ...]] = {
+    "look": ("species", "outfit", "hat"),
+    "wear": ("species", "outfit"),
+    "species": ("species",),
+    "name": (),
+    "clothes": ("outfit", "hat"),
+    "outfit": ("outfit",),
+}
 # Introductions by how much they say; `{a.is}`, `{a.there}` and `{a.new}` choose among them.
 INTRODUCTIONS: dict[str, dict[str, tuple[str, ...]]] = {
     "look": {"is": INTRODUCE, "there": THERE, "new": NEWCOMER},
@@ -239,6 +249,18 @@ KNOWN = {
     "there": ("there was NAME", "there was NAME again", "there was NAME once more"),
     "new": ("NAME",),
 }
+# The same for a hero of an open beginning, which the page before named; KIND is the user's word for it.
+NAMED = {
+    "is": ("NAME had a plan", "NAME was up early", "NAME the KIND was up early"),
+    "there": ("there was NAME", "there was NAME the KIND"),
+    "new": ("NAME", "NAME", "NAME the KIND"),
+}
+# And for one that the page before did not name; KIND is what it was called there, such as "the old dragon".
+NAMELESS = {
+    "is": ("KIND was called NAME", "NAME was what everybody called KIND", "the name of KIND was NAME"),
+    "there": ("there was NAME, KIND,", "there was KIND, who was called NAME,", "there was KIND, whose name was NAME,"),
+    "new": ("NAME, KIND,", "KIND, whose name was NAME,", "KIND, who was called NAME,", "KIND, NAME by name,"),
+}
 
 SUBJECT, OBJECT, POSSESSIVE = {"she", "he", "they"}, {"her", "him", "them"}, {"her", "his", "their"}
 FORMS_OF = {
@@ -265,9 +287,10 @@ def wear(appearance: Appearance, hat: bool = True) -> str:
     return with_article(appearance.outfit) + on_top
 
 
-def look(appearance: Appearance) -> str:
-    """A look as a line of a cast says it: `fox, red coat, straw hat`."""
-    parts = (appearance.species, appearance.outfit, appearance.hat)
+def look(appearance: Appearance, kind: str = "") -> str:
+    """A look as a line of a cast says it: `fox, red coat, straw hat`; `dragon (frog), green vest` for a dragon."""
+    species = appearance.species if kind in ("", appearance.species) else f"{kind} ({appearance.species})"
+    parts = (species, appearance.outfit, appearance.hat)
     return ", ".join(part for part in parts if part != "none")
 
 
@@ -302,6 +325,16 @@ class Discourse:
 
     def turn_page(self) -> None:
         self.before, self.page = self.page, set()
+
+    def follow(self, spans: Iterable[tuple[int, int, int]]) -> None:
+        """Takes in a whole page whose mentions are known, as `script.ScriptedPage.spans` gives them."""
+        self.turn_page()
+        for _, group in groupby(spans, key=lambda span: span[:2]):
+            indices = tuple(index for *_, index in group)
+            if len(indices) == 1:
+                self.mention(indices[0])
+            else:
+                self.mention_all(indices)
 
     def mention(self, index: int) -> None:
         self.last[self.pronouns[index]] = index

@@ -22,12 +22,15 @@ This is the contract of the paper theatre: what a page shows is a function of th
    but both have the time of day that the page ends with.
 9. Words of `language.VIEW_CUES` say from where a page is seen, near or wide; the last one wins. They say nothing on a
    page of two places, and no view carries over.
+
+The first page of an open beginning (`openings`) is in a user's words and keeps no rule, but its words of mood, pose and
+props show, too. Its scene is given to `Reader.begin`; all later pages are read.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from data_tools.paper_theatre.language import (
@@ -72,6 +75,19 @@ class Reader:
     time: str | None = None
     pages: int = 0
     _discourse: Discourse = field(default_factory=Discourse)
+
+    def begin(self, scene: Scene, spans: Iterable[tuple[int, int, int]]) -> None:
+        """Takes in an open beginning, the first page of a story that need not keep the rules.
+
+        Args:
+            scene: What the page shows; its actors are the heroes, in order of first mention.
+            spans: Who is meant where, as of `script.ScriptedPage`.
+        """
+        self.pages += 1
+        for actor in scene.actors:
+            self._add(actor.name, actor.appearance)
+        self.place, self.time = scene.place, scene.time
+        self._discourse.follow(spans)
 
     def read(self, caption: str) -> Scene:
         """Reads the next page.

@@ -6,7 +6,7 @@ A template is English with slots. Characters are the letters a, b and c:
     {a.is} {a.there}        a clause that introduces a: "Pip was a small fox in ...", "there lived a small fox ..."
     {a.new}                 a noun phrase that introduces a: "a small fox named Pip in a red coat"
                             (where the script says less of a look, only the species or the name)
-                            (all three only name a, if an earlier chapter introduced it)
+                            (all three only name a, if an earlier chapter or an open beginning introduced it)
     {a.he} {a.him} {a.his}  pronouns (a name wherever the pronoun would mean someone else); {a.He} is capital
     {ab.friends}            "the two friends" (or names)
     {a:sad} {a:sad.ing}     a phrase for a pose or an expression: "sighed", "weeping a little", {a:sad.ly} "sadly";
@@ -39,6 +39,8 @@ from data_tools.paper_theatre.language import (
     INTRODUCTIONS,
     KNOWN,
     MEANWHILE,
+    NAMED,
+    NAMELESS,
     SAID,
     TIMES_SAID,
     TO,
@@ -55,15 +57,22 @@ from data_tools.paper_theatre.world import PLACES, PROPS, Actor, Appearance, Sce
 _CHOICE = re.compile(r"\[([^\[\]]*)\]")
 _SLOT = re.compile(r"\{([^{}]+)\}")
 _WHO = re.compile(r"([abc]{1,3})(?:([.:~])(.+))?")
+# What may follow a name so that a word may stand behind it: no other name joins it.
+_ALONE = re.compile(r" (?!and |or )[a-z{]|[.!?]")
+_KIND_AGAIN = 0.12  # share of names where it does
 
 
 @dataclass(frozen=True)
 class Member:
-    """A character of a story."""
+    """A character of a story.
+
+    `kind` is the user's word for it in an open beginning, whatever species is drawn; else empty.
+    """
 
     name: str
     pronoun: str
     appearance: Appearance
+    kind: str = ""
 
 
 @dataclass(frozen=True)
@@ -87,6 +96,7 @@ class Script:
 
     `order` holds the letters in order of first mention, `known` those that an earlier chapter introduced, `said` how
     much the introduction of each says of its look (a key of `language.SAID`; all of it where a letter is missing).
+    `heroes` are those of an open beginning, `nameless` says how it called those that it did not name.
     """
 
     cast: dict[str, Member]
@@ -98,6 +108,22 @@ class Script:
     discourse: Discourse = field(default_factory=Discourse)
     known: frozenset[str] = frozenset()
     said: Mapping[str, str] = field(default_factory=dict)
+    heroes: frozenset[str] = frozenset()
+    nameless: dict[str, str] = field(default_factory=dict)
+
+    def begin(self, page: ScriptedPage, references: Mapping[str, str]) -> None:
+        """Goes on after an open beginning.
+
+        Args:
+            page: The first page.
+            references: Of each of its heroes how the page called it, such as "the old dragon", or "" if it named it.
+        """
+        self.order = list(references)
+        self.known = self.heroes = frozenset(references)
+        self.nameless = {letter: words for letter, words in references.items() if words}
+        self.place, self.time = page.scene.place, page.scene.time
+        self.discourse.pronouns = [self.cast[letter].pronoun for letter in self.order]
+        self.discourse.follow(page.spans)
 
     def page(self, template: str) -> ScriptedPage:
         """Writes one page from a template.
@@ -120,6 +146,7 @@ class Script:
         end = 0
         for slot in _SLOT.finditer(template):
             self._emit(template[end : slot.start()])
+            self._after = template[slot.end() :]
             self._fill(slot[1])
             end = slot.end()
         self._emit(template[end:])
@@ -131,7 +158,7 @@ class Script:
             scene = Scene(place, self.time, actors, props, meanwhile=scene)
         if self._view:
             scene = replace(scene, view=self._view)
-        return ScriptedPage(_capitals(self._text), scene, tuple(self._spans))
+        return ScriptedPage(capitals(self._text), scene, tuple(self._spans))
 
     def _begin(self) -> None:
         """Begins a page, or its second half."""
@@ -151,6 +178,7 @@ class Script:
         """A copy to go back to; the random numbers go on."""
         copy = Script(self.cast, self.values, self.rng, list(self.order), self.place, self.time)
         copy.discourse, copy.known, copy.said = deepcopy(self.discourse), self.known, self.said
+        copy.heroes, copy.nameless = self.heroes, dict(self.nameless)
         return copy
 
     def next_chapter(self, cast: dict[str, Member], values: dict[str, str]) -> Script:
@@ -171,6 +199,8 @@ class Script:
             self._text = self._text[:-2] + fix_articles(self._text[-2:] + text)[: -len(text)]
         if text.count('"') % 2:
             self._quoted = not self._quoted
+        if text[:1] in (*".,;:!?",) and self._text.endswith(","):
+            self._text = self._text[:-1]
         self._text += text
 
     def _fill(self, slot: str) -> None:
@@ -243,7 +273,9 @@ class Script:
         elif what and what != "friends":
             self._pronoun(letters, what)
         else:
+            again = self._again(letters)
             self._names(letters)
+            self._emit(again)
 
     def _verb(self, letters: str, phrase: str) -> None:
         cues = [CUES[w] for w in re.findall(r"[a-z]+", phrase.lower()) if w in CUES]
@@ -261,7 +293,7 @@ class Script:
 
     def _introduce(self, letter: str, what: str) -> None:
         if letter in self.known and not self._quoted:
-            before, after = self.rng.choice(KNOWN[what]).split("NAME")
+            before, after = self._greeting(letter, what).split("NAME")
             self._emit(before)
             self._mention(letter, self.cast[letter].name)
             self._emit(after)
@@ -280,6 +312,23 @@ class Script:
         self._emit(before)
         self._mention(letter, member.name)
         self._emit(after)
+
+    def _greeting(self, letter: str, what: str) -> str:
+        """How a character that the story knows comes on."""
+        if letter in self.nameless:
+            return self.rng.choice(NAMELESS[what]).replace("KIND", self.nameless.pop(letter))
+        if letter in self.heroes:
+            kind = self.cast[letter].kind
+            fitting = [words for words in NAMED[what] if kind or "KIND" not in words]
+            return self.rng.choice(fitting).replace("KIND", kind)
+        return self.rng.choice(KNOWN[what])
+
+    def _again(self, letters: str) -> str:
+        """The user's word behind the name of a hero of an open beginning, now and then: "Zog the dragon"."""
+        if letters not in self.heroes or self._quoted or not _ALONE.match(self._after):
+            return ""
+        kind, on_page = self.cast[letters].kind, self._indices(letters)[0] in self.discourse.page
+        return f" the {kind}" if kind and not on_page and self.rng.random() < _KIND_AGAIN else ""
 
     def _pronoun(self, letters: str, form: str) -> None:
         plural = {"they": "he", "them": "him", "their": "his", "They": "He", "Their": "His"}
@@ -334,6 +383,6 @@ def choose(template: str, rng: random.Random) -> str:
     return fix_articles(re.sub(r"  +", " ", template).strip())
 
 
-def _capitals(text: str) -> str:
+def capitals(text: str) -> str:
     """Begins every sentence with a capital letter."""
     return re.sub(r'(^"?|[.!?] "?|\." "?)([a-z])', lambda found: found[1] + found[2].upper(), text)

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Literal
 
 from data_tools.paper_theatre.casting import cast
+from data_tools.paper_theatre.openings import Opening, OpeningPage, draw_opening, write_opening
 from data_tools.paper_theatre.plots import Beat, Plot, load_plots
+from data_tools.paper_theatre.plots.plot import after_opening
 from data_tools.paper_theatre.script import Member, Script, ScriptedPage
 
 # Of each split: whether its plots are the held-out ones, and whose names and looks it has.
@@ -24,6 +26,8 @@ WORDS = range(18, 41)
 # Where introductions say little or nothing, some wordings are shorter.
 FEW_WORDS = range(14, WORDS.stop)
 Looks = Literal["mixed", "said", "shown"]
+OPENING_BEAT = -1  # number of the beat of an open beginning, which no plot has
+OPEN = 0.25  # share of stories with an open beginning, where the words say now more of looks, now less
 _TRIES = 60
 _SHORT = 0.25  # share of short stories
 _ALL_SAID = 0.4  # share of stories whose words say all looks, if looks are mixed
@@ -39,7 +43,7 @@ class GeneratedStory:
         plot: Name of the plot.
         cast: The characters in order of first mention; the spans of the pages count in this order.
         pages: The pages.
-        beats: Number of each page's beat in its plot, from 0.
+        beats: Number of each page's beat in its plot, from 0; -1 for an open beginning.
         plan: What happens on each page, in a few words; empty where the plot has no plan.
         said: How much the words say of each character's look, by name: a key of `language.SAID`.
     """
@@ -54,7 +58,12 @@ class GeneratedStory:
 
 
 def generate_story(
-    seed: int, split: str, plot: str | None = None, added: Path | None = None, looks: Looks = "mixed"
+    seed: int,
+    split: str,
+    plot: str | None = None,
+    added: Path | None = None,
+    looks: Looks = "mixed",
+    opening: bool | None = None,
 ) -> GeneratedStory:
     """Writes one story; the same arguments always give the same story.
 
@@ -66,9 +75,12 @@ def generate_story(
         added: Folder of plots that stand beside the shipped ones, or None.
         looks: Whether the words say the characters' looks ("said"), leave them to the pictures ("shown": names alone),
             or now one, now the other ("mixed").
+        opening: Whether the first page is an open beginning (`openings`), or None for the seed's own choice: a quarter
+            of the stories with mixed looks, none of the others.
 
     Returns:
-        The story, 8 to 12 pages, or 4 to 6, of 14 to 40 words, and of 18 or more where all looks are said.
+        The story, 8 to 12 pages, or 4 to 6, of 14 to 40 words, and of 18 or more where all looks are said. An open
+        beginning has 4 to 40 words; a short story has one page more with it.
 
     Raises:
         ValueError: The split is unknown, or the plot is none of its plots.
@@ -76,16 +88,23 @@ def generate_story(
     plots, cast_split = plots_of(split, added)
     rng = random.Random(f"{split}-{seed}")
     chosen = plots[rng.randrange(len(plots))] if plot is None else _plot(plot, plots)
-    members = cast(chosen.cast, cast_split, rng)
+    begun = choose_opening(f"{split}-{seed}", split, len(chosen.cast), opening_share(looks == "mixed", opening))
+    members = cast(chosen.cast, cast_split, rng, begun.roles if begun else ())
     values = {key: rng.choice(choices) for key, choices in chosen.values.items()}
     script = Script(members, values, rng, said=draw_said(chosen.cast, looks, rng))
-    words = WORDS if set(script.said.values()) <= {"look"} else FEW_WORDS
-    beats = _beats(chosen, rng)
-    pages = []
-    for number in beats:
-        script, page = write_beat(chosen.beats[number], script, rng, words)
-        pages.append(page)
+    words = WORDS if not begun and set(script.said.values()) <= {"look"} else FEW_WORDS
+    beats = _beats(chosen, rng, before=1 if begun else 0)
     plan = [fill(chosen.beats[number].plan, members, values) for number in beats]
+    pages = []
+    if begun:
+        first = begin(script, begun, rng)
+        pages.append(first.page)
+        plan.insert(0, first.plan if all(plan) else "")
+    for number in beats:
+        beat = chosen.beats[number]
+        script, page = write_beat(after_opening(beat) if begun and number == 0 else beat, script, rng, words)
+        pages.append(page)
+    beats = [OPENING_BEAT, *beats] if begun else beats
     return GeneratedStory(
         title=fill(rng.choice(chosen.titles), members, values),
         plot=chosen.name,
@@ -95,6 +114,26 @@ def generate_story(
         plan=tuple(plan) if all(plan) else (),
         said={members[letter].name: script.said.get(letter, "look") for letter in script.order},
     )
+
+
+def choose_opening(key: str, split: str, most: int, share: float) -> Opening | None:
+    """The open beginning of a story of at most so many heroes, or None; `share` of all stories have one."""
+    rng = random.Random(f"opening-{key}")
+    return draw_opening(split, most, rng) if rng.random() < share else None
+
+
+def opening_share(mixed: bool, wanted: bool | None) -> float:
+    """Share of stories with an open beginning; `wanted` as `opening` of `generate_story`."""
+    return float(mixed) * OPEN if wanted is None else float(wanted)
+
+
+def begin(script: Script, opening: Opening, rng: random.Random) -> OpeningPage:
+    """Writes an open beginning; the script goes on after it."""
+    letters = list(script.cast)[: len(opening.roles)]
+    first = write_opening(opening, [script.cast[letter] for letter in letters], rng)
+    script.begin(first.page, dict(zip(letters, first.references, strict=True)))
+    script.said = dict(script.said) | dict(zip(letters, first.said, strict=True))
+    return first
 
 
 def draw_said(letters: str, looks: Looks, rng: random.Random) -> dict[str, str]:
@@ -128,14 +167,18 @@ def _plot(name: str, plots: tuple[Plot, ...]) -> Plot:
     raise ValueError(f"unknown plot {name!r} in this split: choose one of {', '.join(plot.name for plot in plots)}")
 
 
-def _beats(plot: Plot, rng: random.Random) -> list[int]:
-    """The beats of this story: some optional ones, so that the pages are within bounds; or a short one's core."""
+def _beats(plot: Plot, rng: random.Random, before: int = 0) -> list[int]:
+    """The beats of this story: some optional ones, so that the pages are within bounds; or a short one's core.
+
+    `before` is the number of pages that are none of the plot's.
+    """
     core = [i for i, beat in enumerate(plot.beats) if beat.core]
     if core and rng.random() < _SHORT:
         return core
     needed = sum(not beat.optional for beat in plot.beats)
     spare = [i for i, beat in enumerate(plot.beats) if beat.optional]
-    low, high = max(PAGES[0] - needed, 0), min(PAGES[-1] - needed, len(spare))
+    taken = needed + before
+    low, high = max(PAGES[0] - taken, 0), max(min(PAGES[-1] - taken, len(spare)), 0)
     kept = set(rng.sample(spare, rng.randint(low, high)))
     return [i for i, beat in enumerate(plot.beats) if not beat.optional or i in kept]
 

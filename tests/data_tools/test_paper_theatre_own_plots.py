@@ -11,10 +11,9 @@ from data_tools.paper_theatre.plots import load_plots
 from data_tools.paper_theatre.plots.check import check_plots
 from data_tools.paper_theatre.plots.load import SHIPPED
 from data_tools.paper_theatre.plots.slots import variants
-from data_tools.paper_theatre.reader import Reader
 from data_tools.paper_theatre.stories import generate_story, plots_of
 from seedstory.storystream import read_jsonl
-from tests.data_tools.theatre import run_theatre
+from tests.data_tools.theatre import reader_of, run_theatre
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 EXAMPLE = re.search(r"^```yaml\n(.*?)^```", (DOCS / "plots.md").read_text("utf-8"), re.M | re.S)[1]
@@ -61,8 +60,8 @@ def test_the_documented_plot_is_sound_and_generates(folder, tmp_path):
     plots = {record.extra["plot"] for record in records}
     assert "the long nap" in plots and len(plots) > 15
     for seed in range(200):
-        reader = Reader()
-        for page in generate_story(seed, "heldout", "the long nap", folder).pages:
+        reader, pages = reader_of(generate_story(seed, "heldout", "the long nap", folder))
+        for page in pages:
             assert reader.read(page.caption) == page.scene
     assert any(
         "the long nap" in generate_long_story(seed, "train", [10] * 3 + [8] * 3, folder).plots for seed in range(9)

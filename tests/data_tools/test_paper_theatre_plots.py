@@ -14,7 +14,8 @@ from data_tools.paper_theatre.language import VIEW
 from data_tools.paper_theatre.plots import FIRST, load_plots
 from data_tools.paper_theatre.plots.load import SHIPPED, read_plots
 from data_tools.paper_theatre.reader import Reader
-from data_tools.paper_theatre.stories import PAGES, SPLITS, WORDS, generate_story, plots_of
+from data_tools.paper_theatre.stories import FEW_WORDS, PAGES, SHORT_PAGES, SPLITS, generate_story, plots_of
+from tests.data_tools.theatre import has_open_beginning, reader_of
 
 PLOTS = load_plots()
 FIRST_PLOTS, NEW_PLOTS = PLOTS[:FIRST], PLOTS[FIRST:]
@@ -68,27 +69,28 @@ def test_every_plot_has_a_file_of_its_name():
 def test_the_captions_alone_give_every_scene(generated):
     for stories in generated.values():
         for story in stories:
-            reader = Reader()
-            for page in story.pages:
+            reader, pages = reader_of(story)
+            for page in pages:
                 assert reader.read(page.caption) == page.scene, (story.plot, page.caption)
 
 
 def test_every_story_is_clean_and_of_the_right_length(generated):
     for stories in generated.values():
         for story in stories:
-            assert len(story.pages) in PAGES
-            for page in story.pages:
-                text = page.caption
-                assert len(text.split()) in WORDS, text
+            begun = has_open_beginning(story)
+            assert len(story.pages) in PAGES or len(story.pages) - begun in SHORT_PAGES
+            for page in story.pages[begun:]:
+                text = page.caption.replace("...", ".")
+                assert len(text.split()) in FEW_WORDS, text
                 assert not re.search(r"[{}\[\]|]|  |\bHIS\b|NAME|WEAR| [,.!?]|[.!?,][.,]|^\s|\s$", text), text
-                assert not re.search(r"\b[Aa] [aeiou]|\b[Aa]n [^aeiou]", text), text
+                assert not re.search(r"\b[Aa] [aeiou]|\b[Aa]n (?!hour)[^aeiouAEIOU]", text), text
                 assert not re.search(r"\b(down down|up up|the the|a the|a a|the a)\b", text), text
 
 
 def test_the_last_page_answers_the_first(generated):
     for stories in generated.values():
         for story in stories:
-            first, last = story.pages[0].scene, story.pages[-1].scene
+            first, last = story.pages[has_open_beginning(story)].scene, story.pages[-1].scene
             assert first.place == last.place or set(first.props) & set(last.props), (story.plot, last)
             assert first.actors[0].name in {actor.name for actor in last.everyone}, story.plot
 

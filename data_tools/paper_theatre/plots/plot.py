@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import re
+from dataclasses import dataclass, field, replace
 from math import prod
 
 
@@ -80,4 +81,30 @@ def opening(time: str, place: str) -> tuple[str, ...]:
         f"this is the story of {{a.new}}. {when} {{a.he}} was {where}.",
         f"let me tell you about {{a.new}}. {when} {{a.he}} was {where}.",
         f"do you know {{a.new}}? {when} {{a.he}} was {where}.",
+    )
+
+
+def after_opening(beat: Beat) -> Beat:
+    """The first beat of a plot as the second page of a story whose first page, an open beginning, has the heroes."""
+    parts = []
+    for part in beat.parts:
+        found = re.match(r"\{t:(\w+)\} \{at:(\w+)\}, ", part[0])
+        parts.append(_bridge(*found.groups()) if found and part == opening(*found.groups()) else part)
+    return replace(beat, parts=tuple(parts))
+
+
+def _bridge(time: str, place: str) -> tuple[str, ...]:
+    """Ways to lead character a from an open beginning to where the plot begins."""
+    when, where = f"{{t:{time}}}", f"{{at:{place}}}"
+    return (
+        f"{when} {{a.new}} was {where}.",
+        f"{when} {{a.new}} came {{to:{place}}}.",
+        f"{when} {where}, {{a.there}}.",
+        f"soon after, {when}, {{a.new}} came {{to:{place}}}.",
+        f"so it happened that {when} {{a.new}} was {where}.",
+        f"this is how it went on: {when} {{a.new}} was {where}.",
+        f"and then, {when}, {{a.new}} came {{to:{place}}}.",
+        f"now listen to what {{a.new}} did next. {when} {{a.he}} was {where}.",
+        f"the story of {{a.new}} begins {where}, {when}.",
+        f"{{a.is}}. {when} {{a.he}} was {where}.",
     )

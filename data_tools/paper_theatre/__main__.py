@@ -16,7 +16,7 @@ from data_tools.paper_theatre.annotate import annotate as read_captions
 from data_tools.paper_theatre.dataset import Job, write_long_story, write_loose_page, write_story
 from data_tools.paper_theatre.plots.check import check_plots
 from data_tools.paper_theatre.plots.load import SHIPPED
-from data_tools.paper_theatre.stories import PAGES, Looks
+from data_tools.paper_theatre.stories import PAGES, Appearances
 from seedstory.storystream import StoryRecord, write_jsonl
 
 Split = Literal["train", "heldout", "heldout-plots"]
@@ -44,8 +44,8 @@ def generate(
     plots: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Plots of your own, beside the shipped ones (docs/plots.md).")
     ] = None,
-    looks: Annotated[
-        Looks, typer.Option(help="Whether the words say what characters look like: mixed, said or shown.")
+    appearances: Annotated[
+        Appearances, typer.Option(help="Whether the words say what characters look like: mixed, said or shown.")
     ] = "mixed",
 ) -> None:
     """Make a StoryStream data set of stories or single pages.
@@ -55,7 +55,7 @@ def generate(
     --split heldout has names and looks that training never uses, --split
     heldout-plots also plots that training never uses. --stories 6 --pages 200
     makes long stories: the same heroes in chapter after chapter. --loose-pages
-    20000 makes single pages with every combination of attributes. --looks shown
+    20000 makes single pages with every combination of attributes. --appearances shown
     gives names alone, and leaves it to the pictures who is a fox in a red coat.
 
     A run that was interrupted goes on where it stopped: pictures that are there
@@ -71,7 +71,7 @@ def generate(
     chapters = _chapters(pages, stories) if pages else ()
 
     def write(count: int, step: Callable[[Job], StoryRecord], name: str) -> None:
-        jobs = [Job(out, split, seed + n, size, masks, chapters, plots, looks) for n in range(count)]
+        jobs = [Job(out, split, seed + n, size, masks, chapters, plots, appearances) for n in range(count)]
         engine: Engine = "processes" if workers > 1 else "inline"
         write_jsonl(
             out / f"{name}.jsonl", run(step, jobs, engine=engine, workers=workers if workers > 1 else None, label=name)

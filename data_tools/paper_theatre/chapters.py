@@ -20,7 +20,7 @@ from data_tools.paper_theatre.stories import (
     FEW_WORDS,
     OPENING_BEAT,
     WORDS,
-    Looks,
+    Appearances,
     begin,
     choose_opening,
     draw_said,
@@ -78,7 +78,7 @@ def generate_long_story(
     split: str,
     lengths: Sequence[int],
     added: Path | None = None,
-    looks: Looks = "mixed",
+    appearances: Appearances = "mixed",
     opening: bool | None = None,
 ) -> LongStory:
     """Writes one long story of three heroes; the same arguments always give the same story.
@@ -88,7 +88,7 @@ def generate_long_story(
         split: One of `stories.SPLITS`, as for `stories.generate_story`.
         lengths: Pages of each chapter, such as `seedstory.layout.chapters` gives.
         added: Folder of plots that stand beside the shipped ones, or None.
-        looks: As for `stories.generate_story`.
+        appearances: As for `stories.generate_story`.
         opening: The same; an open beginning is the first page of the first chapter, if a plot fits into the others.
 
     Raises:
@@ -97,14 +97,14 @@ def generate_long_story(
     rng = random.Random(f"long-{split}-{seed}")
     plots, cast_split = plots_of(split, added)
     spare = any(plot.cast == "abc" and _fits(plot, lengths[0] - 1) for plot in plots)  # a page for the beginning
-    share = opening_share(looks == "mixed", opening) if spare else 0.0
+    share = opening_share(appearances == "mixed", opening) if spare else 0.0
     begun = choose_opening(f"long-{split}-{seed}", split, len("abc"), share)
     members = cast("abc", cast_split, rng, begun.roles if begun else ())
     generated: list[str] = []
     pages: list[ScriptedPage] = []
     beats: list[int] = []
     plan: list[str] = []
-    script = Script(members, {}, rng, said=draw_said("abc", looks, rng))
+    script = Script(members, {}, rng, said=draw_said("abc", appearances, rng))
     if begun:
         first = begin(script, begun, rng)
         pages, beats, plan = [first.page], [OPENING_BEAT], [first.plan]

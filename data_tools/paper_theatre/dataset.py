@@ -13,11 +13,11 @@ import numpy as np
 from PIL import Image, PngImagePlugin
 
 from data_tools.paper_theatre.chapters import LongStory, generate_long_story
-from data_tools.paper_theatre.language import SAID, look
+from data_tools.paper_theatre.language import SAID, describe_appearance
 from data_tools.paper_theatre.loose import single_page
 from data_tools.paper_theatre.render import actor_masks, render
 from data_tools.paper_theatre.script import ScriptedPage
-from data_tools.paper_theatre.stories import GeneratedStory, Looks, generate_story
+from data_tools.paper_theatre.stories import Appearances, GeneratedStory, generate_story
 from data_tools.paper_theatre.world import Scene
 from seedstory.io import atomic_path
 from seedstory.storystream import StoryRecord
@@ -29,7 +29,7 @@ Box = tuple[int, int, int, int]
 class Job:
     """What a worker needs to write one record.
 
-    `chapters` are the lengths of a long story's chapters, `plots` is a folder of plots beside the shipped ones, `looks`
+    `chapters` are the lengths of a long story's chapters, `plots` is a folder of plots beside the shipped ones, `appearances`
     says whether the words say the characters' looks (`stories.generate_story`).
     """
 
@@ -40,19 +40,19 @@ class Job:
     masks: bool = False
     chapters: tuple[int, ...] = ()
     plots: Path | None = None
-    looks: Looks = "mixed"
+    appearances: Appearances = "mixed"
 
 
 def write_story(job: Job) -> StoryRecord:
     """Draws the pages of story `job.seed` under `job.folder` and returns its record."""
-    story = generate_story(job.seed, job.split, added=job.plots, looks=job.looks)
+    story = generate_story(job.seed, job.split, added=job.plots, appearances=job.appearances)
     name = f"theatre-{job.split}-{job.seed:06d}"
     return _story_record(name, story, job, {"plot": story.plot, "beats": list(story.beats)})
 
 
 def write_long_story(job: Job) -> StoryRecord:
     """Draws the pages of long story `job.seed` under `job.folder` and returns its record."""
-    story = generate_long_story(job.seed, job.split, job.chapters, job.plots, job.looks)
+    story = generate_long_story(job.seed, job.split, job.chapters, job.plots, job.appearances)
     extra = {"plots": list(story.plots), "chapters": list(job.chapters), "beats": list(story.beats)}
     return _story_record(f"long-{job.split}-{job.seed:06d}", story, job, extra)
 
@@ -109,7 +109,9 @@ def _story_record(name: str, story: GeneratedStory | LongStory, job: Job, extra:
     pages = story.pages
     paths = [f"images/{name}/{number:02d}.png" for number in range(len(pages))]
     truth: list[dict[str, Any] | None] = [_write_page(page, job, path) for page, path in zip(pages, paths, strict=True)]
-    extra = extra | {"cast": {member.name: look(member.appearance, member.kind) for member in story.cast}}
+    extra = extra | {
+        "cast": {member.name: describe_appearance(member.appearance, member.kind) for member in story.cast}
+    }
     extra |= {"plan": list(story.plan)} if story.plan else {}
     extra |= {"said": {name: list(SAID[level]) for name, level in story.said.items()}}
     return StoryRecord(

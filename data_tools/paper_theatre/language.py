@@ -213,7 +213,7 @@ SAID: dict[str, tuple[str, ...]] = {
     "outfit": ("outfit",),
 }
 # Introductions by how much they say; `{a.is}`, `{a.there}` and `{a.new}` choose among them.
-INTRODUCTIONS: dict[str, dict[str, tuple[str, ...]]] = {
+NEWCOMER_PATTERNS: dict[str, dict[str, tuple[str, ...]]] = {
     "look": {"is": INTRODUCE, "there": THERE, "new": NEWCOMER},
     "wear": {"is": INTRODUCE, "there": THERE, "new": NEWCOMER},
     "species": {
@@ -287,7 +287,7 @@ def wear(appearance: Appearance, hat: bool = True) -> str:
     return with_article(appearance.outfit) + on_top
 
 
-def look(appearance: Appearance, kind: str = "") -> str:
+def describe_appearance(appearance: Appearance, kind: str = "") -> str:
     """A look as a line of a cast says it: `fox, red coat, straw hat`; `dragon (frog), green vest` for a dragon."""
     species = appearance.species if kind in ("", appearance.species) else f"{kind} ({appearance.species})"
     parts = (species, appearance.outfit, appearance.hat)

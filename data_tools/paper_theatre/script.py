@@ -36,11 +36,11 @@ from data_tools.paper_theatre.language import (
     FORMS,
     FORMS_OF,
     FRIENDS,
-    INTRODUCTIONS,
     KNOWN,
     MEANWHILE,
     NAMED,
     NAMELESS,
+    NEWCOMER_PATTERNS,
     SAID,
     TIMES_SAID,
     TO,
@@ -302,7 +302,7 @@ class Script:
             raise ValueError(f"{letter} is introduced twice, or inside quotes")
         member = self.cast[letter]
         level = self.said.get(letter, "look")
-        pattern = self.rng.choice(INTRODUCTIONS[level][what])
+        pattern = self.rng.choice(NEWCOMER_PATTERNS[level][what])
         pattern = pattern.replace("SPECIES", member.appearance.species)
         pattern = pattern.replace("WEAR", wear(member.appearance, hat="hat" in SAID[level]))
         pattern = pattern.replace("ADJ", self.rng.choice(adjectives(member.appearance.species)))

@@ -25,7 +25,7 @@ SHORT_PAGES = range(4, 7)  # of a story made of core beats alone
 WORDS = range(18, 41)
 # Where introductions say little or nothing, some wordings are shorter.
 FEW_WORDS = range(14, WORDS.stop)
-Looks = Literal["mixed", "said", "shown"]
+Appearances = Literal["mixed", "said", "shown"]
 OPENING_BEAT = -1  # number of the beat of an open beginning, which no plot has
 OPEN = 0.25  # share of stories with an open beginning, where the words say now more of looks, now less
 _TRIES = 60
@@ -62,7 +62,7 @@ def generate_story(
     split: str,
     plot: str | None = None,
     added: Path | None = None,
-    looks: Looks = "mixed",
+    appearances: Appearances = "mixed",
     opening: bool | None = None,
 ) -> GeneratedStory:
     """Writes one story; the same arguments always give the same story.
@@ -73,7 +73,7 @@ def generate_story(
             either.
         plot: Name of a plot of the split, or None for the seed's own choice.
         added: Folder of plots that stand beside the shipped ones, or None.
-        looks: Whether the words say the characters' looks ("said"), leave them to the pictures ("shown": names alone),
+        appearances: Whether the words say the characters' looks ("said"), leave them to the pictures ("shown": names alone),
             or now one, now the other ("mixed").
         opening: Whether the first page is an open beginning (`openings`), or None for the seed's own choice: a quarter
             of the stories with mixed looks, none of the others.
@@ -88,10 +88,10 @@ def generate_story(
     plots, cast_split = plots_of(split, added)
     rng = random.Random(f"{split}-{seed}")
     chosen = plots[rng.randrange(len(plots))] if plot is None else _plot(plot, plots)
-    begun = choose_opening(f"{split}-{seed}", split, len(chosen.cast), opening_share(looks == "mixed", opening))
+    begun = choose_opening(f"{split}-{seed}", split, len(chosen.cast), opening_share(appearances == "mixed", opening))
     members = cast(chosen.cast, cast_split, rng, begun.roles if begun else ())
     values = {key: rng.choice(choices) for key, choices in chosen.values.items()}
-    script = Script(members, values, rng, said=draw_said(chosen.cast, looks, rng))
+    script = Script(members, values, rng, said=draw_said(chosen.cast, appearances, rng))
     words = WORDS if not begun and set(script.said.values()) <= {"look"} else FEW_WORDS
     beats = _beats(chosen, rng, before=1 if begun else 0)
     plan = [fill(chosen.beats[number].plan, members, values) for number in beats]
@@ -136,11 +136,11 @@ def begin(script: Script, opening: Opening, rng: random.Random) -> OpeningPage:
     return first
 
 
-def draw_said(letters: str, looks: Looks, rng: random.Random) -> dict[str, str]:
+def draw_said(letters: str, appearances: Appearances, rng: random.Random) -> dict[str, str]:
     """How much the words say of the look of each role, a key of `language.SAID`."""
-    if looks == "shown":
+    if appearances == "shown":
         return dict.fromkeys(letters, "name")
-    if looks == "said" or rng.random() < _ALL_SAID:
+    if appearances == "said" or rng.random() < _ALL_SAID:
         return dict.fromkeys(letters, "look")
     return {letter: rng.choices(list(_SAYS), list(_SAYS.values()))[0] for letter in letters}
 

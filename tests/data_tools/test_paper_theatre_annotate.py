@@ -18,7 +18,7 @@ OPENING = "One sunny day in the meadow, there was Pip, a shy fox in a red coat."
 def test_generated_stories_are_read_as_they_were_written(split):
     views = set()
     for seed in range(120):
-        pages = generate_story(seed, split, looks="said").pages
+        pages = generate_story(seed, split, appearances="said").pages
         truths = [scene_truth(page.scene) for page in pages]
         views |= {truth["view"] for truth in truths}
         assert annotate([page.caption for page in pages]) == truths

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from data_tools.paper_theatre.chapters import generate_long_story
-from data_tools.paper_theatre.language import SAID, look
+from data_tools.paper_theatre.language import SAID, describe_appearance
 from data_tools.paper_theatre.openings import FIRST_WORDS, draw_opening, load_grammar
 from data_tools.paper_theatre.openings.grammar import SHIPPED, read_grammars
 from data_tools.paper_theatre.openings.inflect import inflect
@@ -51,8 +51,8 @@ def test_the_same_seed_gives_the_same_story():
 def test_a_quarter_of_the_stories_of_mixed_looks_has_one():
     share = sum(has_open_beginning(generate_story(seed, "train")) for seed in range(400)) / 400
     assert abs(share - OPEN) < 0.07
-    for looks in ("said", "shown"):
-        assert not any(has_open_beginning(generate_story(seed, "train", looks=looks)) for seed in range(40))
+    for appearances in ("said", "shown"):
+        assert not any(has_open_beginning(generate_story(seed, "train", appearances=appearances)) for seed in range(40))
 
 
 def test_every_scene_is_right(stories):
@@ -189,13 +189,13 @@ def test_said_and_plan_are_right(stories):
 
 
 def test_the_record_says_both_what_it_is_and_what_is_drawn(tmp_path):
-    assert look(Appearance("frog", "green vest"), "dragon") == "dragon (frog), green vest"
-    assert look(Appearance("fox", "red coat", "crown"), "fox") == "fox, red coat, crown"
+    assert describe_appearance(Appearance("frog", "green vest"), "dragon") == "dragon (frog), green vest"
+    assert describe_appearance(Appearance("fox", "red coat", "crown"), "fox") == "fox, red coat, crown"
     seed = next(s for s in range(99) if has_open_beginning(story := generate_story(s, "train")) and story.cast[0].kind)
     run_theatre("generate", "--out", tmp_path, "--stories", "1", "--seed", str(seed), "--size", "32")
     (record,) = read_jsonl(tmp_path / "train.jsonl")
     story = generate_story(seed, "train")
-    assert record.extra["cast"] == {m.name: look(m.appearance, m.kind) for m in story.cast}
+    assert record.extra["cast"] == {m.name: describe_appearance(m.appearance, m.kind) for m in story.cast}
     assert record.extra["beats"][0] == -1 and record.extra["plan"] == list(story.plan)
     assert record.pages[0]["coreference"] == [list(span) for span in story.pages[0].spans]
 

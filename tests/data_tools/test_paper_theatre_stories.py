@@ -58,7 +58,7 @@ def test_the_captions_alone_give_every_scene(stories):
 def test_where_the_words_say_all_looks_no_cast_is_needed():
     for split in SPLITS:
         for seed in range(20):
-            reader, story = Reader(), generate_story(seed, split, looks="said")
+            reader, story = Reader(), generate_story(seed, split, appearances="said")
             assert [reader.read(page.caption) for page in story.pages] == [page.scene for page in story.pages]
             assert set(story.said.values()) == {"look"}
 
@@ -83,7 +83,7 @@ def test_how_much_the_words_say_of_looks():
     assert 0.45 < counts["look"] / total < 0.6
     assert all(counts[level] / total > 0.05 for level in ("look", "wear", "species", "name"))
     for seed in range(20):
-        shown = generate_story(seed, "heldout", looks="shown")
+        shown = generate_story(seed, "heldout", appearances="shown")
         assert set(shown.said.values()) == {"name"}
         text = " ".join(page.caption for page in shown.pages)
         assert not any(member.appearance.outfit in text for member in shown.cast)

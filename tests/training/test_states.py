@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from data_tools.paper_theatre.chapters import generate_long_story
-from data_tools.paper_theatre.language import SAID, look
+from data_tools.paper_theatre.language import SAID, describe_appearance
 from data_tools.paper_theatre.stories import generate_story
 from seedstory.layout import IGNORE, StoryLayout, chapters, countdown, pack_story
 from seedstory.storystream import StoryRecord
@@ -27,7 +27,7 @@ def record_of(story) -> StoryRecord:
         orders=list(range(len(story.pages))),
         pages=[{"actors": some} for some in actors],
         extra={
-            "cast": {member.name: look(member.appearance) for member in story.cast},
+            "cast": {member.name: describe_appearance(member.appearance) for member in story.cast},
             "plan": list(story.plan),
             "said": {name: list(SAID[level]) for name, level in story.said.items()},
         },

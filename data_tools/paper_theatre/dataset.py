@@ -29,8 +29,8 @@ Box = tuple[int, int, int, int]
 class Job:
     """What a worker needs to write one record.
 
-    `chapters` are the lengths of a long story's chapters, `plots` is a folder of plots beside the shipped ones, `appearances`
-    says whether the words say the characters' looks (`stories.generate_story`).
+    `chapters` are the lengths of a long story's chapters, `plots` is a folder of plots beside the shipped ones,
+    `appearances` says whether the words say what the characters look like (`stories.generate_story`).
     """
 
     folder: Path

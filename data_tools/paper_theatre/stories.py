@@ -73,8 +73,8 @@ def generate_story(
             either.
         plot: Name of a plot of the split, or None for the seed's own choice.
         added: Folder of plots that stand beside the shipped ones, or None.
-        appearances: Whether the words say the characters' looks ("said"), leave them to the pictures ("shown": names alone),
-            or now one, now the other ("mixed").
+        appearances: Whether the words say what the characters look like ("said"), leave it to the pictures ("shown":
+            names alone), or now one, now the other ("mixed").
         opening: Whether the first page is an open beginning (`openings`), or None for the seed's own choice: a quarter
             of the stories with mixed looks, none of the others.
 

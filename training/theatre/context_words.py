@@ -12,7 +12,7 @@ from torch import Tensor
 from seedstory.resampler import InputResampler
 from training.theatre.scene_codes import TABLES, TableWords, mean_rows, spoken_words
 
-SHARPNESS = 10.0  # what a cosine of 1 adds to a word's score
+SHARPNESS = 20.0  # what a cosine of 1 adds to a word's score
 
 
 class ContextWords(TableWords):
@@ -56,16 +56,11 @@ class ContextWords(TableWords):
         return F.cosine_similarity(self._from_center(states), wanted, dim=-1).mean().item()
 
     @torch.no_grad()
-    def fit_scale(self, resampler: InputResampler, features: Tensor) -> None:
-        """Shift and scale what a resampler makes of these features [B, F, Df] to mean and spread of the model's rows.
-
-        This changes its last normalization alone, and leaves every embedding where it is beside the others.
-        """
-        norm, made = resampler.out_norm, resampler(features).flatten(0, 1)
-        mean = made.mean(0)
-        scale = self.spread / (made - mean).norm(dim=1).mean()
-        norm.weight.mul_(scale)
-        norm.bias.copy_(self.center + scale * (norm.bias - mean))
+    def fit_scale(self, resampler: InputResampler) -> None:
+        """Give what a resampler makes the mean and the spread of the model's rows, by its last normalization alone."""
+        norm = resampler.out_norm
+        norm.weight.mul_(self.spread / norm.weight.norm())
+        norm.bias.copy_(self.center)
 
     def _from_center(self, states: Tensor) -> Tensor:
         self.center = self.center.to(states.device)

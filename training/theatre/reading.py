@@ -35,8 +35,6 @@ from training.theatre.input_resampler import init_file, load_input_resampler, sa
 from training.theatre.scene_codes import NOTHING, ROLES, TABLES, scene_vocabulary, word_indices
 from training.theatre.scenes import balanced, page_truths
 
-_SCALE_PAGES = 256
-
 
 @dataclass(kw_only=True)
 class ReadingConfig(RunConfig):
@@ -107,7 +105,8 @@ class ReadingStage(Stage):
             torch.tensor([word_indices(self.vocabulary, truth) for truth in some]) for some in (truths, heldout)
         )
         self.words = ContextWords(self.vocabulary, embedding, load_tokenizer(base))
-        self.words.fit_scale(self.resampler, self.features[:_SCALE_PAGES].float())
+        self.words.fit_scale(self.resampler)
+        self.resampler.out_norm.requires_grad_(False)  # the scale is that of words, and stays so
         self.order = torch.tensor(balanced(truths, config.balance))
         self.rows = ShuffledSampler(len(self.order), config.seed)
 

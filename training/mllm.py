@@ -271,7 +271,8 @@ class MllmStage(Stage):
         }
         if rows is not None and counts["visual"]:
             hidden = output.last_hidden_state[batch["query_mask"]].unflatten(0, (len(rows), -1))
-            means |= self.recipe.losses(output, hidden, rows)
+            context = output.context_embeddings[batch["target_mask"]]
+            means |= self.recipe.losses(output, hidden, context, rows)
         nothing = output.lm_loss.new_zeros(())
         return {name: nothing if means.get(name) is None else counts[name] * means[name] for name in counts}
 
@@ -301,7 +302,7 @@ def report(
     """Log held-out figures and save sample pages: drawn from true features above, from regressed ones below.
 
     Perplexity of captions, features and drawn pictures against the true ones, and what the recipe counts as right at
-    the query tokens.
+    the visual tokens.
     """
     assert model.layout is not None
     sums = dict.fromkeys(("lm", "cosine", "mse"), 0.0)
@@ -321,7 +322,8 @@ def report(
         tokens, images = tokens + supervised, images + pages
         if page_rows is not None:
             hidden = output.last_hidden_state[batch["query_mask"].to(backend.device)].unflatten(0, (pages, -1))
-            for name, counted in recipe.count_right(hidden, page_rows.to(backend.device)).items():
+            context = output.context_embeddings[batch["target_mask"].to(backend.device)]
+            for name, counted in recipe.count_right(hidden, context, page_rows.to(backend.device)).items():
                 right, total = asked.get(name, (0, 0))
                 asked[name] = right + counted[0], total + counted[1]
         if len(shown) < 2:

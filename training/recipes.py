@@ -60,7 +60,7 @@ class Recipe(Protocol):
 
     @property
     def loss_weights(self) -> Mapping[str, float]:
-        """Names and weights of the recipe's losses of query tokens; empty if it has none, and no rows of pages."""
+        """Names and weights of the recipe's losses of visual tokens; empty if it has none, and no rows of pages."""
         return {}
 
     def prepare(self, model: StoryModel, fresh: bool) -> None:
@@ -87,12 +87,13 @@ class Recipe(Protocol):
         """What the losses need to know of each page of a story, int64 `[pages, K]`."""
         raise AssertionError("asked of recipes with loss_weights only")
 
-    def losses(self, output: StoryModelOutput, hidden: Tensor, rows: Tensor) -> dict[str, Tensor]:
+    def losses(self, output: StoryModelOutput, hidden: Tensor, context: Tensor, rows: Tensor) -> dict[str, Tensor]:
         """Means over pages of the losses that `loss_weights` names.
 
         Args:
             output: of the story model.
             hidden: its states at the query tokens, `[P, N, D]`.
+            context: the embeddings by which it reads the pictures of the same pages, `[P, N, D]`.
             rows: of the same pages, from `page_rows`, `[P, K]`.
         """
         raise AssertionError("asked of recipes with loss_weights only")
@@ -101,7 +102,7 @@ class Recipe(Protocol):
         """Whether the features' own loss counts at this share of the run, beside the recipe's."""
         return True
 
-    def count_right(self, hidden: Tensor, rows: Tensor) -> dict[str, tuple[int, int]]:
+    def count_right(self, hidden: Tensor, context: Tensor, rows: Tensor) -> dict[str, tuple[int, int]]:
         """For each held-out figure, how many answers are right and how many were asked; arguments as in `losses`."""
         return {}
 

@@ -92,7 +92,7 @@ def draw_dropout(
     settings = config.state_settings
     drop.states = draw_states(record, drop.pages, drop.first_caption, settings, choice)
     if drop.states.cast_shown_from is None and settings.drop_newcomers:
-        new = sorted(unsaid_newcomers(record).keys() & set(drop.pages[1:]))
+        new = sorted(unsaid_newcomers(record, all_names(record, recipe)).keys() & set(drop.pages[1:]))
         drop.no_caption = frozenset(page for page in new if choice.random() < settings.drop_newcomers)
     return drop
 
@@ -171,7 +171,7 @@ def collate_stories(
         # A lone picture is given, never asked for: without a caption nothing says what it should show.
         shown = [page not in drop.no_caption for page in drop.pages]
         shown[0] = drop.first_caption
-        known = _looks_known(record, drop)
+        known = looks_known(record, drop, stories.recipe)
         asked = [page == len(captions) - 1 or not last_page_only for page in range(len(captions))]
         labels = countdown(len(record.captions))
         packed.append(
@@ -204,22 +204,24 @@ def collate_stories(
     return batch
 
 
-def _looks_known(record: StoryRecord, drop: SampleDropout) -> list[bool]:
+def looks_known(record: StoryRecord, drop: SampleDropout, recipe: Recipe | None = None) -> list[bool]:
     """Whether what comes before each shown page says what all on it look like: words, cast, or an earlier image."""
-    unsaid = unsaid_newcomers(record)
+    names = all_names(record, recipe)
+    hidden = {name for new in unsaid_newcomers(record, names).values() for name in new}
     cast_from = drop.states.cast_shown_from
     found, seen = [], set[str]()
     for place, page in enumerate(drop.pages):
-        cast_shown = cast_from is not None and place >= cast_from
-        hidden = {name for new in unsaid.values() for name in new} & _on_page(record, page)
-        found.append(cast_shown or hidden <= seen)
-        seen |= hidden
+        unsaid = hidden & names[page]
+        found.append((cast_from is not None and place >= cast_from) or unsaid <= seen)
+        seen |= unsaid
     return found
 
 
-def _on_page(record: StoryRecord, page: int) -> set[str]:
-    truth = (record.pages[page] if record.pages else None) or {}
-    return {actor["name"] for actor in truth.get("actors", ()) if actor.get("name")}
+def all_names(record: StoryRecord, recipe: Recipe | None = None) -> list[set[str]]:
+    """Names of who is on each page, see `names_on`; nobody where the record leaves no look unsaid."""
+    if not record.extra.get("unsaid"):
+        return [set()] * len(record.captions)
+    return [names_on(record, page, recipe) for page in range(len(record.captions))]
 
 
 def follows_previous(pages: list[int]) -> list[bool]:

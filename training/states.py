@@ -1,7 +1,7 @@
 """What a training sample shows of a story's state: its cast and plan, before which page, and what of it is learned.
 
-A record says both in its keys `cast` ({name: look}) and `plan` (a line for each page); `said` ({name: [species, outfit,
-hat]}) names the parts of a look that the words themselves say. Of records without them, samples show no state.
+A record says both in its keys `cast` ({name: look}) and `plan` (a line for each page); `unsaid` lists the names whose
+look the words themselves do not say in full. Of records without them, samples show no state.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from seedstory.layout import countdown
 from seedstory.story_state import StoryState
 from seedstory.storystream import StoryRecord
 
-ALL_OF_A_LOOK = frozenset(("species", "outfit", "hat"))
 # What a user's own plan may leave out: where something happens.
 _WHERE = re.compile(r" (?:at|by|from|in|into|near|on|to|under|up) (?:the |an? )?[\w']+$")
 
@@ -161,17 +160,20 @@ def shortened(line: str) -> str:
     return short if len(short.split()) >= 3 else line
 
 
-def unsaid_newcomers(record: StoryRecord) -> dict[int, set[str]]:
-    """Who comes in on which page with a look that the words do not say in full, by the page's number."""
-    said: Any = record.extra.get("said")
-    if not isinstance(said, Mapping) or not record.pages:
-        return {}
-    met: set[str] = set()
+def unsaid_newcomers(record: StoryRecord, names: Sequence[set[str]]) -> dict[int, set[str]]:
+    """Who comes in on which page with a look that the words do not say in full, by the page's number.
+
+    Args:
+        record: the story; its key `unsaid` lists them.
+        names: who is on each page.
+    """
+    unsaid: Any = record.extra.get("unsaid") or ()
+    if not isinstance(unsaid, Sequence) or isinstance(unsaid, str):
+        raise DataError(f"story {record.id}: `unsaid` is a list of names")
     found: dict[int, set[str]] = {}
-    for number, page in enumerate(record.pages):
-        names = {actor["name"] for actor in (page or {}).get("actors", ()) if actor.get("name")}
-        new = {name for name in names - met if not set(said.get(name, ALL_OF_A_LOOK)) >= ALL_OF_A_LOOK}
-        if new:
+    waiting = set(unsaid)
+    for number, some in enumerate(names):
+        if new := some & waiting:
             found[number] = new
-        met |= names
+            waiting -= new
     return found

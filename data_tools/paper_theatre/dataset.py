@@ -114,6 +114,7 @@ def _story_record(name: str, story: GeneratedStory | LongStory, job: Job, extra:
     }
     extra |= {"plan": list(story.plan)} if story.plan else {}
     extra |= {"said": {name: list(SAID[level]) for name, level in story.said.items()}}
+    extra |= {"unsaid": [name for name, level in story.said.items() if SAID[level] != SAID["look"]]}
     return StoryRecord(
         id=name,
         images=paths,

@@ -63,6 +63,7 @@ class StoryModelOutput(ModelOutput):
             flow its own loss.
         cosine_loss: `1 - cosine` of `features`, without its weight, scalar.
         mse_loss: The MSE of `features`, without its weight, scalar.
+        context_embeddings: By which the pages' pictures are read, `[P, N, D]`.
         codes: What the output resampler read at the queries of these pages, `[S, N, W]`.
         features: Predicted features of the pages that have a query branch, in order, float32, `[S, F, Df]`. Those of
             a flow are drawn and carry no gradient.
@@ -74,6 +75,7 @@ class StoryModelOutput(ModelOutput):
     visual_loss: torch.Tensor | None = None
     cosine_loss: torch.Tensor | None = None
     mse_loss: torch.Tensor | None = None
+    context_embeddings: torch.Tensor | None = None
     codes: torch.Tensor | None = None
     features: torch.Tensor | None = None
     last_hidden_state: torch.Tensor | None = None
@@ -261,7 +263,7 @@ class StoryModel(PreTrainedModel):
         Raises:
             ModelError: If the number of features does not fit the masks.
         """
-        embeds = self.embed_tokens(input_ids)
+        embeds, images = self.embed_tokens(input_ids), None
         if context_features is not None and context_mask is not None:
             images = self.embed_images(context_features)
             if int(context_mask.sum()) != images.shape[0] * images.shape[1]:
@@ -279,7 +281,7 @@ class StoryModel(PreTrainedModel):
             elif spans is not None and can_flash(embeds):
                 options["packed_runs"] = find_runs(spans, embeds.shape[1])
         hidden = self.hidden_states(embeds, position_ids, attention_mask, **options)
-        output = StoryModelOutput(last_hidden_state=hidden)
+        output = StoryModelOutput(last_hidden_state=hidden, context_embeddings=images)
         losses = []
         if labels is not None:
             output.lm_loss = self._lm_loss(hidden, labels)

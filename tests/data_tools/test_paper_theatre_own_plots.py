@@ -139,7 +139,7 @@ def test_names_and_numbers_are_unlike_each_other(folder, tmp_path):
         (example(beats=[]), "beats", "is no list of beats"),
         (example(beats=example()["beats"][:7]), "beats", "there are 7, and a story has 8 pages or more"),
         (example(beats=example()["beats"] + 6 * example()["beats"][6:7]), "beats", "a story has at most 12"),
-        (with_beat(2, ["{a} waved."]), "beat 2", "is no mapping: write the keys parts, optional"),
+        (with_beat(2, ["{a} waved."]), "beat 2", "is no mapping: write the keys plan, parts, optional, core"),
         (with_beat(2, {"parts": [["{a} waved."]], "often": 1}), "beat 2", "there is no key 'often'"),
         (with_beat(2, {"parts": "{a}", "optional": False}), "beat 2, parts", "is no list of parts"),
         (with_beat(2, {"parts": ["{a} waved."]}), "beat 2, part 1", "is no list of phrasings"),

@@ -158,7 +158,7 @@ def test_every_attribute_is_common_enough(stories):
             actors.update((actor.pose, actor.expression))
     total = sum(actors[pose] for pose in POSES)
     for what in (*POSES, *EXPRESSIONS):
-        assert actors[what] / total > 0.06, (what, actors[what] / total)
+        assert actors[what] / total > 0.03, (what, actors[what] / total)
     scenes = [page.scene for page in pages(stories)]
     assert {s.place for s in scenes} == set(PLACES)
     assert {s.time for s in scenes} == set(TIMES)
@@ -177,7 +177,7 @@ def test_length(stories):
     all_stories = [story for split in SPLITS for story in stories[split]]
     lengths = [len(page.caption.split()) for story in all_stories for page in story.pages[has_open_beginning(story) :]]
     assert set(lengths) <= set(FEW_WORDS)
-    assert 25 <= sum(lengths) / len(lengths) <= 32
+    assert 25 <= sum(lengths) / len(lengths) <= 34
 
 
 def test_text_is_clean(stories):

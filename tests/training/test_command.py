@@ -15,6 +15,7 @@ from training.detokenizer import DetokenizerConfig
 from training.finetune import FinetuneConfig
 from training.loop import Interrupted
 from training.mllm import MllmConfig
+from training.theatre.reading import ReadingConfig
 from training.theatre.recipe import TheatreSettings
 from training.theatre.scenes import ScenesConfig
 from training.visual_tokens import VisualTokensConfig
@@ -23,6 +24,7 @@ CONFIGS = {
     "autoencoder": AutoencoderConfig,
     "detokenizer": DetokenizerConfig,
     "theatre.scenes": ScenesConfig,
+    "theatre.reading": ReadingConfig,
     "mllm": MllmConfig,
     "adapt": AdaptConfig,
     "visual_tokens": VisualTokensConfig,

@@ -10,6 +10,7 @@ from training.config import load_config
 from training.detokenizer import DetokenizerConfig
 from training.mllm import MllmConfig
 from training.recipes import make_recipe
+from training.theatre.reading import ReadingConfig
 from training.theatre.scenes import ScenesConfig
 from training.visual_tokens import VisualTokensConfig
 
@@ -18,6 +19,7 @@ STAGES = {
     "autoencoder": AutoencoderConfig,
     "detokenizer": DetokenizerConfig,
     "theatre.scenes": ScenesConfig,
+    "theatre.reading": ReadingConfig,
     "mllm": MllmConfig,
     "adapt": AdaptConfig,
     "visual_tokens": VisualTokensConfig,
@@ -30,7 +32,8 @@ STAGES = {
     ids=lambda p: f"{p.parent.name}-{p.stem}",
 )
 def test_every_shipped_configuration_is_valid(path):
-    module = {"scenes": "theatre.scenes", "decoder": "autoencoder"}.get(path.stem, path.stem)
+    other = {"scenes": "theatre.scenes", "reading": "theatre.reading", "decoder": "autoencoder"}
+    module = other.get(path.stem, path.stem)
     assert load_config(path, STAGES[module]).steps > 0
     command = f"-m training.{module} --config configs/{path.parent.name}/{path.name}"
     heads = path.read_text().splitlines()[:3]

@@ -7,12 +7,13 @@ from dataclasses import replace
 import pytest
 
 from data_tools.paper_theatre.chapters import generate_long_story
-from data_tools.paper_theatre.language import SAID, describe_appearance
+from data_tools.paper_theatre.language import describe_appearance
 from data_tools.paper_theatre.stories import generate_story
 from seedstory.layout import IGNORE, StoryLayout, chapters, countdown, pack_story
 from seedstory.storystream import StoryRecord
 from tests.seedstory.tiny_language import tiny_tokenizer
-from training.samples import SampleDropout, _looks_known
+from training.recipes import make_recipe
+from training.samples import SampleDropout, looks_known
 from training.states import SampleStates, StateSettings, draw_states, shortened, story_parts, unsaid_newcomers
 
 ALWAYS = StateSettings(state_share=1, state_in_opening=0, later_state=0, cast_only=0, plan_only=0, short_plan=0)
@@ -29,9 +30,13 @@ def record_of(story) -> StoryRecord:
         extra={
             "cast": {member.name: describe_appearance(member.appearance) for member in story.cast},
             "plan": list(story.plan),
-            "said": {name: list(SAID[level]) for name, level in story.said.items()},
+            "unsaid": [name for name, level in story.said.items() if level != "look"],
         },
     )
+
+
+def known(record, drop):
+    return looks_known(record, drop, make_recipe("theatre"))
 
 
 @pytest.fixture(scope="module")
@@ -122,19 +127,20 @@ def test_pictures_of_unknown_looks_are_given_and_not_learned(story):
         captions=story.captions[:5],
         images=story.images[:5],
         orders=story.orders[:5],
-        extra={"said": {"Mia": ["species"], "Tom": ["species", "outfit", "hat"]}, "cast": {"Mia": "fox, red coat"}},
+        extra={"unsaid": ["Mia"], "cast": {"Mia": "fox, red coat"}},
     )
-    assert unsaid_newcomers(hidden) == {0: {"Mia"}}
+    names = [{actor["name"] for actor in page["actors"]} for page in hidden.pages]
+    assert unsaid_newcomers(hidden, names) == {0: {"Mia"}}
     everything = [0, 1, 2, 3, 4]
-    assert _looks_known(hidden, SampleDropout(everything)) == [False, True, True, True, True]
-    both = replace(hidden, extra={"said": {"Mia": [], "Tom": []}, "cast": {"Mia": "fox", "Tom": "frog"}})
-    assert _looks_known(both, SampleDropout(everything)) == [False, True, False, True, True]
-    assert _looks_known(both, SampleDropout([0, 3, 4])) == [False, False, True]
+    assert known(hidden, SampleDropout(everything)) == [False, True, True, True, True]
+    both = replace(hidden, extra={"unsaid": ["Mia", "Tom"], "cast": {"Mia": "fox", "Tom": "frog"}})
+    assert known(both, SampleDropout(everything)) == [False, True, False, True, True]
+    assert known(both, SampleDropout([0, 3, 4])) == [False, False, True]
     cast = draw(both)
     assert cast.cast_shown_from == 1
-    assert _looks_known(both, SampleDropout(everything, states=cast)) == [False, True, True, True, True]
+    assert known(both, SampleDropout(everything, states=cast)) == [False, True, True, True, True]
     early = draw(both, settings=replace(ALWAYS, state_in_opening=1))
-    assert all(_looks_known(both, SampleDropout(everything, states=early)))
+    assert all(known(both, SampleDropout(everything, states=early)))
 
 
 def test_packed_states_are_where_they_belong(long_story):

@@ -3,7 +3,8 @@
 - Images: the upper half of each character's box, head and hat, weighs more in losses of pixels.
 - Samples: names are those of the characters in the ground truth.
 - Stage 2: each query token has its scene code, as stage 2a learned it, for a target, and the words of that code in the
-  language model's own vocabulary. The drawing is left as stage 2a learned it.
+  language model's own vocabulary. The drawing is left as stage 2a learned it. The input resampler may start as the
+  stage "reading" left it, and be held to saying what each picture of the context shows.
 """
 
 from __future__ import annotations
@@ -20,8 +21,10 @@ from torch import Tensor, nn
 from seedstory.modeling.story_model import StoryModel, StoryModelOutput
 from seedstory.storystream import StoryRecord
 from training.detokenizer import require_files
-from training.theatre.output_resampler import WRITTEN, head_weights, load_head
-from training.theatre.scene_codes import ROLES, SceneCodes, SceneWords
+from training.theatre import input_resampler, output_resampler
+from training.theatre.context_words import ContextWords
+from training.theatre.output_resampler import head_weights, load_head
+from training.theatre.scene_codes import ROLES, SceneCodes, SceneWords, word_indices
 
 
 @dataclass(kw_only=True)
@@ -33,6 +36,10 @@ class TheatreSettings:
         scenes: stage 2: folder that stage 2a wrote (null: learn to draw from nothing, without scene codes).
         code_loss_weight: stage 2: weight of the regression of scene codes.
         word_loss_weight: stage 2: weight of naming the scene's words at the query tokens.
+        reading: stage 2: folder that the stage "reading" wrote, whose input resampler the story model gets, be it new
+            or that of `init` (null: it keeps its own).
+        read_loss_weight: stage 2: weight of reading the scene's words off the context embeddings (0: left out; needs
+            `scenes` or `reading`).
         train_head_from: stage 2: share of the run after which the head of stage 2a is trained with the rest (1: never).
             The few pages of a step would spoil it; until then, pages are trained on their scene codes alone.
     """
@@ -41,12 +48,16 @@ class TheatreSettings:
     scenes: str | None = None
     code_loss_weight: float = 5.0
     word_loss_weight: float = 2.0
+    reading: str | None = None
+    read_loss_weight: float = 0.0
     train_head_from: float = 1.0
 
     def __post_init__(self) -> None:
-        for name in ("head_weight", "code_loss_weight", "word_loss_weight", "train_head_from"):
+        for name in ("head_weight", "code_loss_weight", "word_loss_weight", "read_loss_weight", "train_head_from"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must be 0 or more, not {getattr(self, name)}")
+        if self.read_loss_weight and not (self.scenes or self.reading):
+            raise ValueError("read_loss_weight needs the words of an earlier stage: set reading or scenes, too")
 
 
 class TheatreRecipe(nn.Module):
@@ -61,6 +72,8 @@ class TheatreRecipe(nn.Module):
         self.settings = settings
         self.codes: SceneCodes | None = None
         self.words: SceneWords | None = None
+        self.context_words: ContextWords | None = None
+        self.vocabulary: dict[str, list[str]] = {}
 
     def region_weights(self, truth: dict[str, Any], size: tuple[int, int], grid: int) -> Tensor | None:
         """Heads weigh `head_weight`, all else 1."""
@@ -84,28 +97,47 @@ class TheatreRecipe(nn.Module):
 
     @property
     def sources(self) -> Sequence[Path]:
-        """What stage 2a wrote."""
-        return [Path(self.settings.scenes) / name for name in WRITTEN] if self.settings.scenes else []
+        """What stage 2a and the stage "reading" wrote."""
+        settings = self.settings
+        found = [Path(settings.scenes) / name for name in output_resampler.WRITTEN] if settings.scenes else []
+        return found + ([Path(settings.reading) / name for name in input_resampler.WRITTEN] if settings.reading else [])
 
     @property
     def loss_weights(self) -> Mapping[str, float]:
-        """Of scene codes and scene words, if stage 2a was given."""
-        if not self.settings.scenes:
-            return {}
-        return {"code": self.settings.code_loss_weight, "words": self.settings.word_loss_weight}
+        """Of scene codes and scene words, if stage 2a was given, and of words that are read, if asked for."""
+        weights = {}
+        if self.settings.scenes:
+            weights = {"code": self.settings.code_loss_weight, "words": self.settings.word_loss_weight}
+        if self.settings.read_loss_weight:
+            weights["read"] = self.settings.read_loss_weight
+        return weights
 
     def prepare(self, model: StoryModel, fresh: bool) -> None:
-        """Load what stage 2a wrote, and start a fresh model from it."""
-        if not self.settings.scenes:
+        """Load what stage 2a and the stage "reading" wrote, and start a fresh model from it."""
+        if not (self.settings.scenes or self.settings.reading):
             return
-        folder = Path(self.settings.scenes)
-        require_files(folder, WRITTEN, "theatre.scenes", "recipe_settings.scenes")
+        if self.settings.scenes:
+            require_files(self.settings.scenes, output_resampler.WRITTEN, "theatre.scenes", "recipe_settings.scenes")
+        if self.settings.reading:
+            require_files(self.settings.reading, input_resampler.WRITTEN, "theatre.reading", "recipe_settings.reading")
         if model.config.num_visual_tokens != len(ROLES):
             raise ValueError(
                 f"scene codes are of {len(ROLES)} visual tokens, the story model has {model.config.num_visual_tokens}: "
-                f"set num_visual_tokens: {len(ROLES)}, or recipe_settings: {{scenes: null}}"
+                f"set num_visual_tokens: {len(ROLES)}, or recipe_settings: {{scenes: null, reading: null}}"
             )
+        if self.settings.reading:
+            input_resampler.load_input_resampler(model.input_resampler, Path(self.settings.reading))
+            self.vocabulary = input_resampler.read_vocabulary(Path(self.settings.reading))
+        if self.settings.scenes:
+            self._prepare_scenes(model, Path(self.settings.scenes), fresh)
+        if self.settings.reading or self.settings.read_loss_weight:
+            assert model.layout is not None
+            embedding = model.llm.get_input_embeddings().weight[: model.config.image_start_id]
+            self.context_words = ContextWords(self.vocabulary, embedding, model.layout.tokenizer)
+
+    def _prepare_scenes(self, model: StoryModel, folder: Path, fresh: bool) -> None:
         self.codes = SceneCodes.load(folder / "scene_codes.safetensors")
+        self.vocabulary = self.codes.vocabulary
         self.words = SceneWords(self.codes, model)
         for weight in head_weights(model.output_resampler).values():
             weight.requires_grad_(self.settings.train_head_from < 1)
@@ -114,27 +146,36 @@ class TheatreRecipe(nn.Module):
             load_head(model.output_resampler, folder)
 
     def check(self, record: StoryRecord) -> None:
-        """Scene codes need the ground truth of every page."""
-        if self.settings.scenes and (record.pages is None or None in record.pages):
+        """Losses of scene codes and words need the ground truth of every page."""
+        if self.loss_weights and (record.pages is None or None in record.pages):
             raise ValueError(
                 f"story {record.id} has no ground truth (`pages`), which scene codes need: "
-                "set recipe_settings: {scenes: null}"
+                "set recipe_settings: {scenes: null, read_loss_weight: 0}"
             )
 
     def page_rows(self, record: StoryRecord) -> Tensor:
-        """Rows of the tables of scene codes, `[pages, tables]`."""
-        assert self.codes is not None and record.pages is not None
-        return torch.tensor([self.codes.indices(page) for page in record.pages if page is not None])  # as checked
+        """Which words each page's tables say, `[pages, tables]`."""
+        assert record.pages is not None, "as checked"
+        return torch.tensor([word_indices(self.vocabulary, page) for page in record.pages if page is not None])
 
-    def losses(self, output: StoryModelOutput, hidden: Tensor, rows: Tensor) -> dict[str, Tensor]:
-        """Squared error of the codes, and cross-entropy of the words."""
-        assert self.codes is not None and self.words is not None and output.codes is not None
-        return {"code": F.mse_loss(output.codes.float(), self.codes(rows)), "words": self.words.loss(hidden, rows)}
+    def losses(self, output: StoryModelOutput, hidden: Tensor, context: Tensor, rows: Tensor) -> dict[str, Tensor]:
+        """Squared error of the codes, and cross-entropy of the words that are asked for and that are read."""
+        losses = {}
+        if self.codes is not None and self.words is not None:
+            assert output.codes is not None
+            losses["code"] = F.mse_loss(output.codes.float(), self.codes(rows))
+            losses["words"] = self.words.loss(hidden, rows)
+        if self.context_words is not None and self.settings.read_loss_weight:
+            losses["read"] = self.context_words.loss(context, rows)
+        return losses
 
     def trains_features(self, progress: float) -> bool:
         """Without scene codes always; with them, once the head of stage 2a is trained too."""
         return not self.settings.scenes or progress >= self.settings.train_head_from
 
-    def count_right(self, hidden: Tensor, rows: Tensor) -> dict[str, tuple[int, int]]:
-        """How many characters are named with the right species and outfit."""
-        return {"characters_named": self.words.characters_right(hidden, rows)} if self.words else {}
+    def count_right(self, hidden: Tensor, context: Tensor, rows: Tensor) -> dict[str, tuple[int, int]]:
+        """How many characters are named, and how many are read, with the right species and outfit."""
+        counts = {"characters_named": self.words.characters_right(hidden, rows)} if self.words else {}
+        if self.context_words:
+            counts["characters_read"] = self.context_words.characters_right(context, rows)
+        return counts

@@ -98,6 +98,22 @@ def scene_words(truth: dict[str, Any]) -> dict[str, str]:
     return words
 
 
+def word_indices(vocabulary: dict[str, list[str]], truth: dict[str, Any]) -> list[int]:
+    """Number of every table's word for a page's ground truth, in the order of `TABLES`.
+
+    Raises:
+        ValueError: a word that the vocabulary does not have, or too many actors or props.
+    """
+    words = scene_words(truth)
+    rows = []
+    for table in TABLES:
+        word = words.get(table.name, NOTHING)
+        if word not in vocabulary[table.kind]:
+            raise ValueError(f"{table.name}: no training page says {word!r}, the vocabulary does not have it")
+        rows.append(vocabulary[table.kind].index(word))
+    return rows
+
+
 class SceneCodes(nn.Module):
     """A code [N, W] for every scene: one row for each role, the sum of what its tables hold for their words.
 
@@ -112,19 +128,8 @@ class SceneCodes(nn.Module):
         self.tables = nn.ModuleDict({table.name: nn.Embedding(len(vocabulary[table.kind]), width) for table in TABLES})
 
     def indices(self, truth: dict[str, Any]) -> list[int]:
-        """Row of every table for a page's ground truth, in the order of `TABLES`.
-
-        Raises:
-            ValueError: a word that the vocabulary does not have, or too many actors or props.
-        """
-        words = scene_words(truth)
-        rows = []
-        for table in TABLES:
-            word = words.get(table.name, NOTHING)
-            if word not in self.vocabulary[table.kind]:
-                raise ValueError(f"{table.name}: no training page says {word!r}, the vocabulary does not have it")
-            rows.append(self.vocabulary[table.kind].index(word))
-        return rows
+        """Row of every table for a page's ground truth, as `word_indices`."""
+        return word_indices(self.vocabulary, truth)
 
     def forward(self, indices: Tensor) -> Tensor:
         """Indices [B, T] of the T tables to codes [B, 16, W] of unit RMS."""
@@ -160,7 +165,59 @@ def scene_vocabulary(truths: list[dict[str, Any]]) -> dict[str, list[str]]:
     return {kind: [NOTHING, *sorted(words - {NOTHING})] for kind, words in found.items()}
 
 
-class SceneWords:
+def spoken_words(vocabulary: dict[str, list[str]]) -> dict[str, list[str]]:
+    """The vocabulary as captions say it."""
+    return {kind: [WORDS_FOR.get(word, word) for word in words] for kind, words in vocabulary.items()}
+
+
+def mean_rows(weight: Tensor, tokenizer: Any, text: str) -> Tensor:
+    """Mean of a word's rows in a language model's embeddings, [D]."""
+    return weight[tokenizer.encode(f" {text}", add_special_tokens=False)].mean(0)
+
+
+class TableWords:
+    """States at the N visual tokens of a picture, held against the words of each token's tables.
+
+    Args:
+        rows: what a state is multiplied with for every word of a kind, [words, D].
+    """
+
+    def __init__(self, rows: dict[str, Tensor]) -> None:
+        self.rows = rows
+
+    def loss(self, states: Tensor, indices: Tensor) -> Tensor:
+        """Mean cross-entropy of the scene's words.
+
+        Args:
+            states: at the visual tokens, [P, N, D].
+            indices: of the words, [P, T], as from `word_indices`.
+        """
+        losses = [F.cross_entropy(scores, indices[:, column]) for column, scores in enumerate(self.scores(states))]
+        return torch.stack(losses).mean()
+
+    def scores(self, states: Tensor) -> Iterator[Tensor]:
+        """Scores of every table's words [P, words], in the order of `TABLES`."""
+        self.rows = {kind: rows.to(states.device) for kind, rows in self.rows.items()}  # moved once
+        for table in TABLES:
+            yield states[:, table.query].float() @ self.rows[table.kind].T
+
+    def right(self, states: Tensor, indices: Tensor) -> Tensor:
+        """Which words have the best score of their table, bool [P, T]; arguments as in `loss`."""
+        return torch.stack([scores.argmax(1) for scores in self.scores(states)], 1) == indices
+
+    def characters_right(self, states: Tensor, indices: Tensor) -> tuple[int, int]:
+        """How many characters are named with the right species and outfit, and how many there are."""
+        right = self.right(states, indices)
+        found = total = 0
+        for actor in ACTORS:
+            species, outfit = (next(n for n, t in enumerate(TABLES) if t.name == f"{actor} {w}") for w in _APPEARANCE)
+            there = indices[:, species] != 0
+            found += int((right[:, species] & right[:, outfit] & there).sum())
+            total += int(there.sum())
+        return found, total
+
+
+class SceneWords(TableWords):
     """The words of a scene in the language model's own vocabulary: what each query token should be about to say.
 
     A pretrained language model is good at repeating words of its context. Its output rows for the words of a role
@@ -172,53 +229,22 @@ class SceneWords:
     """
 
     def __init__(self, codes: SceneCodes, model: StoryModel) -> None:
-        layout = model.layout
-        assert layout is not None
+        assert model.layout is not None
+        tokenizer, spoken = model.layout.tokenizer, spoken_words(codes.vocabulary)
         embed, head = (m.weight.detach().float() for m in (model.llm.get_input_embeddings(), model.llm.lm_head))
-
-        def mean_rows(weight: Tensor, text: str) -> Tensor:
-            return weight[layout.tokenizer.encode(f" {text}", add_special_tokens=False)].mean(0)
-
-        spoken = {kind: [WORDS_FOR.get(word, word) for word in words] for kind, words in codes.vocabulary.items()}
-        self.rows = {kind: torch.stack([mean_rows(head, word) for word in words]) for kind, words in spoken.items()}
+        super().__init__(
+            {kind: torch.stack([mean_rows(head, tokenizer, word) for word in words]) for kind, words in spoken.items()}
+        )
         kinds = {
-            kind: torch.stack([mean_rows(embed, word) for word in words[1:] or words]).mean(0)
+            kind: torch.stack([mean_rows(embed, tokenizer, word) for word in words[1:] or words]).mean(0)
             for kind, words in spoken.items()
         }
         self.questions = torch.zeros(len(ROLES), embed.shape[1])
         for table in TABLES:
-            self.questions[table.query] += kinds[table.kind] + mean_rows(embed, table.owner)
+            self.questions[table.query] += kinds[table.kind] + mean_rows(embed, tokenizer, table.owner)
         self.questions *= embed.norm(dim=1).mean() / self.questions.norm(dim=1, keepdim=True)
 
     @torch.no_grad()
     def ask(self, model: StoryModel) -> None:
         """Start each query token near the words of its tables; what is left of the noise keeps equal roles apart."""
         model.token_rows[2:].mul_(0.3).add_(self.questions)
-
-    def loss(self, hidden: Tensor, indices: Tensor) -> Tensor:
-        """Mean cross-entropy of the scene's words.
-
-        Args:
-            hidden: states at the query tokens, [P, N, D].
-            indices: of the words, [P, T], as from `SceneCodes.indices`.
-        """
-        losses = [F.cross_entropy(logits, indices[:, column]) for column, logits in enumerate(self._logits(hidden))]
-        return torch.stack(losses).mean()
-
-    def _logits(self, hidden: Tensor) -> Iterator[Tensor]:
-        """Scores of every table's words [P, words], in the order of `TABLES`."""
-        self.rows = {kind: rows.to(hidden.device) for kind, rows in self.rows.items()}  # moved once
-        for table in TABLES:
-            yield hidden[:, table.query].float() @ self.rows[table.kind].T
-
-    def characters_right(self, hidden: Tensor, indices: Tensor) -> tuple[int, int]:
-        """How many characters are named with the right species and outfit, and how many there are."""
-        said = torch.stack([logits.argmax(1) for logits in self._logits(hidden)], 1)
-        right = said == indices
-        found = total = 0
-        for actor in ACTORS:
-            species, outfit = (next(n for n, t in enumerate(TABLES) if t.name == f"{actor} {w}") for w in _APPEARANCE)
-            there = indices[:, species] != 0
-            found += int((right[:, species] & right[:, outfit] & there).sum())
-            total += int(there.sum())
-        return found, total

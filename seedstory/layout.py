@@ -32,6 +32,7 @@ IMAGE_END = "</img>"
 IGNORE = -100
 LONGEST_CHAPTER = 11
 
+_KNOWN_TEXTS = 2**17  # about 70 MB of captions
 _CONTEXT = -1
 _PADDING = -2
 
@@ -102,6 +103,7 @@ class StoryLayout:
         self._special_ids = {*tokenizer.all_special_ids, *ids}
         self._special_text = re.compile("|".join(re.escape(text) for text in sorted(tokenizer.get_added_vocab())))
         self.page_label_ids = lru_cache(maxsize=None)(self._page_label_ids)
+        self._encode = lru_cache(maxsize=_KNOWN_TEXTS)(self._encode_text)
 
     @staticmethod
     def token_names(num_visual_tokens: int) -> list[str]:
@@ -153,15 +155,16 @@ class StoryLayout:
         Raises:
             RequestError: If it contains one of the tokenizer's special tokens.
         """
-        ids = self.tokenizer.encode("\n" + line, add_special_tokens=False)
-        self._check_plain(ids, "A story state", line)
-        return ids
+        return list(self._encode("\n" + line, "A story state"))
 
-    def _check_plain(self, ids: Sequence[int], what: str, text: str) -> None:
+    def _encode_text(self, text: str, what: str) -> tuple[int, ...]:
+        """Ids of a text; those of the last many texts are known, since training reads every story again and again."""
+        ids = tuple(self.tokenizer.encode(text, add_special_tokens=False))
         bad = self._special_ids.intersection(ids)
         if bad:
             names = ", ".join(sorted(self.tokenizer.convert_ids_to_tokens(sorted(bad))))
-            raise RequestError(f"{what} must not contain the special tokens {names}: {text[:80]!r}")
+            raise RequestError(f"{what} must not contain the special tokens {names}: {text.strip()[:80]!r}")
+        return ids
 
     def caption_ids(self, caption: str) -> list[int]:
         """Ids of one caption (white space made plain, one space in front). An empty caption has no ids.
@@ -172,9 +175,7 @@ class StoryLayout:
         text = " ".join(caption.split())
         if not text:
             return []
-        ids = self.tokenizer.encode(" " + text, add_special_tokens=False)
-        self._check_plain(ids, "A caption", text)
-        return ids
+        return list(self._encode(" " + text, "A caption"))
 
     def caption_text(self, ids: Sequence[int]) -> str:
         """Text of one caption's ids, without the space in front and with white space made plain."""

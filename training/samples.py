@@ -171,7 +171,7 @@ def collate_stories(
         # A lone picture is given, never asked for: without a caption nothing says what it should show.
         shown = [page not in drop.no_caption for page in drop.pages]
         shown[0] = drop.first_caption
-        known = looks_known(record, drop, stories.recipe)
+        known = appearances_known(record, drop, stories.recipe)
         asked = [page == len(captions) - 1 or not last_page_only for page in range(len(captions))]
         labels = countdown(len(record.captions))
         packed.append(
@@ -204,7 +204,7 @@ def collate_stories(
     return batch
 
 
-def looks_known(record: StoryRecord, drop: SampleDropout, recipe: Recipe | None = None) -> list[bool]:
+def appearances_known(record: StoryRecord, drop: SampleDropout, recipe: Recipe | None = None) -> list[bool]:
     """Whether what comes before each shown page says what all on it look like: words, cast, or an earlier image."""
     names = all_names(record, recipe)
     hidden = {name for new in unsaid_newcomers(record, names).values() for name in new}

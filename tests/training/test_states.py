@@ -13,7 +13,7 @@ from seedstory.layout import IGNORE, StoryLayout, chapters, countdown, pack_stor
 from seedstory.storystream import StoryRecord
 from tests.seedstory.tiny_language import tiny_tokenizer
 from training.recipes import make_recipe
-from training.samples import SampleDropout, looks_known
+from training.samples import SampleDropout, appearances_known
 from training.states import SampleStates, StateSettings, draw_states, shortened, story_parts, unsaid_newcomers
 
 ALWAYS = StateSettings(state_share=1, state_in_opening=0, later_state=0, cast_only=0, plan_only=0, short_plan=0)
@@ -36,7 +36,7 @@ def record_of(story) -> StoryRecord:
 
 
 def known(record, drop):
-    return looks_known(record, drop, make_recipe("theatre"))
+    return appearances_known(record, drop, make_recipe("theatre"))
 
 
 @pytest.fixture(scope="module")

@@ -130,7 +130,12 @@ class MllmConfig(StoryConfigOfRun):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.state_settings = fill(StateSettings, self.states, "states")
+        assert self.state_settings, "checked here, before anything is loaded"
+
+    @property
+    def state_settings(self) -> StateSettings:
+        """What `states` says, with defaults."""
+        return fill(StateSettings, self.states, "states")
 
 
 def make_story_model(config: MllmConfig) -> StoryModel:

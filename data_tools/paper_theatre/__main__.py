@@ -14,9 +14,11 @@ from data_tools.engine import Engine, StepError, run
 from data_tools.paper_theatre import casting
 from data_tools.paper_theatre.annotate import annotate as read_captions
 from data_tools.paper_theatre.dataset import Job, write_long_story, write_loose_page, write_story
+from data_tools.paper_theatre.language import parse_appearance
 from data_tools.paper_theatre.plots.check import check_plots
 from data_tools.paper_theatre.plots.load import SHIPPED
 from data_tools.paper_theatre.stories import PAGES, Appearances
+from data_tools.paper_theatre.world import Appearance
 from seedstory.storystream import StoryRecord, write_jsonl
 
 Split = Literal["train", "heldout", "heldout-plots"]
@@ -117,14 +119,15 @@ def annotate(
 
     Example: python -m data_tools.paper_theatre annotate stories/heldout/*/
 
-    A generated story has no ground truth but its own words: they are read page
-    by page, as those of training stories are, and truth.json beside story.json
-    says who should stand where. inference.evaluate holds the pictures against it.
+    A generated story has no ground truth but its own words and its cast: they are
+    read page by page, as those of training stories are, and truth.json beside
+    story.json says who should stand where. inference.evaluate holds the pictures
+    against it.
     """
     readable = total = 0
     for folder in folders:
-        captions = _captions(folder)
-        truths = read_captions(captions)
+        captions, cast = _captions_and_cast(folder)
+        truths = read_captions(captions, cast)
         read = [{"caption": caption, "scene": truth} for caption, truth in zip(captions, truths, strict=True)]
         (folder / "truth.json").write_text(json.dumps(read, indent=1) + "\n", "utf-8")
         readable += sum(truth is not None for truth in truths)
@@ -132,10 +135,17 @@ def annotate(
     typer.echo(f"{readable} of {total} pages could be read in {len(folders)} stories")
 
 
-def _captions(folder: Path) -> list[str]:
+def _captions_and_cast(folder: Path) -> tuple[list[str], dict[str, Appearance]]:
+    """Captions of a story folder, and the appearances that its story states name."""
     try:
         pages: list[dict[str, Any]] = json.loads((folder / "story.json").read_text("utf-8"))["pages"]
-        return [page["caption"] for page in pages]
+        cast: dict[str, Appearance] = {}
+        for page in pages:
+            for name, text in (page.get("next_state") or {"cast": {}})["cast"].items():
+                appearance = parse_appearance(text)
+                if appearance is not None:
+                    cast.setdefault(name, appearance)
+        return [page["caption"] for page in pages], cast
     except (OSError, ValueError, KeyError, TypeError):
         raise typer.BadParameter(f"{folder} is not a story folder: it has no readable story.json") from None
 

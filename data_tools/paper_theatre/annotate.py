@@ -7,12 +7,13 @@ training stories. `python -m data_tools.paper_theatre annotate` writes what it r
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from data_tools.paper_theatre.dataset import scene_truth
 from data_tools.paper_theatre.names import PRONOUNS
 from data_tools.paper_theatre.reader import Reader
-from data_tools.paper_theatre.world import SPECIES
+from data_tools.paper_theatre.world import SPECIES, Appearance
 
 # Whom a sentence introduces, in the wordings of `language`: "a fox called Pip", "Pip was a shy fox", "Pip, a shy fox".
 _INTRODUCED = re.compile(
@@ -24,13 +25,18 @@ _NO_NAMES = frozenset("He Here It Meanwhile She Soon Suddenly That Then There Th
 _TOGETHER = re.compile(r"\b(?:they|them|their|friends|both|together)\b", re.IGNORECASE)
 
 
-def annotate(captions: list[str]) -> list[dict[str, Any] | None]:
+def annotate(captions: list[str], cast: Mapping[str, Appearance] | None = None) -> list[dict[str, Any] | None]:
     """What each page should show; None for a page that cannot be read.
 
     A page cannot be read if it breaks a rule of `reader`, or speaks of a character whose name the model invented, which
-    the reader does not know.
+    the reader does not know. The first page, which a user wrote, need keep no rule: who of the cast is named on it
+    is known afterwards.
+
+    Args:
+        captions: Of all pages.
+        cast: Appearances of characters that the words need not say, by name.
     """
-    reader = Reader()
+    reader = Reader(cast or {})
     strangers: set[str] = set()
     truths: list[dict[str, Any] | None] = []
     for caption in captions:
@@ -44,6 +50,8 @@ def annotate(captions: list[str]) -> list[dict[str, Any] | None]:
             scene = reader.read(caption)
         except ValueError:
             strange = True
+            if not truths:
+                reader.meet(sorted(reader.cast, key=lambda name: (narration.find(name) < 0, narration.find(name))))
         if strange:
             truths.append(None)
             continue

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import groupby
 
-from data_tools.paper_theatre.world import EXPRESSIONS, PLACES, Appearance
+from data_tools.paper_theatre.world import EXPRESSIONS, HATS, OUTFITS, PLACES, SPECIES, Appearance
 
 # One word each, in the narration, lower case. A cue tells the subject of its clause.
 _CUE_WORDS = {
@@ -292,6 +292,18 @@ def describe_appearance(appearance: Appearance, kind: str = "") -> str:
     species = appearance.species if kind in ("", appearance.species) else f"{kind} ({appearance.species})"
     parts = (species, appearance.outfit, appearance.hat)
     return ", ".join(part for part in parts if part != "none")
+
+
+def parse_appearance(text: str) -> Appearance | None:
+    """The appearance that a line of a cast names, as `describe_appearance` writes it; None if it names none."""
+    words = [part.strip() for part in text.split(",")]
+    drawn = re.search(r"\(([a-z]+)\)", words[0])
+    species = drawn[1] if drawn else words[0]
+    outfits = [word for word in words[1:] if word in OUTFITS]
+    hats = [word for word in words[1:] if word in HATS[1:]]
+    if species not in SPECIES or len(outfits) != 1 or len(hats) > 1 or len(words) != 1 + len(outfits) + len(hats):
+        return None
+    return Appearance(species, outfits[0], *hats)
 
 
 def adjectives(species: str) -> tuple[str, ...]:

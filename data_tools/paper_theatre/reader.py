@@ -89,6 +89,12 @@ class Reader:
         self.place, self.time = scene.place, scene.time
         self._discourse.follow(spans)
 
+    def meet(self, names: Iterable[str]) -> None:
+        """Takes in characters of the cast whom a page that cannot be read has named."""
+        for name in names:
+            if name in self.cast and name in PRONOUNS and name not in self.names:
+                self._add(name, self.cast[name])
+
     def read(self, caption: str) -> Scene:
         """Reads the next page.
 

@@ -49,6 +49,9 @@ def generate(
     appearances: Annotated[
         Appearances, typer.Option(help="Whether the words say what characters look like: mixed, said or shown.")
     ] = "mixed",
+    recast: Annotated[
+        bool, typer.Option("--recast", help="Other appearances for the same stories (OUT/recast-SPLIT.jsonl).")
+    ] = False,
 ) -> None:
     """Make a StoryStream data set of stories or single pages.
 
@@ -68,12 +71,16 @@ def generate(
         raise typer.BadParameter("say what to make: --stories N, --loose-pages N, or both")
     if loose_pages and split not in casting.SPLITS:
         raise typer.BadParameter(f"--loose-pages have no plot: use --split {' or '.join(casting.SPLITS)}")
+    if recast and (pages or loose_pages or not stories):
+        raise typer.BadParameter(
+            "--recast is for short stories: give --stories N, and neither --pages nor --loose-pages"
+        )
     if plots is not None:
         _check_added(plots, stories)
     chapters = _chapters(pages, stories) if pages else ()
 
     def write(count: int, step: Callable[[Job], StoryRecord], name: str) -> None:
-        jobs = [Job(out, split, seed + n, size, masks, chapters, plots, appearances) for n in range(count)]
+        jobs = [Job(out, split, seed + n, size, masks, chapters, plots, appearances, recast) for n in range(count)]
         engine: Engine = "processes" if workers > 1 else "inline"
         write_jsonl(
             out / f"{name}.jsonl", run(step, jobs, engine=engine, workers=workers if workers > 1 else None, label=name)
@@ -83,7 +90,8 @@ def generate(
         if loose_pages:
             write(loose_pages, write_loose_page, f"loose-{split}")
         if stories:
-            write(stories, write_long_story if chapters else write_story, f"{'long-' * bool(chapters)}{split}")
+            kind = "long-" if chapters else "recast-" if recast else ""
+            write(stories, write_long_story if chapters else write_story, kind + split)
     except StepError as error:
         raise typer.BadParameter(str(error)) from None
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from data_tools.paper_theatre.names import names_of
 from data_tools.paper_theatre.script import Member
@@ -81,6 +81,31 @@ def cast(letters: str, split: str, rng: random.Random, roles: Sequence[Role] = (
         free = [n for n in names_of(split, pronoun) if n[0] not in {t[0] for t in taken}]
         members[letter] = Member(rng.choice(free), pronoun, appearance, kind)
     return members
+
+
+def recast(members: Mapping[str, Member], split: str, rng: random.Random) -> dict[str, Member]:
+    """The same names and pronouns with other appearances, as `cast` draws them.
+
+    Args:
+        members: A member per letter.
+        split: As for `cast`.
+        rng: The random numbers.
+    """
+    while True:
+        drawn = cast("".join(members), split, rng)
+        others = [drawn[letter].appearance for letter in members]
+        pairs = list(zip(members.values(), others, strict=True))
+        if all(
+            fits(other, member.pronoun)
+            and other.species != member.appearance.species
+            and other.outfit != member.appearance.outfit
+            and other.hat != member.appearance.hat
+            for member, other in pairs
+        ):
+            return {
+                letter: replace(member, appearance=other, kind="")
+                for letter, (member, other) in zip(members, pairs, strict=True)
+            }
 
 
 def fits(appearance: Appearance, pronoun: str) -> bool:

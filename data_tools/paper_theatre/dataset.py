@@ -30,7 +30,8 @@ class Job:
     """What a worker needs to write one record.
 
     `chapters` are the lengths of a long story's chapters, `plots` is a folder of plots beside the shipped ones,
-    `appearances` says whether the words say what the characters look like (`stories.generate_story`).
+    `appearances` says whether the words say what the characters look like, `recast` whether they look otherwise than
+    the seed says (`stories.generate_story`).
     """
 
     folder: Path
@@ -41,12 +42,13 @@ class Job:
     chapters: tuple[int, ...] = ()
     plots: Path | None = None
     appearances: Appearances = "mixed"
+    recast: bool = False
 
 
 def write_story(job: Job) -> StoryRecord:
     """Draws the pages of story `job.seed` under `job.folder` and returns its record."""
-    story = generate_story(job.seed, job.split, added=job.plots, appearances=job.appearances)
-    name = f"theatre-{job.split}-{job.seed:06d}"
+    story = generate_story(job.seed, job.split, added=job.plots, appearances=job.appearances, recast=job.recast)
+    name = f"{'recast' if job.recast else 'theatre'}-{job.split}-{job.seed:06d}"
     return _story_record(name, story, job, {"plot": story.plot, "beats": list(story.beats)})
 
 

@@ -305,7 +305,8 @@ class Script:
         pattern = self.rng.choice(NEWCOMER_PATTERNS[level][what])
         pattern = pattern.replace("SPECIES", member.appearance.species)
         pattern = pattern.replace("WEAR", wear(member.appearance, hat="hat" in SAID[level]))
-        pattern = pattern.replace("ADJ", self.rng.choice(adjectives(member.appearance.species)))
+        if "ADJ" in pattern:
+            pattern = pattern.replace("ADJ", self.rng.choice(adjectives(member.appearance.species)))
         before, after = fix_articles(pattern).split("NAME")
         self.order.append(letter)
         self.discourse.pronouns.append(member.pronoun)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from data_tools.paper_theatre.casting import cast
+from data_tools.paper_theatre.casting import recast as cast_again
 from data_tools.paper_theatre.openings import Opening, OpeningPage, draw_opening, write_opening
 from data_tools.paper_theatre.plots import Beat, Plot, load_plots
 from data_tools.paper_theatre.plots.plot import after_opening
@@ -64,6 +65,7 @@ def generate_story(
     added: Path | None = None,
     appearances: Appearances = "mixed",
     opening: bool | None = None,
+    recast: bool = False,
 ) -> GeneratedStory:
     """Writes one story; the same arguments always give the same story.
 
@@ -77,6 +79,8 @@ def generate_story(
             names alone), or now one, now the other ("mixed").
         opening: Whether the first page is an open beginning (`openings`), or None for the seed's own choice: a quarter
             of the stories with mixed looks, none of the others.
+        recast: Whether the characters have other appearances than the seed gives them. Where the words say nothing of
+            appearances ("shown"), they are the same words.
 
     Returns:
         The story, 8 to 12 pages, or 4 to 6, of 14 to 40 words, and of 18 or more where all looks are said. An open
@@ -90,6 +94,8 @@ def generate_story(
     chosen = plots[rng.randrange(len(plots))] if plot is None else _plot(plot, plots)
     begun = choose_opening(f"{split}-{seed}", split, len(chosen.cast), opening_share(appearances == "mixed", opening))
     members = cast(chosen.cast, cast_split, rng, begun.roles if begun else ())
+    if recast:
+        members = cast_again(members, cast_split, random.Random(f"recast-{split}-{seed}"))
     values = {key: rng.choice(choices) for key, choices in chosen.values.items()}
     script = Script(members, values, rng, said=draw_said(chosen.cast, appearances, rng))
     words = WORDS if not begun and set(script.said.values()) <= {"look"} else FEW_WORDS

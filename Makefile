@@ -18,7 +18,7 @@ INSTALL := $(PIP) install --quiet --constraint requirements.lock
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help story test test-avx2 lint docs format clean distclean
+.PHONY: help story test test-avx2 lint docs mini-gpu format clean distclean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -55,6 +55,39 @@ lint: $(VENV)/.dev ## check style, formatting and types
 
 docs: $(VENV)/.docs ## build the documentation site into site/, strictly
 	$(BIN)/mkdocs build --strict --quiet
+
+# The embedded model, trained on: about a quarter of an hour on one GPU with 16 cores. Each step goes on where it was
+# stopped, so the same command goes on with all of it.
+GPU_DATA ?= data/theatre-gpu
+GPU_RUNS ?= runs/mini-gpu
+GPU_STORIES ?= 20000
+GPU_LONG ?= 1500
+GPU_LOOSE ?= 30000
+GPU_HELDOUT ?= 60
+GPU_STEPS ?= 800
+GPU_READING_STEPS ?= 4000
+CORES ?= $(shell getconf _NPROCESSORS_ONLN)
+THEATRE := -m data_tools.paper_theatre generate --workers $(CORES)
+# Written once, since features are kept for the data as they are.
+$(GPU_DATA)/.complete: | $(VENV)/.test
+	$(BIN)/python $(THEATRE) --out $(GPU_DATA) --split heldout --stories $(GPU_HELDOUT) --loose-pages $(GPU_HELDOUT)0
+	$(BIN)/python $(THEATRE) --out $(GPU_DATA) --stories $(GPU_LONG) --pages 30
+	$(BIN)/python $(THEATRE) --out $(GPU_DATA) --stories $(GPU_STORIES) --loose-pages $(GPU_LOOSE)
+	$(BIN)/python $(THEATRE) --out $(GPU_DATA)/shown --split heldout --stories 12 --appearances shown
+	$(BIN)/python $(THEATRE) --out $(GPU_DATA)/shown --split heldout --stories 12 --appearances shown --recast
+	touch $@
+
+mini-gpu: $(GPU_DATA)/.complete ## train the embedded model on with one GPU, measure it, write runs/mini-gpu/model
+	$(BIN)/python -m training.theatre.reading --config configs/gpu/reading.yaml data=$(GPU_DATA) \
+		out=$(GPU_RUNS)/reading steps=$(GPU_READING_STEPS)
+	$(BIN)/python -m training.mllm --config configs/gpu/mllm.yaml data=$(GPU_DATA) out=$(GPU_RUNS)/stage2 \
+		recipe_settings.reading=$(GPU_RUNS)/reading steps=$(GPU_STEPS)
+	$(BIN)/python -m training.assemble --stage1 seedstory/weights/mini --stage2 $(GPU_RUNS)/stage2 --out $(GPU_RUNS)/model
+	$(BIN)/python -m inference.picture_use $(GPU_RUNS)/model --data $(GPU_DATA)/shown --json $(GPU_RUNS)/picture_use.json
+	$(BIN)/python -m inference.evaluate $(GPU_RUNS)/model --data $(GPU_DATA) --free --stories 20 --pages 10 \
+		--out $(GPU_RUNS)/stories --json $(GPU_RUNS)/free.json
+	$(BIN)/python -m inference.evaluate $(GPU_RUNS)/model --data $(GPU_DATA) --stories 20 --pages 10 \
+		--json $(GPU_RUNS)/given.json
 
 format: $(VENV)/.dev ## put imports and formatting right
 	$(BIN)/ruff check --select I --fix .

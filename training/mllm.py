@@ -34,7 +34,7 @@ from training.recipes import Recipe, RecipeConfig, make_recipe
 from training.recorder import Recorder
 from training.samples import SampleDropout, StoryDataset, collate_stories, draw_dropout
 from training.splits import files_of
-from training.states import StateSettings
+from training.states import StateSettings, story_parts
 
 LOOSE_PER_STORY = 10
 # Settings of `StoryConfig` that a run chooses. The features' own shape is the vision tower's.
@@ -199,6 +199,8 @@ class MllmStage(Stage):
         self.loose = StoryDataset(config, config.loose_split, backend, recipe) if config.loose_split else None
         self.long = StoryDataset(config, config.long_split, backend, recipe) if config.long_split else None
         self.heldout = StoryDataset(config, config.heldout, backend, recipe, limit=16)
+        if config.state_settings.state_share and any(any(story_parts(one)) for one in self.stories.records):
+            self.model.config.story_state = True
         self.sources = files_of(config.data, config.split, config.loose_split, config.long_split, config.heldout)
         self.sources += [Path(config.stage1) / "vision_tower", *([Path(config.init)] if config.init else [])]
         self.sources += [base_lm_folder(self.model.config.base_lm), *recipe.sources]

@@ -28,7 +28,14 @@ STAGES = {
 
 @pytest.mark.parametrize(
     "path",
-    sorted([*CONFIGS.glob("mini/*.yaml"), *CONFIGS.glob("sdxl/*.yaml"), *CONFIGS.glob("published/*.yaml")]),
+    sorted(
+        [
+            *CONFIGS.glob("mini/*.yaml"),
+            *CONFIGS.glob("sdxl/*.yaml"),
+            *CONFIGS.glob("published/*.yaml"),
+            *CONFIGS.glob("gpu/*.yaml"),
+        ]
+    ),
     ids=lambda p: f"{p.parent.name}-{p.stem}",
 )
 def test_every_shipped_configuration_is_valid(path):

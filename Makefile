@@ -66,6 +66,7 @@ GPU_LOOSE ?= 30000
 GPU_HELDOUT ?= 60
 GPU_STEPS ?= 800
 GPU_READING_STEPS ?= 4000
+GPU_BATCH ?= 32
 CORES ?= $(shell getconf _NPROCESSORS_ONLN)
 THEATRE := -m data_tools.paper_theatre generate --workers $(CORES)
 # Written once, since features are kept for the data as they are.
@@ -81,7 +82,7 @@ mini-gpu: $(GPU_DATA)/.complete ## train the embedded model on with one GPU, mea
 	$(BIN)/python -m training.theatre.reading --config configs/gpu/reading.yaml data=$(GPU_DATA) \
 		out=$(GPU_RUNS)/reading steps=$(GPU_READING_STEPS)
 	$(BIN)/python -m training.mllm --config configs/gpu/mllm.yaml data=$(GPU_DATA) out=$(GPU_RUNS)/stage2 \
-		recipe_settings.reading=$(GPU_RUNS)/reading steps=$(GPU_STEPS)
+		recipe_settings.reading=$(GPU_RUNS)/reading steps=$(GPU_STEPS) batch_size=$(GPU_BATCH)
 	$(BIN)/python -m training.assemble --stage1 seedstory/weights/mini --stage2 $(GPU_RUNS)/stage2 --out $(GPU_RUNS)/model
 	$(BIN)/python -m inference.picture_use $(GPU_RUNS)/model --data $(GPU_DATA)/shown --json $(GPU_RUNS)/picture_use.json
 	$(BIN)/python -m inference.evaluate $(GPU_RUNS)/model --data $(GPU_DATA) --free --stories 20 --pages 10 \

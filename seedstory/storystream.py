@@ -46,7 +46,8 @@ class StoryRecord:
             the picture shows), `characters` (`[{"name", "box", "mask"}, ...]`), `coreference` (who is meant by which
             words), `mask` (path of a PNG), `panel` (box of the picture on its sheet) and `time` (`[start, end]` in a
             film, in seconds; or the time of day as a word). A box is `[x0, y0, x1, y1]` in px, x1 and y1 exclusive.
-        extra: Keys of the file that are unknown here; written back as they were.
+        extra: Keys of the file that are unknown here; written back as they were. Stage 2 of training reads three of
+            them: `cast` ({name: look}), `plan` (a line a page) and `unsaid` (names whose look the words leave out).
     """
 
     id: str

@@ -84,7 +84,7 @@ mini-gpu: $(GPU_DATA)/.complete ## train the embedded model on with one GPU, mea
 	$(BIN)/python -m training.mllm --config configs/gpu/mllm.yaml data=$(GPU_DATA) out=$(GPU_RUNS)/stage2 \
 		recipe_settings.reading=$(GPU_RUNS)/reading steps=$(GPU_STEPS) batch_size=$(GPU_BATCH)
 	$(BIN)/python -m training.assemble --stage1 seedstory/weights/mini --stage2 $(GPU_RUNS)/stage2 --out $(GPU_RUNS)/model
-	$(BIN)/python -m inference.picture_use $(GPU_RUNS)/model --data $(GPU_DATA)/shown --json $(GPU_RUNS)/picture_use.json
+	$(BIN)/python -m inference.image_use $(GPU_RUNS)/model --data $(GPU_DATA)/shown --json $(GPU_RUNS)/image_use.json
 	$(BIN)/python -m inference.evaluate $(GPU_RUNS)/model --data $(GPU_DATA) --free --stories 20 --pages 10 \
 		--out $(GPU_RUNS)/stories --json $(GPU_RUNS)/free.json
 	$(BIN)/python -m inference.evaluate $(GPU_RUNS)/model --data $(GPU_DATA) --stories 20 --pages 10 \

@@ -7,7 +7,7 @@ import torch
 from typer.testing import CliRunner
 
 from data_tools.paper_theatre.stories import generate_story
-from inference.picture_use import app, picture_use, read_stories
+from inference.image_use import app, image_use, read_stories
 from seedstory.pipeline import StoryPipeline
 from seedstory.storystream import read_jsonl
 from tests.data_tools.theatre import run_theatre
@@ -84,8 +84,8 @@ class Draft:
 
 
 def test_a_model_that_copies_pictures_follows_them(data, monkeypatch):
+    from inference.image_use import _features
     from inference.judge import Judge
-    from inference.picture_use import _features
 
     pipeline = StoryPipeline.from_pretrained("mini")
     stories = read_stories(data, "heldout", 2, 8)
@@ -100,10 +100,10 @@ def test_a_model_that_copies_pictures_follows_them(data, monkeypatch):
     def one_by_one(model, folder, paths):  # a picture's features are the same to the last bit then
         return torch.cat([_features(model, folder, [path]) for path in paths])
 
-    monkeypatch.setattr("inference.picture_use._features", one_by_one)
-    monkeypatch.setattr("inference.picture_use.StoryEngine", Copyist)
+    monkeypatch.setattr("inference.image_use._features", one_by_one)
+    monkeypatch.setattr("inference.image_use.StoryEngine", Copyist)
     monkeypatch.setattr(StoryPipeline, "story_model", home)
-    figures = picture_use(pipeline, Judge.load(), data, stories, pages=8, policy="dense")
+    figures = image_use(pipeline, Judge.load(), data, stories, pages=8, policy="dense")
     assert figures["characters"] > 5
     for name in ("species", "outfit", "hat"):
         assert figures["true"]["true"][name] > 0.8 > 0.5 > figures["true"]["recast"][name]

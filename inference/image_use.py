@@ -8,7 +8,7 @@ appearances of the recast ones in the third; one that does not draws the same ea
 
     python -m data_tools.paper_theatre generate --out data/shown --stories 12 --split heldout --appearances shown
     (the same once more with --recast)
-    python -m inference.picture_use mini --data data/shown
+    python -m inference.image_use mini --data data/shown
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def read_stories(data: Path, split: str, limit: int, pages: int) -> list[ShownSt
 
 
 @torch.inference_mode()
-def picture_use(
+def image_use(
     pipeline: StoryPipeline, judge: Judge, data: Path, stories: Sequence[ShownStory], *, pages: int, policy: str
 ) -> dict[str, Any]:
     """Shares of characters that look as the true and as the recast pictures show them, for each context.
@@ -159,7 +159,7 @@ def main(
         chosen = read_stories(data, split, stories, pages)
         logging.disable_progress_bar()
         pipeline = StoryPipeline.from_pretrained(model)
-        figures = picture_use(pipeline, Judge.load(judge), data, chosen, pages=pages, policy=policy)
+        figures = image_use(pipeline, Judge.load(judge), data, chosen, pages=pages, policy=policy)
         figures |= {"model": model, "fingerprint": pipeline.identity.fingerprint, "split": split, "policy": policy}
         if json_file:
             json_file.write_text(json.dumps(figures, indent=1) + "\n", "utf-8")

@@ -82,7 +82,8 @@ def assert_agree(out, alone):
         one, two = load_file(alone / path), load_file(out / path)
         assert one.keys() == two.keys()
         # Where a gradient is all but zero, AdamW takes a step of its rounding.
-        assert all((one[key] - two[key]).abs().mean() < 1e-6 for key in one), path
+        apart = {key: (one[key].float() - two[key].float()).abs().mean().item() for key in one}
+        assert max(apart.values()) < 1e-5, (path, max(apart.items(), key=lambda item: item[1]))
     for path in alone.rglob("config.json"):
         assert (out / path.relative_to(alone)).read_text() == path.read_text()
 

@@ -1,7 +1,7 @@
 """Stories of the paper theatre in words alone: records of known plots, without pictures."""
 
 from data_tools.paper_theatre.chapters import generate_long_story
-from data_tools.paper_theatre.language import look
+from data_tools.paper_theatre.language import describe_appearance
 from data_tools.paper_theatre.stories import generate_story
 from seedstory.storystream import StoryRecord
 
@@ -20,7 +20,7 @@ def written_long_record(seed: int, split: str, lengths: list[int]) -> StoryRecor
 
 def _record(name, story, extra) -> StoryRecord:
     count = len(story.pages)
-    cast = {member.name: look(member.appearance) for member in story.cast}
+    cast = {member.name: describe_appearance(member.appearance) for member in story.cast}
     return StoryRecord(
         id=name,
         images=[f"{page}.png" for page in range(count)],

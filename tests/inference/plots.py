@@ -7,14 +7,14 @@ from seedstory.storystream import StoryRecord
 
 
 def written_record(seed: int, split: str, plot: str | None = None) -> StoryRecord:
-    """The record of a story, of any plot or of this one."""
-    story = generate_story(seed, split, plot)
+    """The record of a story, of any plot or of this one, from the first page on: an open beginning is of no plot."""
+    story = generate_story(seed, split, plot, opening=False)
     return _record(f"{split}-{seed}-{story.plot}", story, {"plot": story.plot})
 
 
 def written_long_record(seed: int, split: str, lengths: list[int]) -> StoryRecord:
     """The record of a story of several chapters."""
-    story = generate_long_story(seed, split, lengths)
+    story = generate_long_story(seed, split, lengths, opening=False)
     return _record(f"long-{split}-{seed}", story, {"plots": list(story.plots), "chapters": lengths})
 
 

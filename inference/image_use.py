@@ -20,17 +20,17 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import torch
-import torch.nn.functional as F
 import typer
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 from transformers.utils import logging
 
+from inference.image_quality import tower_features
 from inference.judge import WEIGHTS, Judge, score
 from seedstory.cache import CachePolicy
 from seedstory.generation import GivenPage, StoryEngine, StoryRequest
-from seedstory.image import image_to_tensor, load_image, to_square
+from seedstory.image import image_to_tensor, load_image, resize_pixels, to_square
 from seedstory.pipeline import StoryPipeline
 from seedstory.settings import POLICIES
 from seedstory.storystream import StoryRecord, read_jsonl
@@ -125,8 +125,7 @@ def _features(pipeline: StoryPipeline, data: Path, paths: Sequence[str]) -> Tens
     """Features [P, F, Df] of pictures of the data set."""
     tower = pipeline.vision_tower
     images = [to_square(load_image(data / path), tower.config.image_size) for path in paths]
-    pixels = torch.stack([image_to_tensor(image) for image in images]).to(tower.device, tower.dtype)
-    return tower(pixels).float().cpu()
+    return tower_features(tower, image_to_tensor(images))
 
 
 def _pictures(pipeline: StoryPipeline, features: Tensor) -> Tensor:
@@ -135,7 +134,7 @@ def _pictures(pipeline: StoryPipeline, features: Tensor) -> Tensor:
     for batch in features.split(_BATCH):
         drawn = pipeline.detokenizer(batch, torch.Generator().manual_seed(0), output_type="pt")
         assert isinstance(drawn, Tensor)
-        parts.append(F.interpolate(drawn.float().cpu() * 2 - 1, (side, side), mode="area"))
+        parts.append(resize_pixels(drawn.float().cpu() * 2 - 1, side))
     return torch.cat(parts)
 
 

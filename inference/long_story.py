@@ -42,6 +42,7 @@ from rich.progress import (
 )
 from torch import Tensor
 
+from inference.image_quality import tower_features
 from inference.judge import ATTRIBUTES, WEIGHTS, Judge
 from inference.long_report import Measurement, markdown, page_ranges, plot, summarize
 from seedstory.cache import CachePolicy
@@ -183,8 +184,7 @@ class Bench:
             tower = self.pipeline.vision_tower
             size = tower.config.image_size
             images = [image_to_tensor(to_square(load_image(self.data / path), size)) for path in record.images]
-            batches = torch.stack(images).to(tower.device, tower.dtype).split(_BATCH)
-            self._true_features = {record.id: torch.cat([tower(batch).float().cpu() for batch in batches])}
+            self._true_features = {record.id: tower_features(tower, torch.stack(images))}
         return self._true_features[record.id]
 
     def _pages(

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Annotated
 
 import torch
-import torch.nn.functional as F
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -23,6 +22,7 @@ from transformers.utils import logging
 
 from inference.judge import WEIGHTS, Judge, score
 from inference.truth_images import TruthImages
+from seedstory.image import resize_pixels
 from seedstory.pipeline import StoryPipeline
 
 _BATCH = 32
@@ -37,8 +37,8 @@ def reconstruct(model: str, images: TruthImages, judge: Judge, steps: int) -> di
     renders, coded, drawn = [], [], []
     for rows in torch.arange(len(images)).split(_BATCH):
         pixels = images.pixels(rows)
-        inputs = _resized(pixels, tower.config.image_size).to(detokenizer.device, detokenizer.dtype)
-        renders.append(_resized(pixels, detokenizer.image_size))
+        inputs = resize_pixels(pixels, tower.config.image_size).clamp(-1, 1).to(detokenizer.device, detokenizer.dtype)
+        renders.append(resize_pixels(pixels, detokenizer.image_size).clamp(-1, 1))
         coded.append(detokenizer.autoencoder(inputs).float().clamp(-1, 1).cpu())
         generator = torch.Generator().manual_seed(0)
         rebuilt = detokenizer(tower(inputs), generator, num_inference_steps=steps, output_type="pt")
@@ -48,20 +48,11 @@ def reconstruct(model: str, images: TruthImages, judge: Judge, steps: int) -> di
     columns = {}
     for name, parts in (("renders", renders), ("autoencoder", coded), ("visual tokens", drawn)):
         output = torch.cat(parts)
-        columns[name] = score(judge, _resized(output, images.images.shape[1]), images.truths)
+        columns[name] = score(judge, resize_pixels(output, images.images.shape[1]).clamp(-1, 1), images.truths)
         if parts is not renders:
             error = ((output - target) / 2).square().mean((1, 2, 3))
             columns[name]["PSNR (dB)"] = (-10 * torch.log10(error)).mean().item()
     return columns
-
-
-def _resized(pixels: torch.Tensor, side: int) -> torch.Tensor:
-    """Pictures [B, 3, H, W] as squares of `side` px; smaller ones by means of areas."""
-    if pixels.shape[-1] == side:
-        return pixels
-    if pixels.shape[-1] > side:
-        return F.interpolate(pixels, (side, side), mode="area")
-    return F.interpolate(pixels, (side, side), mode="bicubic").clamp(-1, 1)
 
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)

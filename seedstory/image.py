@@ -130,6 +130,16 @@ def image_to_tensor(image: Image.Image | Sequence[Image.Image]) -> torch.Tensor:
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous() / 127.5 - 1.0
 
 
+def resize_pixels(pixels: torch.Tensor, size: int) -> torch.Tensor:
+    """Pixels `[B, 3, H, W]` as squares of `size` px: smaller ones by means of areas, larger ones bicubic."""
+    from torch.nn import functional
+
+    if pixels.shape[-1] == size:
+        return pixels
+    mode = "area" if pixels.shape[-1] > size else "bicubic"
+    return functional.interpolate(pixels, (size, size), mode=mode)
+
+
 def tensor_to_image(pixels: torch.Tensor) -> Image.Image | list[Image.Image]:
     """A picture from pixels `[3, H, W]` in [-1, 1], or a list of pictures from `[B, 3, H, W]`.
 

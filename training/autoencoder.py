@@ -16,10 +16,11 @@ from torch import Tensor
 
 from seedstory.detokenizers.autoencoder import ImageAutoencoder
 from seedstory.detokenizers.detokenizer import Detokenizer
+from seedstory.image import resize_pixels
 from seedstory.modeling.vision_tower import VisionTower
 from training.backend import Backend
 from training.command import run_stage
-from training.distances import psnr, resized
+from training.distances import psnr
 from training.loop import Stage
 from training.pages import WEIGHT_SCALE, PageImages, ShuffledSampler, check_image_size, noise_of
 from training.recipes import RecipeConfig, make_recipe
@@ -128,7 +129,7 @@ class AutoencoderStage(Stage):
         return {"loss": len(batch["pixels"])}
 
     def forward(self, batch: dict[str, Any], progress: float) -> dict[str, Tensor]:
-        pixels = resized(batch["pixels"], self.config.image_size).contiguous(memory_format=torch.channels_last)
+        pixels = resize_pixels(batch["pixels"], self.config.image_size).contiguous(memory_format=torch.channels_last)
         latents = self.autoencoder.encoder(pixels) + self.config.latent_noise * batch["noise"]
         if self.drawing:
             latents = torch.where(
@@ -155,7 +156,7 @@ class AutoencoderStage(Stage):
         for rows in torch.arange(len(self.heldout)).split(64):
             pixels, _ = self.heldout.batch(rows)
             with backend.autocast():
-                seen = resized(pixels, self.config.image_size).to(backend.device)
+                seen = resize_pixels(pixels, self.config.image_size).to(backend.device)
                 output = self.autoencoder(seen).float().cpu().clamp(-1, 1)
             values.append(psnr(output, pixels))
             shown = shown or [pixels[:8] / 2 + 0.5, output[:8] / 2 + 0.5]
@@ -167,7 +168,7 @@ class AutoencoderStage(Stage):
         """Write `autoencoder/`, with the factor that scales its latents to unit variance; kept if the latents are."""
         if not (self.config.init and self.config.decoder_only):
             pixels, _ = self.heldout.batch(torch.arange(len(self.heldout)))
-            seen = resized(pixels, self.config.image_size).to(self.autoencoder.device)
+            seen = resize_pixels(pixels, self.config.image_size).to(self.autoencoder.device)
             latents = plain(self.autoencoder).latents(seen).float()
             self.autoencoder.register_to_config(scaling_factor=round(1 / latents.std().item(), 4))
         self.autoencoder.save_pretrained(folder / "autoencoder")

@@ -20,11 +20,12 @@ from torch import Tensor, nn
 from seedstory.detokenizers.autoencoder import ImageAutoencoder
 from seedstory.detokenizers.detokenizer import Detokenizer
 from seedstory.detokenizers.kl_autoencoder import KLAutoencoder
+from seedstory.image import resize_pixels
 from seedstory.modeling.lora import merge_lora
 from seedstory.modeling.vision_tower import VisionTower
 from training.backend import Backend, in_memory_format
 from training.command import run_stage
-from training.distances import psnr, resized
+from training.distances import psnr
 from training.features import read_features
 from training.loop import Stage
 from training.pages import PageImages, ShuffledSampler, check_image_size, compute_on_all, noise_of
@@ -237,7 +238,7 @@ class FeaturesStage(DetokenizerTraining):
         pixels = self.heldout_pages
         with backend.autocast():
             features = self.heldout_features.float().to(backend.device)
-            drawn = resized(draw_images(self.detokenizer, features, self.config.heldout_steps), pixels.shape[-1])
+            drawn = resize_pixels(draw_images(self.detokenizer, features, self.config.heldout_steps), pixels.shape[-1])
         recorder.write(step, heldout_psnr=psnr(2 * drawn - 1, pixels).mean().item())
         recorder.sheet(step, [pixels[:8] / 2 + 0.5, drawn[:8]])
 
@@ -370,7 +371,7 @@ def reconstruct(
     """Pixels [B, 3, H, W] in [-1, 1] through the visual tokens and back, in [0, 1]."""
     with backend.autocast():
         features = tower(pixels.to(backend.device)).float()
-        return resized(draw_images(detokenizer, features, steps), pixels.shape[-1])
+        return resize_pixels(draw_images(detokenizer, features, steps), pixels.shape[-1])
 
 
 def draw_images(detokenizer: Detokenizer, features: Tensor, steps: int | None = None) -> Tensor:

@@ -13,15 +13,6 @@ def feature_losses(found: Tensor, features: Tensor) -> dict[str, Tensor]:
     return {"cosine": (1 - cosine).mean(), "mse": F.mse_loss(found, features)}
 
 
-def resized(images: Tensor, side: int) -> Tensor:
-    """Images [B, 3, H, W] as squares of `side` px; larger ones by means of areas."""
-    if images.shape[-1] == side:
-        return images
-    if images.shape[-1] > side:
-        return F.interpolate(images, (side, side), mode="area")
-    return F.interpolate(images, (side, side), mode="bicubic")
-
-
 def psnr(output: Tensor, target: Tensor) -> Tensor:
     """PSNR in dB of each image [B, 3, H, W] in [-1, 1]: [B]."""
     return -10 * torch.log10(((output - target) / 2).square().mean((1, 2, 3)))

@@ -12,7 +12,6 @@ from seedstory.io import read_json
 from seedstory.layout import chapters
 from seedstory.salience import find_names
 from seedstory.story_record import check_record
-from seedstory.story_state import StoryState
 from seedstory.storystream import StoryRecord
 
 Label = tuple[str, int]  # a plot, and the number of a beat in it, from 0
@@ -109,13 +108,13 @@ def text_from_folder(folder: Path, pages: int | None = None) -> StoryText:
         record = check_record(read_json(file))
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{file} cannot be read: {error}") from None
-    captions = tuple(entry["caption"] for entry in record["entries"][:pages])
+    captions = tuple(entry.caption for entry in record["entries"][:pages])
     cast: dict[str, str] = {}
     plan = [""] * len(captions)
     for first, entry in enumerate(record["entries"], 1):
-        if entry["next_state"] is None:
+        state = entry.next_state
+        if state is None:
             continue
-        state = StoryState.from_dict(entry["next_state"])
         cast |= dict(state.cast)
         for page, line in enumerate(state.plan, first):
             if page < len(plan):

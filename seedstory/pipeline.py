@@ -32,13 +32,13 @@ from seedstory.settings import (
     story_language,
 )
 from seedstory.story import UNTITLED, Page, Story, StoryFolder, check_target, make_title, page_seed
-from seedstory.story_request import state_pages, story_request
+from seedstory.story_request import page_of_draft, state_pages, story_request, writing_runs
 from seedstory.story_writer import StoryWriter, check_feature_shape, check_resumable, check_same_model
 
 if TYPE_CHECKING:
     import torch
 
-    from seedstory.generation import PageDraft, StoryEngine
+    from seedstory.generation import StoryEngine
     from seedstory.generation.sampling import LogitsProcessor
 
 logger = logging.getLogger(__name__)
@@ -433,7 +433,7 @@ class StoryPipeline(PipelineBase):
             folder.remove_leftovers()
             folder.resumed_by(self.identity)
             done = [folder.page(i) for i in range(len(folder))] or [_opening_page(folder.settings)]
-            undrawn = (page for page in done if page.image is None and page.features is not None)
+            undrawn = [page for page in done if page.image is None and page.is_whole]
             pages = chain(undrawn, self._write(folder.settings, done, callback_on_text, logits_processor, write))
             yield from self._render(pages, folder.settings, rendering, write, callback_on_step_end)
 
@@ -472,10 +472,11 @@ class StoryPipeline(PipelineBase):
                 [story_request(request.settings, own, writes) for request, own in zip(requests, given, strict=True)]
             )
             for draft in engine.pages():
-                page = _page(requests[draft.story].settings, given[draft.story], draft)
+                own = given[draft.story]
+                page = page_of_draft(requests[draft.story].settings, own, draft)
                 if page is not None:
                     writers[draft.story](page)
-                    if not _is_whole(given[draft.story], page.index):
+                    if not (draft.index < len(own) and own[draft.index].is_whole):
                         yield draft.story, page
 
     def _opening(self, request: _Request) -> Page:
@@ -490,24 +491,29 @@ class StoryPipeline(PipelineBase):
         logits_processor: LogitsProcessor | None,
         store: Callable[[Page], None],
     ) -> Iterator[Page]:
-        """Writes the pages that `given` lacks, and the features of its last page if that has none.
+        """Writes the pages that `given` lacks, those that are to be made anew, and features where they are missing.
 
-        A given page is stored anew where a story state now follows it.
+        A given page is stored anew where another story state now follows it. Pages made anew take their places in
+        `given`, since those after them read them.
         """
-        if len(given) == settings.pages and given[-1].features is not None:
-            return
-        engine = self._engine(settings, logits_processor)
-        engine.start_batch([story_request(settings, given, self.story_model.config.story_state)])
-        drafts = engine.pages(callback_on_text)
-        while True:
-            self._activate("story_model")
-            draft = next(drafts, None)
-            if draft is None:
-                return
-            page = _page(settings, given, draft)
-            if page is not None and _is_whole(given, draft.index):
-                store(page)
-            elif page is not None:
+        for last, own in writing_runs(settings, given):
+            made_with = replace(settings, **own) if own else settings
+            engine = self._engine(made_with, logits_processor)
+            engine.start_batch([story_request(settings, given, self.story_model.config.story_state)])
+            drafts = engine.pages(callback_on_text)
+            while True:
+                self._activate("story_model")
+                draft = next(drafts, None)
+                if draft is None or draft.index > last:
+                    break
+                page = page_of_draft(settings, given, draft)
+                if page is None:
+                    continue
+                if draft.index < len(given):
+                    whole, given[draft.index] = given[draft.index].is_whole, page
+                    if whole:
+                        store(page)
+                        continue
                 logger.debug("page %d: %d tokens in the cache", page.number, draft.cached_tokens)
                 yield page
 
@@ -539,26 +545,3 @@ class StoryPipeline(PipelineBase):
 def _opening_page(settings: StorySettings) -> Page:
     """The opening of a story of which nothing is written yet."""
     return Page(index=0, caption=settings.text or "", seed=page_seed(settings.seed, 0), state="opening")
-
-
-def _is_whole(given: list[Page], index: int) -> bool:
-    """Whether a page was given with its features."""
-    return index < len(given) and given[index].features is not None
-
-
-def _page(settings: StorySettings, given: list[Page], draft: PageDraft) -> Page | None:
-    """The page of a draft; None if it was given whole."""
-    if draft.index < len(given):
-        page = given[draft.index]
-        if page.features is not None and page.next_state == draft.next_state:
-            return None
-        features = draft.features.cpu() if page.features is None else page.features
-        return replace(page, features=features, next_state=draft.next_state)
-    seed = page_seed(settings.seed, draft.index)
-    return Page(
-        index=draft.index,
-        caption=draft.caption,
-        features=draft.features.cpu(),
-        seed=seed,
-        next_state=draft.next_state,
-    )

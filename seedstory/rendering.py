@@ -19,11 +19,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from seedstory.errors import RequestError
+from seedstory.page import Page, settings_of
 from seedstory.settings import MAX_PAGES, StorySettings, check_int
-from seedstory.story import Page
 
 if TYPE_CHECKING:
     import torch
@@ -141,17 +142,27 @@ def render_pages(
     assert all(page.features is not None for page in pages), "a page is written before it is drawn"
     check()
     before_batch()
-    images = detokenizer(
-        torch.stack([page.features for page in pages if page.features is not None]),
-        generator=[torch.Generator().manual_seed(page.seed) for page in pages],
-        num_inference_steps=settings.num_inference_steps,
-        guidance_scale=settings.guidance_scale,
-        callback_on_step_end=check,
-    )
-    return [
-        replace(page, image=image, state="opening" if page.index == 0 else "illustrated")
-        for page, image in zip(pages, images, strict=True)
-    ]
+    drawn: list[Page] = []
+    for (steps, scale), group in groupby(pages, lambda page: _drawing_settings(page, settings)):
+        some = list(group)
+        images = detokenizer(
+            torch.stack([page.features for page in some if page.features is not None]),
+            generator=[torch.Generator().manual_seed(page.seed) for page in some],
+            num_inference_steps=steps,
+            guidance_scale=scale,
+            callback_on_step_end=check,
+        )
+        drawn += [
+            replace(page, image=image, state="opening" if page.state == "opening" else "illustrated")
+            for page, image in zip(some, images, strict=True)
+        ]
+    return drawn
+
+
+def _drawing_settings(page: Page, settings: StorySettings) -> tuple[int, float]:
+    """Diffusion steps and guidance scale of a page's picture."""
+    own = settings_of(page, settings)
+    return own.num_inference_steps, own.guidance_scale
 
 
 def _kept(pages: Iterable[Page], keep: Callable[[Page], None]) -> Iterator[Page]:

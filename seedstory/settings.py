@@ -17,6 +17,12 @@ MAX_PAGES = 10_000
 MAX_TEXT = 4_000  # characters of one caption or opening
 MAX_CAPTION_TOKENS = 2_000  # of one caption or opening
 MAX_STOPS = 32
+# Settings that a single page may be made with, apart from the story's.
+PAGE_SETTINGS = (
+    *("num_inference_steps", "guidance_scale", "policy", "temperature", "top_k", "top_p", "min_p"),
+    *("repetition_penalty", "no_repeat_ngram_size", "history_pages", "min_caption_tokens", "max_caption_tokens"),
+    *("stop", "max_sentences", "text_guidance_scale"),
+)
 
 
 @dataclass(kw_only=True)

@@ -5,10 +5,12 @@ Reading checks every value, since a folder may come from anyone.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import re
-from dataclasses import asdict, fields
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,24 +19,145 @@ from PIL import Image, PngImagePlugin
 from seedstory.errors import RequestError, StoryFolderError
 from seedstory.identity import ModelIdentity
 from seedstory.io import read_regular
-from seedstory.settings import MAX_PAGES, StorySettings
+from seedstory.settings import MAX_PAGES, PAGE_SETTINGS, StorySettings
 from seedstory.story_state import StoryState
 
 if TYPE_CHECKING:
     import torch
 
 FORMAT = "seedstory-story"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 1 had neither ids of pages nor revisions
 STATES = ("opening", "written", "illustrated")
 MAX_FEATURES = 64 * 2**20  # bytes of a page's features
-PAGE_FILE = re.compile(r"pages/page-\d{3,5}(\.r\d{1,6})?\.(png|safetensors)")
+MAX_ID = 10**9
+PAGE_FILE = re.compile(r"pages/page-\d{3,10}(\.r\d{1,6})?\.(png|safetensors)")
 
+# What story.json says of every page; the rest is left out where there is nothing to say.
+_ALWAYS = ("id", "caption", "picture", "features", "seed", "state", "alt")
 # What story.json and the pictures call settings that have other names here.
 _NAMES_ON_DISK = {
     "image_name": "picture",
     "no_repeat_ngram_size": "no_repeat_ngram",
     "text_guidance_scale": "text_guidance",
 }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pending:
+    """How a page is to be made anew, by whoever goes on with the story. Until then its old content stays.
+
+    Attributes:
+        caption: The words to draw; None lets the model write them.
+        story_seed: As of the page.
+        settings: As of the page.
+    """
+
+    caption: str | None = None
+    story_seed: int | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        good = self.caption is None or isinstance(self.caption, str)
+        if not good or not _is_seed(self.story_seed) or not _are_page_settings(self.settings):
+            raise StoryFolderError("pending is not well formed")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PageEntry:
+    """What `story.json` says of a page; `seedstory.story.Page` says what the values mean.
+
+    Attributes:
+        picture: File of the picture, relative to the folder, or None.
+        features: File of the features, or None.
+    """
+
+    id: int
+    caption: str
+    picture: str | None = None
+    features: str | None = None
+    seed: int = 0
+    state: str = "written"
+    alt: str = ""
+    next_state: StoryState | None = None
+    story_seed: int | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+    model: str = ""
+    locked: bool = False
+    pending: Pending | None = None
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the page has features and is not to be made anew."""
+        return self.features is not None and self.pending is None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether this is the place of a page of which nothing is made yet."""
+        return self.pending is not None and not self.files
+
+    @property
+    def files(self) -> set[str]:
+        """Its files, relative to the folder."""
+        return {name for name in (self.picture, self.features) if name}
+
+    def to_dict(self) -> dict[str, Any]:
+        """As `story.json` writes it: what always stands there, and the rest where there is something to say."""
+        values = asdict(self)
+        values["next_state"] = self.next_state.to_dict() if self.next_state else None
+        if self.pending is not None:
+            values["pending"] = {key: value for key, value in asdict(self.pending).items() if value not in (None, {})}
+        asked_even_if_empty = self.pending is not None
+        return {
+            key: value
+            for key, value in values.items()
+            if key in _ALWAYS or value not in (None, "", {}, False) or (key == "pending" and asked_even_if_empty)
+        }
+
+    @classmethod
+    def from_dict(cls, values: Any, number: int) -> PageEntry:
+        """The entry of page `number` of a record of any version.
+
+        Raises:
+            StoryFolderError, KeyError: It is not well formed.
+        """
+        if not isinstance(values, dict):
+            raise StoryFolderError(f"page {number} is not well formed")
+        known = {f.name for f in fields(cls)}
+        given = {key: value for key, value in values.items() if key in known}
+        given = {key: values[key] for key in ("caption", "picture", "features", "seed", "state")} | given
+        given.setdefault("id", number)
+        state = given.get("next_state")
+        if state is not None:
+            try:
+                given["next_state"] = StoryState.from_dict(state)
+            except RequestError as error:
+                raise StoryFolderError(f"next_state of page {number} is not well formed: {error}") from None
+        pending = given.get("pending")
+        if pending is not None:
+            if not isinstance(pending, dict) or not pending.keys() <= {f.name for f in fields(Pending)}:
+                raise StoryFolderError(f"pending of page {number} is not well formed")
+            given["pending"] = Pending(**pending)
+        entry = cls(**given)
+        good = all(isinstance(text, str) for text in (entry.caption, entry.alt, entry.model)) and entry.state in STATES
+        good = good and _is_int(entry.seed) and _is_seed(entry.story_seed) and isinstance(entry.locked, bool)
+        good = good and _is_int(entry.id) and 0 < entry.id <= MAX_ID and _are_page_settings(entry.settings)
+        for name, ending in ((entry.picture, ".png"), (entry.features, ".safetensors")):
+            good = good and (name is None or _is_page_file(name, ending))
+        if not good:
+            raise StoryFolderError(f"page {number} is not well formed")
+        return entry
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_seed(value: Any) -> bool:
+    return value is None or (_is_int(value) and 0 <= value < 2**63)
+
+
+def _are_page_settings(value: Any) -> bool:
+    return isinstance(value, dict) and value.keys() <= set(PAGE_SETTINGS)
 
 
 def read_features(path: Path) -> torch.Tensor:
@@ -58,9 +181,28 @@ def read_features(path: Path) -> torch.Tensor:
 
 
 def png_bytes(
-    image: Image.Image, *, title: str, caption: str, number: int, seed: int, settings: StorySettings
+    image: Image.Image,
+    *,
+    title: str,
+    caption: str,
+    number: int,
+    seed: int,
+    settings: StorySettings,
+    model: str = "",
+    version: str = "",
 ) -> bytes:
-    """PNG bytes of a page's picture, with the making of it in text chunks."""
+    """PNG bytes of a page's picture, with the making of it in text chunks.
+
+    Args:
+        image: The picture.
+        title: Of the story.
+        caption: Of the page.
+        number: Of the page in the story as it was when the page was made, from 1.
+        seed: Of the page.
+        settings: With which the page was made.
+        model: Fingerprint of the weights.
+        version: Of seedstory.
+    """
     chunks = PngImagePlugin.PngInfo()
     made = {k: v for k, v in settings_to_dict(settings).items() if k != "captions"}
     for key, value in {
@@ -69,6 +211,8 @@ def png_bytes(
         "Description": caption,
         "seedstory.page": str(number),
         "seedstory.seed": str(seed),
+        "seedstory.version": version,
+        "seedstory.model": model,
         "seedstory.prompt": settings.text or "",
         "seedstory.settings": json.dumps(made, ensure_ascii=False),
     }.items():
@@ -81,6 +225,14 @@ def png_bytes(
 def settings_to_dict(settings: StorySettings) -> dict[str, Any]:
     """Settings as `story.json` and the pictures write them."""
     return {_NAMES_ON_DISK.get(key, key): value for key, value in asdict(settings).items()}
+
+
+@contextlib.contextmanager
+def _naming(part: str) -> Iterator[None]:
+    try:
+        yield
+    except RequestError as error:
+        raise StoryFolderError(f"{part}: {error}") from None
 
 
 def _is_page_file(name: Any, ending: str) -> bool:
@@ -98,8 +250,8 @@ def check_record(record: Any) -> dict[str, Any]:
     version = record["format_version"]
     if isinstance(version, bool) or not isinstance(version, int):
         raise StoryFolderError(f"format_version must be a whole number, not {version!r:.40}")
-    if version != FORMAT_VERSION:
-        raise StoryFolderError(f"its format is {version}, this seedstory reads {FORMAT_VERSION}: update it")
+    if not 1 <= version <= FORMAT_VERSION:
+        raise StoryFolderError(f"its format is {version}, this seedstory reads 1 to {FORMAT_VERSION}: update it")
     if not isinstance(record["settings"], dict) or not isinstance(record["pages"], list):
         raise StoryFolderError("settings must be an object, and pages a list")
     known = {_NAMES_ON_DISK.get(f.name, f.name): f.name for f in fields(StorySettings)}
@@ -108,26 +260,12 @@ def check_record(record: Any) -> dict[str, Any]:
         raise StoryFolderError(f"unknown settings {', '.join(sorted(unknown))}")
     if len(record["pages"]) > MAX_PAGES:
         raise StoryFolderError(f"it lists {len(record['pages']):,} pages: a story has at most {MAX_PAGES:,}")
-    entries = []
-    for number, page in enumerate(record["pages"], 1):
-        if not isinstance(page, dict):
-            raise StoryFolderError(f"page {number} is not well formed")
-        entry = {key: page[key] for key in ("caption", "picture", "features", "seed", "state")}
-        entry["alt"] = page.get("alt", "")
-        entry["next_state"] = page.get("next_state")
-        if entry["next_state"] is not None:
-            try:
-                StoryState.from_dict(entry["next_state"])
-            except RequestError as error:
-                raise StoryFolderError(f"next_state of page {number} is not well formed: {error}") from None
-        good = isinstance(entry["caption"], str) and isinstance(entry["alt"], str) and entry["state"] in STATES
-        good = good and isinstance(entry["seed"], int) and not isinstance(entry["seed"], bool)
-        for kind, ending in (("picture", ".png"), ("features", ".safetensors")):
-            name = entry[kind]
-            good = good and (name is None or _is_page_file(name, ending))
-        if not good:
-            raise StoryFolderError(f"page {number} is not well formed")
-        entries.append(entry)
+    entries = [PageEntry.from_dict(page, number) for number, page in enumerate(record["pages"], 1)]
+    if len({entry.id for entry in entries}) < len(entries):
+        raise StoryFolderError("two pages have one id")
+    revision = record.get("revision", 0)
+    if not _is_int(revision) or not 0 <= revision <= MAX_ID:
+        raise StoryFolderError("revision must be a whole number from 0")
     for key in ("title", "language"):
         if not isinstance(record[key], str):
             raise StoryFolderError(f"{key} is not text")
@@ -141,6 +279,11 @@ def check_record(record: Any) -> dict[str, Any]:
     except ValueError as error:
         raise StoryFolderError(f"model is not well formed: {error}") from None
     settings = StorySettings(**{known[key]: value for key, value in record["settings"].items()})
+    for number, entry in enumerate(entries, 1):
+        for own in (entry, entry.pending):
+            if own is not None and own.settings:
+                with _naming(f"settings of page {number}"):
+                    StorySettings(text="any", **own.settings)
     if len(entries) > settings.pages:
         count = len(entries)
         raise StoryFolderError(f"it has {count} pages, but settings.pages is {settings.pages}: set that to {count}")
@@ -152,4 +295,5 @@ def check_record(record: Any) -> dict[str, Any]:
         "versions": dict(versions),
         "language": record["language"],
         "entries": entries,
+        "revision": revision,
     }

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from seedstory.errors import RequestError
 from seedstory.layout import countdown
+from seedstory.page import Page, page_seed
 from seedstory.settings import StorySettings
-from seedstory.story import Page
 from seedstory.story_state import StoryState
 
 if TYPE_CHECKING:
-    from seedstory.generation import StoryRequest
+    from seedstory.generation import PageDraft, StoryRequest
 
 
 def story_request(settings: StorySettings, given: Sequence[Page], trained: bool) -> StoryRequest:
@@ -29,7 +30,11 @@ def story_request(settings: StorySettings, given: Sequence[Page], trained: bool)
     from seedstory.generation import GivenPage, StoryRequest
 
     script = (settings.captions or [])[len(given) - 1 :]
-    opening = [GivenPage(page.caption, page.features) for page in given]
+    opening = [
+        GivenPage(page.caption, page.features) if page.pending is None else GivenPage(page.pending.caption)
+        for page in given
+    ]
+    own = [(page.index, page.story_seed if page.pending is None else page.pending.story_seed) for page in given]
     pages = state_pages(settings, trained)
     stored = {page.index + 1: page.next_state for page in given if page.next_state and page.index + 1 in pages}
     asked = {at: _asked_state(settings, at) for at in pages}
@@ -41,7 +46,64 @@ def story_request(settings: StorySettings, given: Sequence[Page], trained: bool)
         states=asked | stored,
         fixed_states=pages if settings.captions is not None else tuple(stored),
         state_in_opening=settings.image_name is None,
+        page_seeds={index: seed for index, seed in own if seed is not None},
     )
+
+
+def writing_runs(settings: StorySettings, given: Sequence[Page]) -> list[tuple[int, dict[str, Any]]]:
+    """In which runs of the page loop the pages of a story are written that are not whole.
+
+    Pages that are to be made with settings of their own need a run of their own.
+
+    Args:
+        settings: Of the story.
+        given: Its pages so far.
+
+    Returns:
+        Index of the last page of each run, and the settings in which the run differs from the story.
+    """
+    runs: list[tuple[int, dict[str, Any]]] = []
+    wanted = [
+        (page.index, page.pending.settings if page.pending else page.settings) for page in given if not page.is_whole
+    ]
+    if len(given) < settings.pages:
+        wanted.append((settings.pages - 1, {}))
+    for index, own in wanted:
+        if runs and runs[-1][1] == own:
+            runs.pop()
+        runs.append((index, own))
+    return runs
+
+
+def page_of_draft(settings: StorySettings, given: Sequence[Page], draft: PageDraft) -> Page | None:
+    """The page of a draft; None if it was given whole and nothing of it has changed.
+
+    Args:
+        settings: Of the story.
+        given: Its pages so far.
+        draft: What the page loop wrote.
+    """
+    if draft.index >= len(given):
+        last = max(page.id or page.number for page in given)
+        page_id = max(last, len(given)) + 1 + draft.index - len(given)
+        page = Page(index=draft.index, caption="", id=page_id, seed=page_seed(settings.seed, page_id - 1))
+    else:
+        page = given[draft.index]
+    if page.is_whole:
+        return None if page.next_state == draft.next_state else replace(page, next_state=draft.next_state)
+    if page.pending is not None:
+        story_seed = page.pending.story_seed
+        page = replace(
+            page,
+            image=None,
+            pending=None,
+            alt="",
+            story_seed=story_seed,
+            settings=page.pending.settings,
+            seed=page_seed(settings.seed if story_seed is None else story_seed, (page.id or page.number) - 1),
+            state="opening" if page.state == "opening" else "written",
+        )
+    return replace(page, caption=draft.caption, features=draft.features.cpu(), next_state=draft.next_state)
 
 
 def state_pages(settings: StorySettings, trained: bool) -> tuple[int, ...]:

@@ -22,11 +22,33 @@ MB = 1_000_000
 # A new file or folder directly under seedstory/ must be given its layer here.
 LAYERS = (
     {"cli", "error_reporting", "progress_display", "app", "__main__"},
-    {"pipeline", "pipeline_base", "story_writer", "story_request", "outputs", "rendering", "export", "convert"},
+    {
+        "pipeline",
+        "pipeline_base",
+        "editing",
+        "story_writer",
+        "story_request",
+        "outputs",
+        "rendering",
+        "export",
+        "convert",
+    },
     {"generation"},
     {"detokenizers", "modeling", "cache", "resampler"},
-    {"errors", "hub", "identity", "image", "io", "layout", "model_files", "model_folder", "precision", "salience"}
-    | {"settings", "shards", "story", "story_record", "story_state", "storystream", "text"},
+    {
+        "errors",
+        "history",
+        "hub",
+        "identity",
+        "image",
+        "io",
+        "layout",
+        "model_files",
+        "model_folder",
+        "page",
+        "precision",
+    }
+    | {"salience", "settings", "shards", "story", "story_folder", "story_record", "story_state", "storystream", "text"},
 )
 LAYER_OF = {unit: level for level, units in enumerate(LAYERS) for unit in units}
 

@@ -54,7 +54,7 @@ class _Story:
     """A story while it is written."""
 
     def __init__(self, number: int, start: StoryRequest) -> None:
-        self.number, self.opening, self.pages, self.seed = number, list(start.opening), start.pages, start.seed
+        self.number, self.opening, self.pages, self.seed_of = number, list(start.opening), start.pages, start.seed_of
         self.labels = countdown(start.pages)
         self.index = 0
         self.history: list[list[int]] = []  # ids of recent captions
@@ -221,8 +221,10 @@ class StoryEngine:
             raise RequestError(f"A story state stands before a page from the second on: {sorted(story.state_pages)}.")
         if not story.states.keys() <= set(story.state_pages):
             raise RequestError("A story state is given for a page before which none shall stand.")
+        if not all(0 <= page < story.pages for page in story.page_seeds):
+            raise RequestError(f"A seed is given for a page that the story does not have: {sorted(story.page_seeds)}.")
         for at in set(story.state_pages) - set(story.fixed_states):
-            self._state_sampler(labels[at], story.states.get(at), story.seed, at)
+            self._state_sampler(labels[at], story.states.get(at), story.seed_of(at), at)
 
     def _capacity(self) -> int:
         """Tokens that a row of the static cache may come to hold."""
@@ -341,7 +343,7 @@ class StoryEngine:
         if config.feature_head == "regression":
             return None
         # Seeded apart from the page's words, and from the de-tokenizer's noise.
-        seeds = ((page_seed(story.seed, story.index), story.index) for story in self._stories)
+        seeds = ((page_seed(story.seed_of(story.index), story.index), story.index) for story in self._stories)
         shape = (config.feature_tokens, config.feature_dim)
         return torch.stack([torch.randn(shape, generator=page_generator(*seed)) for seed in seeds]).to(
             self.model.device
@@ -427,7 +429,7 @@ class StoryEngine:
                 states[row] = given
                 continue
             given = replace(given, cast=given.cast or story.cast)
-            samplers[row] = self._state_sampler(story.labels[page], given, story.seed, page)
+            samplers[row] = self._state_sampler(story.labels[page], given, story.seed_of(page), page)
         self._decode(samplers, lambda row, scores: samplers[row](scores[row]), guided=False)
         states |= {row: sampler.state() for row, sampler in samplers.items()}
         for row, state in states.items():
@@ -478,7 +480,7 @@ class StoryEngine:
             end_id=self.layout.image_start_id,
             forbidden_ids=self._forbidden_ids,
             history=story.history,
-            generator=page_generator(story.seed, story.index),
+            generator=page_generator(story.seed_of(story.index), story.index),
             logits_processor=None if self.logits_processor is None else partial(self.logits_processor, story.index),
         )
 

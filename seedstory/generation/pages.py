@@ -27,7 +27,7 @@ class StoryRequest:
 
     Attributes:
         opening: What is given of the first pages. It may span the whole story (a script of captions), and it
-            resumes a story if it holds that story's pages so far.
+            resumes a story if it holds that story's pages so far. It may have holes: pages of which nothing is given.
         pages: Pages of the whole story, the opening included.
         seed: Seed of the captions; each page has random numbers of its own, derived from it and the page's index.
         state_pages: Indices of the pages before which a story state stands, 1 or more; see `seedstory.story_state`.
@@ -36,6 +36,8 @@ class StoryRequest:
         fixed_states: Indices of those that are taken as they are, whether they have a cast and a plan or not.
         state_in_opening: Whether the state of page 1 stands in page 0, between its caption and its picture, so that
             this picture, too, shows the cast. For openings without a picture.
+        page_seeds: By page index, the seed from which that page's random numbers come instead of `seed`: those of its
+            caption, of its features and of the state before it.
     """
 
     opening: Sequence[GivenPage] = ()
@@ -45,6 +47,11 @@ class StoryRequest:
     states: Mapping[int, StoryState] = field(default_factory=dict)
     fixed_states: Collection[int] = ()
     state_in_opening: bool = False
+    page_seeds: Mapping[int, int] = field(default_factory=dict)
+
+    def seed_of(self, page: int) -> int:
+        """The seed from which a page's random numbers come."""
+        return self.page_seeds.get(page, self.seed)
 
 
 @dataclass(frozen=True)

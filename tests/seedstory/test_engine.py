@@ -7,7 +7,7 @@ import torch
 
 from seedstory.cache import CachePolicy, KeyRotation, StoryCache
 from seedstory.cache.policy import PageSpan
-from seedstory.generation import GivenPage, SamplingConfig, StoryEngine
+from seedstory.generation import GivenPage, SamplingConfig, StoryEngine, StoryRequest
 from seedstory.layout import StoryLayout
 from tests.seedstory.plain_reader import plain_mm_sink
 from tests.seedstory.tiny_language import tiny_model, tiny_tokenizer
@@ -232,6 +232,27 @@ def test_what_is_given_is_kept_and_what_is_missing_is_made(model, captions):
     other = write(model, [opening[0], GivenPage(features=-image), *opening[2:]], pages=6)
     assert (other[2].features - pages[2].features).abs().max() == 0
     assert (other[3].features - pages[3].features).abs().max() > 1e-4 or other[3].caption != pages[3].caption
+
+
+@pytest.mark.parametrize("policy", ["mm_sink", "recompute"])
+def test_a_page_in_the_middle_is_written_anew_with_a_seed_of_its_own(model, policy):
+    whole = write(model, pages=6, policy=policy)
+    given = [page.as_opening() for page in whole]
+    with_other_seed = write(model, given[:3], pages=6, seed=9, policy=policy)
+    engine = StoryEngine(model, CachePolicy(name=policy), SHORT)
+    engine.start_batch([StoryRequest([*given[:3], GivenPage(), *given[4:]], 6, 5, page_seeds={3: 9})])
+    redone = list(engine.pages())
+    assert_same([redone[3]], [with_other_seed[3]], atol=0)
+    assert redone[3].caption != whole[3].caption
+    assert_same(redone[:3] + redone[4:], whole[:3] + whole[4:], atol=0)
+    # The hole is filled with the same page where its seed is the story's.
+    engine.start_batch([StoryRequest([*given[:3], GivenPage(), *given[4:]], 6, 5)])
+    assert_same(list(engine.pages()), whole, atol=0)
+    # What follows a page reads it, and draws from the story's seed again.
+    engine.start_batch([StoryRequest(given[:3], 6, 5, page_seeds={3: 9})])
+    assert_same(list(engine.pages()), write(model, [*given[:3], redone[3].as_opening()], policy=policy), atol=0)
+    with pytest.raises(ValueError, match=r"page that the story does not have: \[6\]"):
+        engine.start_batch([StoryRequest(pages=6, page_seeds={6: 1})])
 
 
 def test_generation_and_packed_training_see_the_same_story(model, captions):

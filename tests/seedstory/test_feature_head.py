@@ -132,6 +132,11 @@ def test_images_depend_on_seed_and_page_alone(flow_model, captions):
     noises = [engine._image_noise()]
     noises += [engine._image_noise() for page in engine.pages() if page.index < 4]
     assert len(torch.unique(torch.cat(noises).flatten(1), dim=0)) == 5
+    # A page with a seed of its own begins at that seed's noise.
+    engine.start_batch([StoryRequest(script, 5, 5, page_seeds={1: 6})])
+    seeded = list(engine.pages())
+    assert torch.equal(seeded[0].features, one[0].features)
+    assert (seeded[1].features - one[1].features).abs().max() > 1e-3
 
 
 def test_resumed_and_batched_stories_are_those_generated_in_one_go(flow_model, captions):

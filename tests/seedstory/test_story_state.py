@@ -202,6 +202,20 @@ def test_interrupted_and_resumed_equals_uninterrupted_bit_for_bit(policy, settin
         assert_same(whole, resumed, atol=0)
 
 
+def test_a_state_is_written_anew_with_the_seed_of_its_page(model):
+    options = {"policy": "mm_sink", "window_pages": 2, "state_pages": (1, 3)}
+    whole = write(model, **options)
+    opening = [page.as_opening() for page in whole]
+    known = {1: whole[0].next_state}
+    engine = StoryEngine(model, CachePolicy(window_pages=2), SHORT)
+    request = StoryRequest([*opening[:3], GivenPage()], 5, 3, (1, 3), known, (1,), page_seeds={3: 4})
+    engine.start_batch([request])
+    redone = list(engine.pages())
+    other = write(model, opening[:3], seed=4, states=known, known=(1,), **options)
+    assert_same(redone[:4], other[:4], atol=0)
+    assert redone[2].next_state != whole[2].next_state
+
+
 def test_stories_of_a_batch_are_as_alone(model):
     requests = [
         StoryRequest(pages=5, seed=1, state_pages=(1,)),

@@ -26,7 +26,7 @@ help: ## show this list
 story: $(VENV)/.story ## generate a ten-page story (STORY=folder OPENING='...' SEED=n PAGES=n)
 	@if [ -e '$(STORY)/story.json' ]; then \
 		echo '$(STORY) holds a story already: going on with it (for another one: make story STORY=stories/second)'; \
-		$(BIN)/seedstory resume '$(STORY)'; \
+		$(BIN)/seedstory continue '$(STORY)'; \
 	else \
 		$(BIN)/seedstory generate --text "$$OPENING" --pages $(PAGES) --seed $(SEED) --out '$(STORY)'; \
 	fi

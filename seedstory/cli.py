@@ -5,38 +5,42 @@ Whatever can be wrong with a request is found before a model is loaded. An inter
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import os
-import re
-import signal
 import sys
-import tempfile
-import unicodedata
-import warnings
-from collections.abc import Generator, Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
 from seedstory import __version__
-from seedstory.error_reporting import BAD_REQUEST, FAILED, INTERRUPTED, one_line, print_error, reported_errors
-from seedstory.errors import RequestError
-from seedstory.io import exclusive_writer, read_regular
+from seedstory.commands import editing
+from seedstory.commands.running import (
+    BOOK,
+    IMAGES,
+    MODEL,
+    OPENING,
+    WORDS,
+    Decoding,
+    Device,
+    Folder,
+    RenderBatch,
+    When,
+    check_writable,
+    free_folder,
+    load_pipeline,
+    read_cast,
+    read_lines,
+    run_generation,
+    write_book,
+)
+from seedstory.error_reporting import BAD_REQUEST, INTERRUPTED, one_line, print_error, reported_errors
+from seedstory.io import exclusive_writer
 from seedstory.progress_display import StoryScreen
-from seedstory.rendering import RENDERING_MODES, Rendering
-from seedstory.settings import DECODINGS, POLICIES, StorySettings, check_decoding, check_language, check_text
-from seedstory.story import UNTITLED, Page, StoryFolder, check_target, make_title
-from seedstory.story_state import parse_character
-
-if TYPE_CHECKING:
-    from seedstory.pipeline import StoryPipeline
-
-MAX_SCRIPT = 64 * 2**20  # bytes
-OPENING, BOOK, WORDS, IMAGES, MODEL = "Opening", "Book", "Words", "Pictures", "Model"  # panels of the help
+from seedstory.rendering import Rendering
+from seedstory.settings import POLICIES, StorySettings, check_language, check_text
+from seedstory.story import UNTITLED, StoryFolder, check_target, make_title
 
 app = typer.Typer(
     add_completion=False,
@@ -46,26 +50,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Illustrated stories from a sentence, a picture or both.",
 )
-
-Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="The story folder.", show_default=False)]
-Device = Annotated[
-    str | None, typer.Option(help="cpu, cuda, cuda:1 ...; by default a GPU if there is one.", rich_help_panel=MODEL)
-]
-
-Decoding = Annotated[
-    str,
-    typer.Option(help=f"How words are decoded ({', '.join(DECODINGS)}); see the README.", rich_help_panel=MODEL),
-]
-When = Annotated[
-    str,
-    typer.Option(
-        "--rendering",
-        help=f"When pictures are drawn ({', '.join(RENDERING_MODES)}): page by page, while the words go on, or "
-        "at the end with the language model out of memory.",
-        rich_help_panel=IMAGES,
-    ),
-]
-RenderBatch = Annotated[int, typer.Option(help="Pictures drawn together.", rich_help_panel=IMAGES)]
 
 
 @app.callback(invoke_without_command=True)
@@ -245,8 +229,8 @@ def generate(
     seedstory generate --text "Ida the owl set out." --temperature 0.9 --top-p 1 --min-p 0.1 --stop "The end."
     """
     with reported_errors():
-        script = _read_lines(captions) if captions is not None else None
-        lines = _read_lines(plan) if plan is not None else None
+        script = read_lines(captions) if captions is not None else None
+        lines = read_lines(plan) if plan is not None else None
         if script and text is None and image is None:
             text, script = script[0], script[1:]
         if pages is None:
@@ -261,7 +245,7 @@ def generate(
             policy=policy,
             captions=script,
             story_state=story_state,
-            cast=_read_cast(cast or []),
+            cast=read_cast(cast or []),
             plan=lines,
             temperature=temperature,
             top_k=top_k,
@@ -276,73 +260,115 @@ def generate(
             max_sentences=max_sentences,
             text_guidance_scale=text_guidance_scale,
         )
-        drawing = Rendering(rendering, render_batch)
-        title = check_text(title, "the title") if title is not None else None
-        if language is not None:
-            check_language(language)
-        if image is not None:
-            from seedstory.image import load_image
-
-            load_image(image)  # a bad picture is found before the model is loaded
-        if out is None:
-            name = Path(image).stem if image is not None else ""
-            out = _free_folder(Path("stories"), title or make_title(settings.text or name))
-        check_target(out, overwrite=overwrite)
-        _check_writable(out)
-        pipe = _load(model, device, int8=int8, decoding=decoding)
-        screen = StoryScreen(settings.pages)
-        options = asdict(settings) | asdict(drawing)
-        del options["image_name"]  # the picture itself is handed over
-        options["language"] = language
-        generated = pipe.stream(
-            image=image, title=title, out=out, overwrite=overwrite, callback_on_text=screen.show_text, **options
+        _start(
+            settings,
+            image=image,
+            title=title,
+            language=language,
+            out=out,
+            overwrite=overwrite,
+            drawing=Rendering(rendering, render_batch),
+            model=model,
+            int8=int8,
+            decoding=decoding,
+            device=device,
         )
-        _generate(generated, out, screen)
 
 
 @app.command()
-def resume(
-    folder: Folder,
-    model: Annotated[str | None, typer.Option(help="The model that began it. [default: as recorded]")] = None,
+def visualize(
+    script: Annotated[
+        Path,
+        typer.Argument(
+            metavar="SCRIPT", help="Your words: .txt, .md (a paragraph a page) or .jsonl.", show_default=False
+        ),
+    ],
+    image: Annotated[
+        Path | None, typer.Option("--image", "-i", help="Picture of page 1.", rich_help_panel=OPENING)
+    ] = None,
+    cast: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A character and its look, such as 'Mia: fox, red coat'; may be repeated.",
+            rich_help_panel=OPENING,
+            show_default=False,
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Same seed, same pictures.", rich_help_panel=BOOK)] = 0,
+    title: Annotated[
+        str | None, typer.Option(help="Title. [default: the script's first heading]", rich_help_panel=BOOK)
+    ] = None,
+    language: Annotated[
+        str | None, typer.Option(help="Language of the words, such as de. [default: guessed]", rich_help_panel=BOOK)
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "--output", "-o", help="Story folder. [default: stories/TITLE]", rich_help_panel=BOOK),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the story in --out.", rich_help_panel=BOOK)
+    ] = False,
+    steps: Annotated[
+        int,
+        typer.Option("--num-inference-steps", "--steps", help="Diffusion steps a picture.", rich_help_panel=IMAGES),
+    ] = StorySettings.num_inference_steps,
+    guidance: Annotated[
+        float,
+        typer.Option(
+            "--guidance-scale", "--guidance", help="Classifier-free guidance; 1 is none.", rich_help_panel=IMAGES
+        ),
+    ] = StorySettings.guidance_scale,
     rendering: When = Rendering.rendering,
     render_batch: RenderBatch = Rendering.render_batch,
+    model: Annotated[str, typer.Option(help="'mini', a model folder or a Hub id.", rich_help_panel=MODEL)] = "mini",
+    policy: Annotated[
+        str, typer.Option(help=f"Cache policy: {', '.join(POLICIES)}.", rich_help_panel=MODEL)
+    ] = StorySettings.policy,
+    int8: Annotated[
+        bool, typer.Option("--int8", help="Keep the language model in 8 bits.", rich_help_panel=MODEL)
+    ] = False,
     decoding: Decoding = "auto",
     device: Device = None,
-    allow_other_model: Annotated[
-        bool, typer.Option("--allow-other-model", help="Also go on with a story that another model began.")
-    ] = False,
 ) -> None:
-    """Go on with a story that was interrupted, as if it had not been.
+    """Draw your own script: every paragraph becomes a page with a picture.
 
-    **Example**: seedstory resume stories/drawing
+    **Examples**
+
+    seedstory visualize script.md
+
+    seedstory visualize pages.jsonl --title "The lamp" --seed 3 --out stories/lamp
     """
     with reported_errors():
-        from seedstory.model_folder import versions
-        from seedstory.story_writer import check_resumable
+        from seedstory.script import read_script
 
-        drawing = Rendering(rendering, render_batch)
-        story = StoryFolder.open(folder)
-        check_resumable(story)
-        _check_writable(folder)
-        total = story.settings.pages
-        whole = sum(page.image is not None for page in story.pages)  # reads them: a damaged one is found now
-        if whole == total:
-            with exclusive_writer(folder):
-                story.remove_leftovers()
-                _write_book(folder)
-            typer.echo(f"Nothing to do: all {total} pages are there. The book: {folder / 'index.html'}")
-            return
-        changed = [f"{key} {old}" for key, old in story.versions.items() if versions().get(key) != old]
-        if changed:
-            typer.echo(f"note: begun with {', '.join(changed)}: new pages may differ in details", err=True)
-        story_dtype = story.model.dtype
-        name = model or story.model.name or "mini"
-        pipe = _load(name, device, int8=story_dtype.endswith("int8"), decoding=decoding, story_dtype=story_dtype)
-        screen = StoryScreen(total, done=whole)
-        resumed = pipe.resume(
-            story, allow_other_model=allow_other_model, callback_on_text=screen.show_text, **asdict(drawing)
+        words = read_script(script)
+        settings = StorySettings(
+            text=words.captions[0],
+            image_name=image.name if image is not None else None,
+            pages=len(words.captions),
+            seed=seed,
+            captions=list(words.captions[1:]),
+            cast=read_cast(cast or []),
+            num_inference_steps=steps,
+            guidance_scale=guidance,
+            policy=policy,
         )
-        _generate(resumed, folder, screen)
+        _start(
+            settings,
+            image=image,
+            title=title or words.title or None,
+            language=language,
+            out=out,
+            overwrite=overwrite,
+            drawing=Rendering(rendering, render_batch),
+            model=model,
+            int8=int8,
+            decoding=decoding,
+            device=device,
+        )
+
+
+editing.register(app)
 
 
 @app.command()
@@ -355,7 +381,7 @@ def export(folder: Folder) -> None:
         story = StoryFolder.open(folder)
         with exclusive_writer(folder):
             story.remove_leftovers()
-            typer.echo(f"The book: {_write_book(folder)}")
+            typer.echo(f"The book: {write_book(folder)}")
 
 
 @app.command()
@@ -412,35 +438,42 @@ def main() -> None:
     sys.exit(status if isinstance(status, int) else 0)
 
 
-def _generate(generated: Generator[Page, None, None], out: Path, screen: StoryScreen) -> None:
-    """Shows pages as they come; writes the book at the end, also when interrupted."""
-    before = _last_change(out)
-    try:
-        with screen, _interruptible() as screen.interrupted, contextlib.closing(generated):
-            for page in generated:
-                screen.show(page)
-                if screen.interrupted:
-                    raise KeyboardInterrupt
-    except (KeyboardInterrupt, OSError, RuntimeError, ValueError) as error:
-        if screen.done == 0 and _last_change(out) == before:  # not even a page without its picture
-            raise
-        with contextlib.suppress(ValueError, OSError):
-            _write_book(out)
-        try:
-            safe = len(StoryFolder.open(out))
-        except ValueError:
-            raise OSError(
-                f"{out} was deleted or moved while its story was generated: {screen.done} pages are lost"
-            ) from None
-        kept = f"{safe} of {screen.total} pages are safe in {out}"
-        if not isinstance(error, ValueError):  # which would come again
-            kept += f"; go on with: seedstory resume {out}"
-        if isinstance(error, KeyboardInterrupt):
-            typer.echo(f"\nStopped: {kept}", err=True)
-            raise typer.Exit(INTERRUPTED) from None
-        print_error(f"{one_line(str(error))}. {kept}")
-        raise typer.Exit(FAILED) from None
-    typer.echo(f"The book: {_write_book(out)}")
+def _start(
+    settings: StorySettings,
+    *,
+    image: Path | None,
+    title: str | None,
+    language: str | None,
+    out: Path | None,
+    overwrite: bool,
+    drawing: Rendering,
+    model: str,
+    int8: bool,
+    decoding: str,
+    device: str | None,
+) -> None:
+    """Generates a new story, once all that can be checked without a model is."""
+    title = check_text(title, "the title") if title is not None else None
+    if language is not None:
+        check_language(language)
+    if image is not None:
+        from seedstory.image import load_image
+
+        load_image(image)  # a bad picture is found before the model is loaded
+    if out is None:
+        name = image.stem if image is not None else ""
+        out = free_folder(Path("stories"), title or make_title(settings.text or name))
+    check_target(out, overwrite=overwrite)
+    check_writable(out)
+    pipe = load_pipeline(model, device, int8=int8, decoding=decoding)
+    screen = StoryScreen(settings.pages)
+    options: dict[str, Any] = asdict(settings) | asdict(drawing)
+    del options["image_name"]  # the picture itself is handed over
+    options["language"] = language
+    generated = pipe.stream(
+        image=image, title=title, out=out, overwrite=overwrite, callback_on_text=screen.show_text, **options
+    )
+    run_generation(generated, out, screen)
 
 
 def _print_story(story: StoryFolder) -> None:
@@ -464,107 +497,6 @@ def _print_story(story: StoryFolder) -> None:
     for heading, lines in (("cast", [f"  {name}: {look}" for name, look in cast.items()]), ("plan", plan)):
         if lines:
             typer.echo("\n".join([heading, *lines]))
-
-
-def _last_change(folder: Path) -> int | None:
-    record = folder / "story.json"
-    return record.stat().st_mtime_ns if record.exists() else None
-
-
-@contextlib.contextmanager
-def _interruptible() -> Iterator[list[int]]:
-    """Makes Ctrl-C stop the story at the next word or page at the latest; yields a list that is empty until then.
-
-    Python raises KeyboardInterrupt wherever it happens to be, and drops it inside a finalizer or a callback.
-    """
-    interrupted: list[int] = []
-
-    def interrupt(number: int, _frame: object) -> None:
-        interrupted.append(number)
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGINT, interrupt)
-    try:
-        yield interrupted
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def _write_book(folder: Path) -> Path:
-    from seedstory.export.html import write_html
-
-    return write_html(StoryFolder.open(folder), folder / "index.html")
-
-
-def _load(model: str, device: str | None, *, int8: bool, decoding: str, story_dtype: str = "") -> StoryPipeline:
-    """Loads a model without the chatter of the libraries under it."""
-    from seedstory.model_folder import find_model
-    from seedstory.pipeline import StoryPipeline
-
-    find_model(model)
-    check_decoding(decoding)
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    warnings.filterwarnings("ignore")
-    with Console(stderr=True).status(f"loading the model {model}"):
-        import diffusers
-        import transformers
-
-        for library in (transformers, diffusers):
-            library.utils.logging.set_verbosity_error()
-            library.utils.logging.disable_progress_bar()
-        return StoryPipeline.from_pretrained(
-            model, device=device, int8=int8, decoding=decoding, story_dtype=story_dtype
-        )
-
-
-def _read_cast(characters: list[str]) -> dict[str, str] | None:
-    cast = [parse_character(text) for text in characters]
-    if len(dict(cast)) < len(cast):
-        raise RequestError("two characters have one name: give each a --cast of its own")
-    return dict(cast) or None
-
-
-def _read_lines(path: Path) -> list[str]:
-    """The lines of a text file that are not empty, one a page."""
-    try:
-        lines = read_regular(path, limit=MAX_SCRIPT).decode("utf-8-sig").splitlines()
-    except UnicodeDecodeError:
-        raise RequestError(f"{path} is not a UTF-8 text file: save it as plain text") from None
-    filled = [line for line in lines if line.strip()]
-    if not filled:
-        raise RequestError(f"{path} is empty: write one page a line")
-    return filled
-
-
-def _free_folder(parent: Path, title: str) -> Path:
-    """A folder named after the story that does not exist yet."""
-    plain = unicodedata.normalize("NFKD", title).encode("ascii", "ignore").decode().lower()
-    slug = re.sub(r"[^a-z0-9]+", "-", plain)[:48].strip("-") or "story"
-    folder, count = parent / slug, 1
-    while folder.exists():
-        count += 1
-        folder = parent / f"{slug}-{count}"
-    return folder
-
-
-def _check_writable(folder: Path) -> None:
-    """Tries whether files can be made in a folder that may not exist yet, and leaves no trace."""
-    made = []
-    try:
-        for part in reversed([folder, *folder.parents]):
-            if not part.exists():
-                part.mkdir()
-                made.append(part)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise RequestError(f"cannot write to {folder}: {error.strerror}; choose another --out") from None
-    finally:
-        for part in reversed(made):
-            part.rmdir()
 
 
 if __name__ == "__main__":

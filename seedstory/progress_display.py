@@ -42,7 +42,7 @@ class StoryScreen:
 
     def show(self, page: Page) -> None:
         """Shows a finished page."""
-        self.done = max(self.done, page.number)
+        self.done += 1
         if not self._console.is_terminal:
             print(f"[{page.number}/{self.total}] {clean_text(page.caption)}", flush=True)
             return
@@ -52,4 +52,4 @@ class StoryScreen:
         row.add_column()
         row.add_row(str(page.number), Text(clean_text(page.caption) or "(a picture)"))
         self._console.print(row)
-        self._bar.update(self._task, completed=page.number)
+        self._bar.update(self._task, completed=self.done)

@@ -21,34 +21,14 @@ MB = 1_000_000
 # The layers of seedstory, top first. A module imports from its own layer or from one below.
 # A new file or folder directly under seedstory/ must be given its layer here.
 LAYERS = (
-    {"cli", "error_reporting", "progress_display", "app", "__main__"},
-    {
-        "pipeline",
-        "pipeline_base",
-        "editing",
-        "story_writer",
-        "story_request",
-        "outputs",
-        "rendering",
-        "export",
-        "convert",
-    },
+    {"cli", "commands", "error_reporting", "progress_display", "server", "app", "__main__"},
+    {"pipeline", "pipeline_base", "story_batch", "story_editor", "story_writer", "story_request", "outputs"}
+    | {"rendering", "export", "convert"},
     {"generation"},
     {"detokenizers", "modeling", "cache", "resampler"},
-    {
-        "errors",
-        "history",
-        "hub",
-        "identity",
-        "image",
-        "io",
-        "layout",
-        "model_files",
-        "model_folder",
-        "page",
-        "precision",
-    }
-    | {"salience", "settings", "shards", "story", "story_folder", "story_record", "story_state", "storystream", "text"},
+    {"errors", "history", "hub", "identity", "image", "io", "layout", "model_files", "model_folder", "page"}
+    | {"precision", "salience", "script", "settings", "shards", "story", "story_folder", "story_record"}
+    | {"story_state", "storystream", "text"},
 )
 LAYER_OF = {unit: level for level, units in enumerate(LAYERS) for unit in units}
 

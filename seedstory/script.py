@@ -1,0 +1,113 @@
+"""A user's own script: the words of each page, from plain text, Markdown or JSON lines."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from seedstory.errors import RequestError
+from seedstory.io import parse_json, read_regular
+from seedstory.settings import MAX_PAGES, check_text
+
+MAX_SCRIPT = 64 * 2**20  # bytes
+_HEADING = re.compile(r" {0,3}(#{1,6})[ \t]+(.*?)(?:[ \t]+#+)?[ \t]*")
+_RULE = re.compile(r" {0,3}(?:\* *\* *\*[* ]*|- *- *-[- ]*|_ *_ *_[_ ]*)")
+_EMPHASIS = re.compile(r"(\*\*|__|\*|(?<!\w)_)(?=\S)(.+?)(?<=\S)\1(?!\w)")
+_LINK = re.compile(r"!?\[([^\]]*)\]\([^)\s]*(?:\s+\"[^\"]*\")?\)")
+
+
+@dataclass(frozen=True)
+class Script:
+    """The words of a story.
+
+    Attributes:
+        captions: Of each page.
+        title: The first heading, or empty.
+    """
+
+    captions: tuple[str, ...]
+    title: str = ""
+
+
+def read_script(path: str | Path) -> Script:
+    """Reads a script file: `.jsonl` with an object a page (`caption` or `text`), `.md`, or plain text.
+
+    A paragraph is a page. A text without empty lines between its lines has a page a line. In Markdown the first heading
+    is the title, later ones and rules only part paragraphs; marks of emphasis and links go, their words stay.
+
+    Raises:
+        DataError: The file cannot be read.
+        RequestError: It holds no words, or too many pages.
+    """
+    path = Path(path)
+    ending = path.suffix.lower()
+    try:
+        text = read_regular(path, limit=MAX_SCRIPT).decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise RequestError(f"{path} is not a UTF-8 text file: save it as plain text") from None
+    title = ""
+    if ending in (".jsonl", ".ndjson"):
+        captions = _from_json_lines(text, path)
+    elif ending in (".md", ".markdown"):
+        title, captions = _from_markdown(text)
+    else:
+        captions = _paragraphs(text.splitlines())
+    if not captions:
+        raise RequestError(f"{path} has no words: write a paragraph for each page")
+    if len(captions) > MAX_PAGES:
+        raise RequestError(f"{path} has {len(captions):,} pages: a story has at most {MAX_PAGES:,}")
+    return Script(tuple(check_text(words, f"page {i} of {path}") for i, words in enumerate(captions, 1)), title)
+
+
+def _from_json_lines(text: str, path: Path) -> list[str]:
+    captions = []
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip():
+            continue
+        page = parse_json(line, f"line {number} of {path}")
+        words = page.get("caption", page.get("text")) if isinstance(page, dict) else page
+        if not isinstance(words, str):
+            raise RequestError(f'line {number} of {path} has no words: write {{"caption": "..."}}')
+        captions.append(words)
+    return captions
+
+
+def _from_markdown(text: str) -> tuple[str, list[str]]:
+    title, lines = "", []
+    for line in text.splitlines():
+        heading = _HEADING.fullmatch(line)
+        if heading or _RULE.fullmatch(line):
+            title = title or (heading[2].strip() if heading else "")
+            lines.append("")
+        else:
+            lines.append(line)
+    plain = [_plain(paragraph) for paragraph in _paragraphs(lines, by_line=False)]
+    return _plain(title), [words for words in plain if words]
+
+
+def _plain(text: str) -> str:
+    """Markdown's words without its marks."""
+    text = re.sub(r"^(?: {0,3}>[ \t]?| {0,3}(?:[-*+]|\d{1,9}[.)])[ \t]+)", "", text)
+    text = _LINK.sub(r"\1", text)
+    for _ in range(2):  # emphasis within emphasis
+        text = _EMPHASIS.sub(r"\2", text)
+    return re.sub(r"\\([\\`*_{}\[\]()#+\-.!>~|])", r"\1", text).strip()
+
+
+def _paragraphs(lines: list[str], *, by_line: bool = True) -> list[str]:
+    """Paragraphs in one line each; with `by_line`, every line is one if no empty line parts two of them."""
+    filled = [line.strip() for line in lines]
+    first = next((i for i, line in enumerate(filled) if line), len(filled))
+    while filled and not filled[-1]:
+        filled.pop()
+    filled = filled[first:]
+    if by_line and "" not in filled:
+        return filled
+    groups: list[list[str]] = [[]]
+    for line in filled:
+        if line:
+            groups[-1].append(line)
+        elif groups[-1]:
+            groups.append([])
+    return [" ".join(group) for group in groups if group]

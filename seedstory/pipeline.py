@@ -498,7 +498,8 @@ class StoryPipeline(PipelineBase):
             return
         engine = self._engine(settings, logits_processor)
         engine.start_batch([story_request(settings, given, self.story_model.config.story_state)])
-        drafts = engine.pages(callback_on_text)
+        on_text = callback_on_text
+        drafts = engine.pages(None if on_text is None else lambda _, index, text: on_text(index, text))
         while True:
             self._activate("story_model")
             draft = next(drafts, None)

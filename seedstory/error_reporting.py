@@ -48,7 +48,7 @@ def reported_errors() -> Iterator[None]:
 def _advice(error: SeedStoryError) -> str:
     """What the command line adds to an error of the library."""
     if isinstance(error, StoryExistsError):
-        return f" (seedstory resume {error.folder}, or --overwrite)"
+        return f" (seedstory continue {error.folder}, or --overwrite)"
     if isinstance(error, OtherModelError):
         return " (--model), or go on with this one (--allow-other-model)"
     if isinstance(error, LostOpeningError):

@@ -496,11 +496,12 @@ class StoryPipeline(PipelineBase):
         A given page is stored anew where another story state now follows it. Pages made anew take their places in
         `given`, since those after them read them.
         """
+        on_text = None if callback_on_text is None else lambda _, index, text: callback_on_text(index, text)
         for last, own in writing_runs(settings, given):
             made_with = replace(settings, **own) if own else settings
             engine = self._engine(made_with, logits_processor)
             engine.start_batch([story_request(settings, given, self.story_model.config.story_state)])
-            drafts = engine.pages(callback_on_text)
+            drafts = engine.pages(on_text)
             while True:
                 self._activate("story_model")
                 draft = next(drafts, None)

@@ -177,10 +177,10 @@ class StoryFolder:
         entry = self.entries[index]
         picture = tensor = None
         try:
-            if image and entry.picture:
-                picture = load_image(self.path / entry.picture, formats=("PNG",))
-            if features and entry.features:
-                tensor = read_features(self.path / entry.features)
+            if image and entry.image_file:
+                picture = load_image(self.path / entry.image_file, formats=("PNG",))
+            if features and entry.features_file:
+                tensor = read_features(self.path / entry.features_file)
         except ValueError as error:
             raise StoryFolderError(
                 f"page {index + 1} of {self.path} is damaged or missing: {error}; put it back, or start the story anew"
@@ -217,14 +217,14 @@ class StoryFolder:
                 model=self.model.fingerprint,
                 version=self.versions.get("seedstory", ""),
             )
-            entry = replace(entry, picture=self._write_new(own, "png", data, old.picture if old else None, named))
+            entry = replace(entry, image_file=self._write_new(own, "png", data, old.image_file if old else None, named))
         if page.features is not None:
             from safetensors.torch import save
 
             data = save({"features": page.features.detach().cpu().contiguous()})
-            name = self._write_new(own, "safetensors", data, old.features if old else None, named)
-            entry = replace(entry, features=name)
-        if self.earlier_models and (old is None or old.features != entry.features):
+            name = self._write_new(own, "safetensors", data, old.features_file if old else None, named)
+            entry = replace(entry, features_file=name)
+        if self.earlier_models and (old is None or old.features_file != entry.features_file):
             entry = replace(entry, model=self.model.fingerprint)
         before = list(self.entries)
         self.entries[page.index : page.index + 1] = [entry]
@@ -254,7 +254,7 @@ class StoryFolder:
     @property
     def is_complete(self) -> bool:
         """Whether every page is there and drawn, and none is to be made anew."""
-        whole = all(entry.is_whole and entry.picture for entry in self.entries)
+        whole = all(entry.image_file and entry.pending is None for entry in self.entries)
         return whole and len(self) == self.settings.pages
 
     # ------------------------------------------------------------------------------------------------------- changes

@@ -32,6 +32,7 @@ MAX_FEATURES = 64 * 2**20  # bytes of a page's features
 MAX_ID = 10**9
 PAGE_FILE = re.compile(r"pages/page-\d{3,10}(\.r\d{1,6})?\.(png|safetensors)")
 
+_FILES_ON_DISK = {"image_file": "picture", "features_file": "features"}
 # What story.json says of every page; the rest is left out where there is nothing to say.
 _ALWAYS = ("id", "caption", "picture", "features", "seed", "state", "alt")
 # What story.json and the pictures call settings that have other names here.
@@ -67,14 +68,14 @@ class PageEntry:
     """What `story.json` says of a page; `seedstory.story.Page` says what the values mean.
 
     Attributes:
-        picture: File of the picture, relative to the folder, or None.
-        features: File of the features, or None.
+        image_file: File of the picture, relative to the folder, or None.
+        features_file: File of the features, or None.
     """
 
     id: int
     caption: str
-    picture: str | None = None
-    features: str | None = None
+    image_file: str | None = None
+    features_file: str | None = None
     seed: int = 0
     state: str = "written"
     alt: str = ""
@@ -88,7 +89,7 @@ class PageEntry:
     @property
     def is_whole(self) -> bool:
         """Whether the page has features and is not to be made anew."""
-        return self.features is not None and self.pending is None
+        return self.features_file is not None and self.pending is None
 
     @property
     def is_empty(self) -> bool:
@@ -98,11 +99,11 @@ class PageEntry:
     @property
     def files(self) -> set[str]:
         """Its files, relative to the folder."""
-        return {name for name in (self.picture, self.features) if name}
+        return {name for name in (self.image_file, self.features_file) if name}
 
     def to_dict(self) -> dict[str, Any]:
         """As `story.json` writes it: what always stands there, and the rest where there is something to say."""
-        values = asdict(self)
+        values = {_FILES_ON_DISK.get(key, key): value for key, value in asdict(self).items()}
         values["next_state"] = self.next_state.to_dict() if self.next_state else None
         if self.pending is not None:
             values["pending"] = {key: value for key, value in asdict(self.pending).items() if value not in (None, {})}
@@ -122,9 +123,9 @@ class PageEntry:
         """
         if not isinstance(values, dict):
             raise StoryFolderError(f"page {number} is not well formed")
-        known = {f.name for f in fields(cls)}
-        given = {key: value for key, value in values.items() if key in known}
-        given = {key: values[key] for key in ("caption", "picture", "features", "seed", "state")} | given
+        known = {_FILES_ON_DISK.get(f.name, f.name): f.name for f in fields(cls)}
+        given = {known[key]: values[key] for key in ("caption", "picture", "features", "seed", "state")}
+        given |= {known[key]: value for key, value in values.items() if key in known}
         given.setdefault("id", number)
         state = given.get("next_state")
         if state is not None:
@@ -141,7 +142,7 @@ class PageEntry:
         good = all(isinstance(text, str) for text in (entry.caption, entry.alt, entry.model)) and entry.state in STATES
         good = good and _is_int(entry.seed) and _is_seed(entry.story_seed) and isinstance(entry.locked, bool)
         good = good and _is_int(entry.id) and 0 < entry.id <= MAX_ID and _are_page_settings(entry.settings)
-        for name, ending in ((entry.picture, ".png"), (entry.features, ".safetensors")):
+        for name, ending in ((entry.image_file, ".png"), (entry.features_file, ".safetensors")):
             good = good and (name is None or _is_page_file(name, ending))
         if not good:
             raise StoryFolderError(f"page {number} is not well formed")

@@ -54,6 +54,9 @@ class StoryCacheLayer(CacheLayerMixin):
         self.keys = key_states.new_zeros(rows, heads, self.cache.capacity or 0, width)
         self.values = value_states.new_zeros(rows, heads, self.cache.capacity or 0, value_states.shape[-1])
         self.is_initialized = True
+        self._mark_static()
+
+    def _mark_static(self) -> None:
         if self.cache.static and not torch.compiler.is_compiling():
             for buffer in (self.keys, self.values):
                 torch._dynamo.mark_static_address(buffer)  # or a captured graph would copy them in at every token
@@ -92,7 +95,13 @@ class StoryCacheLayer(CacheLayerMixin):
                 f"The static cache has room for {self.cache.capacity} tokens, but {tokens} are needed: "
                 "give it a larger capacity, or shorter captions."
             )
-        self.keys, self.values = (_enlarged(buffer, tokens) for buffer in (self.keys, self.values))
+        self.enlarge(tokens)
+
+    def enlarge(self, tokens: int) -> None:
+        """Grow the buffers to hold this many tokens a row, in whichever form."""
+        if self.is_initialized and tokens > self.keys.shape[-2]:
+            self.keys, self.values = (_enlarged(buffer, tokens) for buffer in (self.keys, self.values))
+            self._mark_static()
 
     def evict(
         self, row: int, eviction: Eviction, kept: torch.Tensor, rotate: Callable[[torch.Tensor], torch.Tensor]
@@ -110,11 +119,14 @@ class StoryCacheLayer(CacheLayerMixin):
         if sinks:
             self.keys[row, :, :sinks] = rotate(pristine)
 
-    def select(self, rows: Sequence[int]) -> None:
+    def select(self, rows: Sequence[int | None]) -> None:
         if self.is_initialized:
-            index = torch.tensor(rows, device=self.device)
+            index = torch.tensor([row or 0 for row in rows], device=self.device)
             self.keys, self.values = self.keys[index], self.values[index]
-        self.pristine = [self.pristine[row] for row in rows]
+            for place in [at for at, row in enumerate(rows) if row is None]:
+                self.keys[place], self.values[place] = 0, 0  # a NaN of another story would be one of this story's, too
+            self._mark_static()
+        self.pristine = [None if row is None else self.pristine[row] for row in rows]
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         evicted = {row.evicted_count for row in self.cache.rows}
@@ -311,12 +323,21 @@ class StoryCache(Cache):
                 layer.pristine[number] = None
         self._sync_device()
 
-    def select(self, rows: Sequence[int]) -> None:
-        """Keep these stories alone, in this order."""
-        self.rows = [self.rows[row] for row in rows]
-        self.lengths, self._evicted_counts = self.lengths[list(rows)], self._evicted_counts[list(rows)]
+    def select(self, rows: Sequence[int | None]) -> None:
+        """Keep these stories alone, in this order; None is a new one, of which nothing is held yet."""
         for layer in self.layers:
             layer.select(rows)
+        self.rows = [KeptTokens() if row is None else self.rows[row] for row in rows]
+        self.lengths = self.lengths.new_zeros(len(rows))
+        self._evicted_counts = torch.zeros_like(self.lengths)
+        self._sync_device()
+
+    def enlarge(self, capacity: int) -> None:
+        """Give every row of the static form room for this many tokens at least."""
+        assert self.capacity is not None, "the growing form grows by itself"
+        self.capacity = max(self.capacity, -(-capacity // _BLOCK) * _BLOCK)
+        for layer in self.layers:
+            layer.enlarge(self.capacity)
 
     def crop(self, max_length: int) -> None:
         """Not supported: rows have lengths of their own; see `drop_last`."""

@@ -48,7 +48,7 @@ Later = Annotated[
 ]
 
 
-def go_on(
+def continue_story(
     folder: Folder,
     pages: Annotated[
         int | None, typer.Option("--pages", "-n", help="Pages in all. [default: as before]", rich_help_panel=BOOK)
@@ -322,7 +322,7 @@ def _report(folder: Path) -> None:
     with exclusive_writer(folder):
         book = write_book(folder)
     story = StoryFolder.open(folder)
-    open_pages = [str(number) for number, entry in enumerate(story.entries, 1) if not entry.is_whole]
+    open_pages = [str(number) for number, entry in enumerate(story.entries, 1) if entry.pending or not entry.image_file]
     missing = list(map(str, range(len(story) + 1, story.settings.pages + 1)))
     waiting = ", ".join(open_pages + missing)
     typer.echo(f"The book: {book}" + (f"; still to be made: page {waiting}" if waiting else ""))
@@ -330,7 +330,7 @@ def _report(folder: Path) -> None:
 
 def register(app: typer.Typer) -> None:
     """Adds the verbs to a command."""
-    app.command("continue")(go_on)
-    app.command("resume", hidden=True)(go_on)  # what `continue` was called before
+    app.command("continue")(continue_story)
+    app.command("resume", hidden=True)(continue_story)  # what `continue` was called before
     for verb in (redo, edit, insert, remove, branch, undo):
         app.command()(verb)

@@ -98,13 +98,13 @@ FAULTS = [
     (["generate", *TEXT, "--text-guidance-scale", "nan"], "text_guidance_scale"),
     (["generate", *TEXT, "--rendering", "later"], "choose one of inline, ahead, after"),
     (["generate", *TEXT, "--render-batch", "0"], "render_batch"),
-    (["resume", "told", "--rendering", "later"], "choose one of inline, ahead, after"),
+    (["continue", "told", "--rendering", "later"], "choose one of inline, ahead, after"),
     (["generate", *TEXT, "--captions", "none.txt"], "none.txt"),
     (["generate", *TEXT, "--captions", "blank.txt"], "blank.txt is empty"),
     (["generate", *TEXT, "--captions", "latin.txt"], "UTF-8"),
     (["generate", *TEXT, "--captions", "long.txt"], "10,000"),
     (["generate", *TEXT, "--captions", "script.txt", "--pages", "9"], "one for each page"),
-    (["generate", *TEXT, "--out", "told"], "resume told"),
+    (["generate", *TEXT, "--out", "told"], "continue told"),
     (["generate", *TEXT, "--out", "foreign"], "foreign holds other files"),
     (["generate", *TEXT, "--out", "foreign", "--overwrite"], "foreign holds other files"),
     (["generate", *TEXT, "--out", "good.png"], "good.png is a file"),
@@ -114,9 +114,9 @@ FAULTS = [
     (["generate", *TEXT, "--model", "foreign"], "model_index.json"),
     (["generate", *TEXT, "--title", " "], "the title is empty"),
     (["generate", *TEXT, "--wings", "2"], "wings"),
-    (["resume", "foreign"], "holds no story"),
-    (["resume", "nowhere"], "holds no story"),
-    (["resume"], "FOLDER"),
+    (["continue", "foreign"], "holds no story"),
+    (["continue", "nowhere"], "holds no story"),
+    (["continue"], "FOLDER"),
     (["export", "foreign"], "holds no story"),
     (["info", "--model", "giant"], "no model giant"),
     (["fly"], "fly"),
@@ -173,7 +173,7 @@ def test_export_writes_the_book_again(desk, capsys):
 
 def test_resume_of_a_finished_story_does_nothing(desk, capsys):
     before = tree(desk)
-    code, out, _ = run(capsys, "resume", "told")
+    code, out, _ = run(capsys, "continue", "told")
     assert code == 0 and "Nothing to do" in out
     after = tree(desk)
     assert after.pop("told/index.html") and after == before
@@ -247,7 +247,7 @@ def test_interrupt_keeps_the_finished_pages(desk, model, rendering):
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=300)
     assert process.returncode == 130
-    assert "pages are safe in cut; go on with: seedstory resume cut" in err and "Traceback" not in err
+    assert "pages are safe in cut; go on with: seedstory continue cut" in err and "Traceback" not in err
     story = StoryFolder.open("cut")
     drawn = [story.page(i).image is not None for i in range(len(story))]
     assert 3 <= len(story) < 500 and all(drawn[:3]) and drawn == sorted(drawn, reverse=True)
@@ -358,7 +358,7 @@ def test_interrupt_keeps_pages_without_images(desk, capsys, model, monkeypatch):
         code, out, err = run(capsys, *request, "--rendering", "after", "-o", "cut")
     assert code == 130 and out == "" and "Stopped: 2 of 4 pages are safe in cut" in err
     assert [StoryFolder.open("cut").page(i).state for i in range(2)] == ["opening", "written"]
-    assert run(capsys, "resume", "cut", "--rendering", "after", "--render-batch", "2")[0] == 0
+    assert run(capsys, "continue", "cut", "--rendering", "after", "--render-batch", "2")[0] == 0
     assert run(capsys, *request, "--render-batch", "2", "-o", "whole")[0] == 0
     assert tree(desk / "cut") == tree(desk / "whole")
 
@@ -401,10 +401,10 @@ def test_resume_warns_of_damage_and_of_other_versions(desk, capsys):
     record = json.loads((desk / "told/story.json").read_text("utf-8"))
     record["settings"]["pages"], record["versions"] = 3, {"torch": "1.0"}
     (desk / "told/story.json").write_text(json.dumps(record), "utf-8")
-    code, _, err = run(capsys, "resume", "told", "--model", "foreign")
+    code, _, err = run(capsys, "continue", "told", "--model", "foreign")
     assert code == 2 and err.startswith("note: begun with torch 1.0") and "model_index.json" in err
     (desk / "told/pages/page-002.png").write_bytes(b"burnt")
-    code, _, err = run(capsys, "resume", "told", "--model", "foreign")
+    code, _, err = run(capsys, "continue", "told", "--model", "foreign")
     assert code == 2 and err.startswith("error: page 2 of told is damaged")
 
 

@@ -158,9 +158,13 @@ def test_each_story_of_many_keeps_its_own_count():
     assert [page.story for page in pages] == [0, 1] * 9
     lengths = {page.cached_tokens for page in pages if page.index == 7}
     assert len(lengths) == 2, "stories of different words fill their rows differently"
-    with pytest.raises(ValueError, match="callback_on_text follows one story"):
-        engine.start_batch(MANY)
-        next(engine.pages(callback_on_text=print))
+    heard = {}
+    engine.start_batch(MANY)
+    pages = list(engine.pages(lambda story, index, text: heard.update({(story, index): text})))
+    written = {(page.story, page.index): page.caption for page in pages}
+    given = {(number, at) for number, story in enumerate(MANY) for at, page in enumerate(story.opening) if page.caption}
+    assert heard.keys() == written.keys() - given
+    assert all(text.startswith(written[key]) for key, text in heard.items())
     with pytest.raises(ValueError, match="no story to start"):
         engine.start_batch([])
 
@@ -180,7 +184,7 @@ def test_guidance_of_the_text_is_between_the_story_and_the_page_alone(decoding):
     label = StoryEngine(model)
     label.start(pages=6)
     with torch.inference_mode():
-        alone = model.caption_logits(label._next[0]).log_softmax(-1)
+        alone = model.caption_logits(label._rows.next[0]).log_softmax(-1)
     story = generated[key][0].log_softmax(-1)
     assert (seen[key][0] - (alone + 2 * (story - alone))).abs().max() <= 1e-4
     assert [page.caption for page in strong[0]] != [page.caption for page in plain[0]]

@@ -12,7 +12,7 @@ from seedstory.layout import StoryLayout
 from tests.seedstory.plain_reader import plain_mm_sink
 from tests.seedstory.tiny_language import tiny_model, tiny_tokenizer
 
-_CHOOSE = "seedstory.generation.engine.CaptionSampler.__call__"
+_CHOOSE = "seedstory.generation.caption_writer.CaptionSampler.__call__"
 SHORT = SamplingConfig(temperature=1.0, max_caption_tokens=8)
 SMALL_SINK = {
     "window_pages": 2,
@@ -191,7 +191,7 @@ def test_a_page_that_a_callback_broke_off_is_written_again(model, captions, poli
     engine.start(opening, pages=5, seed=5)
     heard, pages = 0, []
 
-    def tired(index: int, _text: str) -> None:
+    def tired(_story: int, index: int, _text: str) -> None:
         nonlocal heard
         heard += 1
         if heard in (3, 12):
@@ -280,15 +280,15 @@ def test_lora_apart_and_merged_write_the_same(captions):
 def test_long_captions_are_cut_after_their_last_sentence(model, monkeypatch):
     words = model.layout.caption_ids("Oh. It was a star! And then it")
     monkeypatch.setattr(
-        "seedstory.generation.engine.CaptionSampler.__call__", lambda self, logits, ids: words[len(ids)]
+        "seedstory.generation.caption_writer.CaptionSampler.__call__", lambda self, logits, ids: words[len(ids)]
     )
     limit = SamplingConfig(max_caption_tokens=len(words))
     assert write(model, pages=1, sampling=limit)[0].caption == "Oh. It was a star!"
     seen = []
     engine = StoryEngine(model, sampling=limit)
     engine.start(pages=1)
-    list(engine.pages(callback_on_text=lambda index, text: seen.append((index, text))))
-    assert seen[-1] == (0, "Oh. It was a star! And then it") and len(seen) == len(words)
+    list(engine.pages(callback_on_text=lambda story, index, text: seen.append((story, index, text))))
+    assert seen[-1] == (0, 0, "Oh. It was a star! And then it") and len(seen) == len(words)
 
 
 def test_captions_never_hold_special_tokens_even_if_spelled_out(model, monkeypatch):
@@ -296,7 +296,7 @@ def test_captions_never_hold_special_tokens_even_if_spelled_out(model, monkeypat
     spelled = [id for letter in "<img>" for id in model.layout.tokenizer.encode(letter, add_special_tokens=False)]
     words = [*words, *spelled, *words]
     monkeypatch.setattr(
-        "seedstory.generation.engine.CaptionSampler.__call__", lambda self, logits, ids: words[len(ids)]
+        "seedstory.generation.caption_writer.CaptionSampler.__call__", lambda self, logits, ids: words[len(ids)]
     )
     page = write(model, pages=1, sampling=SamplingConfig(max_caption_tokens=len(words)))[0]
     assert page.caption == "A A"
@@ -305,8 +305,8 @@ def test_captions_never_hold_special_tokens_even_if_spelled_out(model, monkeypat
 def test_chapters_count_down_again(model, captions):
     engine = StoryEngine(model, sampling=SHORT)
     engine.start(script(captions[:1], 14), pages=14)
-    story = engine._stories[0]
-    labels = [model.layout.tokenizer.decode(engine._label_ids(story, page)) for page in range(14)]
+    story = engine._rows.stories[0]
+    labels = [model.layout.tokenizer.decode(engine._rows.label_ids(story, page)) for page in range(14)]
     assert labels == [f"\n{left}:" for left in [7, 6, 5, 4, 3, 2, 1] * 2]
 
 

@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 
 from seedstory import __version__
-from seedstory.commands import editing
+from seedstory.commands import editing, serving
 from seedstory.commands.running import (
     BOOK,
     IMAGES,
@@ -369,6 +369,7 @@ def visualize(
 
 
 editing.register(app)
+serving.register(app)
 
 
 @app.command()

@@ -17,10 +17,11 @@ from starlette.exceptions import HTTPException
 from seedstory.server.bodies import SessionBody
 from seedstory.server.edit_routes import make_edit_router
 from seedstory.server.export_routes import make_export_router
-from seedstory.server.guard import SESSION_COOKIE, Guard
+from seedstory.server.guard import SESSION_COOKIE, Guard, GuardMiddleware
 from seedstory.server.jobs import JobRunner
 from seedstory.server.library import Library
 from seedstory.server.metrics import METRICS_TYPE, metrics_text
+from seedstory.server.openai_routes import make_openai_router
 from seedstory.server.service import Service, add_error_handlers, errors_of
 from seedstory.server.settings import ServerSettings
 from seedstory.server.story_routes import make_story_router
@@ -69,25 +70,15 @@ def create_app(pipeline: StoryPipeline, library: Path, settings: ServerSettings 
         redoc_url=None,
     )
     app.state.service = service
-    guard = Guard(app.router, settings, service.counts)  # of sessions alone: the one below lets requests through
+    guard = Guard(settings, service.counts)
     add_error_handlers(app, lambda: service)
     app.include_router(make_story_router(service))
     app.include_router(make_edit_router(service))
     app.include_router(make_export_router(service))
+    app.include_router(make_openai_router(service))
     _add_plain_routes(app, service, guard)
-    app.add_middleware(_SharedGuard, guard=guard)
+    app.add_middleware(GuardMiddleware, guard=guard)
     return app
-
-
-class _SharedGuard:
-    """The guard as a layer of the application."""
-
-    def __init__(self, app: Any, guard: Guard) -> None:
-        guard.app = app
-        self.guard = guard
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        await self.guard(scope, receive, send)
 
 
 def _add_plain_routes(app: FastAPI, service: Service, guard: Guard) -> None:
@@ -100,7 +91,7 @@ def _add_plain_routes(app: FastAPI, service: Service, guard: Guard) -> None:
     @app.get("/metrics", tags=["server"], response_class=PlainTextResponse, responses=errors_of())
     def metrics() -> Response:
         """Figures for Prometheus."""
-        return Response(metrics_text(service), media_type=METRICS_TYPE)
+        return Response(metrics_text(service, guard.seconds), media_type=METRICS_TYPE)
 
     @app.post("/api/session", status_code=204, tags=["server"], responses=errors_of(422))
     def open_session(body: SessionBody) -> Response:

@@ -33,9 +33,7 @@ def make_edit_router(service: Service) -> APIRouter:
     router = APIRouter(prefix="/api/stories/{story_id}", tags=["changes"])
 
     def change(story_id: str, page_id: int, one: Change, *, later: bool = False) -> dict[str, Any]:
-        service.jobs.change(
-            story_id, lambda folder: one(StoryEditor(folder), index_of(folder, page_id)), later=later
-        )
+        service.jobs.change(story_id, lambda folder: one(StoryEditor(folder), index_of(folder, page_id)), later=later)
         return view_of(service, story_id)
 
     @router.post("/pages/{page_id}/redo", responses=_ERRORS)

@@ -8,7 +8,7 @@ import json
 import secrets
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from http.cookies import CookieError, SimpleCookie
 from typing import Any
 from urllib.parse import urlsplit
@@ -28,13 +28,13 @@ _POLICY = (
     "default-src 'self'; img-src 'self' data: blob:; style-src 'self' 'unsafe-inline'; object-src 'none'; "
     "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 )
-_HEADERS = {
-    "x-content-type-options": "nosniff",
-    "referrer-policy": "no-referrer",
-    "x-frame-options": "DENY",
-    "cross-origin-resource-policy": "same-origin",
-    "content-security-policy": _POLICY,
-}
+_HEADERS = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"x-frame-options", b"DENY"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"content-security-policy", _POLICY.encode()),
+)
 
 
 class _RefusedError(Exception):
@@ -52,19 +52,20 @@ class Guard:
     from the server's own pages only, the API key, and the size of the body and the time it takes.
 
     Args:
-        app: The application.
         settings: Limits and keys.
-        counts: Counts requests by status.
+        counts: Counts requests by method and status.
+
+    Attributes:
+        seconds: Until answers began, of all requests.
     """
 
-    def __init__(self, app: Application, settings: ServerSettings, counts: Counter[str]) -> None:
-        self.app, self.settings, self.counts = app, settings, counts
+    def __init__(self, settings: ServerSettings, counts: Counter[str]) -> None:
+        self.settings, self.counts = settings, counts
+        self.seconds = 0.0
         self._secret = secrets.token_bytes(32)
 
-    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
+    async def admit(self, app: Application, scope: Message, receive: Receive, send: Send) -> None:
+        """Passes a request on to an application, or refuses it."""
         started, began = False, time.monotonic()
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
 
@@ -73,15 +74,15 @@ class Guard:
             if message["type"] == "http.response.start":
                 started = True
                 self.counts[f"{scope['method']} {message['status']}"] += 1
-                self.counts["seconds"] += time.monotonic() - began  # type: ignore[assignment]
+                self.seconds += time.monotonic() - began
                 have = {name.lower() for name, _ in message["headers"]}
-                extra = [(name.encode(), value.encode()) for name, value in _HEADERS.items() if name.encode() not in have]
+                extra = [pair for pair in _HEADERS if pair[0] not in have]
                 message = {**message, "headers": [*message["headers"], *extra]}
             await send(message)
 
         try:
             self._check(scope, headers)
-            await self.app(scope, self._bounded(headers, receive), send_on)
+            await app(scope, self._bounded(headers, receive), send_on)
         except _RefusedError as refused:
             if started:
                 raise
@@ -105,7 +106,7 @@ class Guard:
             if (origin is not None and _authority(origin) != host.lower()) or site not in ("none", "same-origin"):
                 raise _RefusedError(403, "requests from pages of other sites are refused")
         path = scope["path"]
-        is_open = path in _OPEN or not path.startswith(("/api/", "/v1/", "/metrics", "/docs", "/openapi"))
+        is_open = path in _OPEN or not path.startswith(("/api/", "/v1/", "/metrics", "/docs", "/openapi.json"))
         if self.settings.api_keys and not is_open and not self._is_known(headers):
             raise _RefusedError(401, "an API key is needed: send it as a Bearer token", {"www-authenticate": "Bearer"})
         length = headers.get("content-length", "0")
@@ -123,12 +124,10 @@ class Guard:
         if cookie is None:
             return False
         sessions = [hmac.new(self._secret, known.encode(), "sha256").hexdigest() for known in self.settings.api_keys]
-        return any([hmac.compare_digest(cookie.value.encode(), session.encode()) for session in sessions])
+        return _is_among(cookie.value, sessions)
 
     def _is_key(self, key: str) -> bool:
-        """Compares with every key, in a time that says nothing of them."""
-        given = key.encode("utf-8", "replace")
-        return any([hmac.compare_digest(given, known.encode()) for known in self.settings.api_keys])
+        return _is_among(key, self.settings.api_keys)
 
     def _bounded(self, headers: dict[str, str], receive: Receive) -> Receive:
         read, whole = 0, False
@@ -151,6 +150,30 @@ class Guard:
 
     def _too_large(self) -> _RefusedError:
         return _RefusedError(413, f"the request is too large: at most {self.settings.max_body:,} bytes")
+
+
+class GuardMiddleware:
+    """A guard as a layer of an ASGI application.
+
+    Args:
+        app: The application.
+        guard: Decides.
+    """
+
+    def __init__(self, app: Application, guard: Guard) -> None:
+        self.app, self.guard = app, guard
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await self.guard.admit(self.app, scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
+
+
+def _is_among(given: str, known: Iterable[str]) -> bool:
+    """Compares with each, in a time that says nothing of them."""
+    data = given.encode("utf-8", "replace")
+    return sum(hmac.compare_digest(data, one.encode()) for one in known) > 0
 
 
 def _authority(origin: str) -> str | None:

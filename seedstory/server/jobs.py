@@ -118,16 +118,16 @@ class JobRunner:
         self._thread.start()
 
     def close(self) -> None:
-        """Stops. The page under way is given up; another server goes on with the stories."""
+        """Stops, and waits for the end of it."""
+        self.stop()
+        if self._thread is not None:
+            self._thread.join()
+
+    def stop(self) -> None:
+        """Begins to stop. The page under way is given up; another server goes on with the stories."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()
-        if self._thread is not None:
-            self._thread.join()
-        self.wake_watchers()
-
-    def wake_watchers(self) -> None:
-        """Lets those who wait for events look whether the server stops."""
         for job in list(self._jobs.values()):
             job.log.wake_all()
 
@@ -359,7 +359,9 @@ class JobRunner:
         if not len(folder):
             settings = folder.settings
             seed, features = page_seed(settings.seed, 0), self.pipeline._encode(image)
-            page = Page(index=0, caption=settings.text or "", seed=seed, state="opening", image=image, features=features)
+            page = Page(
+                index=0, caption=settings.text or "", seed=seed, state="opening", image=image, features=features
+            )
             with exclusive_writer(folder.path):
                 folder.add_page(page)
             job.log.add("page", page_view(job.story_id, folder, 0))

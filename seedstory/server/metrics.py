@@ -9,8 +9,13 @@ from seedstory.server.service import Service
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
-def metrics_text(service: Service) -> str:
-    """All figures: a line each, with their meaning before them."""
+def metrics_text(service: Service, seconds: float) -> str:
+    """All figures: a line each, with their meaning before them.
+
+    Args:
+        service: The server.
+        seconds: Until answers began, of all requests.
+    """
     jobs, counts = service.jobs, service.counts
     requests = [(name.split(" "), count) for name, count in sorted(counts.items()) if " " in name]
     parts = [
@@ -24,7 +29,7 @@ def metrics_text(service: Service) -> str:
             "seedstory_request_seconds_total",
             "counter",
             "Seconds until answers began.",
-            [("", round(counts["seconds"], 3))],
+            [("", round(seconds, 3))],
         ),
         _figure("seedstory_event_streams", "gauge", "Event streams that are open.", [("", service.streams)]),
         _figure(

@@ -60,8 +60,8 @@ class ServerSettings:
         check_int("max_images", self.max_images, 1, 100)
         check_float("body_timeout", self.body_timeout, 0.01, 3600)
         check_float("page_timeout", self.page_timeout, 0.01, 86_400)
-        if any(len(key) < MIN_KEY or not key.isascii() or not key.isprintable() or " " in key for key in self.api_keys):
-            raise RequestError(f"an API key has at least {MIN_KEY} letters, digits or signs and no spaces: make it longer")
+        if not all(map(_is_strong, self.api_keys)):
+            raise RequestError(f"an API key has at least {MIN_KEY} letters, digits or signs, and no spaces")
         if not self.is_local and not self.api_keys:
             raise RequestError(
                 f"the host {self.host} can be reached by others: give API keys, or listen on 127.0.0.1 alone"
@@ -89,6 +89,10 @@ def read_api_keys(file: Path | None = None) -> tuple[str, ...]:
     if not keys:
         raise RequestError(f"{file} holds no API key: write one a line")
     return keys
+
+
+def _is_strong(key: str) -> bool:
+    return len(key) >= MIN_KEY and key.isascii() and key.isprintable() and " " not in key
 
 
 def _keys(lines: Sequence[str]) -> tuple[str, ...]:

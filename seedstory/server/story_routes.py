@@ -27,6 +27,7 @@ from seedstory.story_editor import StoryEditor
 StoryId = Annotated[str, Path(pattern=f"^{STORY_ID}$")]
 PageId = Annotated[int, Path(ge=1, le=10**9)]
 _HEARTBEAT = 15.0  # seconds
+_UNCHANGED: dict[int | str, dict[str, Any]] = {304: {"description": "It has not changed."}}
 _UPLOAD = {
     "requestBody": {
         "required": True,
@@ -147,18 +148,19 @@ def make_story_router(service: Service) -> APIRouter:
     @router.get(
         "/stories/{story_id}/pages/{page_id}/image",
         response_class=Response,
-        responses={200: {"content": {"image/png": {}}}, 304: {"description": "It has not changed."}}
-        | errors_of(404, 409, 422),
+        responses={200: {"content": {"image/png": {}}}, **_UNCHANGED, **errors_of(404, 409, 422)},
     )
     def read_image(
         story_id: StoryId,
         page_id: PageId,
-        v: Annotated[str | None, Query(description="As the page's address has it: what comes may then be kept.")] = None,
+        v: Annotated[
+            str | None, Query(description="As the page's address has it; the answer may then be kept.")
+        ] = None,
         if_none_match: Annotated[str | None, Header()] = None,
     ) -> Response:
         """The image of a page."""
         folder = service.library.open(story_id)
-        name = folder.entries[index_of(folder, page_id)].picture
+        name = folder.entries[index_of(folder, page_id)].image_file
         file = inside(folder.path, name) if name else None
         version = image_version(file) if file is not None else None
         if file is None or version is None:

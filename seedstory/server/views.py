@@ -31,7 +31,7 @@ def summary_view(story_id: str, folder: StoryFolder, state: str, error: str) -> 
         "error": error,
         "revision": folder.revision,
         "pages_total": folder.settings.pages,
-        "pages_done": sum(entry.is_whole and entry.picture is not None for entry in folder.entries),
+        "pages_done": sum(entry.is_whole and entry.image_file is not None for entry in folder.entries),
         "cover": cover,
         "updated": (folder.path / "story.json").stat().st_mtime,
     }
@@ -60,7 +60,7 @@ def story_view(story_id: str, folder: StoryFolder, state: str, error: str) -> di
 def page_view(story_id: str, folder: StoryFolder, index: int) -> dict[str, Any]:
     """A page."""
     entry: PageEntry = folder.entries[index]
-    version = image_version(folder.path / entry.picture) if entry.picture else None
+    version = image_version(folder.path / entry.image_file) if entry.image_file else None
     address = f"/api/stories/{story_id}/pages/{entry.id}/image?v={version}"
     return {
         "id": entry.id,

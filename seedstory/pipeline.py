@@ -19,7 +19,6 @@ from PIL import Image
 from seedstory.errors import RequestError
 from seedstory.identity import ModelIdentity
 from seedstory.image import image_to_tensor, load_image, to_square
-from seedstory.io import exclusive_writer
 from seedstory.model_folder import versions
 from seedstory.outputs import OUTPUT_TYPES, OutputType, StoryOutput
 from seedstory.pipeline_base import PipelineBase
@@ -31,14 +30,14 @@ from seedstory.settings import (
     check_text,
     story_language,
 )
-from seedstory.story import UNTITLED, Page, Story, StoryFolder, check_target, make_title, page_seed
-from seedstory.story_request import state_pages, story_request
-from seedstory.story_writer import StoryWriter, check_feature_shape, check_resumable, check_same_model
+from seedstory.story import UNTITLED, Page, Story, StoryFolder, check_target, make_title
+from seedstory.story_request import drafted_page, is_whole, opening_page, state_pages, story_request
+from seedstory.story_writer import StoryWriter, check_feature_shape, check_resumable, check_same_model, resumed
 
 if TYPE_CHECKING:
     import torch
 
-    from seedstory.generation import PageDraft, StoryEngine
+    from seedstory.generation import StoryEngine
     from seedstory.generation.sampling import LogitsProcessor
 
 logger = logging.getLogger(__name__)
@@ -286,12 +285,8 @@ class StoryPipeline(PipelineBase):
             StoryFolderError: The folder holds no story, or none that can be resumed.
         """
         how = self._rendering(rendering, render_batch, render_queue)
-        folder = folder if isinstance(folder, StoryFolder) else StoryFolder.open(folder)
-        check_resumable(folder)
-        if not allow_other_model:
-            check_same_model(folder, self.identity)
-        check_feature_shape(folder, self.feature_shape)
-        return self._resume(folder, how, callback_on_text, callback_on_step_end, logits_processor)
+        resumable = self._resumable(folder, allow_other_model)
+        return self._resume(resumable, how, callback_on_text, callback_on_step_end, logits_processor)
 
     def write_batch(self, stories: Sequence[Mapping[str, Any]]) -> Generator[tuple[int, Page], None, None]:
         """Writes several stories in a batch and leaves their images to `resume`.
@@ -372,6 +367,15 @@ class StoryPipeline(PipelineBase):
             logits_processor=logits_processor,
         )
 
+    def _resumable(self, folder: str | Path | StoryFolder, allow_other_model: bool) -> StoryFolder:
+        """A story folder that this pipeline can go on with."""
+        folder = folder if isinstance(folder, StoryFolder) else StoryFolder.open(folder)
+        check_resumable(folder)
+        if not allow_other_model:
+            check_same_model(folder, self.identity)
+        check_feature_shape(folder, self.feature_shape)
+        return folder
+
     def _check_captions(self, captions: Sequence[str]) -> None:
         """Refuses captions that name special tokens or are longer than the model can read at once."""
         model = self.story_model
@@ -424,15 +428,8 @@ class StoryPipeline(PipelineBase):
         callback_on_step_end: OnStep | None,
         logits_processor: LogitsProcessor | None,
     ) -> Generator[Page, None, None]:
-        def write(page: Page) -> None:
-            folder.title = folder.title or make_title(page.caption)  # an image opened the story: its words come now
-            folder.add_page(page)
-
-        with exclusive_writer(folder.path):
-            folder.refresh()
-            folder.remove_leftovers()
-            folder.resumed_by(self.identity)
-            done = [folder.page(i) for i in range(len(folder))] or [_opening_page(folder.settings)]
+        with resumed(folder, self.identity) as write:
+            done = [folder.page(i) for i in range(len(folder))] or [opening_page(folder.settings)]
             undrawn = (page for page in done if page.image is None and page.features is not None)
             pages = chain(undrawn, self._write(folder.settings, done, callback_on_text, logits_processor, write))
             yield from self._render(pages, folder.settings, rendering, write, callback_on_step_end)
@@ -472,15 +469,15 @@ class StoryPipeline(PipelineBase):
                 [story_request(request.settings, own, writes) for request, own in zip(requests, given, strict=True)]
             )
             for draft in engine.pages():
-                page = _page(requests[draft.story].settings, given[draft.story], draft)
+                page = drafted_page(requests[draft.story].settings, given[draft.story], draft)
                 if page is not None:
                     writers[draft.story](page)
-                    if not _is_whole(given[draft.story], page.index):
+                    if not is_whole(given[draft.story], page.index):
                         yield draft.story, page
 
     def _opening(self, request: _Request) -> Page:
         features = None if request.image is None else self._encode(request.image)
-        return replace(_opening_page(request.settings), image=request.image, features=features)
+        return replace(opening_page(request.settings), image=request.image, features=features)
 
     def _write(
         self,
@@ -505,8 +502,8 @@ class StoryPipeline(PipelineBase):
             draft = next(drafts, None)
             if draft is None:
                 return
-            page = _page(settings, given, draft)
-            if page is not None and _is_whole(given, draft.index):
+            page = drafted_page(settings, given, draft)
+            if page is not None and is_whole(given, draft.index):
                 store(page)
             elif page is not None:
                 logger.debug("page %d: %d tokens in the cache", page.number, draft.cached_tokens)
@@ -535,31 +532,3 @@ class StoryPipeline(PipelineBase):
             image = to_square(image, self.vision_tower.config.image_size)
             pixels = image_to_tensor(image).unsqueeze(0).to(self.vision_tower.device, self.vision_tower.dtype)
             return self.vision_tower(pixels)[0].float().cpu()
-
-
-def _opening_page(settings: StorySettings) -> Page:
-    """The opening of a story of which nothing is written yet."""
-    return Page(index=0, caption=settings.text or "", seed=page_seed(settings.seed, 0), state="opening")
-
-
-def _is_whole(given: list[Page], index: int) -> bool:
-    """Whether a page was given with its features."""
-    return index < len(given) and given[index].features is not None
-
-
-def _page(settings: StorySettings, given: list[Page], draft: PageDraft) -> Page | None:
-    """The page of a draft; None if it was given whole."""
-    if draft.index < len(given):
-        page = given[draft.index]
-        if page.features is not None and page.next_state == draft.next_state:
-            return None
-        features = draft.features.cpu() if page.features is None else page.features
-        return replace(page, features=features, next_state=draft.next_state)
-    seed = page_seed(settings.seed, draft.index)
-    return Page(
-        index=draft.index,
-        caption=draft.caption,
-        features=draft.features.cpu(),
-        seed=seed,
-        next_state=draft.next_state,
-    )

@@ -1,18 +1,19 @@
-"""What the engine is to write of a story, from its settings and the pages that are there."""
+"""What the engine is to write of a story, from its settings and the pages that are there; and pages from its drafts."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from seedstory.errors import RequestError
 from seedstory.layout import countdown
 from seedstory.settings import StorySettings
-from seedstory.story import Page
+from seedstory.story import Page, page_seed
 from seedstory.story_state import StoryState
 
 if TYPE_CHECKING:
-    from seedstory.generation import StoryRequest
+    from seedstory.generation import PageDraft, StoryRequest
 
 
 def story_request(settings: StorySettings, given: Sequence[Page], trained: bool) -> StoryRequest:
@@ -67,3 +68,31 @@ def _asked_state(settings: StorySettings, page: int) -> StoryState:
     """What the user asks of the state before a page."""
     lines = tuple(settings.plan or ())[page - 1 :][: countdown(settings.pages)[page]]
     return StoryState(tuple((settings.cast or {}).items()), lines)
+
+
+def opening_page(settings: StorySettings) -> Page:
+    """The opening of a story of which nothing is written yet."""
+    return Page(index=0, caption=settings.text or "", seed=page_seed(settings.seed, 0), state="opening")
+
+
+def is_whole(given: list[Page], index: int) -> bool:
+    """Whether a page was given with its features."""
+    return index < len(given) and given[index].features is not None
+
+
+def drafted_page(settings: StorySettings, given: list[Page], draft: PageDraft) -> Page | None:
+    """The page of a draft; None if it was given whole."""
+    if draft.index < len(given):
+        page = given[draft.index]
+        if page.features is not None and page.next_state == draft.next_state:
+            return None
+        features = draft.features.cpu() if page.features is None else page.features
+        return replace(page, features=features, next_state=draft.next_state)
+    seed = page_seed(settings.seed, draft.index)
+    return Page(
+        index=draft.index,
+        caption=draft.caption,
+        features=draft.features.cpu(),
+        seed=seed,
+        next_state=draft.next_state,
+    )

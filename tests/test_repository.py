@@ -22,7 +22,8 @@ MB = 1_000_000
 # A new file or folder directly under seedstory/ must be given its layer here.
 LAYERS = (
     {"cli", "error_reporting", "progress_display", "app", "__main__"},
-    {"pipeline", "pipeline_base", "story_writer", "story_request", "outputs", "rendering", "export", "convert"},
+    {"pipeline", "pipeline_base", "story_batch", "story_writer", "story_request", "outputs", "rendering", "export"}
+    | {"convert"},
     {"generation"},
     {"detokenizers", "modeling", "cache", "resampler"},
     {"errors", "hub", "identity", "image", "io", "layout", "model_files", "model_folder", "precision", "salience"}

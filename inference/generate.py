@@ -1,7 +1,10 @@
-"""Generates many stories: one for each record of a data set, from its first page.
+"""Generates many stories: one for each record of a data set, from its first page, or one for each opening of a file.
 
 python -m inference.generate --data data/theatre --split heldout --stories 10 --pages 10 --out stories/heldout
 python -m inference.generate --data data/theatre --stories 60 --batch-size 8 --int8 --out stories/heldout
+python -m inference.generate --openings tests/data/openings.jsonl --out stories/openings
+
+Stories of `--openings` also come on one page, OUT/index.html, to be read aloud.
 """
 
 from __future__ import annotations
@@ -13,16 +16,17 @@ from typing import Annotated, Any
 import typer
 from rich.progress import MofNCompleteColumn, Progress
 
+from inference.openings import read_openings, write_contact_page
 from seedstory.export.html import write_html
 from seedstory.pipeline import StoryPipeline
 from seedstory.settings import StorySettings
 from seedstory.story import StoryFolder
-from seedstory.storystream import read_jsonl
+from seedstory.storystream import StoryRecord, read_jsonl
 
 
 def main(
-    data: Annotated[Path, typer.Option(help="folder of a StoryStream data set")],
-    out: Annotated[Path, typer.Option(help="folder for the story folders")],
+    data: Annotated[Path | None, typer.Option(help="folder of a StoryStream data set")] = None,
+    out: Annotated[Path, typer.Option(help="folder for the story folders")] = Path("stories/generated"),
     split: Annotated[str, typer.Option(help="name of its JSONL without the ending")] = "heldout",
     stories: Annotated[int, typer.Option(help="how many stories")] = 10,
     pages: Annotated[int, typer.Option(help="pages of each, the opening included (0: as many as the record has)")] = 10,
@@ -35,16 +39,21 @@ def main(
     int8: Annotated[bool, typer.Option("--int8", help="keep the language model in 8 bits")] = False,
     model: str = "mini",
     seed: int = 0,
+    openings: Annotated[Path | None, typer.Option(help="JSONL of openings, in place of a data set")] = None,
 ) -> None:
     """Generate stories from the openings of a data set; a stopped run resumes behind its finished stories."""
     if opening not in ("text", "image", "both"):
         raise typer.BadParameter(f"{opening!r}: choose text, image or both", param_hint="--opening")
+    try:
+        records = _records(data, split, openings, stories, text_alone=opening == "text" and not scripted)
+    except ValueError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(2) from None
     pipeline = StoryPipeline.from_pretrained(model, int8=int8)
-    records = list(itertools.islice(read_jsonl(data / f"{split}.jsonl"), stories))
     asked: list[dict[str, Any]] = [
         {
             "text": record.captions[0] if opening != "image" or scripted else None,
-            "image": data / record.images[0] if opening != "text" else None,
+            "image": data / record.images[0] if data and opening != "text" else None,
             "pages": len(record.captions) if scripted or not pages else pages,
             "captions": record.captions[1:] if scripted else None,
             "seed": seed + number,
@@ -68,6 +77,26 @@ def main(
                 for _ in pipeline.resume(story["out"]):
                     progress.advance(bar)
                 write_html(StoryFolder.open(story["out"]), story["out"] / "index.html")
+    if openings:
+        write_contact_page([out / record.id for record in records], out / "index.html")
+
+
+def _records(
+    data: Path | None, split: str, openings: Path | None, stories: int, *, text_alone: bool
+) -> list[StoryRecord]:
+    """The records whose first pages open the stories.
+
+    Raises:
+        ValueError: There is not one source of openings, or it holds none that can be used so.
+    """
+    if (data is None) == (openings is None):
+        raise ValueError("give --data or --openings, one of them")
+    if openings is None:
+        assert data is not None, "one of them is given"
+        return list(itertools.islice(read_jsonl(data / f"{split}.jsonl"), stories))
+    if not text_alone:
+        raise ValueError("--openings are words alone: leave --opening and --scripted out")
+    return [opening.as_record() for opening in read_openings(openings)[:stories]]
 
 
 if __name__ == "__main__":

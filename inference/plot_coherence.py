@@ -224,7 +224,7 @@ def diversity(model: PlotModel, read: Sequence[ReadStory]) -> dict[str, Any] | N
     if not groups:
         return None
     everyone = len({line for story in model.stories for line in story.cast.values()})
-    plots = [_entropy([_plot(one) for one in group], model.plots) for group in groups.values()]
+    plots = [entropy([main_plot(one.labels[1:]) for one in group], model.plots) for group in groups.values()]
     drawn = [
         [
             line
@@ -234,7 +234,7 @@ def diversity(model: PlotModel, read: Sequence[ReadStory]) -> dict[str, Any] | N
         ]
         for opening, group in groups.items()
     ]
-    cast = [_entropy(lines, everyone) for lines in drawn if len(lines) > 1]
+    cast = [entropy(lines, everyone) for lines in drawn if len(lines) > 1]
     figures: dict[str, Any] = {"openings": len(groups), "stories": sum(map(len, groups.values()))}
     for name, entropies in (("plot", plots), ("appearance", cast)):
         for key, column in (("bits", 0), ("bits_at_most", 1)):
@@ -243,12 +243,13 @@ def diversity(model: PlotModel, read: Sequence[ReadStory]) -> dict[str, Any] | N
     return figures
 
 
-def _plot(one: ReadStory) -> str:
-    plots = Counter("none" if label is None else label[0] for label in one.labels[1:] if label != EVENING)
+def main_plot(labels: Sequence[Label | None]) -> str:
+    """The plot of most of these pages; "none" is one, too."""
+    plots = Counter("none" if label is None else label[0] for label in labels if label != EVENING)
     return plots.most_common(1)[0][0] if plots else "none"
 
 
-def _entropy(draws: Sequence[str], choices: int) -> tuple[float, float]:
+def entropy(draws: Sequence[str], choices: int) -> tuple[float, float]:
     """Entropy of draws in bits, and the greatest that so many draws of so many choices can have."""
     shares = [count / len(draws) for count in Counter(draws).values()]
     return -sum(share * math.log2(share) for share in shares), math.log2(max(1, min(len(draws), choices)))

@@ -24,6 +24,7 @@ _HOMES = {
     "SamplingConfig": "seedstory.generation",
     "SeedStoryError": "seedstory.errors",
     "Story": "seedstory.story",
+    "StoryBatch": "seedstory.story_batch",
     "StoryConfig": "seedstory.modeling.configuration",
     "StoryEngine": "seedstory.generation",
     "StoryFolder": "seedstory.story",
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     from seedstory.pipeline import StoryPipeline
     from seedstory.settings import StorySettings
     from seedstory.story import Page, Story, StoryFolder
+    from seedstory.story_batch import StoryBatch
 
 
 def __getattr__(name: str) -> Any:

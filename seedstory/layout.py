@@ -20,7 +20,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -353,7 +353,39 @@ def attention_mask(branch: torch.Tensor, order: torch.Tensor) -> torch.Tensor:
     return (visible | torch.eye(branch.shape[1], dtype=torch.bool, device=branch.device)).unsqueeze(1)
 
 
-def collate(stories: Sequence[PackedSequence], pad_to_multiple_of: int = 1) -> dict[str, torch.Tensor]:
+class Places(NamedTuple):
+    """Where the masks of a batch are True, as numbers into `[B * T]` and, of targets, into `[P]`.
+
+    A mask says only to who reads it how many tokens it marks, and a GPU would have to be waited for. These are found
+    where the batch is made.
+
+    Attributes:
+        context: Of `context_mask`.
+        queries: Of `query_mask`.
+        labels: Of labels that are not -100.
+        targets: Of `target_mask`.
+    """
+
+    context: torch.Tensor | None
+    queries: torch.Tensor | None
+    labels: torch.Tensor | None
+    targets: torch.Tensor | None
+
+
+def find_places(
+    labels: torch.Tensor | None,
+    context_mask: torch.Tensor | None,
+    query_mask: torch.Tensor | None,
+    target_mask: torch.Tensor | None,
+) -> Places:
+    """The places that the arguments of `StoryModel.forward` of these names mark, each on its device."""
+    marked = (context_mask, query_mask, None if labels is None else labels != IGNORE, target_mask)
+    return Places(*(None if mask is None else mask.flatten().nonzero()[:, 0] for mask in marked))
+
+
+def collate(
+    stories: Sequence[PackedSequence], pad_to_multiple_of: int = 1, *, mask: bool = True
+) -> dict[str, torch.Tensor]:
     """Right-pad packed stories into the text part of a training batch.
 
     The context streams come first and all branches behind them, each part padded on its right. Who sees whom does
@@ -362,6 +394,8 @@ def collate(stories: Sequence[PackedSequence], pad_to_multiple_of: int = 1) -> d
     Args:
         stories: `B` packed stories.
         pad_to_multiple_of: Round the length of both parts up to a multiple of this, for kernels that like it.
+        mask: Make the attention mask, the largest part of a batch by far. Otherwise `branch` and `order` come in its
+            place, `[B, T]`, from which `attention_mask` makes it where it is needed.
 
     Returns:
         `input_ids`, `position_ids`, `labels`, `context_mask`, `query_mask` `[B, T]`, `attention_mask` `[B, 1, T, T]`,
@@ -390,13 +424,12 @@ def collate(stories: Sequence[PackedSequence], pad_to_multiple_of: int = 1) -> d
     def of(name: str, value: int | bool) -> torch.Tensor:
         return padded([getattr(story, name) for story in stories], value)
 
+    branch, order = of("branch", _PADDING), padded([torch.arange(len(story)) for story in stories], 0)
     return {
         "input_ids": of("input_ids", 0),
         "position_ids": of("position_ids", 0),
         "labels": of("labels", IGNORE),
-        "attention_mask": attention_mask(
-            of("branch", _PADDING), padded([torch.arange(len(story)) for story in stories], 0)
-        ),
+        **({"attention_mask": attention_mask(branch, order)} if mask else {"branch": branch, "order": order}),
         "context_mask": of("context_mask", False),
         "query_mask": of("query_mask", False),
         "context_length": torch.tensor(lengths[0]),

@@ -19,7 +19,6 @@ from PIL import Image
 from seedstory.errors import RequestError
 from seedstory.identity import ModelIdentity
 from seedstory.image import image_to_tensor, load_image, to_square
-from seedstory.io import exclusive_writer
 from seedstory.model_folder import versions
 from seedstory.outputs import OUTPUT_TYPES, OutputType, StoryOutput
 from seedstory.pipeline_base import PipelineBase
@@ -31,9 +30,9 @@ from seedstory.settings import (
     check_text,
     story_language,
 )
-from seedstory.story import UNTITLED, Page, Story, StoryFolder, check_target, make_title, page_seed
-from seedstory.story_request import page_of_draft, state_pages, story_request, writing_runs
-from seedstory.story_writer import StoryWriter, check_feature_shape, check_resumable, check_same_model
+from seedstory.story import UNTITLED, Page, Story, StoryFolder, check_target, make_title
+from seedstory.story_request import drafted_page, opening_page, state_pages, story_request, writing_runs
+from seedstory.story_writer import StoryWriter, check_feature_shape, check_resumable, check_same_model, resumed
 
 if TYPE_CHECKING:
     import torch
@@ -286,12 +285,8 @@ class StoryPipeline(PipelineBase):
             StoryFolderError: The folder holds no story, or none that can be resumed.
         """
         how = self._rendering(rendering, render_batch, render_queue)
-        folder = folder if isinstance(folder, StoryFolder) else StoryFolder.open(folder)
-        check_resumable(folder)
-        if not allow_other_model:
-            check_same_model(folder, self.identity)
-        check_feature_shape(folder, self.feature_shape)
-        return self._resume(folder, how, callback_on_text, callback_on_step_end, logits_processor)
+        resumable = self._resumable(folder, allow_other_model)
+        return self._resume(resumable, how, callback_on_text, callback_on_step_end, logits_processor)
 
     def write_batch(self, stories: Sequence[Mapping[str, Any]]) -> Generator[tuple[int, Page], None, None]:
         """Writes several stories in a batch and leaves their images to `resume`.
@@ -372,6 +367,15 @@ class StoryPipeline(PipelineBase):
             logits_processor=logits_processor,
         )
 
+    def _resumable(self, folder: str | Path | StoryFolder, allow_other_model: bool) -> StoryFolder:
+        """A story folder that this pipeline can go on with."""
+        folder = folder if isinstance(folder, StoryFolder) else StoryFolder.open(folder)
+        check_resumable(folder)
+        if not allow_other_model:
+            check_same_model(folder, self.identity)
+        check_feature_shape(folder, self.feature_shape)
+        return folder
+
     def _check_captions(self, captions: Sequence[str]) -> None:
         """Refuses captions that name special tokens or are longer than the model can read at once."""
         model = self.story_model
@@ -424,15 +428,8 @@ class StoryPipeline(PipelineBase):
         callback_on_step_end: OnStep | None,
         logits_processor: LogitsProcessor | None,
     ) -> Generator[Page, None, None]:
-        def write(page: Page) -> None:
-            folder.title = folder.title or make_title(page.caption)  # an image opened the story: its words come now
-            folder.add_page(page)
-
-        with exclusive_writer(folder.path):
-            folder.refresh()
-            folder.remove_leftovers()
-            folder.resumed_by(self.identity)
-            done = [folder.page(i) for i in range(len(folder))] or [_opening_page(folder.settings)]
+        with resumed(folder, self.identity) as write:
+            done = [folder.page(i) for i in range(len(folder))] or [opening_page(folder.settings)]
             undrawn = [page for page in done if page.image is None and page.is_whole]
             pages = chain(undrawn, self._write(folder.settings, done, callback_on_text, logits_processor, write))
             yield from self._render(pages, folder.settings, rendering, write, callback_on_step_end)
@@ -473,7 +470,7 @@ class StoryPipeline(PipelineBase):
             )
             for draft in engine.pages():
                 own = given[draft.story]
-                page = page_of_draft(requests[draft.story].settings, own, draft)
+                page = drafted_page(requests[draft.story].settings, own, draft)
                 if page is not None:
                     writers[draft.story](page)
                     if not (draft.index < len(own) and own[draft.index].is_whole):
@@ -481,7 +478,7 @@ class StoryPipeline(PipelineBase):
 
     def _opening(self, request: _Request) -> Page:
         features = None if request.image is None else self._encode(request.image)
-        return replace(_opening_page(request.settings), image=request.image, features=features)
+        return replace(opening_page(request.settings), image=request.image, features=features)
 
     def _write(
         self,
@@ -507,7 +504,7 @@ class StoryPipeline(PipelineBase):
                 draft = next(drafts, None)
                 if draft is None or draft.index > last:
                     break
-                page = page_of_draft(settings, given, draft)
+                page = drafted_page(settings, given, draft)
                 if page is None:
                     continue
                 if draft.index < len(given):
@@ -541,8 +538,3 @@ class StoryPipeline(PipelineBase):
             image = to_square(image, self.vision_tower.config.image_size)
             pixels = image_to_tensor(image).unsqueeze(0).to(self.vision_tower.device, self.vision_tower.dtype)
             return self.vision_tower(pixels)[0].float().cpu()
-
-
-def _opening_page(settings: StorySettings) -> Page:
-    """The opening of a story of which nothing is written yet."""
-    return Page(index=0, caption=settings.text or "", seed=page_seed(settings.seed, 0), state="opening")

@@ -1,4 +1,4 @@
-"""What the engine is to write of a story, from its settings and the pages that are there."""
+"""What the engine is to write of a story, from its settings and the pages that are there; and pages from its drafts."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def writing_runs(settings: StorySettings, given: Sequence[Page]) -> list[tuple[i
     return runs
 
 
-def page_of_draft(settings: StorySettings, given: Sequence[Page], draft: PageDraft) -> Page | None:
+def drafted_page(settings: StorySettings, given: Sequence[Page], draft: PageDraft) -> Page | None:
     """The page of a draft; None if it was given whole and nothing of it has changed.
 
     Args:
@@ -129,3 +129,8 @@ def _asked_state(settings: StorySettings, page: int) -> StoryState:
     """What the user asks of the state before a page."""
     lines = tuple(settings.plan or ())[page - 1 :][: countdown(settings.pages)[page]]
     return StoryState(tuple((settings.cast or {}).items()), lines)
+
+
+def opening_page(settings: StorySettings) -> Page:
+    """The opening of a story of which nothing is written yet."""
+    return Page(index=0, caption=settings.text or "", seed=page_seed(settings.seed, 0), state="opening")

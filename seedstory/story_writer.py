@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from seedstory.errors import LostOpeningError, OtherModelError, StoryFolderError
@@ -92,6 +93,29 @@ class StoryWriter:
             language=self.language,
             overwrite=self.overwrite,
         )
+
+
+@contextmanager
+def resumed(folder: StoryFolder, model: ModelIdentity) -> Iterator[Callable[[Page], None]]:
+    """Goes on with a story folder, which nobody else may write meanwhile; see `check_resumable`.
+
+    Args:
+        folder: The folder; its pages are read again, since they may have been written meanwhile.
+        model: The model that goes on.
+
+    Yields:
+        What stores a page.
+    """
+
+    def write(page: Page) -> None:
+        folder.title = folder.title or make_title(page.caption)  # an image opened the story: its words come now
+        folder.add_page(page)
+
+    with exclusive_writer(folder.path):
+        folder.refresh()
+        folder.remove_leftovers()
+        folder.resumed_by(model)
+        yield write
 
 
 def check_resumable(folder: StoryFolder) -> None:

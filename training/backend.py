@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -234,14 +234,15 @@ class Backend:
         if self.device.type != "cuda":
             return batch
         with torch.cuda.device(self.device):
-            return {name: value.pin_memory() if isinstance(value, Tensor) else value for name, value in batch.items()}
+            return {name: _for_tensors(Tensor.pin_memory, value) for name, value in batch.items()}
 
     def on_device(self, batch: dict[str, Any]) -> dict[str, Any]:
         """A batch where the stage is."""
-        return {
-            name: value.to(self.device, non_blocking=True) if isinstance(value, Tensor) else value
-            for name, value in batch.items()
-        }
+
+        def move(tensor: Tensor) -> Tensor:
+            return tensor.to(self.device, non_blocking=True)
+
+        return {name: _for_tensors(move, value) for name, value in batch.items()}
 
     @contextlib.contextmanager
     def whole_weights(self) -> Iterator[None]:
@@ -389,3 +390,12 @@ def _set_random_state(state: dict[str, Tensor]) -> None:
     torch.set_rng_state(state["cpu"])
     if "cuda" in state and torch.cuda.is_available():
         torch.cuda.set_rng_state(state["cuda"])
+
+
+def _for_tensors(change: Callable[[Tensor], Tensor], value: Any) -> Any:
+    """A value of a batch, a tensor or a named tuple of tensors, with each of them changed; others stay."""
+    if isinstance(value, Tensor):
+        return change(value)
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(_for_tensors(change, part) for part in value))
+    return value

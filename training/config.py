@@ -23,7 +23,7 @@ Device = Literal["auto", "cpu", "cuda"]
 # What may change between the first and the second half of a run: where and how it runs, not what it computes.
 _OF_THE_MACHINE = frozenset(
     "out max_minutes micro_batch_size zero_stage offload gradient_checkpointing log_every save_every eval_every "
-    "keep_checkpoints resume device threads max_bad_steps wandb_project".split()
+    "keep_checkpoints resume device threads workers max_bad_steps wandb_project".split()
 )
 
 
@@ -54,6 +54,7 @@ class RunConfig:
         seed: of weights, data order and noise.
         device: "auto", "cpu" or "cuda".
         threads: CPU threads (0: as torch chooses).
+        workers: processes that build the batches of the next steps (0: a thread does, a step ahead). For GPUs.
         wandb_project: also log to this Weights & Biases project (needs `wandb`).
     """
 
@@ -82,13 +83,22 @@ class RunConfig:
     seed: int = 0
     device: Device = "auto"
     threads: int = 0
+    workers: int = 0
     wandb_project: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "log_every", "save_every", "keep_checkpoints"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
-        for name in ("micro_batch_size", "eval_every", "max_bad_steps", "threads", "max_minutes", "max_grad_norm"):
+        for name in (
+            "micro_batch_size",
+            "eval_every",
+            "max_bad_steps",
+            "threads",
+            "workers",
+            "max_minutes",
+            "max_grad_norm",
+        ):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must be 0 or more, not {getattr(self, name)}")
         if not 0 <= self.average < 1:

@@ -16,7 +16,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,9 +27,10 @@ from training.backend import Backend
 from training.checkpoint import Checkpoint, Checkpoints, digest_of, lock_run, read_checkpoint, replace_entries
 from training.config import RunConfig
 from training.optimizers import AveragedWeights, learning_rate
-from training.pages import ShuffledSampler
+from training.pages import ShuffledSampler, cut
 from training.progress import StepProgress
 from training.recorder import Recorder
+from training.workers import Workers
 
 T = TypeVar("T", bound=RunConfig)
 
@@ -73,7 +74,7 @@ class Stage(nn.Module):
         return StepPlan(list(enumerate(self.rows.take(step * size, size), start=step * size)))
 
     def batch(self, samples: Sequence[Any], kind: str) -> dict[str, Any]:
-        """Samples as tensors on the CPU, noise included; a pure function, called from a thread a step ahead."""
+        """Samples as tensors on the CPU, noise included; a pure function, called ahead in a thread or a worker."""
         raise NotImplementedError
 
     def counts(self, batch: dict[str, Any]) -> dict[str, float]:
@@ -146,6 +147,7 @@ class _Run:
         self.step, self.bad_steps = 0, 0
         self.sources: dict[str, str] = {}  # digests, by path; the first process knows them
         self.built: Future[_Work]
+        self.workers: Workers[_Work] | None = None
         self.asked = self.stopping = ""  # by whom to stop; all processes agree on the second one
         self.asked_at = 0.0
         self.left: StepProgress | None = None
@@ -162,9 +164,13 @@ class _Run:
         try:
             if again:
                 self._evaluate()
+            if self.config.workers and self.step < self.config.steps:
+                self.workers = Workers(self._compose, self.step, self.config.steps, self.config.workers)
             with ThreadPoolExecutor(1, "batches") as self.builder:
                 self._train()
         finally:
+            if self.workers is not None:
+                self.workers.close()
             if self.left is not None:
                 self.left.close()
             for number, handler in handlers.items():
@@ -208,16 +214,20 @@ class _Run:
         return self.step == self.config.steps or (self.step % every == 0 if every else saves)
 
     def _build(self, step: int) -> _Work:
-        """This process's part of a step."""
+        """This process's part of a step, ready to be copied to its device."""
+        work = self._compose(step) if self.workers is None else self.workers.take(step)
+        return replace(work, batches=[self.backend.pinned(batch) for batch in work.batches])
+
+    def _compose(self, step: int) -> _Work:
         backend = self.backend
         draw = self.stage.draw(step, step / self.config.steps)
-        parts = _parts(draw.samples, backend.processes * backend.accumulation)
+        parts = cut(draw.samples, backend.processes * backend.accumulation)
         batches = [self.stage.batch(part, draw.kind) for part in parts[backend.rank :: backend.processes]]
         counts: dict[str, float] = defaultdict(float)
         for batch in batches:
             for name, count in self.stage.counts(batch).items():
                 counts[name] += float(count)
-        return _Work(draw.kind, [backend.pinned(batch) for batch in batches], counts)
+        return _Work(draw.kind, batches, dict(counts))
 
     def _one_step(self) -> None:
         """One optimizer step over all micro-batches and processes."""
@@ -373,14 +383,6 @@ class _Run:
             return {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
         except ValueError:  # not the main thread
             return {}
-
-
-def _parts(samples: Sequence[Any], count: int) -> list[Sequence[Any]]:
-    """Cut samples into `count` runs of nearly equal length."""
-    if len(samples) < count:
-        raise ValueError(f"a step of {len(samples)} samples cannot be cut into {count} micro-batches")
-    edges = [len(samples) * number // count for number in range(count + 1)]
-    return [samples[start:stop] for start, stop in zip(edges, edges[1:], strict=False)]
 
 
 def train(config: T, make: Callable[[T, Backend], Stage]) -> Stage:

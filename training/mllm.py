@@ -19,8 +19,9 @@ import torch
 from torch import Tensor
 
 from seedstory.detokenizers.detokenizer import Detokenizer
-from seedstory.layout import IGNORE
+from seedstory.layout import IGNORE, attention_mask, find_places
 from seedstory.modeling.base_lm import base_lm_folder
+from seedstory.modeling.flash_attention import can_flash, find_runs
 from seedstory.modeling.story_model import StoryModel
 from seedstory.modeling.vision_tower import VisionTower
 from training.backend import Backend
@@ -174,9 +175,8 @@ def use_own_features(model: StoryModel, batch: dict[str, Any]) -> dict[str, Any]
     """The batch with the model's own regression as the context features of supervised pages."""
     with torch.no_grad():
         predicted = model(**{**batch, "labels": None, "target_features": None}).features
-    context = batch["context_features"].clone()
-    context[batch["target_mask"]] = predicted.float()
-    return {**batch, "context_features": context}
+    places = batch["places"].targets if "places" in batch else batch["target_mask"].nonzero()[:, 0]
+    return {**batch, "context_features": batch["context_features"].index_copy(0, places, predicted.float())}
 
 
 class MllmStage(Stage):
@@ -208,6 +208,7 @@ class MllmStage(Stage):
         self.loose_rows = ShuffledSampler(len(self.loose), config.seed + 1) if self.loose else None
         self.long_rows = ShuffledSampler(len(self.long), config.seed + 2) if self.long else None
         self._drawn: tuple[int, Counter[str]] = 0, Counter()
+        self.uses_flash = can_flash(torch.empty(0, device=backend.device))
 
     def draw(self, step: int, progress: float) -> StepPlan:
         stream, kind, size = self._kind(step)
@@ -253,20 +254,28 @@ class MllmStage(Stage):
             if self.model.config.feature_head == "flow":
                 starts.append(torch.randn(shape, generator=generator))
                 times.append(1 - torch.rand(shape[0], generator=generator))
-        batch = collate_stories(self.model.layout, stories, rows, drops, config.last_page_only)
+        batch = collate_stories(self.model.layout, stories, rows, drops, config.last_page_only, mask=False)
         batch["context_features"] = batch["target_features"] + torch.cat(noise)
         if starts:
             batch |= {"feature_noise": torch.cat(starts), "feature_time": torch.cat(times)}
         names = ("visual", "cosine", "mse", *self.recipe.loss_weights)
-        tokens, images = int((batch["labels"] != IGNORE).sum()), int(batch["target_mask"].sum())
-        return batch | {"kind": kind, "counts": {"lm": tokens, **dict.fromkeys(names, images)}}
+        marks = ("labels", "context_mask", "query_mask", "target_mask")
+        places = find_places(*(batch[name] for name in marks))
+        assert places.labels is not None and places.targets is not None, "all are given"
+        counts = {"lm": len(places.labels), **dict.fromkeys(names, len(places.targets))}
+        # What a GPU would have to be waited for, or what need not travel there.
+        spans = find_runs(batch["spans"], batch["input_ids"].shape[1]) if self.uses_flash else None
+        more = {"places": places, "spans": spans, "context_length": int(batch["context_length"])}
+        return batch | more | {"kind": kind, "counts": counts}
 
     def counts(self, batch: dict[str, Any]) -> dict[str, float]:
         return batch["counts"]
 
     def forward(self, batch: dict[str, Any], progress: float) -> dict[str, Tensor]:
         counts, rows = batch["counts"], batch.get("page_rows")
-        stories = {name: value for name, value in batch.items() if name not in ("counts", "page_rows", "kind")}
+        others = ("counts", "page_rows", "kind", "branch", "order")
+        stories = {name: value for name, value in batch.items() if name not in others}
+        stories["attention_mask"] = attention_mask(batch["branch"], batch["order"])
         if batch["kind"].startswith("own"):
             stories = use_own_features(self.model, stories)
         output = self.model(**stories)
@@ -277,8 +286,9 @@ class MllmStage(Stage):
             "mse": output.mse_loss,
         }
         if rows is not None and counts["visual"]:
-            hidden = output.last_hidden_state[batch["query_mask"]].unflatten(0, (len(rows), -1))
-            context = output.context_embeddings[batch["target_mask"]]
+            places = batch["places"]
+            hidden = output.last_hidden_state.flatten(0, 1)[places.queries].unflatten(0, (len(rows), -1))
+            context = output.context_embeddings[places.targets]
             means |= self.recipe.losses(output, hidden, context, rows)
         nothing = output.lm_loss.new_zeros(())
         return {name: nothing if means.get(name) is None else counts[name] * means[name] for name in counts}

@@ -122,6 +122,14 @@ def noise_of(seed: int, number: int) -> torch.Generator:
     return torch.Generator().manual_seed((seed + 1) * 0x9E3779B1 + number)
 
 
+def cut(samples: Sequence[Any], count: int) -> list[Sequence[Any]]:
+    """Cut samples into `count` runs of nearly equal length."""
+    if len(samples) < count:
+        raise ValueError(f"a step of {len(samples)} samples cannot be cut into {count} micro-batches")
+    edges = [len(samples) * number // count for number in range(count + 1)]
+    return [samples[start:stop] for start, stop in zip(edges, edges[1:], strict=False)]
+
+
 def compute_on_all(compute: Callable[[Any], T], items: Sequence[Any], backend: Backend) -> list[T]:
     """What `compute` makes of each item, in order: every process does its share of the work, and all get all of it."""
     shares = backend.gathered([compute(item) for item in items[backend.rank :: backend.processes]])

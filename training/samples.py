@@ -162,8 +162,12 @@ def collate_stories(
     rows: Sequence[int],
     drops: Sequence[SampleDropout],
     last_page_only: bool = False,
+    mask: bool = True,
 ) -> dict[str, Any]:
-    """Stories as keyword arguments of `StoryModel.forward`, and the `page_rows` of their recipe if it has losses."""
+    """Stories as keyword arguments of `StoryModel.forward`, and the `page_rows` of their recipe if it has losses.
+
+    Without `mask` they come as from `collate` without it.
+    """
     packed, features, page_rows = [], [], []
     for row, drop in zip(rows, drops, strict=True):
         record = stories.records[row]
@@ -196,7 +200,7 @@ def collate_stories(
         features.append(stories.images(row)[drop.pages])
         if stories.recipe.loss_weights:
             page_rows.append(stories.page_rows(row)[drop.pages])
-    batch: dict[str, Any] = collate(packed)
+    batch: dict[str, Any] = collate(packed, mask=mask)
     batch["target_features"] = torch.cat(features)
     batch["context_features"] = batch["target_features"]
     if page_rows:

@@ -99,6 +99,12 @@ class StoryEngine:
         """Keys and values of the stories under way."""
         return self._rows.cache
 
+    @property
+    def stories(self) -> list[int]:
+        """Numbers of the stories under way, those included that join before the next page."""
+        numbers = [story.number for story in [*self._rows.stories, *self._joining]]
+        return [number for number in numbers if number not in self._leaving]
+
     # -------------------------------------------------------------------------------------------------------- begin
 
     def start(self, opening: Sequence[GivenPage] = (), *, pages: int, seed: int = 0, score: bool = False) -> None:
@@ -165,8 +171,7 @@ class StoryEngine:
         Raises:
             RequestError: If no such story is under way.
         """
-        known = {story.number for story in [*self._rows.stories, *self._joining]} - self._leaving
-        if number not in known | {draft.story for draft in self._written}:
+        if number not in {*self.stories, *(draft.story for draft in self._written)}:
             raise RequestError(f"Story {number} is not under way: it has ended, was removed, or was never added.")
         self._joining = [story for story in self._joining if story.number != number]
         self._leaving |= {number} & {story.number for story in self._rows.stories}

@@ -18,7 +18,7 @@ from transformers import AutoModel, AutoModelForCausalLM, Cache, PreTrainedModel
 from transformers.utils import ModelOutput
 
 from seedstory.errors import ModelError
-from seedstory.layout import IGNORE, StoryLayout
+from seedstory.layout import Places, StoryLayout, find_places
 from seedstory.model_files import check_counts, check_files, check_shapes, described, stored_shapes
 from seedstory.modeling.base_lm import (
     base_lm_config,
@@ -30,7 +30,7 @@ from seedstory.modeling.base_lm import (
 )
 from seedstory.modeling.checkpoint import read_trained, resolve_checkpoint, trained_state, write_trained
 from seedstory.modeling.configuration import StoryConfig, check_base_lm
-from seedstory.modeling.flash_attention import can_flash, find_runs
+from seedstory.modeling.flash_attention import Runs, can_flash, find_runs
 from seedstory.modeling.flow_head import FlowResampler, make_output_resampler
 from seedstory.modeling.int8 import Int8Linear, quantize_int8
 from seedstory.modeling.lora import merge_lora
@@ -236,7 +236,8 @@ class StoryModel(PreTrainedModel):
         feature_noise: torch.Tensor | None = None,
         feature_time: torch.Tensor | None = None,
         context_length: torch.Tensor | int | None = None,
-        spans: torch.Tensor | None = None,
+        spans: torch.Tensor | Runs | None = None,
+        places: Places | None = None,
     ) -> StoryModelOutput:
         """Losses of packed stories; `seedstory.layout.collate` makes all arguments but the features.
 
@@ -255,7 +256,9 @@ class StoryModel(PreTrainedModel):
             feature_time: At which times in (0, 1] its loss is taken, `[P]`; given with `feature_noise`.
             context_length: Tokens before the branches; lets CPUs leave out what nobody sees. The rows before it must
                 be causal in `attention_mask`.
-            spans: The same mask as causal runs of tokens, `[R, 4]`; lets GPUs use FlashAttention.
+            spans: The same mask as causal runs of tokens, `[R, 4]`, or what `find_runs` makes of them; lets GPUs use
+                FlashAttention.
+            places: What `find_places` finds in labels and masks; given, a GPU never has to be waited for.
 
         Returns:
             Losses in float32 and the predicted features. A loss whose targets are not given is None.
@@ -264,34 +267,35 @@ class StoryModel(PreTrainedModel):
             ModelError: If the number of features does not fit the masks.
         """
         embeds, images = self.embed_tokens(input_ids), None
-        if context_features is not None and context_mask is not None:
+        places = places or find_places(labels, context_mask, query_mask, target_mask)
+        if context_features is not None and places.context is not None:
             images = self.embed_images(context_features)
-            if int(context_mask.sum()) != images.shape[0] * images.shape[1]:
+            if len(places.context) != images.shape[0] * images.shape[1]:
                 raise ModelError(
                     f"context_features holds {images.shape[0]} pictures of {images.shape[1]} visual tokens, "
-                    f"but context_mask has room for {int(context_mask.sum())} tokens."
+                    f"but context_mask has room for {len(places.context)} tokens."
                 )
-            embeds = embeds.masked_scatter(context_mask.unsqueeze(-1), images.to(embeds.dtype))
-        elif context_mask is not None and bool(context_mask.any()):
+            embeds = _flat(embeds).index_copy(0, places.context, _flat(images).to(embeds.dtype)).view_as(embeds)
+        elif places.context is not None and len(places.context):
             raise ModelError("context_mask marks pictures but context_features is missing.")
         options: dict[str, Any] = {}
         if attention_mask is not None and self.llm.config._attn_implementation == PACKED_ATTENTION:
             if context_length is not None and embeds.device.type == "cpu":
                 options["packed_context_length"] = int(context_length)
             elif spans is not None and can_flash(embeds):
-                options["packed_runs"] = find_runs(spans, embeds.shape[1])
+                options["packed_runs"] = spans if isinstance(spans, Runs) else find_runs(spans, embeds.shape[1])
         hidden = self.hidden_states(embeds, position_ids, attention_mask, **options)
         output = StoryModelOutput(last_hidden_state=hidden, context_embeddings=images)
         losses = []
-        if labels is not None:
-            output.lm_loss = self._lm_loss(hidden, labels)
+        if labels is not None and places.labels is not None:
+            output.lm_loss = self._lm_loss(hidden, labels, places.labels)
             losses.append(self.config.lm_loss_weight * output.lm_loss)
-        if query_mask is not None and bool(query_mask.any()):
-            queries = hidden[query_mask].unflatten(0, (-1, self.config.num_visual_tokens))
+        if places.queries is not None and len(places.queries):
+            queries = _flat(hidden)[places.queries].unflatten(0, (-1, self.config.num_visual_tokens))
             output.codes = self.output_resampler.read(queries)
             gathered = self.output_resampler.gather(output.codes)
             noise, time, targets = (
-                given if given is None or target_mask is None else given[target_mask]
+                given if given is None or places.targets is None else given[places.targets]
                 for given in (feature_noise, feature_time, target_features)
             )
             output.features = self.output_resampler.finish(gathered, noise)
@@ -306,12 +310,11 @@ class StoryModel(PreTrainedModel):
             output.loss = torch.stack(losses).sum()
         return output
 
-    def _lm_loss(self, hidden: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        supervised = labels != IGNORE
-        if not bool(supervised.any()):
+    def _lm_loss(self, hidden: torch.Tensor, labels: torch.Tensor, supervised: torch.Tensor) -> torch.Tensor:
+        if not len(supervised):
             return hidden.new_zeros((), dtype=torch.float32)
-        logits = self.caption_logits(hidden[supervised])
-        return functional.cross_entropy(logits.float(), labels[supervised])
+        logits = self.caption_logits(_flat(hidden)[supervised])
+        return functional.cross_entropy(logits.float(), labels.flatten()[supervised])
 
     def _visual_loss(self, output: StoryModelOutput, targets: torch.Tensor) -> None:
         assert output.features is not None
@@ -501,6 +504,11 @@ class StoryModel(PreTrainedModel):
     def int8(self) -> bool:
         """Whether the language model's weights are stored in eight bits."""
         return isinstance(self.llm.get_output_embeddings(), Int8Linear)
+
+
+def _flat(rows: torch.Tensor) -> torch.Tensor:
+    """All rows one after another: `[B, T, D]` → `[B * T, D]`."""
+    return rows.flatten(0, 1)
 
 
 def _new_rows(embedding: torch.Tensor, count: int) -> torch.Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Any
 from seedstory.error_reporting import one_line
 from seedstory.errors import RequestError, SeedStoryError
 from seedstory.io import exclusive_writer
+from seedstory.page import settings_of
 from seedstory.server.events import EventLog
 from seedstory.server.library import JobRecord, Library
-from seedstory.server.turns import StoryTurns
 from seedstory.server.views import page_view, story_view
+from seedstory.settings import StorySettings
 from seedstory.story import Page, StoryFolder, page_seed
+from seedstory.story_batch import StoryBatch
 
 if TYPE_CHECKING:
     from seedstory.pipeline import StoryPipeline
@@ -51,6 +53,7 @@ class Job:
         number: In the batch, while it is under way.
         is_held: Whether a change keeps it out of the batch.
         failures: Steps that broke since its last page.
+        settings: Of the story, once they are needed.
         log: What happens to it.
     """
 
@@ -59,6 +62,7 @@ class Job:
     number: int | None = None
     is_held: bool = False
     failures: int = 0
+    settings: StorySettings | None = None
     log: EventLog = field(default_factory=EventLog)
 
     @property
@@ -283,8 +287,8 @@ class JobRunner:
     # ---------------------------------------------------------------------------------------------- for its own thread
 
     def _work(self) -> None:
-        batch = StoryTurns(self.pipeline)
         members: dict[int, Job] = {}
+        batch = StoryBatch(self.pipeline, partial(self._drawing, members))
         try:
             while not self._closing:
                 self._let_go(batch, members)
@@ -301,7 +305,8 @@ class JobRunner:
                     self._step_failed(members, error)
                     with suppress(Exception):
                         batch.close()
-                    batch, members = StoryTurns(self.pipeline), {}
+                    members.clear()
+                    batch = StoryBatch(self.pipeline, partial(self._drawing, members))
                     continue
                 self._announce(batch, members, pages)
         except BaseException:
@@ -324,13 +329,14 @@ class JobRunner:
             return [job for job in waiting if job.failures][:1] if not running else []
         return waiting[: max(0, self.max_stories - running)]
 
-    def _let_join(self, batch: StoryTurns, members: dict[int, Job]) -> None:
+    def _let_join(self, batch: StoryBatch, members: dict[int, Job]) -> None:
         with self._changed:
             joining = self._joining(len(members))
             for job in joining:
                 job.number = -1  # it may not be held from now on
         for job in joining:
             try:
+                job.settings = None
                 self._store_opening(job)
                 number = batch.resume(self.library.folder(job.story_id), callback_on_text=partial(self._text, job))
             except Exception as error:  # noqa: BLE001
@@ -340,7 +346,7 @@ class JobRunner:
                 job.number, members[number] = number, job
             self._set(job, job.record)
 
-    def _let_go(self, batch: StoryTurns, members: dict[int, Job]) -> None:
+    def _let_go(self, batch: StoryBatch, members: dict[int, Job]) -> None:
         with self._changed:
             leaving = [(number, job) for number, job in members.items() if job.is_held or not job.is_wanted]
             for number, job in leaving:
@@ -373,7 +379,20 @@ class JobRunner:
         self.counts["tokens"] += 1
         job.log.add("text", {"number": index + 1, "text": text}, topic=f"text {index}")
 
-    def _announce(self, batch: StoryTurns, members: dict[int, Job], pages: list[tuple[int, Page]]) -> None:
+    def _drawing(self, members: dict[int, Job], pages: Sequence[tuple[int, Page]], step: int) -> None:
+        if self._closing:
+            raise _ClosingError
+        for number, page in pages:
+            job = members[number]
+            if job.settings is None:
+                job.settings = self.library.open(job.story_id).settings
+            said: dict[str, Any] = {"number": page.number, "steps": settings_of(page, job.settings).num_inference_steps}
+            if step == 0:
+                job.log.add("written", said | {"text": page.caption})
+            else:
+                job.log.add("step", said | {"step": step}, topic=f"step {page.index}")
+
+    def _announce(self, batch: StoryBatch, members: dict[int, Job], pages: list[tuple[int, Page]]) -> None:
         """Says which pages are made; stories that are complete end."""
         for number, page in pages:
             job, self.counts["pages"] = members[number], self.counts["pages"] + 1

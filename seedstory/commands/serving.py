@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
@@ -61,6 +60,7 @@ def serve(
             import uvicorn
 
             from seedstory.server import ServerSettings, create_app
+            from seedstory.server.library import Library
             from seedstory.server.settings import read_api_keys
         except ModuleNotFoundError as error:
             raise RequestError(f"the server needs {error.name}: pip install 'seedstory[server]'") from None
@@ -74,6 +74,7 @@ def serve(
         )
         if not 0 <= port < 2**16:
             raise RequestError(f"a port is a number from 0 to 65535, not {port}")
+        Library(library)  # a folder that cannot be written is found before the model is loaded
         pipeline = load_pipeline(model, device, int8=int8, decoding=decoding)
         app = create_app(pipeline, library, settings)
         config = uvicorn.Config(
@@ -106,7 +107,8 @@ def make_server(config: Any, jobs: JobRunner, announce: Any) -> Any:
 
         def handle_exit(self, sig: int, frame: FrameType | None) -> None:
             jobs.stop()  # else open event streams would keep it waiting
-            super().handle_exit(signal.SIGINT if self.should_exit else sig, frame)
+            self.force_exit = self.should_exit  # the second time
+            self.should_exit = True
 
     return StoryServer(config)
 

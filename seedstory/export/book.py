@@ -170,7 +170,7 @@ class Book:
         sizes = sorted({image.size for _, image in self.images() if image is not None})
         if sizes:
             shown = ", ".join(f"{width} × {height}" for width, height in sizes[:3]) + (" ..." if sizes[3:] else "")
-            lines.append(f"The pictures are {shown} pixels and were not enlarged by new pixels.")
+            lines.append(f"The pictures were drawn with {shown} pixels.")
         return lines
 
     @cached_property

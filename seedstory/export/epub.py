@@ -282,7 +282,6 @@ class _Epub:
 <meta property="rendition:layout">pre-paginated</meta>
 <meta property="rendition:orientation">auto</meta>
 <meta property="rendition:spread">auto</meta>
-<meta property="pageBreakSource">none</meta>
 {access}
 </metadata>
 <manifest>

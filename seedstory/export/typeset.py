@@ -24,7 +24,7 @@ LONG_WORD = 18  # characters: longer ones may break anywhere
 BLANK = "This picture is not drawn yet."
 
 
-def typeset(book: Book, *, output: str = "pdf", ppi: float = 144.0, bleed: bool = True) -> list[bytes]:
+def typeset(book: Book, *, output: str = "pdf", ppi: float = 144.0, bleed: bool = True, cards: bool = False) -> list[bytes]:
     """The pages of a book.
 
     Args:
@@ -32,6 +32,7 @@ def typeset(book: Book, *, output: str = "pdf", ppi: float = 144.0, bleed: bool 
         output: "pdf" (one file, PDF/UA-1) or "png" (a file for each page).
         ppi: Pixels per inch of the PNG files.
         bleed: Whether pages go on beyond the trim, for printing.
+        cards: Only title, credits, a page without a picture, and end, as a film needs them; square.
 
     Raises:
         RequestError: typst or the fonts are not installed.
@@ -42,6 +43,9 @@ def typeset(book: Book, *, output: str = "pdf", ppi: float = 144.0, bleed: bool 
         (folder / "fonts").mkdir()
         fonts = make_fonts(book.texts(), book.language, folder / "fonts")
         data = book_data(book, fonts, folder, bleed=BLEED if bleed else 0.0)
+        if cards:
+            width, height, margin = FORMATS["picture-book"]
+            data |= {"layout": "cards", "groups": [], "width": width, "height": height, "margin": margin}
         (folder / "book.json").write_text(json.dumps(data, ensure_ascii=False), "utf-8")
         shutil.copyfile(TEMPLATE, folder / "book.typ")
         options: dict[str, Any] = {"pdf_standards": ["ua-1"]} if output == "pdf" else {"ppi": ppi}
@@ -94,7 +98,6 @@ def book_data(book: Book, fonts: BookFonts, folder: Path, *, bleed: float) -> di
         "colors": design.colors,
         "layout": design.layout,
         "balloons": design.balloons,
-        "side": width,
         "width": width,
         "height": height,
         "margin": margin,

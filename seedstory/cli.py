@@ -23,6 +23,7 @@ import typer
 from rich.console import Console
 
 from seedstory import __version__
+from seedstory.commands.export import export
 from seedstory.error_reporting import BAD_REQUEST, FAILED, INTERRUPTED, one_line, print_error, reported_errors
 from seedstory.errors import RequestError
 from seedstory.io import exclusive_writer, read_regular
@@ -345,17 +346,7 @@ def resume(
         _generate(resumed, folder, screen)
 
 
-@app.command()
-def export(folder: Folder) -> None:
-    """Write the book (index.html) of a story folder anew.
-
-    **Example**: seedstory export stories/drawing
-    """
-    with reported_errors():
-        story = StoryFolder.open(folder)
-        with exclusive_writer(folder):
-            story.remove_leftovers()
-            typer.echo(f"The book: {_write_book(folder)}")
+app.command()(export)
 
 
 @app.command()

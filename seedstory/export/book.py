@@ -209,7 +209,7 @@ def safe_language(tag: str) -> str:
 
 
 def direction_of(text: str) -> str:
-    """"rtl" if the first letter that has a direction runs from right to left, else "ltr"."""
+    """ "rtl" if the first letter that has a direction runs from right to left, else "ltr"."""
     for char in text:
         kind = unicodedata.bidirectional(char)
         if kind in ("R", "AL"):

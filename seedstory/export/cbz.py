@@ -49,7 +49,9 @@ def _comic_info(book: Book, pages: list[bytes]) -> str:
         with Image.open(io.BytesIO(data)) as image:
             width, height = image.size
         kind = ' Type="FrontCover"' if number == 0 else ' Type="Other"' if number == len(pages) - 1 else ""
-        entries.append(f'<Page Image="{number}"{kind} ImageSize="{len(data)}" ImageWidth="{width}" ImageHeight="{height}"/>')
+        entries.append(
+            f'<Page Image="{number}"{kind} ImageSize="{len(data)}" ImageWidth="{width}" ImageHeight="{height}"/>'
+        )
     values = {
         "Title": book.title,
         "Summary": book.pages[0].caption,

@@ -18,7 +18,13 @@ from seedstory.story import Story, StoryFolder
 WIDTH, HEIGHT = 900, 1200  # of a page in CSS pixels
 _SIZES = (40, 36, 33, 30, 27, 24, 21, 18)
 _LEADING = 1.45
-_MEDIA = {".png": "image/png", ".ttf": "font/ttf", ".otf": "font/otf", ".css": "text/css", ".xhtml": "application/xhtml+xml"}
+_MEDIA = {
+    ".png": "image/png",
+    ".ttf": "font/ttf",
+    ".otf": "font/otf",
+    ".css": "text/css",
+    ".xhtml": "application/xhtml+xml",
+}
 _CONTAINER = """<?xml version="1.0" encoding="UTF-8"?>
 <container version="1.0" xmlns="urn:oasis:names:tc:opendocument:xmlns:container">
 <rootfiles><rootfile full-path="EPUB/package.opf" media-type="application/oebps-package+xml"/></rootfiles>
@@ -156,7 +162,15 @@ class _Epub:
         )
 
     def _caption(
-        self, page: BookPage, text: str, left: int, top: int, width: int, height: int, size: int, leading: float = _LEADING
+        self,
+        page: BookPage,
+        text: str,
+        left: int,
+        top: int,
+        width: int,
+        height: int,
+        size: int,
+        leading: float = _LEADING,
     ) -> str:
         place = f"left:{left}px;top:{top}px;width:{width}px;height:{height}px;font-size:{size}px;line-height:{leading}"
         align = "flex-start" if leading < _LEADING else "center"
@@ -179,8 +193,12 @@ class _Epub:
         size, parts = fit(shown, 740, 330, (64, 56, 48, 42, 36, 30, 26, 22, 18, 14, 12), self.fonts.width, 1.25)
         cover = ""
         if book.pages[0].has_image:
-            cover = f'<img src="images/page-1.png" alt="{escape(book.pages[0].alt)}" style="width:440px;height:440px"/>\n'
-        author = f'<p dir="auto" style="font-size:28px">{escape(self.fonts.show(book.author))}</p>\n' if book.author else ""
+            cover = (
+                f'<img src="images/page-1.png" alt="{escape(book.pages[0].alt)}" style="width:440px;height:440px"/>\n'
+            )
+        author = (
+            f'<p dir="auto" style="font-size:28px">{escape(self.fonts.show(book.author))}</p>\n' if book.author else ""
+        )
         heading = f'<h1 dir="{direction_of(shown)}" style="font-size:{size}px">{escape(shown)}</h1>'
         byline = f'<p class="small" lang="en">{escape(book.byline)}</p>'
         return self._page(book.title, [], f'<div class="matter">\n{cover}{heading}\n{byline}\n{author}</div>')

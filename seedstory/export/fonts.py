@@ -46,7 +46,9 @@ _EAST_ASIAN = {
 }
 _OTHERS = tuple(_Source("manimgx_fonts", f"NotoSans{script}[wght].ttf", f"Noto Sans {script}") for script in _NOTO)
 _EMOJI = _Source("manimgx_fonts", "NotoEmoji[wght].ttf", "Noto Emoji")
-_IGNORABLE = re.compile("[\u00ad\u034f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff\U000e0000-\U000e0fff]")
+_IGNORABLE = re.compile(
+    "[\u00ad\u034f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff\U000e0000-\U000e0fff]"
+)
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 
@@ -161,7 +163,13 @@ def _subset(path: Path, target: Path, characters: set[str], family: str, weight:
         _quietly(instancer.instantiateVariableFont, font, axes, inplace=True)
     font["OS/2"].usWeightClass = weight
     style = "Regular" if weight == 400 else "SemiBold"
-    names = {1: family, 2: style, 3: f"{family} {style}", 4: f"{family} {style}", 6: f"{family}-{style}".replace(" ", "")}
+    names = {
+        1: family,
+        2: style,
+        3: f"{family} {style}",
+        4: f"{family} {style}",
+        6: f"{family}-{style}".replace(" ", ""),
+    }
     for number in (1, 2, 3, 4, 6, 16, 17, 25):
         font["name"].removeNames(nameID=number)
     for number, value in names.items():

@@ -24,7 +24,9 @@ LONG_WORD = 18  # characters: longer ones may break anywhere
 BLANK = "This picture is not drawn yet."
 
 
-def typeset(book: Book, *, output: str = "pdf", ppi: float = 144.0, bleed: bool = True, cards: bool = False) -> list[bytes]:
+def typeset(
+    book: Book, *, output: str = "pdf", ppi: float = 144.0, bleed: bool = True, cards: bool = False
+) -> list[bytes]:
     """The pages of a book.
 
     Args:

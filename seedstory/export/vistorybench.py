@@ -71,5 +71,7 @@ def write_vistorybench(
     except OSError as error:
         raise StoryFolderError(f"cannot write {shots}: {error.strerror}; choose another place") from None
     if drawn < len(book.pages):
-        logger.warning("%d of %d pages have no picture: ViStoryBench skips them", len(book.pages) - drawn, len(book.pages))
+        logger.warning(
+            "%d of %d pages have no picture: ViStoryBench skips them", len(book.pages) - drawn, len(book.pages)
+        )
     return shots

@@ -1,0 +1,1 @@
+"""Commands of `seedstory` that have a module of their own; `seedstory/cli.py` registers them."""

@@ -16,6 +16,7 @@ from rich.console import Console
 
 from seedstory import __version__
 from seedstory.commands import editing
+from seedstory.commands.export import export
 from seedstory.commands.running import (
     BOOK,
     IMAGES,
@@ -24,7 +25,6 @@ from seedstory.commands.running import (
     WORDS,
     Decoding,
     Device,
-    Folder,
     RenderBatch,
     When,
     check_writable,
@@ -33,10 +33,8 @@ from seedstory.commands.running import (
     read_cast,
     read_lines,
     run_generation,
-    write_book,
 )
 from seedstory.error_reporting import BAD_REQUEST, INTERRUPTED, one_line, print_error, reported_errors
-from seedstory.io import exclusive_writer
 from seedstory.progress_display import StoryScreen
 from seedstory.rendering import Rendering
 from seedstory.settings import POLICIES, StorySettings, check_language, check_text
@@ -371,17 +369,7 @@ def visualize(
 editing.register(app)
 
 
-@app.command()
-def export(folder: Folder) -> None:
-    """Write the book (index.html) of a story folder anew.
-
-    **Example**: seedstory export stories/drawing
-    """
-    with reported_errors():
-        story = StoryFolder.open(folder)
-        with exclusive_writer(folder):
-            story.remove_leftovers()
-            typer.echo(f"The book: {write_book(folder)}")
+app.command()(export)
 
 
 @app.command()

@@ -247,3 +247,25 @@ def test_malformed_records_are_refused(story, place, value):
     (story / "story.json").write_text(json.dumps(record))
     with pytest.raises(StoryFolderError, match="not a readable story"):
         StoryFolder.open(story)
+
+
+def test_a_batch_makes_the_same_pages(pipe, story, tmp_path):
+    from seedstory.story_batch import StoryBatch
+
+    names = ["edit, redraw what follows", "redo with settings", "insert", "extend", "words alone"]
+    for name in names:
+        for kind in ("alone", "batch"):
+            StoryEditor(story).branch(tmp_path / kind / name)
+            CHANGES[name][0](StoryEditor(tmp_path / kind / name))
+        list(pipe.resume(tmp_path / "alone" / name))
+    with StoryBatch(pipe) as batch:
+        for name in names:
+            batch.resume(tmp_path / "batch" / name)
+        while batch:
+            batch.step()
+    for name in names:
+        alone, batched = (StoryFolder.open(tmp_path / kind / name) for kind in ("alone", "batch"))
+        assert batched.is_complete and [e.caption for e in batched.entries] == [e.caption for e in alone.entries]
+        for index in range(len(alone)):
+            one, other = alone.page(index), batched.page(index)
+            assert (one.features - other.features).abs().max() < 1e-4, (name, index)

@@ -72,11 +72,13 @@ def export(
                 stack.enter_context(exclusive_writer(folder))
                 story.remove_leftovers()
             for name, write in writers.items():
-                options: dict[str, Any] = {"mp4": {"narration": narration}, "vistorybench": {"story_id": story_id}}.get(
-                    name, {}
-                )
+                options: dict[str, Any] = {"design": comic if name == "cbz" else design}
+                if name == "mp4":
+                    options["narration"] = narration
+                if name == "vistorybench":
+                    options["story_id"] = story_id
                 target = out or folder / EXPORTS[name].file_name
-                written = write(story, target, design=comic if name == "cbz" else design, **options)
+                written = write(story, target, **options)
                 typer.echo(f"The book: {written}")
 
 

@@ -13,9 +13,12 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image
 
+from seedstory.export.fitting import wrap
+
 GRID = 48  # the measure is taken on so many rows and columns
 MAX_BALLOON = 180  # characters; longer captions go under the panel
 PANEL_EM = 21.0  # the width of a panel in the letters of a balloon
+WIDEST, TALLEST = 0.92, 0.5  # shares of the image; a balloon is taller only where it is as wide as can be
 _LINE = 1.35  # em
 
 
@@ -32,6 +35,7 @@ def saliency(image: Image.Image) -> np.ndarray:
 
 
 def fits_balloon(caption: str) -> bool:
+    """Whether a caption is short enough for a balloon."""
     return len(caption) <= MAX_BALLOON
 
 
@@ -53,11 +57,12 @@ def balloon_place(
     total = np.zeros((GRID + 1, GRID + 1))
     total[1:, 1:] = seen.cumsum(0).cumsum(1)
     best = (math.inf, (0.02, 0.02, 0.9, 0.2))
-    length = width_of(caption)
-    for share in (0.4, 0.55, 0.7, 0.92):
-        em = share * PANEL_EM - 1.6
-        lines = max(1, math.ceil(1.15 * length / em))
-        high = min(0.8, (lines * _LINE + 1.2) / (PANEL_EM * image.height / image.width))
+    for share in (0.4, 0.55, 0.7, WIDEST):
+        lines = max(1, len(wrap(caption, share * PANEL_EM - 1.8, width_of)))
+        high = (lines * _LINE + 1.4) / (PANEL_EM * image.height / image.width)
+        if high > TALLEST and share < WIDEST:
+            continue
+        high = min(0.95, high)
         wide_cells, high_cells = round(share * GRID), max(1, round(high * GRID))
         for top in range(1, GRID - high_cells, 2):
             for left in range(1, GRID - wide_cells, 2):

@@ -3,6 +3,7 @@
   const root = document.documentElement;
   const calm = matchMedia('(prefers-reduced-motion: reduce)').matches;
   let shown = 0;
+  let reading = null;
 
   // Turning pages: one leaf at a time, or all of them in a column.
   const turning = () => root.dataset.view === 'pages';
@@ -27,6 +28,7 @@
   const rightToLeft = root.dir === 'rtl';
   addEventListener('keydown', event => {
     if (event.altKey || event.ctrlKey || event.metaKey) return;
+    if (event.key === 'Escape' && reading) stop();
     const along = rightToLeft ? -1 : 1;
     const step = { ArrowRight: along, PageDown: 1, ArrowLeft: -along, PageUp: -1 }[event.key];
     if (!step) return;
@@ -57,7 +59,7 @@
     tools.append(button);
     return button;
   }
-  tool('view', 'One page at a time', button => {
+  tool('view', 'Turn pages', button => {
     shown = nearest();
     root.dataset.view = turning() ? 'column' : 'pages';
     button.setAttribute('aria-pressed', String(turning()));
@@ -68,7 +70,8 @@
   const back = tool('back', 'Back', () => show(current() - 1));
   const forward = tool('forward', 'Next', () => show(current() + 1));
   for (const arrow of [back, forward]) { arrow.hidden = true; arrow.removeAttribute('aria-pressed'); }
-  const dark = () => root.dataset.theme ? root.dataset.theme === 'dark' : matchMedia('(prefers-color-scheme: dark)').matches;
+  const prefersDark = () => root.dataset.style !== 'plain' && matchMedia('(prefers-color-scheme: dark)').matches;
+  const dark = () => root.dataset.theme ? root.dataset.theme === 'dark' : prefersDark();
   const night = tool('theme', 'Dark', button => {
     root.dataset.theme = dark() ? 'light' : 'dark';
     button.setAttribute('aria-pressed', String(dark()));
@@ -78,7 +81,6 @@
   // Reading aloud: voices of this device alone, since others would send the words away.
   const speech = window.speechSynthesis;
   const voices = () => speech.getVoices().filter(voice => voice.localService);
-  let reading = null;
   const reader = tool('read', 'Read aloud', () => reading ? stop() : read(current()));
   reader.hidden = true;
   const offer = () => { reader.hidden = !speech || voices().length === 0; };
@@ -96,6 +98,7 @@
     if (window.Highlight) CSS.highlights.delete('spoken');
     reader.setAttribute('aria-pressed', 'false');
     reader.textContent = 'Read aloud';
+    tools.classList.remove('reading');
   }
   function read(index) {
     const words = leaves[index] && leaves[index].querySelector('.words');
@@ -117,6 +120,7 @@
     reading = said;
     reader.setAttribute('aria-pressed', 'true');
     reader.textContent = 'Stop reading';
+    tools.classList.add('reading');
     if (index !== current()) show(index);
     speech.speak(said);
   }

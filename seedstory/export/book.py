@@ -11,7 +11,7 @@ import hashlib
 import io
 import unicodedata
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module
@@ -209,7 +209,7 @@ def safe_language(tag: str) -> str:
 
 
 def direction_of(text: str) -> str:
-    """ "rtl" if the first letter that has a direction runs from right to left, else "ltr"."""
+    """Where a text runs, by its first letter that has a direction: "rtl" or "ltr"."""
     for char in text:
         kind = unicodedata.bidirectional(char)
         if kind in ("R", "AL"):
@@ -236,7 +236,3 @@ def require(module: str, what: str) -> Any:
         return import_module(module)
     except ImportError:
         raise RequestError(f"{what} needs {module.split('.')[0]}: pip install 'seedstory[book]'") from None
-
-
-def chunks(pages: Sequence[BookPage], size: int) -> list[list[BookPage]]:
-    return [list(pages[start : start + size]) for start in range(0, len(pages), size)]

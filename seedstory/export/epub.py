@@ -215,9 +215,10 @@ class _Epub:
         )
         shown = f"{numbers[0]}" if len(numbers) == 1 else f"{numbers[0]}–{numbers[-1]}" if numbers else ""
         folio = f'<p class="folio" aria-hidden="true">{shown}</p>\n' if shown else ""
+        language = f'lang="{self.language}" xml:lang="{self.language}"'
         return f"""<?xml version="1.0" encoding="UTF-8"?>
 <!DOCTYPE html>
-<html xmlns="http://www.w3.org/1999/xhtml" xmlns:epub="http://www.idpf.org/2007/ops" lang="{self.language}" xml:lang="{self.language}">
+<html xmlns="http://www.w3.org/1999/xhtml" xmlns:epub="http://www.idpf.org/2007/ops" {language}>
 <head>
 <title>{escape(label)}</title>
 <meta name="viewport" content="width={WIDTH}, height={HEIGHT}"/>
@@ -232,7 +233,8 @@ class _Epub:
 
     def _style(self) -> str:
         faces = "".join(
-            f'@font-face {{ font-family: "{file.family}"; font-weight: {file.weight}; src: url("fonts/{file.path.name}"); }}\n'
+            f'@font-face {{ font-family: "{file.family}"; font-weight: {file.weight}; '
+            f'src: url("fonts/{file.path.name}"); }}\n'
             for file in self.fonts.files
         )
         families = ", ".join(f'"{family}"' for family in self.fonts.families)

@@ -54,10 +54,10 @@ def _head(book: Book) -> str:
     digest = base64.b64encode(hashlib.sha256(_SCRIPT.encode("utf-8")).digest()).decode()
     policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
     language = f' lang="{escape(book.language)}"' if book.language else ""
-    look = {"night": ' data-theme="dark"', "plain": ' data-style="plain"'}.get(book.design.style, "")
+    theme = {"night": ' data-theme="dark"', "plain": ' data-style="plain"'}.get(book.design.style, "")
     direction = ' dir="rtl"' if direction_of(book.title) == "rtl" else ""
     return f"""<!doctype html>
-<html{language}{direction}{look}>
+<html{language}{direction}{theme}>
 <head>
 <meta charset="utf-8">
 <meta http-equiv="Content-Security-Policy" content="{policy}">
@@ -117,7 +117,7 @@ def _colophon(book: Book) -> str:
 
 def _width(text: str) -> float:
     """About the width of a text in em, in whatever font the reader has."""
-    return sum(1.0 if unicodedata.east_asian_width(char) in "WF" else 0.52 for char in text)
+    return sum(1.0 if unicodedata.east_asian_width(char) in "WF" else 0.58 for char in text)
 
 
 def _data_url(image: Image.Image) -> str:

@@ -52,7 +52,7 @@ MAX_JSON = 256 * 2**20  # bytes of story.json
 # What a page in memory and its entry on disk have in common.
 _SHARED = (
     *("id", "caption", "seed", "state", "alt", "next_state"),
-    *("story_seed", "settings", "locked", "pending"),
+    *("caption_given", "story_seed", "settings", "locked", "pending"),
 )
 
 

@@ -98,6 +98,7 @@ def drafted_page(settings: StorySettings, given: Sequence[Page], draft: PageDraf
             image=None,
             pending=None,
             alt="",
+            caption_given=page.pending.caption is not None,
             story_seed=story_seed,
             settings=page.pending.settings,
             seed=page_seed(settings.seed if story_seed is None else story_seed, (page.id or page.number) - 1),

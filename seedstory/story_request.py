@@ -134,4 +134,4 @@ def _asked_state(settings: StorySettings, page: int) -> StoryState:
 
 def opening_page(settings: StorySettings) -> Page:
     """The opening of a story of which nothing is written yet."""
-    return Page(index=0, caption=settings.text or "", seed=page_seed(settings.seed, 0), state="opening")
+    return Page(index=0, id=1, caption=settings.text or "", seed=page_seed(settings.seed, 0), state="opening")

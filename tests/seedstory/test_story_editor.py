@@ -20,6 +20,10 @@ def story(pipe, tmp_path):
     return tmp_path / "s"
 
 
+def ending(name: str) -> str:
+    return name.rsplit(".")[-1]
+
+
 def page_files(folder) -> dict[int, tuple]:
     """Of every page: its words and the bytes of its files, by id."""
     found = StoryFolder.open(folder)

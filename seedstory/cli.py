@@ -16,6 +16,7 @@ from rich.console import Console
 
 from seedstory import __version__
 from seedstory.commands import editing
+from seedstory.commands.doctor import doctor
 from seedstory.commands.export import export
 from seedstory.commands.running import (
     BOOK,
@@ -386,6 +387,7 @@ editing.register(app)
 
 
 app.command()(export)
+app.command()(doctor)
 
 
 @app.command()

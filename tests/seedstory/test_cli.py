@@ -172,6 +172,34 @@ def test_export_writes_the_book_again(desk, capsys):
     assert "The [bold]Lantern" in text and "Page 1." in text
 
 
+def test_export_takes_formats_and_a_place(desk, capsys):
+    pytest.importorskip("typst", reason="the extra book is not installed")
+    code, out, _ = run(
+        capsys, "export", "told", "--format", "epub", "-f", "vistorybench", "--author", "Ann", "--style", "night"
+    )
+    assert code == 0 and "told/book.epub" in out and (desk / "told/vistorybench/seedstory/base/en").is_dir()
+    code, out, _ = run(capsys, "export", "told", "--out", "comic.cbz")
+    assert code == 0 and "comic.cbz" in out and (desk / "comic.cbz").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--format", "docx"], "unknown format 'docx': choose one of html"),
+        (["--out", "book.docx"], "the ending of book.docx names no format"),
+        (["--format", "pdf", "--format", "epub", "--out", "book.pdf"], "one --format"),
+        (["--narration"], "--narration belongs to a film"),
+        (["--layout", "scroll"], "unknown layout 'scroll'"),
+        (["--layout", "picture-book", "--balloons"], "balloons belong to a comic"),
+        (["--format", "vistorybench", "--story-id", "../1"], "must be digits"),
+    ],
+)
+def test_export_refuses_in_one_line(desk, capsys, arguments, said):
+    before = tree(desk)
+    code, _, err = run(capsys, "export", "told", *arguments)
+    assert code == 2 and said in err and err.count("\n") == 1 and tree(desk) == before
+
+
 def test_resume_of_a_finished_story_does_nothing(desk, capsys):
     before = tree(desk)
     code, out, _ = run(capsys, "continue", "told")

@@ -1,9 +1,9 @@
 """The command: what it says to bad input, and that it says it before anything is loaded or written."""
 
 import io
-import re
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess

@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 
 from seedstory import __version__
-from seedstory.commands import editing
+from seedstory.commands import editing, serving
 from seedstory.commands.doctor import doctor
 from seedstory.commands.export import export
 from seedstory.commands.running import (
@@ -384,6 +384,7 @@ def visualize(
 
 
 editing.register(app)
+serving.register(app)
 
 
 app.command()(export)

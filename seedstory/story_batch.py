@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 
     from seedstory.generation import PageDraft, StoryEngine
     from seedstory.generation.sampling import LogitsProcessor
+
+
+OnDraw = Callable[[Sequence[tuple[int, Page]], int], Any]
 
 
 @dataclass
@@ -74,6 +78,8 @@ class StoryBatch:
 
     Args:
         pipeline: Writes and draws.
+        callback_on_draw: Called as `callback(pages, step)` with the stories' numbers and pages that are drawn in a
+            batch: before the first diffusion step with step 0, and after each. What it raises ends `step`.
 
     Example:
         >>> with StoryBatch(pipeline) as batch:
@@ -83,8 +89,8 @@ class StoryBatch:
         ...             print(number, page.number, page.caption)
     """
 
-    def __init__(self, pipeline: StoryPipeline) -> None:
-        self.pipeline = pipeline
+    def __init__(self, pipeline: StoryPipeline, callback_on_draw: OnDraw | None = None) -> None:
+        self.pipeline, self.callback_on_draw = pipeline, callback_on_draw
         self._members: dict[int, _Member] = {}
         self._groups: dict[Hashable, _Group] = {}
         self._undrawn: list[tuple[int, Page]] = []  # written and stored
@@ -311,7 +317,12 @@ class StoryBatch:
             batch = [one for one in self._undrawn if self._how(one[0]) == self._how(first)]
             self.pipeline._activate("detokenizer")
             pages = [page for _, page in batch]
-            drawn = render_pages(self.pipeline.detokenizer, self._members[first].settings, pages)
+            listen, on_step = self.callback_on_draw, None
+            if listen is not None:
+                listen(batch, 0)
+                on_step = partial(_pass_on_step, listen, batch)
+            settings = self._members[first].settings
+            drawn = render_pages(self.pipeline.detokenizer, settings, pages, callback_on_step_end=on_step)
             for one, page in zip(batch, drawn, strict=True):
                 self._members[one[0]].store(page)
                 self._undrawn.remove(one)
@@ -320,3 +331,7 @@ class StoryBatch:
     def _how(self, number: int) -> tuple[int, float]:
         settings = self._members[number].settings
         return settings.num_inference_steps, settings.guidance_scale
+
+
+def _pass_on_step(listen: OnDraw, batch: Sequence[tuple[int, Page]], _: object, step: int, *__: object) -> None:
+    listen(batch, step + 1)

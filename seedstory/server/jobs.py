@@ -1,0 +1,444 @@
+"""The thread that makes stories: it alone uses the pipeline. Stories join and leave between pages."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from seedstory.error_reporting import one_line
+from seedstory.errors import RequestError, SeedStoryError
+from seedstory.io import exclusive_writer
+from seedstory.page import settings_of
+from seedstory.server.events import EventLog
+from seedstory.server.library import JobRecord, Library
+from seedstory.server.views import page_view, story_view
+from seedstory.settings import StorySettings
+from seedstory.story import Page, StoryFolder, page_seed
+from seedstory.story_batch import StoryBatch
+
+if TYPE_CHECKING:
+    from seedstory.pipeline import StoryPipeline
+
+logger = logging.getLogger(__name__)
+
+RETRY_AFTER = 10  # seconds after which a client that was refused may try again
+_BROKEN = "the page could not be made: see the server's log"
+
+
+class ServerFullError(SeedStoryError):
+    """As many stories are under way as the server allows."""
+
+
+class BusyError(SeedStoryError):
+    """Somebody else is changing the story."""
+
+
+class _ClosingError(Exception):
+    """The server stops: the page under way is given up."""
+
+
+@dataclass(eq=False)
+class Job:
+    """The making of a story.
+
+    Attributes:
+        story_id: Of the story.
+        record: How far it is, as it is stored.
+        number: In the batch, while it is under way.
+        is_held: Whether a change keeps it out of the batch.
+        failures: Steps that broke since its last page.
+        settings: Of the story, once they are needed.
+        log: What happens to it.
+    """
+
+    story_id: str
+    record: JobRecord
+    number: int | None = None
+    is_held: bool = False
+    failures: int = 0
+    settings: StorySettings | None = None
+    log: EventLog = field(default_factory=EventLog)
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether it shall be made."""
+        return self.record.state == "waiting"
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it is being made, or shall be."""
+        return self.is_wanted or self.number is not None
+
+    @property
+    def state(self) -> str:
+        """What clients read: the stored state, or "running"."""
+        return "running" if self.is_wanted and self.number is not None else self.record.state
+
+
+class JobRunner:
+    """Makes the stories of a library that are waiting, as many side by side as are allowed.
+
+    Args:
+        pipeline: Used by this object's thread alone.
+        library: The stories.
+        max_stories: Stories under way at a time.
+        page_timeout: Seconds that a change waits for the page under way.
+    """
+
+    def __init__(
+        self, pipeline: StoryPipeline, library: Library, *, max_stories: int = 8, page_timeout: float = 300.0
+    ) -> None:
+        self.pipeline, self.library = pipeline, library
+        self.max_stories, self.page_timeout = max_stories, page_timeout
+        self.counts: Counter[str] = Counter()
+        self._jobs: dict[str, Job] = {}
+        self._changed = threading.Condition(threading.RLock())
+        self._closing = False
+        self._thread: threading.Thread | None = None
+
+    # ------------------------------------------------------------------------------------------------ for the clients
+
+    @property
+    def is_closing(self) -> bool:
+        return self._closing
+
+    def start(self) -> None:
+        """Begins, with the stories that an earlier server left unfinished."""
+        for story_id in self.library.ids():
+            try:
+                job = self.job(story_id)
+            except SeedStoryError as error:
+                logger.warning("%s is left alone: %s", story_id, one_line(str(error)))
+                continue
+            if job.record.temporary:
+                self.remove(story_id)
+        self._thread = threading.Thread(target=self._work, name="seedstory-jobs")
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stops, and waits for the end of it."""
+        self.stop()
+        if self._thread is not None:
+            self._thread.join()
+
+    def stop(self) -> None:
+        """Begins to stop. The page under way is given up; another server goes on with the stories."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        for job in list(self._jobs.values()):
+            job.log.wake_all()
+
+    def job(self, story_id: str) -> Job:
+        """The making of a story.
+
+        Raises:
+            NotFoundError: There is no such story.
+            StoryFolderError: It is broken.
+        """
+        self.library.folder(story_id)
+        with self._changed:
+            if story_id not in self._jobs:
+                self._jobs[story_id] = Job(story_id, self.library.read_job(story_id))
+            return self._jobs[story_id]
+
+    def states(self) -> Counter[str]:
+        """How many stories are in each state, of those that were asked about since the start."""
+        return Counter(job.state for job in list(self._jobs.values()))
+
+    def check_room(self) -> None:
+        """Checks that one more story may be under way.
+
+        Raises:
+            ServerFullError: It may not.
+        """
+        with self._changed:
+            count = sum(job.is_open for job in self._jobs.values())
+        if count >= self.max_stories:
+            self.counts["refused"] += 1
+            raise ServerFullError(
+                f"{count} stories are under way, and the server makes {self.max_stories} at a time: try again later"
+            )
+
+    def create(self, *, temporary: bool = False, **arguments: Any) -> str:
+        """Stores a new story, which is then waiting; the arguments are those of `StoryPipeline.stream`.
+
+        Raises:
+            ServerFullError: Too many are under way.
+            SeedStoryError: As `StoryPipeline.stream`.
+        """
+        with self._changed:
+            self.check_room()
+            story_id = self.library.create(self.pipeline, temporary=temporary, **arguments)
+            self.job(story_id)
+            self.counts["created"] += 1
+            self._changed.notify_all()
+        return story_id
+
+    def cancel(self, story_id: str) -> None:
+        """Has a story stop; the page under way is still made."""
+        job = self.job(story_id)
+        with self._changed:
+            if job.is_wanted:
+                self._set(job, JobRecord("stopped", temporary=job.record.temporary))
+            self._changed.notify_all()
+
+    def resume(self, story_id: str) -> None:
+        """Has a story go on that was stopped, or has failed.
+
+        Raises:
+            ServerFullError: Too many are under way.
+            SeedStoryError: It cannot go on.
+        """
+        job = self.job(story_id)
+        folder = self.library.open(story_id)
+        with self._changed:
+            if folder.is_complete:
+                self._set(job, JobRecord("done", temporary=job.record.temporary))
+                return
+            if not job.is_open:
+                self.check_room()
+            job.failures = 0
+            if not job.is_wanted:
+                self._set(job, JobRecord("waiting", temporary=job.record.temporary))
+            self._changed.notify_all()
+
+    def change(self, story_id: str, change: Callable[[StoryFolder], Any], *, later: bool = False) -> Any:
+        """Changes a story that is not under way meanwhile, and then has the pages made that the change asks for.
+
+        Args:
+            story_id: The story. If it is under way, the page under way is made first.
+            change: Changes it, given its folder.
+            later: Only note the change: a story that is not under way stays so.
+
+        Returns:
+            What `change` returned.
+
+        Raises:
+            ServerFullError: Too many stories are under way; nothing is changed.
+            BusyError: Somebody else is changing the story.
+            SeedStoryError: As `change`.
+        """
+        job = self.job(story_id)
+        if not later and not job.is_open:
+            self.check_room()
+        with self._held(job):
+            folder = self.library.open(story_id)
+            result = change(folder)
+            folder = self.library.open(story_id)
+            with self._changed:
+                job.failures = 0
+                record = JobRecord("done" if folder.is_complete else "waiting", temporary=job.record.temporary)
+                if later and not folder.is_complete and not job.is_wanted:
+                    record = job.record if job.record.state == "failed" else replace(record, state="stopped")
+                self._set(job, record, announce=False)
+            job.log.add("story", story_view(story_id, folder, job.state, job.record.error))
+        return result
+
+    def remove(self, story_id: str) -> None:
+        """Removes a story.
+
+        Raises:
+            BusyError: Somebody else is changing it.
+        """
+        job = self.job(story_id)
+        with self._held(job):
+            self.library.delete(story_id)
+            with self._changed:
+                job.record = JobRecord("stopped")
+                self._jobs.pop(story_id, None)
+            job.log.add("removed", {"id": story_id})
+
+    @contextmanager
+    def _held(self, job: Job) -> Iterator[None]:
+        """Keeps a story out of the batch."""
+        with self._changed:
+            free = self._changed.wait_for(lambda: self._closing or not job.is_held, self.page_timeout)
+            if self._closing or not free:
+                raise BusyError("the story is being changed, or the server stops: try again")
+            job.is_held = True
+            self._changed.notify_all()
+            if not self._changed.wait_for(lambda: self._closing or job.number is None, self.page_timeout):
+                job.is_held = False
+                raise BusyError("the page under way takes too long: try again")
+        try:
+            if job.number is not None:
+                raise BusyError("the server stops: try again")
+            yield
+        finally:
+            with self._changed:
+                job.is_held = False
+                self._changed.notify_all()
+
+    def _set(self, job: Job, record: JobRecord, *, announce: bool = True) -> None:
+        with self._changed:
+            if record != job.record:
+                self.library.write_job(job.story_id, record)
+                job.record = record
+        if announce:
+            job.log.add("state", {"state": job.state, "error": job.record.error})
+
+    # ---------------------------------------------------------------------------------------------- for its own thread
+
+    def _work(self) -> None:
+        members: dict[int, Job] = {}
+        batch = StoryBatch(self.pipeline, partial(self._drawing, members))
+        try:
+            while not self._closing:
+                self._let_go(batch, members)
+                self._let_join(batch, members)
+                with self._changed:
+                    if not members:
+                        self._changed.wait_for(lambda: self._closing or bool(self._joining(0)))
+                        continue
+                try:
+                    pages = batch.step()
+                except _ClosingError:
+                    break
+                except Exception as error:  # noqa: BLE001 - one story's failure must not end the others
+                    self._step_failed(members, error)
+                    with suppress(Exception):
+                        batch.close()
+                    members.clear()
+                    batch = StoryBatch(self.pipeline, partial(self._drawing, members))
+                    continue
+                self._announce(batch, members, pages)
+        except BaseException:
+            logger.exception("the thread that makes stories has ended")
+            raise
+        finally:
+            with suppress(Exception):
+                batch.close()
+            with self._changed:
+                for job in members.values():
+                    job.number = None
+                self._closing = True
+                self._changed.notify_all()
+
+    def _joining(self, running: int) -> list[Job]:
+        """Which stories may join. One whose step broke is made alone, so that it is known which one breaks."""
+        waiting = [job for job in self._jobs.values() if job.is_wanted and job.number is None and not job.is_held]
+        suspects = [job for job in self._jobs.values() if job.is_wanted and job.failures]
+        if suspects:
+            return [job for job in waiting if job.failures][:1] if not running else []
+        return waiting[: max(0, self.max_stories - running)]
+
+    def _let_join(self, batch: StoryBatch, members: dict[int, Job]) -> None:
+        with self._changed:
+            joining = self._joining(len(members))
+            for job in joining:
+                job.number = -1  # it may not be held from now on
+        for job in joining:
+            try:
+                job.settings = None
+                self._store_opening(job)
+                number = batch.resume(self.library.folder(job.story_id), callback_on_text=partial(self._text, job))
+            except Exception as error:  # noqa: BLE001
+                self._fail(job, error)
+                continue
+            with self._changed:
+                job.number, members[number] = number, job
+            self._set(job, job.record)
+
+    def _let_go(self, batch: StoryBatch, members: dict[int, Job]) -> None:
+        with self._changed:
+            leaving = [(number, job) for number, job in members.items() if job.is_held or not job.is_wanted]
+            for number, job in leaving:
+                with suppress(RequestError):  # it has ended by itself
+                    batch.remove(number)
+                del members[number]
+                job.number = None
+            self._changed.notify_all()
+
+    def _store_opening(self, job: Job) -> None:
+        """Makes the first page of a story that an uploaded image opens."""
+        image = self.library.opening_image(job.story_id)
+        if image is None:
+            return
+        folder = self.library.open(job.story_id)
+        if not len(folder):
+            settings = folder.settings
+            seed, features = page_seed(settings.seed, 0), self.pipeline._encode(image)
+            page = Page(
+                index=0, caption=settings.text or "", seed=seed, state="opening", image=image, features=features
+            )
+            with exclusive_writer(folder.path):
+                folder.add_page(page)
+            job.log.add("page", page_view(job.story_id, folder, 0))
+        self.library.opening_is_stored(job.story_id)
+
+    def _text(self, job: Job, index: int, text: str) -> None:
+        if self._closing:
+            raise _ClosingError
+        self.counts["tokens"] += 1
+        job.log.add("text", {"number": index + 1, "text": text}, topic=f"text {index}")
+
+    def _drawing(self, members: dict[int, Job], pages: Sequence[tuple[int, Page]], step: int) -> None:
+        if self._closing:
+            raise _ClosingError
+        for number, page in pages:
+            job = members[number]
+            if job.settings is None:
+                job.settings = self.library.open(job.story_id).settings
+            said: dict[str, Any] = {"number": page.number, "steps": settings_of(page, job.settings).num_inference_steps}
+            if step == 0:
+                job.log.add("written", said | {"text": page.caption})
+            else:
+                job.log.add("step", said | {"step": step}, topic=f"step {page.index}")
+
+    def _announce(self, batch: StoryBatch, members: dict[int, Job], pages: list[tuple[int, Page]]) -> None:
+        """Says which pages are made; stories that are complete end."""
+        for number, page in pages:
+            job, self.counts["pages"] = members[number], self.counts["pages"] + 1
+            job.failures = 0
+            job.log.add("page", page_view(job.story_id, self.library.open(job.story_id), page.index))
+        for number in {number for number, _ in pages} or set(members):
+            job = members[number]
+            complete = self.library.open(job.story_id).is_complete
+            if complete or not pages:
+                with suppress(RequestError):
+                    batch.remove(number)
+                del members[number]
+                if complete:
+                    self._end(job, JobRecord("done", temporary=job.record.temporary))
+                    self.counts["done"] += 1
+                else:
+                    self._fail(job, RuntimeError("no page came"))
+
+    def _step_failed(self, members: dict[int, Job], error: Exception) -> None:
+        logger.error("a step broke off", exc_info=error)
+        for job in members.values():
+            job.failures += 1
+            if len(members) == 1 or job.failures > 1:
+                self._fail(job, error)
+            else:
+                with self._changed:
+                    job.number = None
+                    self._changed.notify_all()
+
+    def _fail(self, job: Job, error: Exception) -> None:
+        if not isinstance(error, SeedStoryError | OSError):
+            logger.error("story %s has failed", job.story_id, exc_info=error)
+        known = isinstance(error, SeedStoryError)
+        line = one_line(str(error)) if known else error.strerror if isinstance(error, OSError) else None
+        line = (line or _BROKEN).replace(str(self.library.path / job.story_id), "the story")
+        self.counts["failed"] += 1
+        job.failures = 0
+        self._end(job, JobRecord("failed", line, temporary=job.record.temporary))
+
+    def _end(self, job: Job, record: JobRecord) -> None:
+        """Ends the making of a story that has left the batch."""
+        with self._changed:
+            job.number = None
+            try:
+                self._set(job, record if job.is_wanted or record.state == "done" else job.record)
+            except (OSError, SeedStoryError):  # the disk is full, or the folder is gone
+                job.record = record
+                job.log.add("state", {"state": job.state, "error": record.error})
+            self._changed.notify_all()

@@ -1,0 +1,188 @@
+"""The stories of a server: folders in one folder, named by ids. A client names an id, never a path."""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image
+
+from seedstory.errors import SeedStoryError, StoryFolderError
+from seedstory.image import load_image
+from seedstory.io import read_json, remove_leftovers, write_atomic
+from seedstory.model_folder import versions
+from seedstory.story import StoryFolder, make_title
+
+if TYPE_CHECKING:
+    from seedstory.pipeline import StoryPipeline
+
+STORY_ID = r"[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?"
+JOB_STATES = ("waiting", "stopped", "failed", "done")
+_JOB, _OPENING = "job.json", "opening.png"
+_LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
+_FORMAT = "seedstory-job"
+
+
+class NotFoundError(SeedStoryError):
+    """There is no such story, page or image."""
+
+
+@dataclass(frozen=True)
+class JobRecord:
+    """What is stored of a story's making, so that a server that starts anew goes on with it.
+
+    Attributes:
+        state: "waiting" to be made (or being made), "stopped" by a user, "failed" or "done".
+        error: Why it failed.
+        temporary: Whether the story goes away with the request that asked for it.
+    """
+
+    state: str
+    error: str = ""
+    temporary: bool = False
+
+
+class Library:
+    """The folder of the stories.
+
+    Args:
+        path: The folder; made if it is missing.
+
+    Raises:
+        StoryFolderError: It cannot be written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            probe = path / f".{secrets.token_hex(4)}.probe"
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise StoryFolderError(f"cannot write to the library {path}: {error.strerror}; choose another") from None
+
+    def ids(self) -> list[str]:
+        """Ids of all stories, the one changed last first."""
+        found = []
+        for folder in self.path.iterdir():
+            if re.fullmatch(STORY_ID, folder.name) and not folder.is_symlink():
+                try:
+                    found.append(((folder / "story.json").stat().st_mtime_ns, folder.name))
+                except OSError:
+                    continue
+        return [name for _, name in sorted(found, reverse=True)]
+
+    def folder(self, story_id: str) -> Path:
+        """The folder of a story.
+
+        Raises:
+            NotFoundError: There is none.
+        """
+        path = self.path / story_id
+        if not re.fullmatch(STORY_ID, story_id) or path.is_symlink() or not (path / "story.json").is_file():
+            raise NotFoundError("there is no such story")
+        return path
+
+    def open(self, story_id: str) -> StoryFolder:
+        """Reads a story.
+
+        Raises:
+            NotFoundError: There is none.
+            StoryFolderError: It is broken.
+        """
+        return StoryFolder.open(self.folder(story_id))
+
+    def free_id(self) -> str:
+        """An id that no story has."""
+        while True:
+            story_id = "".join(secrets.choice(_LETTERS) for _ in range(12))
+            if not (self.path / story_id).exists():
+                return story_id
+
+    def create(self, pipeline: StoryPipeline, *, temporary: bool = False, **arguments: Any) -> str:
+        """Stores what is asked of a new story, which is then waiting to be made.
+
+        Args:
+            pipeline: Will make it.
+            temporary: As in `JobRecord`.
+            **arguments: Those of `StoryPipeline.stream`.
+
+        Returns:
+            Its id.
+
+        Raises:
+            SeedStoryError: As `StoryPipeline.stream`.
+        """
+        request = pipeline._request(**arguments)
+        story_id = self.free_id()
+        folder = StoryFolder.create(
+            self.path / story_id,
+            title=request.title or make_title(request.settings.text or ""),
+            settings=request.settings,
+            model=pipeline.identity,
+            versions=versions(),
+            language=request.language,
+        )
+        try:
+            if request.image is not None:
+                _write_image(folder.path / _OPENING, request.image)
+            self.write_job(story_id, JobRecord("waiting", temporary=temporary))
+        except BaseException:
+            self.delete(story_id)
+            raise
+        return story_id
+
+    def delete(self, story_id: str) -> None:
+        """Removes a story that nobody is writing; files that are not the story's stay.
+
+        Raises:
+            NotFoundError: There is none.
+        """
+        path = self.folder(story_id)
+        try:
+            StoryFolder.open(path).discard()
+        except StoryFolderError:  # a broken one: its record goes, so that it is no story any more
+            (path / "story.json").unlink(missing_ok=True)
+        for name in (_JOB, _OPENING, "index.html"):
+            (path / name).unlink(missing_ok=True)
+        remove_leftovers(path)
+        try:
+            path.rmdir()
+        except OSError:
+            return
+
+    def opening_image(self, story_id: str) -> Image.Image | None:
+        """The uploaded image of a story whose first page is not yet made."""
+        file = self.folder(story_id) / _OPENING
+        return load_image(file, "the opening image", formats=("PNG",)) if file.is_file() else None
+
+    def opening_is_stored(self, story_id: str) -> None:
+        """Removes the uploaded image, which is in the first page now."""
+        (self.folder(story_id) / _OPENING).unlink(missing_ok=True)
+
+    def read_job(self, story_id: str) -> JobRecord:
+        """How far the making of a story is; a folder that no server has written is done, or stopped."""
+        try:
+            values = read_json(self.folder(story_id) / _JOB, limit=2**16)
+            if isinstance(values, dict) and values.get("format") == _FORMAT and values.get("state") in JOB_STATES:
+                return JobRecord(values["state"], str(values.get("error", "")), values.get("temporary") is True)
+        except SeedStoryError:
+            pass
+        return JobRecord("done" if self.open(story_id).is_complete else "stopped")
+
+    def write_job(self, story_id: str, record: JobRecord) -> None:
+        """Stores how far the making of a story is."""
+        write_atomic(self.folder(story_id) / _JOB, json.dumps({"format": _FORMAT} | asdict(record)))
+
+
+def _write_image(path: Path, image: Image.Image) -> None:
+    import io
+
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    write_atomic(path, buffer.getvalue())

@@ -33,4 +33,8 @@ export class Board {
       if (there !== card.element) this.list.insertBefore(card.element, there ?? null);
     });
   }
+
+  show(number) {
+    this.list.children[number - 1]?.scrollIntoView({ block: "center" });
+  }
 }

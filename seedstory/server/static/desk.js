@@ -46,7 +46,7 @@ export class Desk {
 
   makeForm() {
     const control = (tag, name, props = {}) => el(tag, { name, autocomplete: "off", ...props });
-    this.text = control("textarea", "text", { rows: 5, placeholder: "Mia the fox found a golden key under the old oak." });
+    this.text = control("textarea", "text", { rows: 5, placeholder: "For example: Mia the fox found a golden key under the old oak." });
     this.pages = control("input", "pages", { type: "number", min: 1, max: this.info.max_pages, value: 10, required: true });
     this.storyTitle = control("input", "title", { maxLength: 200 });
     this.seed = control("input", "seed", { type: "number", min: 0, max: MAX_SEED });
@@ -61,7 +61,7 @@ export class Desk {
         field("Opening words", this.text, "A sentence or two, a picture, or both."),
         this.makeDrop()),
       el("div", { class: "row bottom" }, field("Pages", this.pages), this.submit),
-      el("details", {}, el("summary", { text: "Title, seed, cast, plan and own script" }),
+      el("details", {}, el("summary", { text: states ? "Title, seed, cast, plan and own script" : "Title, seed and own script" }),
         el("div", { class: "two" },
           field("Title", this.storyTitle, "Left empty, it comes from the opening."),
           field("Seed", this.seed, "The same seed gives the same story. Left empty, each is new."),

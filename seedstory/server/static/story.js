@@ -107,12 +107,13 @@ export class StoryView {
     this.failure = el("p", { class: "failure" });
     this.stop = button("Stop", () => this.act(() => post(this.path("/cancel"))), { class: "primary" });
     this.resume = button("Go on", () => this.act(() => post(this.path("/resume"))), { class: "primary" });
+    this.look = button("Show that page", () => this.board.show([...this.drafts.keys()].at(-1)), { class: "quiet" });
     this.undo = button("Undo", () => this.act(() => post(this.path("/undo"), { forward: false })));
     this.redo = button("Redo", () => this.act(() => post(this.path("/undo"), { forward: true })));
     const exports = this.info.exports.map((form) => button(FORMATS[form] ?? form, (event) => this.save(event, form)));
     this.head = el("section", { class: "head" },
       el("a", { href: "#/", class: "back", text: "All stories" }),
-      this.heading, this.state, this.progress, this.failure,
+      this.heading, el("div", { class: "row" }, this.state, this.look), this.progress, this.failure,
       el("div", { class: "row" }, this.stop, this.resume, this.undo, this.redo,
         button("More pages", () => this.continue()),
         button("Branch", () => this.branch()),
@@ -154,6 +155,7 @@ export class StoryView {
     this.failure.hidden = !this.failure.textContent;
     this.swap(this.stop, this.isUnderWay, this.resume);
     this.swap(this.resume, story.state === "stopped" || story.state === "failed", this.stop);
+    this.look.hidden = !this.drafts.size;
     this.undo.disabled = !story.can_undo;
     this.redo.disabled = !story.can_redo;
   }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import threading
 import webbrowser
 from collections.abc import Callable
@@ -24,7 +23,7 @@ _HEADER_BYTES = 64 * 1024
 _SHUTDOWN = 10  # seconds for requests under way
 
 
-Library = Annotated[Path, typer.Option("--library", "-l", help="Folder of the stories.")]
+LibraryFolder = Annotated[Path, typer.Option("--library", "-l", help="Folder of the stories.")]
 Host = Annotated[str, typer.Option(help="Address to listen on; another one needs API keys.", rich_help_panel=ACCESS)]
 Port = Annotated[int, typer.Option(help="Port; 0 takes a free one.", rich_help_panel=ACCESS)]
 Keys = Annotated[
@@ -42,7 +41,7 @@ Int8 = Annotated[bool, typer.Option("--int8", help="Keep the language model in 8
 
 
 def serve(
-    library: Library = Path("stories"),
+    library: LibraryFolder = Path("stories"),
     host: Host = "127.0.0.1",
     port: Port = 8000,
     api_keys: Keys = None,
@@ -79,7 +78,7 @@ def serve(
 
 
 def app(
-    library: Library = Path("stories"),
+    library: LibraryFolder = Path("stories"),
     host: Host = "127.0.0.1",
     port: Port = 0,
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page in a browser.")] = True,
@@ -134,6 +133,7 @@ def _run(
         import uvicorn
 
         from seedstory.server import ServerSettings, create_app
+        from seedstory.server.library import Library
         from seedstory.server.settings import read_api_keys
     except ModuleNotFoundError as error:
         raise RequestError(f"the server needs {error.name}: pip install 'seedstory[server]'") from None
@@ -141,6 +141,7 @@ def _run(
     settings = ServerSettings(host=host, api_keys=read_api_keys(api_keys), **limits)
     if not 0 <= port < 2**16:
         raise RequestError(f"a port is a number from 0 to 65535, not {port}")
+    Library(library)  # a folder that cannot be written is found before the model is loaded
     name, device, int8, decoding = model
     pipeline = load_pipeline(name, device, int8=int8, decoding=decoding)
     served = create_app(pipeline, library, settings)
@@ -174,7 +175,8 @@ def make_server(config: Any, jobs: JobRunner, announce: Any) -> Any:
 
         def handle_exit(self, sig: int, frame: FrameType | None) -> None:
             jobs.stop()  # else open event streams would keep it waiting
-            super().handle_exit(signal.SIGINT if self.should_exit else sig, frame)
+            self.force_exit = self.should_exit  # the second time
+            self.should_exit = True
 
     return StoryServer(config)
 

@@ -1,25 +1,33 @@
 """The app in a real browser: Debian's chromium, a real server, a tiny model."""
 
 import io
+import os
 import re
 import shutil
-import threading
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
+import torch
 from PIL import Image
+from typer.testing import CliRunner
+
+from seedstory.cli import app as command
+from seedstory.pipeline import StoryPipeline
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-uvicorn = pytest.importorskip("uvicorn", reason="uvicorn is not installed")
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 if BROWSER is None:
     pytest.skip("there is no chromium", allow_module_level=True)
 
-from seedstory.server import ServerSettings, create_app  # noqa: E402
-from tests.tiny import tiny_pipeline  # noqa: E402
+from tests.seedstory.serving import serving  # noqa: E402
+from tests.tiny import tiny_model_folder  # noqa: E402
 
 expect = sync_api.expect
 HOSTILE = "<img src=x onerror=alert(1)> & <b>Mia</b>"
@@ -78,32 +86,26 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="module")
-def pipe(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    return tiny_pipeline(tmp_path_factory.mktemp("tiny"))
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_model_folder(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="module")
+def pipe(folder: Path) -> Any:
+    return StoryPipeline.from_pretrained(folder, dtype=torch.float32, device="cpu")
 
 
 @pytest.fixture
 def app(request: pytest.FixtureRequest, browser: Any, pipe: Any, tmp_path: Path) -> Iterator[App]:
-    settings = ServerSettings(**getattr(request, "param", {}))
-    served = create_app(pipe, tmp_path / "stories", settings)
-    server = uvicorn.Server(uvicorn.Config(served, port=0, log_level="error", timeout_graceful_shutdown=2))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        assert thread.is_alive()
-        time.sleep(0.01)
-    made = App(browser, f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}")
-    try:
-        yield made
-        assert made.foreign == [], "the app asked other hosts"
-        assert made.errors == []
-    finally:
-        for context in made.contexts:
-            context.close()
-        served.state.service.jobs.stop()
-        server.should_exit = True
-        thread.join(30)
-    assert not thread.is_alive()
+    with serving(pipe, tmp_path / "stories", **getattr(request, "param", {})) as client:
+        made = App(browser, str(client.base_url).rstrip("/"))
+        try:
+            yield made
+        finally:
+            for context in made.contexts:
+                context.close()
+    assert made.foreign == [], "the app asked other hosts"
+    assert made.errors == []
 
 
 def sources(cards: Any) -> list[str | None]:
@@ -350,3 +352,42 @@ def test_axe_finds_nothing_serious(app: App) -> None:
         page.locator(".card").nth(0).get_by_role("button", name="Edit words").click()
         check_both(page, f"a dialog, {size}")
     assert found == {}
+
+
+def test_the_verb_opens_the_browser_on_a_free_port(folder: Path, tmp_path: Path) -> None:
+    opener, opened = tmp_path / "opener", tmp_path / "opened"
+    opener.write_text(f'#!/bin/sh\necho "$1" > {opened}.new && mv {opened}.new {opened}\n')
+    opener.chmod(0o755)
+    root = Path(__file__).parents[2]
+    options = ("--model", str(folder), "--library", str(tmp_path / "stories"))
+    running = subprocess.Popen(
+        [sys.executable, "-m", "seedstory.cli", "app", *options],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=root,
+        env=os.environ | {"BROWSER": f"{opener} %s", "PYTHONPATH": str(root), "PYTHONUNBUFFERED": "1"},
+    )
+    try:
+        assert running.stdout is not None
+        line = running.stdout.readline()
+        found = re.fullmatch(r"The app: (http://127\.0\.0\.1:[0-9]+) \(Ctrl-C ends it\)\n", line)
+        assert found, line
+        answer = httpx.get(found[1])
+        assert "<title>Seedstory</title>" in answer.text
+        assert "unsafe" not in answer.headers["content-security-policy"]
+        for _ in range(100):
+            if opened.exists():
+                break
+            time.sleep(0.05)
+        assert opened.read_text("utf-8").strip() == found[1]
+        running.send_signal(signal.SIGINT)
+        assert running.wait(20) in (0, -signal.SIGINT, 130)
+    finally:
+        running.kill()
+        running.communicate()
+
+
+def test_the_verb_refuses_a_wider_bind_without_a_key(tmp_path: Path) -> None:
+    made = CliRunner(env={"SEEDSTORY_API_KEYS": ""}).invoke(command, ["app", "--host", "0.0.0.0"])
+    assert made.exit_code == 2
+    assert "give API keys" in made.output

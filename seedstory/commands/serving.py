@@ -1,7 +1,10 @@
-"""The verb that serves stories over HTTP."""
+"""The verbs that serve stories over HTTP: `serve` for programs, `app` for an author at this machine."""
 
 from __future__ import annotations
 
+import threading
+import webbrowser
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
@@ -20,28 +23,33 @@ _HEADER_BYTES = 64 * 1024
 _SHUTDOWN = 10  # seconds for requests under way
 
 
+LibraryFolder = Annotated[Path, typer.Option("--library", "-l", help="Folder of the stories.")]
+Host = Annotated[str, typer.Option(help="Address to listen on; another one needs API keys.", rich_help_panel=ACCESS)]
+Port = Annotated[int, typer.Option(help="Port; 0 takes a free one.", rich_help_panel=ACCESS)]
+Keys = Annotated[
+    Path | None,
+    typer.Option(help="File with API keys, one a line. [default: those in SEEDSTORY_API_KEYS]", rich_help_panel=ACCESS),
+]
+Names = Annotated[
+    list[str] | None,
+    typer.Option(help="Name by which clients may call this server; may be repeated.", rich_help_panel=ACCESS),
+]
+MaxStories = Annotated[int, typer.Option(help="Stories made at a time.", rich_help_panel=LIMITS)]
+MaxPages = Annotated[int, typer.Option(help="Most pages of a story.", rich_help_panel=LIMITS)]
+Model = Annotated[str, typer.Option(help="'mini', a model folder or a Hub id.", rich_help_panel=MODEL)]
+Int8 = Annotated[bool, typer.Option("--int8", help="Keep the language model in 8 bits.", rich_help_panel=MODEL)]
+
+
 def serve(
-    library: Annotated[Path, typer.Option("--library", "-l", help="Folder of the stories.")] = Path("stories"),
-    host: Annotated[
-        str, typer.Option(help="Address to listen on; another one needs API keys.", rich_help_panel=ACCESS)
-    ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port; 0 takes a free one.", rich_help_panel=ACCESS)] = 8000,
-    api_keys: Annotated[
-        Path | None,
-        typer.Option(
-            help="File with API keys, one a line. [default: those in SEEDSTORY_API_KEYS]", rich_help_panel=ACCESS
-        ),
-    ] = None,
-    allowed_host: Annotated[
-        list[str] | None,
-        typer.Option(help="Name by which clients may call this server; may be repeated.", rich_help_panel=ACCESS),
-    ] = None,
-    max_stories: Annotated[int, typer.Option(help="Stories made at a time.", rich_help_panel=LIMITS)] = 8,
-    max_pages: Annotated[int, typer.Option(help="Most pages of a story.", rich_help_panel=LIMITS)] = 200,
-    model: Annotated[str, typer.Option(help="'mini', a model folder or a Hub id.", rich_help_panel=MODEL)] = "mini",
-    int8: Annotated[
-        bool, typer.Option("--int8", help="Keep the language model in 8 bits.", rich_help_panel=MODEL)
-    ] = False,
+    library: LibraryFolder = Path("stories"),
+    host: Host = "127.0.0.1",
+    port: Port = 8000,
+    api_keys: Keys = None,
+    allowed_host: Names = None,
+    max_stories: MaxStories = 8,
+    max_pages: MaxPages = 200,
+    model: Model = "mini",
+    int8: Int8 = False,
     decoding: Decoding = "auto",
     device: Device = None,
 ) -> None:
@@ -56,40 +64,100 @@ def serve(
     SEEDSTORY_API_KEYS=long-secret-key seedstory serve --host 0.0.0.0
     """
     with reported_errors():
-        try:
-            import uvicorn
-
-            from seedstory.server import ServerSettings, create_app
-            from seedstory.server.library import Library
-            from seedstory.server.settings import read_api_keys
-        except ModuleNotFoundError as error:
-            raise RequestError(f"the server needs {error.name}: pip install 'seedstory[server]'") from None
-
-        settings = ServerSettings(
+        _run(
+            library,
+            lambda where: typer.echo(f"Stories: {where}"),
+            port=port,
+            api_keys=api_keys,
+            model=(model, device, int8, decoding),
             host=host,
-            api_keys=read_api_keys(api_keys),
             allowed_hosts=tuple(allowed_host or ()),
             max_stories=max_stories,
             max_pages=max_pages,
         )
-        if not 0 <= port < 2**16:
-            raise RequestError(f"a port is a number from 0 to 65535, not {port}")
-        Library(library)  # a folder that cannot be written is found before the model is loaded
-        pipeline = load_pipeline(model, device, int8=int8, decoding=decoding)
-        app = create_app(pipeline, library, settings)
-        config = uvicorn.Config(
-            app,
-            host=host,
+
+
+def app(
+    library: LibraryFolder = Path("stories"),
+    host: Host = "127.0.0.1",
+    port: Port = 0,
+    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page in a browser.")] = True,
+    api_keys: Keys = None,
+    allowed_host: Names = None,
+    max_pages: MaxPages = 200,
+    model: Model = "mini",
+    int8: Int8 = False,
+    decoding: Decoding = "auto",
+    device: Device = None,
+) -> None:
+    """Write and draw stories on a page in your browser; Ctrl-C ends it.
+
+    **Examples**
+
+    seedstory app
+
+    seedstory app --library stories --port 9000 --no-browser
+    """
+
+    def announce(where: str) -> None:
+        where = where.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
+        typer.echo(f"The app: {where} (Ctrl-C ends it)")
+        if browser:  # which may take its time to start
+            threading.Thread(target=webbrowser.open, args=(where,), daemon=True).start()
+
+    with reported_errors():
+        _run(
+            library,
+            announce,
             port=port,
-            log_level="warning",
-            access_log=False,
-            server_header=False,
-            limit_concurrency=settings.max_streams + 200,
-            timeout_keep_alive=15,
-            timeout_graceful_shutdown=_SHUTDOWN,
-            h11_max_incomplete_event_size=_HEADER_BYTES,
+            api_keys=api_keys,
+            model=(model, device, int8, decoding),
+            host=host,
+            allowed_hosts=tuple(allowed_host or ()),
+            max_pages=max_pages,
         )
-        make_server(config, app.state.service.jobs, lambda where: typer.echo(f"Stories: {where}")).run()
+
+
+def _run(
+    library: Path,
+    announce: Callable[[str], None],
+    *,
+    port: int,
+    api_keys: Path | None,
+    model: tuple[str, str | None, bool, str],
+    host: str,
+    **limits: Any,
+) -> None:
+    """Serves a library until it is stopped; `announce` is told where."""
+    try:
+        import uvicorn
+
+        from seedstory.server import ServerSettings, create_app
+        from seedstory.server.library import Library
+        from seedstory.server.settings import read_api_keys
+    except ModuleNotFoundError as error:
+        raise RequestError(f"the server needs {error.name}: pip install 'seedstory[server]'") from None
+
+    settings = ServerSettings(host=host, api_keys=read_api_keys(api_keys), **limits)
+    if not 0 <= port < 2**16:
+        raise RequestError(f"a port is a number from 0 to 65535, not {port}")
+    Library(library)  # a folder that cannot be written is found before the model is loaded
+    name, device, int8, decoding = model
+    pipeline = load_pipeline(name, device, int8=int8, decoding=decoding)
+    served = create_app(pipeline, library, settings)
+    config = uvicorn.Config(
+        served,
+        host=host,
+        port=port,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        limit_concurrency=settings.max_streams + 200,
+        timeout_keep_alive=15,
+        timeout_graceful_shutdown=_SHUTDOWN,
+        h11_max_incomplete_event_size=_HEADER_BYTES,
+    )
+    make_server(config, served.state.service.jobs, announce).run()
 
 
 def make_server(config: Any, jobs: JobRunner, announce: Any) -> Any:
@@ -113,6 +181,7 @@ def make_server(config: Any, jobs: JobRunner, announce: Any) -> Any:
     return StoryServer(config)
 
 
-def register(app: typer.Typer) -> None:
-    """Adds the verb to a command."""
-    app.command()(serve)
+def register(command: typer.Typer) -> None:
+    """Adds the verbs to a command."""
+    command.command()(app)
+    command.command()(serve)

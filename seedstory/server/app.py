@@ -30,6 +30,12 @@ if TYPE_CHECKING:
     from seedstory.pipeline import StoryPipeline
 
 _STATIC = Path(__file__).parent / "static"
+# The app sets every text as text: no script or style of a story's runs in it, and the browser forbids them, too.
+_APP_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+    "require-trusted-types-for 'script'; trusted-types 'none'"
+)
 
 
 def create_app(pipeline: StoryPipeline, library: Path, settings: ServerSettings | None = None) -> FastAPI:
@@ -111,7 +117,8 @@ def _add_plain_routes(app: FastAPI, service: Service, guard: Guard) -> None:
     def front() -> Response:
         page = _STATIC / "index.html"
         if page.is_file():
-            return HTMLResponse(page.read_text("utf-8"), headers={"Cache-Control": "no-cache"})
+            headers = {"Cache-Control": "no-cache", "Content-Security-Policy": _APP_POLICY}
+            return HTMLResponse(page.read_text("utf-8"), headers=headers)
         return HTMLResponse(_docs_page(app.openapi()))
 
     app.mount("/static", StaticFiles(directory=_STATIC, check_dir=False), name="static")

@@ -27,6 +27,7 @@ from seedstory.story_editor import StoryEditor
 StoryId = Annotated[str, Path(pattern=f"^{STORY_ID}$")]
 PageId = Annotated[int, Path(ge=1, le=10**9)]
 _HEARTBEAT = 15.0  # seconds
+_PAUSE = 0.05  # seconds between two looks at the log
 _UNCHANGED: dict[int | str, dict[str, Any]] = {304: {"description": "It has not changed."}}
 _UPLOAD = {
     "requestBody": {
@@ -259,6 +260,7 @@ async def _events(service: Service, job: Job, position: int | None) -> AsyncIter
                     return
             if events:
                 sent = time.monotonic()
+                await asyncio.sleep(_PAUSE)  # words that come meanwhile come as one event
                 continue
             try:
                 await asyncio.wait_for(woken.wait(), 1.0)

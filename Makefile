@@ -117,7 +117,7 @@ $(VENV)/.story: pyproject.toml requirements.lock | $(BIN)/python
 
 $(VENV)/.test: $(VENV)/.story
 	@echo 'Installing the test, training and data tools ...'
-	$(INSTALL) --editable '.[train,data,ray,server,test]'
+	$(INSTALL) --editable '.[train,data,ray,book,server,test]'
 	@# DeepSpeed builds itself against the torch that is there, with the tools that are there.
 	$(INSTALL) setuptools wheel ninja
 	$(INSTALL) --no-build-isolation deepspeed

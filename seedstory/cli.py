@@ -16,6 +16,8 @@ from rich.console import Console
 
 from seedstory import __version__
 from seedstory.commands import editing, serving
+from seedstory.commands.doctor import doctor
+from seedstory.commands.export import export
 from seedstory.commands.running import (
     BOOK,
     IMAGES,
@@ -24,19 +26,18 @@ from seedstory.commands.running import (
     WORDS,
     Decoding,
     Device,
-    Folder,
     RenderBatch,
     When,
     check_writable,
+    finish_story,
     free_folder,
     load_pipeline,
     read_cast,
     read_lines,
     run_generation,
-    write_book,
 )
 from seedstory.error_reporting import BAD_REQUEST, INTERRUPTED, one_line, print_error, reported_errors
-from seedstory.io import exclusive_writer
+from seedstory.errors import RequestError
 from seedstory.progress_display import StoryScreen
 from seedstory.rendering import Rendering
 from seedstory.settings import POLICIES, StorySettings, check_language, check_text
@@ -110,6 +111,13 @@ def generate(
             help="Whether a cast and a plan are written first and followed. [default: if the model was trained to]",
             rich_help_panel=OPENING,
             show_default=False,
+        ),
+    ] = None,
+    like: Annotated[
+        Path | None,
+        typer.Option(
+            help="A story (folder or story.json) to make once more, to the same bytes on the same kind of machine.",
+            rich_help_panel=OPENING,
         ),
     ] = None,
     pages: Annotated[
@@ -224,11 +232,18 @@ def generate(
 
     seedstory generate --text "Mia found a map." --cast "Mia: fox, red coat" --plan plan.txt
 
+    seedstory generate --like stories/drawing/story.json --out stories/again
+
     seedstory generate --text "Ida the owl set out." --pages 60 --max-sentences 2 --no-repeat-ngram-size 12
 
     seedstory generate --text "Ida the owl set out." --temperature 0.9 --top-p 1 --min-p 0.1 --stop "The end."
     """
     with reported_errors():
+        if like is not None:
+            if text is not None or image is not None or captions is not None:
+                raise RequestError("a story to repeat has its opening: leave text, image and captions out")
+            _repeat(like, out, drawing=Rendering(rendering, render_batch), decoding=decoding, device=device)
+            return
         script = read_lines(captions) if captions is not None else None
         lines = read_lines(plan) if plan is not None else None
         if script and text is None and image is None:
@@ -372,17 +387,8 @@ editing.register(app)
 serving.register(app)
 
 
-@app.command()
-def export(folder: Folder) -> None:
-    """Write the book (index.html) of a story folder anew.
-
-    **Example**: seedstory export stories/drawing
-    """
-    with reported_errors():
-        story = StoryFolder.open(folder)
-        with exclusive_writer(folder):
-            story.remove_leftovers()
-            typer.echo(f"The book: {write_book(folder)}")
+app.command()(export)
+app.command()(doctor)
 
 
 @app.command()
@@ -475,6 +481,18 @@ def _start(
         image=image, title=title, out=out, overwrite=overwrite, callback_on_text=screen.show_text, **options
     )
     run_generation(generated, out, screen)
+
+
+def _repeat(like: Path, out: Path | None, *, drawing: Rendering, decoding: str, device: str | None) -> None:
+    """Makes a story once more."""
+    from seedstory.story_editor import StoryEditor
+
+    source = StoryFolder.open(like.parent if like.name == "story.json" else like)
+    if out is None:
+        out = free_folder(Path("stories"), source.title)
+    check_writable(out)
+    StoryEditor(source).repeat(out)
+    finish_story(out, rendering=drawing.rendering, render_batch=drawing.render_batch, decoding=decoding, device=device)
 
 
 def _print_story(story: StoryFolder) -> None:

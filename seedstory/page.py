@@ -36,6 +36,8 @@ class Page:
         alt: A description of the picture for those who cannot see it; empty: made from the caption.
         next_state: The story state (cast and plan) that the next page begins with, or None.
         id: Names the page as long as there is its story, wherever it moves; None: the next free one when it is stored.
+        caption_given: Whether the words are not the model's. Of an opening, and of pages of a script, it goes without
+            saying.
         story_seed: The story's seed with which the page was made, if it is not that of the story's settings.
         settings: Settings with which the page was made, where they are not the story's.
         locked: Whether no change of another page may make this one anew.
@@ -51,6 +53,7 @@ class Page:
     alt: str = ""
     next_state: StoryState | None = None
     id: int | None = None
+    caption_given: bool = False
     story_seed: int | None = None
     settings: dict[str, Any] = field(default_factory=dict)
     locked: bool = False

@@ -37,7 +37,7 @@ class _Member:
         given: Its pages when it joined, the opening at least.
         store: Stores a page.
         closing: Ends with the story, and lets its folder go.
-        on_text: Called after every token.
+        callback_on_text: Called after every token.
         draws: Whether its pages are drawn.
         logits_processor: A control of the user's own over its words.
         runs: Runs of the page loop that are left, see `writing_runs`.
@@ -50,7 +50,7 @@ class _Member:
     given: list[Page]
     store: Callable[[Page], None]
     closing: ExitStack
-    on_text: OnText | None
+    callback_on_text: OnText | None
     draws: bool = True
     logits_processor: LogitsProcessor | None = None
     runs: list[tuple[int, dict[str, Any]]] = field(default_factory=list)
@@ -297,11 +297,11 @@ class StoryBatch:
     def _write_drafts(self, group: _Group) -> None:
         def pass_on(story: int, index: int, text: str) -> None:
             member = self._members.get(group.members.get(story, -1))
-            if member is not None and member.on_text is not None:
-                member.on_text(index, text)
+            if member is not None and member.callback_on_text is not None:
+                member.callback_on_text(index, text)
 
         self.pipeline._activate("story_model")
-        listens = any(self._members[number].on_text is not None for number in group.members.values())
+        listens = any(self._members[number].callback_on_text is not None for number in group.members.values())
         try:
             group.drafts.extend(group.engine.next_pages(pass_on if listens else None))
         except BaseException:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from seedstory.errors import RequestError, StoryFolderError
-from seedstory.io import exclusive_writer, inside, write_atomic
+from seedstory.io import atomic_path, exclusive_writer, inside
 from seedstory.settings import MAX_PAGES, PAGE_SETTINGS, StorySettings, check_int, check_text
 from seedstory.story_folder import StoryFolder, check_target
 from seedstory.story_record import PageEntry, Pending
@@ -69,7 +69,7 @@ class StoryEditor:
             elif entry.is_empty:
                 pages[page] = replace(entry, pending=replace(_asked(entry), caption=words))
             else:
-                pages[page] = replace(entry, caption=words, alt="")
+                pages[page] = replace(entry, caption=words, caption_given=True, alt="")
             self._follow(pages, page, following, None)
 
         self._change(change, page, text=words if page == 0 else None)
@@ -338,22 +338,30 @@ class StoryEditor:
         if new != own:
             copied = [_with_seed(entry, own) for entry in copied]
         settings = replace(source.settings, seed=new)
-        copy = StoryFolder.create(
-            target,
-            title=source.title,
-            settings=settings,
-            model=source.model,
-            versions=source.versions,
-            language=source.language,
-        )
-        with exclusive_writer(copy.path):
-            for name in sorted(set[str]().union(*(entry.files for entry in copied))):
-                target_file = inside(copy.path, name)
-                write_atomic(target_file, b"")
-                shutil.copyfile(inside(source.path, name), target_file)
-            copy.entries, copy.earlier_models = copied, source.earlier_models
-            copy.save_record()
-        return copy
+        return self._copy(source, target, copied, settings)
+
+    def repeat(self, target: str | Path) -> StoryFolder:
+        """Begins the story once more in a new folder, to be made again by the same weights, seeds and settings.
+
+        Its pages come out as the same bytes where each was made after the ones before it, in a story of as many pages.
+        A picture that opened the story is copied.
+
+        Args:
+            target: The new folder.
+
+        Raises:
+            StoryFolderError: The story has no page, or the folder is not free or cannot be written.
+        """
+        source = StoryFolder.open(self.folder.path)
+        if not source.entries:
+            raise StoryFolderError(f"{source.path} has no page yet: nothing to repeat", source.path)
+        first = source.entries[0]
+        opening = [first] if source.settings.image_name is not None else []
+        if source.revision:
+            entries = opening + [_once_more(entry, index) for index, entry in enumerate(source.entries)][len(opening) :]
+        else:
+            entries = opening
+        return self._copy(source, target, entries, source.settings)
 
     # ---------------------------------------------------------------------------------------------------- the inside
 
@@ -402,6 +410,8 @@ class StoryEditor:
     def _with_missing(self) -> list[PageEntry]:
         """The pages, and places for those that are not begun."""
         folder, entries = self.folder, list(self.folder.entries)
+        if folder.settings.captions is not None:
+            entries[1:] = [replace(entry, caption_given=True) for entry in entries[1:]]
         new_id = folder.next_id()
         for index in range(len(entries), folder.settings.pages):
             captions = folder.settings.captions
@@ -409,6 +419,27 @@ class StoryEditor:
             entries.append(_place(new_id, Pending(caption=words)))
             new_id += 1
         return entries
+
+    @staticmethod
+    def _copy(
+        source: StoryFolder, target: str | Path, entries: list[PageEntry], settings: StorySettings
+    ) -> StoryFolder:
+        """Copies pages of a story to a new folder."""
+        copy = StoryFolder.create(
+            target,
+            title=source.title,
+            settings=settings,
+            model=source.model,
+            versions=source.versions,
+            language=source.language,
+        )
+        with exclusive_writer(copy.path):
+            for name in sorted(set[str]().union(*(entry.files for entry in entries))):
+                with atomic_path(inside(copy.path, name)) as temporary:
+                    shutil.copyfile(inside(source.path, name), temporary)
+            copy.entries, copy.earlier_models = list(entries), source.earlier_models
+            copy.save_record()
+        return copy
 
     def _append(self, pages: list[PageEntry], total: int, seed: int | None) -> None:
         """Adds places for new pages at the end."""
@@ -448,6 +479,14 @@ def _asked(entry: PageEntry) -> Pending:
 def _place(page_id: int, pending: Pending) -> PageEntry:
     """The place of a page that is still to be made."""
     return PageEntry(id=page_id, caption="", pending=pending)
+
+
+def _once_more(entry: PageEntry, index: int) -> PageEntry:
+    """The place of a page that is to be made as it was made."""
+    given = entry.caption if entry.caption_given or index == 0 else None
+    pending = entry.pending or Pending(caption=given, story_seed=entry.story_seed, settings=entry.settings)
+    place = replace(_place(entry.id, pending), next_state=entry.next_state, locked=entry.locked)
+    return replace(place, state="opening") if index == 0 else place
 
 
 def _with_seed(entry: PageEntry, seed: int) -> PageEntry:

@@ -49,10 +49,11 @@ from seedstory.story_record import (
 )
 
 MAX_JSON = 256 * 2**20  # bytes of story.json
+BOOKS = ("index.html", "book.pdf", "book.epub", "book.cbz", "book.mp4")  # of an older story, which go with it
 # What a page in memory and its entry on disk have in common.
 _SHARED = (
     *("id", "caption", "seed", "state", "alt", "next_state"),
-    *("story_seed", "settings", "locked", "pending"),
+    *("caption_given", "story_seed", "settings", "locked", "pending"),
 )
 
 
@@ -119,7 +120,8 @@ class StoryFolder:
         story.save_record()  # the older story, if any, ends here; then its files go
         story.history.clear()
         story.remove_leftovers()
-        (path / "index.html").unlink(missing_ok=True)
+        for book in BOOKS:
+            (path / book).unlink(missing_ok=True)
         return story
 
     @classmethod

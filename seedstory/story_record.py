@@ -80,6 +80,7 @@ class PageEntry:
     state: str = "written"
     alt: str = ""
     next_state: StoryState | None = None
+    caption_given: bool = False
     story_seed: int | None = None
     settings: dict[str, Any] = field(default_factory=dict)
     model: str = ""
@@ -140,7 +141,13 @@ class PageEntry:
             given["pending"] = Pending(**pending)
         entry = cls(**given)
         good = all(isinstance(text, str) for text in (entry.caption, entry.alt, entry.model)) and entry.state in STATES
-        good = good and _is_int(entry.seed) and _is_seed(entry.story_seed) and isinstance(entry.locked, bool)
+        good = (
+            good
+            and _is_int(entry.seed)
+            and _is_seed(entry.story_seed)
+            and isinstance(entry.locked, bool)
+            and isinstance(entry.caption_given, bool)
+        )
         good = good and _is_int(entry.id) and 0 < entry.id <= MAX_ID and _are_page_settings(entry.settings)
         for name, ending in ((entry.image_file, ".png"), (entry.features_file, ".safetensors")):
             good = good and (name is None or _is_page_file(name, ending))

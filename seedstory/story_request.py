@@ -98,6 +98,7 @@ def drafted_page(settings: StorySettings, given: Sequence[Page], draft: PageDraf
             image=None,
             pending=None,
             alt="",
+            caption_given=page.pending.caption is not None,
             story_seed=story_seed,
             settings=page.pending.settings,
             seed=page_seed(settings.seed if story_seed is None else story_seed, (page.id or page.number) - 1),
@@ -133,4 +134,4 @@ def _asked_state(settings: StorySettings, page: int) -> StoryState:
 
 def opening_page(settings: StorySettings) -> Page:
     """The opening of a story of which nothing is written yet."""
-    return Page(index=0, caption=settings.text or "", seed=page_seed(settings.seed, 0), state="opening")
+    return Page(index=0, id=1, caption=settings.text or "", seed=page_seed(settings.seed, 0), state="opening")

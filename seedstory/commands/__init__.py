@@ -1,1 +1,1 @@
-"""The verbs of the `seedstory` command, by subject."""
+"""Commands of `seedstory` that have a module of their own; `seedstory/cli.py` registers them."""

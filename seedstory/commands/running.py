@@ -161,6 +161,21 @@ def write_book(folder: Path) -> Path:
     return write_html(StoryFolder.open(folder), folder / "index.html")
 
 
+def quiet_libraries() -> None:
+    """Silences the chatter of the libraries under this one."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    warnings.filterwarnings("ignore")
+    import diffusers
+    import transformers
+
+    for library in (transformers, diffusers):
+        library.utils.logging.set_verbosity_error()
+        library.utils.logging.disable_progress_bar()
+
+
 def load_pipeline(model: str, device: str | None, *, int8: bool, decoding: str, story_dtype: str = "") -> StoryPipeline:
     """Loads a model without the chatter of the libraries under it."""
     from seedstory.model_folder import find_model
@@ -168,18 +183,8 @@ def load_pipeline(model: str, device: str | None, *, int8: bool, decoding: str, 
 
     find_model(model)
     check_decoding(decoding)
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    warnings.filterwarnings("ignore")
     with Console(stderr=True).status(f"loading the model {model}"):
-        import diffusers
-        import transformers
-
-        for library in (transformers, diffusers):
-            library.utils.logging.set_verbosity_error()
-            library.utils.logging.disable_progress_bar()
+        quiet_libraries()
         return StoryPipeline.from_pretrained(
             model, device=device, int8=int8, decoding=decoding, story_dtype=story_dtype
         )

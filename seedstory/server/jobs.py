@@ -152,7 +152,7 @@ class JobRunner:
         """How many stories are in each state, of those that were asked about since the start."""
         return Counter(job.state for job in list(self._jobs.values()))
 
-    def check_room(self) -> None:
+    def check_capacity(self) -> None:
         """Checks that one more story may be under way.
 
         Raises:
@@ -174,7 +174,7 @@ class JobRunner:
             SeedStoryError: As `StoryPipeline.stream`.
         """
         with self._changed:
-            self.check_room()
+            self.check_capacity()
             story_id = self.library.create(self.pipeline, temporary=temporary, **arguments)
             self.job(story_id)
             self.counts["created"] += 1
@@ -203,7 +203,7 @@ class JobRunner:
                 self._set(job, JobRecord("done", temporary=job.record.temporary))
                 return
             if not job.is_open:
-                self.check_room()
+                self.check_capacity()
             job.failures = 0
             if not job.is_wanted:
                 self._set(job, JobRecord("waiting", temporary=job.record.temporary))
@@ -227,7 +227,7 @@ class JobRunner:
         """
         job = self.job(story_id)
         if not later and not job.is_open:
-            self.check_room()
+            self.check_capacity()
         with self._held(job):
             folder = self.library.open(story_id)
             result = change(folder)

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -169,6 +170,34 @@ def test_export_writes_the_book_again(desk, capsys):
     assert code == 0 and "told/index.html" in out
     text = (desk / "told/index.html").read_text("utf-8")
     assert "The [bold]Lantern" in text and "Page 1." in text
+
+
+def test_export_takes_formats_and_a_place(desk, capsys):
+    pytest.importorskip("typst", reason="the extra book is not installed")
+    code, out, _ = run(
+        capsys, "export", "told", "--format", "epub", "-f", "vistorybench", "--author", "Ann", "--style", "night"
+    )
+    assert code == 0 and "told/book.epub" in out and (desk / "told/vistorybench/seedstory/base/en").is_dir()
+    code, out, _ = run(capsys, "export", "told", "--out", "comic.cbz")
+    assert code == 0 and "comic.cbz" in out and (desk / "comic.cbz").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--format", "docx"], "unknown format 'docx': choose one of html"),
+        (["--out", "book.docx"], "the ending of book.docx names no format"),
+        (["--format", "pdf", "--format", "epub", "--out", "book.pdf"], "one --format"),
+        (["--narration"], "--narration belongs to a film"),
+        (["--layout", "scroll"], "unknown layout 'scroll'"),
+        (["--layout", "picture-book", "--balloons"], "balloons belong to a comic"),
+        (["--format", "vistorybench", "--story-id", "../1"], "must be digits"),
+    ],
+)
+def test_export_refuses_in_one_line(desk, capsys, arguments, said):
+    before = tree(desk)
+    code, _, err = run(capsys, "export", "told", *arguments)
+    assert code == 2 and said in err and err.count("\n") == 1 and tree(desk) == before
 
 
 def test_resume_of_a_finished_story_does_nothing(desk, capsys):
@@ -413,3 +442,51 @@ def test_info(desk, capsys, model):
     assert code == 0
     rows = dict(line.split(maxsplit=1) for line in out.splitlines())
     assert rows["seedstory"] == __version__ and "fingerprint" in rows["model"] and rows["device"]
+
+
+def test_doctor_says_what_a_machine_can_run(desk, capsys, model):
+    code, out, _ = run(capsys, "doctor", "--model", model)
+    assert code == 0 and "Ready: seedstory generate" in out
+    assert re.search(r"parameters +\d+ M to write", out) and "float32               about 0." in out
+    code, out, _ = run(capsys, "doctor", "--model", "nowhere")
+    assert code == 1 and "! nowhere" in out and "No story can be generated yet" in out
+
+
+def test_stories_are_changed_by_their_verbs(desk, capsys, model):
+    quick = ["--num-inference-steps", "1", "--model", model]
+    (desk / "script.md").write_text("# The *Lamp*\n\nA fox came.\n\nIt found a lamp.\n\nThe end.\n")
+    assert run(capsys, "visualize", "script.md", "--out", "lamp", *quick)[0] == 0
+    steps = (
+        (["redo", "lamp", "2", "--keep-caption", "--seed", "4"], "The book"),
+        (["edit", "lamp", "3", "--caption", "Goodbye.", "--title", "Light"], "The book"),
+        (["insert", "lamp", "3", "--caption", "It began to rain.", "--later"], "still to be made: page 3"),
+        (["continue", "lamp"], "The book"),
+        (["edit", "lamp", "4", "--to", "2", "--lock"], "The book"),
+        (["remove", "lamp", "3"], "The book"),
+        (["undo", "lamp"], "The book"),
+        (["undo", "lamp", "--forward"], "The book"),
+        (["branch", "lamp", "other", "--pages", "2"], "The book"),
+        (["generate", "--like", "lamp/story.json", "--out", "again"], "The book"),
+    )
+    for arguments, expected in steps:
+        code, out, err = run(capsys, *arguments)
+        assert code == 0 and expected in out, (arguments, out, err)
+    folder = StoryFolder.open("lamp")
+    assert folder.title == "Light" and [page.caption for page in folder.pages] == [
+        *("A fox came.", "Goodbye.", "It began to rain."),
+    ]
+    assert len(StoryFolder.open("other")) == 2 and StoryFolder.open("again").is_complete
+    for arguments, words in (
+        (["redo", "lamp", "9"], "pages 1 to 3"),
+        (["remove", "lamp", "1"], "opens the story"),
+        (["edit", "lamp", "2", "--caption", "x"], "locked"),
+        (["edit", "lamp"], "nothing to change"),
+        (["continue", "lamp", "--seed", "3"], "--pages or --after"),
+        (["continue", "lamp", "--pages", "2"], "go on to more"),
+        (["redo", "lamp", "3", "--following", "all"], "following"),
+        (["branch", "lamp", "other"], "already holds a story"),
+        (["generate", "--like", "lamp", "--text", "x"], "leave text"),
+        (["visualize", "nothing.md"], "no file"),
+    ):
+        code, _, err = run(capsys, *arguments)
+        assert code == 2 and words in err and err.count("\n") == 1, (arguments, err)

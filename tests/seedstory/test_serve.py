@@ -5,12 +5,15 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from seedstory.cli import app
+from seedstory.pipeline import StoryPipeline
+from seedstory.story import StoryFolder
 from tests.seedstory.serving import OPENING, QUICK, Client
 
 ROOT = Path(__file__).parents[2]
@@ -40,27 +43,32 @@ def address(running):
     return line.removeprefix("Stories: ").strip()
 
 
-def test_a_server_that_is_killed_or_stopped_loses_nothing(folder, tmp_path, pipe):
-    options = ("--library", tmp_path / "library", "--model", folder)
+def wait_for(client, story_id, pages):
+    while client.story(story_id)["pages_done"] < pages:
+        time.sleep(0.02)
+
+
+def test_a_server_that_is_killed_or_stopped_loses_nothing(folder, tmp_path):
+    options = ("--library", tmp_path / "library", "--model", folder, "--device", "cpu")
     with process(*options) as running, Client(base_url=address(running), timeout=60) as client:
-        story_id = client.make(pages=60, seed=2)
-        while not client.story(story_id)["pages_done"] >= 3:
-            pass
+        story_id = client.make(pages=24, seed=2)
+        wait_for(client, story_id, 3)
         running.send_signal(signal.SIGKILL)
         running.wait(30)
     with process(*options) as running, Client(base_url=address(running), timeout=60) as client:
-        done = client.story(story_id)["pages_done"]
-        assert done >= 3
-        while client.story(story_id)["pages_done"] <= done:
-            pass
+        assert client.story(story_id)["pages_done"] >= 3
+        assert client.wait(story_id)["pages_done"] == 24
+        other = client.make(pages=100)
+        wait_for(client, other, 2)
         with client.stream("GET", f"/api/stories/{story_id}/events") as events:  # an open stream holds nothing up
             next(events.iter_lines())
             running.send_signal(signal.SIGINT)
             assert running.wait(20) in (0, -signal.SIGINT, 130)
         assert running.stderr.read() == ""
-    with process(*options) as running, Client(base_url=address(running), timeout=60) as client:
-        assert client.wait(story_id)["pages_done"] == 60
-    list(pipe.stream(OPENING, pages=60, seed=2, out=tmp_path / "alone", **QUICK))
+    stopped = StoryFolder.open(tmp_path / "library" / other)
+    assert 2 <= len(stopped) < 100 and all(page.image is not None for page in list(stopped.pages)[:-1])
+    pipe = StoryPipeline.from_pretrained(folder, device="cpu")  # in the types that the command takes
+    list(pipe.stream(OPENING, pages=24, seed=2, out=tmp_path / "alone", **QUICK))
     for file in (tmp_path / "alone" / "pages").iterdir():
         assert (tmp_path / "library" / story_id / "pages" / file.name).read_bytes() == file.read_bytes(), file.name
 

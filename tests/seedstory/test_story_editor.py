@@ -20,11 +20,18 @@ def story(pipe, tmp_path):
     return tmp_path / "s"
 
 
+def ending(name: str) -> str:
+    return name.rsplit(".")[-1]
+
+
 def page_files(folder) -> dict[int, tuple]:
     """Of every page: its words and the bytes of its files, by id."""
     found = StoryFolder.open(folder)
     return {
-        entry.id: (entry.caption, *((folder / name).read_bytes() for name in sorted(entry.files)))
+        entry.id: (
+            entry.caption,
+            *((folder / name).read_bytes() for name in sorted(entry.files, key=lambda name: name.rsplit(".")[-1])),
+        )
         for entry in found.entries
     }
 
@@ -247,3 +254,51 @@ def test_malformed_records_are_refused(story, place, value):
     (story / "story.json").write_text(json.dumps(record))
     with pytest.raises(StoryFolderError, match="not a readable story"):
         StoryFolder.open(story)
+
+
+def test_a_batch_makes_the_same_pages(pipe, story, tmp_path):
+    from seedstory.story_batch import StoryBatch
+
+    names = ["edit, redraw what follows", "redo with settings", "insert", "extend", "words alone"]
+    for name in names:
+        for kind in ("alone", "batch"):
+            StoryEditor(story).branch(tmp_path / kind / name)
+            CHANGES[name][0](StoryEditor(tmp_path / kind / name))
+        list(pipe.resume(tmp_path / "alone" / name))
+    with StoryBatch(pipe) as batch:
+        for name in names:
+            batch.resume(tmp_path / "batch" / name)
+        while batch:
+            batch.step()
+    for name in names:
+        alone, batched = (StoryFolder.open(tmp_path / kind / name) for kind in ("alone", "batch"))
+        assert batched.is_complete and [e.caption for e in batched.entries] == [e.caption for e in alone.entries]
+        for index in range(len(alone)):
+            one, other = alone.page(index), batched.page(index)
+            assert (one.features - other.features).abs().max() < 1e-4, (name, index)
+
+
+def test_a_story_can_be_repeated_to_the_same_bytes(pipe, story, tmp_path):
+    StoryEditor(story).repeat(tmp_path / "plain")
+    list(pipe.resume(tmp_path / "plain"))
+    assert contents(tmp_path / "plain") == contents(story)
+    editor = StoryEditor(story)
+    for change in (
+        lambda: editor.redo(1, seed=9, temperature=2.0, following="rewrite"),
+        lambda: editor.edit(2, "The mill was dark.", following="rewrite"),
+        lambda: editor.redo(4, keep_caption=True),
+    ):
+        change()
+        list(pipe.resume(story))
+    editor.repeat(tmp_path / "edited")
+    list(pipe.resume(tmp_path / "edited"))
+    assert page_files(tmp_path / "edited") == page_files(story)
+
+
+def test_a_story_that_an_image_opened_can_be_repeated(pipe, tmp_path):
+    from PIL import Image
+
+    pipe(image=Image.new("RGB", (40, 40), "teal"), pages=3, out=tmp_path / "s", **QUICK)
+    StoryEditor(tmp_path / "s").repeat(tmp_path / "again")
+    list(pipe.resume(tmp_path / "again"))
+    assert contents(tmp_path / "again") == contents(tmp_path / "s")

@@ -80,7 +80,9 @@ def test_bad_forms_are_one_line(client):
     detail(client.post("/api/stories", content=b"text=a", headers={"Content-Type": "text/plain"}), 415)
 
 
-@pytest.mark.parametrize("name", ["%2e%2e", "..%2f..%2fetc", "%2e%2e%2fguard.py", "%5c..%5cx", "A", "a.b", "-a", "a" * 65, "%00", "~root"])
+@pytest.mark.parametrize(
+    "name", ["%2e%2e", "..%2f..%2fetc", "%2e%2e%2fguard.py", "%5c..%5cx", "A", "a.b", "-a", "a" * 65, "%00", "~root"]
+)
 def test_no_path_leads_out_of_the_library(client, name):
     for path in (name, f"{name}/events", f"{name}/export/html", f"{name}/pages/1/image"):
         assert client.get(f"/api/stories/{path}").status_code in (404, 405, 422)

@@ -90,7 +90,9 @@ def test_an_image_opens_a_chat(client):
     assert opening.getpixel((5, 5)) == (0, 128, 128)
 
 
-@pytest.mark.parametrize("url", ["http://127.0.0.1:9/x.png", "https://example.com/x.png", "file:///etc/passwd", "data:,"])
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:9/x.png", "https://example.com/x.png", "file:///etc/passwd", "data:,"]
+)
 def test_no_address_is_fetched(client, url):
     parts = [{"type": "image_url", "image_url": {"url": url}}]
     with pytest.raises(openai.BadRequestError, match="data URL"):

@@ -44,13 +44,15 @@ class App:
         self.foreign: list[str] = []
         self.errors: list[str] = []
 
-    def page(self, size: str = "wide", scheme: str = "light") -> Any:
+    def page(self, size: str = "wide", scheme: str = "light", *, quick: bool = True) -> Any:
         width, height = SIZES[size]
         context = self.browser.new_context(
             viewport={"width": width, "height": height}, color_scheme=scheme, base_url=self.address
         )
         context.set_default_timeout(20_000)
         context.route(lambda url: not url.startswith((self.address, "blob:" + self.address)), self._refuse)
+        if quick:
+            context.route("**/api/stories", self._hasten)
         self.contexts.append(context)
         page = context.new_page()
         page.on("pageerror", lambda error: self.errors.append(str(error)))
@@ -70,6 +72,13 @@ class App:
     def _refuse(self, route: Any) -> None:
         self.foreign.append(route.request.url)
         route.abort()
+
+    def _hasten(self, route: Any) -> None:
+        request = route.request
+        if request.method == "POST" and request.headers["content-type"] == "application/json":
+            route.continue_(post_data=request.post_data_json | {"max_caption_tokens": 16, "num_inference_steps": 4})
+        else:
+            route.fallback()
 
     def _note(self, line: Any) -> None:
         if line.type == "error" and "Failed to load resource" not in line.text:  # an answer of 401, or a cut stream
@@ -156,6 +165,14 @@ def test_a_story_from_its_opening_to_a_book(app: App, tmp_path: Path) -> None:
     book = Path(download.value.path()).read_text("utf-8")
     assert "Tom the frog came along." in book
     assert "<img src=x" not in book
+    if page.get_by_role("button", name="PDF").count():
+        with page.expect_download() as download:
+            page.get_by_role("button", name="PDF").click()
+        assert Path(download.value.path()).read_bytes().startswith(b"%PDF-")
+    with page.expect_popup() as popup:
+        page.get_by_role("link", name="Read").click()
+    expect(popup.value.get_by_text(HOSTILE)).to_be_visible()
+    popup.value.close()
 
     address, before = page.url, sources(cards)
     page.reload()
@@ -167,7 +184,7 @@ def test_a_story_from_its_opening_to_a_book(app: App, tmp_path: Path) -> None:
 
 
 def test_words_and_steps_are_shown_while_they_come(app: App) -> None:
-    page = app.page()
+    page = app.page(quick=False)
     page.goto("/")
     # What a card said at each change, kept by the page itself: too quick to be looked at from here.
     page.evaluate("""() => {

@@ -3,7 +3,8 @@ import { download, get, post, request, storyPath } from "./api.js";
 import { Board } from "./board.js";
 import { ask, button, clearError, el, field, say, showError } from "./dom.js";
 
-const FORMATS = { html: "Web page", pdf: "PDF", epub: "EPUB", cbz: "Comic (CBZ)", mp4: "Film (MP4)" };
+const FORMATS = { html: "Web page", pdf: "PDF", epub: "EPUB", cbz: "Comic (CBZ)", mp4: "Film (MP4)",
+  vistorybench: "ViStoryBench" };
 const RETRY = 4000; // milliseconds
 const PATIENCE = 700; // milliseconds until a change says that it waits
 

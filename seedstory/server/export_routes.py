@@ -11,6 +11,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query
 from fastapi.responses import FileResponse
 from starlette.background import BackgroundTask
+from starlette.exceptions import HTTPException
 
 from seedstory.errors import RequestError
 from seedstory.server.library import NotFoundError
@@ -20,6 +21,7 @@ from seedstory.story import StoryFolder
 
 # A book runs its own script at most, in an origin of its own.
 _BOOK_POLICY = "sandbox allow-scripts; frame-ancestors 'self'"
+_PATIENCE = 20.0  # seconds to wait for the book before
 _TYPES = {
     "html": "text/html; charset=utf-8",
     "pdf": "application/pdf",
@@ -37,7 +39,7 @@ def make_export_router(service: Service) -> APIRouter:
     @router.get(
         "/export/{form}",
         response_class=FileResponse,
-        responses={200: {"content": {"application/octet-stream": {}}}} | errors_of(404, 409, 422),
+        responses={200: {"content": {"application/octet-stream": {}}}} | errors_of(404, 409, 422, 429),
     )
     def export(
         story_id: StoryId,
@@ -50,8 +52,12 @@ def make_export_router(service: Service) -> APIRouter:
         folder = service.library.open(story_id)
         place = Path(tempfile.mkdtemp(prefix="seedstory-export-"))
         try:
-            with one_at_a_time:
+            if not one_at_a_time.acquire(timeout=_PATIENCE):
+                raise HTTPException(429, "another book is being made: try again later", {"Retry-After": "30"})
+            try:
                 file = write_export(folder, place, form)
+            finally:
+                one_at_a_time.release()
         except BaseException:
             shutil.rmtree(place, ignore_errors=True)
             raise

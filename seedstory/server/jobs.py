@@ -397,19 +397,24 @@ class JobRunner:
         for number, page in pages:
             job, self.counts["pages"] = members[number], self.counts["pages"] + 1
             job.failures = 0
-            job.log.add("page", page_view(job.story_id, self.library.open(job.story_id), page.index))
+            with suppress(SeedStoryError):  # the folder is gone, which is found below
+                job.log.add("page", page_view(job.story_id, self.library.open(job.story_id), page.index))
         for number in {number for number, _ in pages} or set(members):
-            job = members[number]
-            complete = self.library.open(job.story_id).is_complete
-            if complete or not pages:
-                with suppress(RequestError):
-                    batch.remove(number)
-                del members[number]
-                if complete:
-                    self._end(job, JobRecord("done", temporary=job.record.temporary))
-                    self.counts["done"] += 1
-                else:
-                    self._fail(job, RuntimeError("no page came"))
+            job, lost = members[number], None
+            try:
+                complete = self.library.open(job.story_id).is_complete
+            except SeedStoryError as error:
+                complete, lost = False, error
+            if not complete and lost is None and pages:
+                continue
+            with suppress(RequestError):
+                batch.remove(number)
+            del members[number]
+            if complete:
+                self._end(job, JobRecord("done", temporary=job.record.temporary))
+                self.counts["done"] += 1
+            else:
+                self._fail(job, lost or RuntimeError("no page came"))
 
     def _step_failed(self, members: dict[int, Job], error: Exception) -> None:
         logger.error("a step broke off", exc_info=error)

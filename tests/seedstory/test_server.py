@@ -1,5 +1,6 @@
 """Stories over HTTP: made, watched, changed, stopped, and gone on with by the next server."""
 
+import errno
 import io
 import json
 import re
@@ -192,6 +193,39 @@ def test_a_broken_story_fails_and_the_others_go_on(pipe, tmp_path):
         (tmp_path / broken / "story.json").write_text("{")
         assert client.get(f"/api/stories/{broken}").status_code == 409
         assert broken not in [one["id"] for one in client.get("/api/stories").json()["stories"]]
+
+
+def test_a_folder_that_is_taken_away_ends_its_story_alone(pipe, tmp_path):
+    library = tmp_path / "library"
+    with serving(pipe, library) as client:
+        lost, kept = client.make(pages=60), client.make(pages=30)
+        while not client.story(lost)["pages_done"]:
+            time.sleep(0.02)
+        (library / lost).rename(tmp_path / "elsewhere")
+        assert client.wait(kept)["pages_done"] == 30
+        assert client.get(f"/api/stories/{lost}").status_code == 404
+        assert client.wait(client.make())["state"] == "done" and client.get("/healthz").status_code == 200
+
+
+def test_a_full_disk_fails_one_story_in_one_line(pipe, tmp_path, monkeypatch):
+    with serving(pipe, tmp_path) as client:
+        first = client.make(pages=40)
+        while not client.story(first)["pages_done"]:
+            time.sleep(0.02)
+        store = StoryFolder.add_page
+
+        def full(folder, page):
+            if folder.path.name == first:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            store(folder, page)
+
+        monkeypatch.setattr(StoryFolder, "add_page", full)
+        story = client.wait(first, "failed")
+        assert story["error"] == "No space left on device" and story["pages_done"] >= 1
+        assert client.wait(client.make())["state"] == "done"
+        monkeypatch.undo()
+        client.post(f"/api/stories/{first}/resume").raise_for_status()
+        assert client.wait(first)["pages_done"] == 40
 
 
 def test_what_a_job_record_says_survives(pipe, tmp_path):

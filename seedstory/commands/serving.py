@@ -14,6 +14,7 @@ import typer
 from seedstory.commands.running import MODEL, Decoding, Device, load_pipeline
 from seedstory.error_reporting import reported_errors
 from seedstory.errors import RequestError
+from seedstory.io import check_unlocked
 
 if TYPE_CHECKING:
     from seedstory.server.jobs import JobRunner
@@ -141,7 +142,7 @@ def _run(
     settings = ServerSettings(host=host, api_keys=read_api_keys(api_keys), **limits)
     if not 0 <= port < 2**16:
         raise RequestError(f"a port is a number from 0 to 65535, not {port}")
-    Library(library)  # a folder that cannot be written is found before the model is loaded
+    check_unlocked(Library(library).path)  # a folder that is not free is found before the model is loaded
     name, device, int8, decoding = model
     pipeline = load_pipeline(name, device, int8=int8, decoding=decoding)
     served = create_app(pipeline, library, settings)

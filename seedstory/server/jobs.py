@@ -6,7 +6,7 @@ import logging
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -101,6 +101,7 @@ class JobRunner:
         self._changed = threading.Condition(threading.RLock())
         self._closing = False
         self._thread: threading.Thread | None = None
+        self._owned = ExitStack()
 
     # ------------------------------------------------------------------------------------------------ for the clients
 
@@ -109,7 +110,12 @@ class JobRunner:
         return self._closing
 
     def start(self) -> None:
-        """Begins, with the stories that an earlier server left unfinished."""
+        """Begins, with the stories that an earlier server left unfinished.
+
+        Raises:
+            StoryFolderError: Another server has the library.
+        """
+        self._owned.enter_context(self.library.owned())
         for story_id in self.library.ids():
             try:
                 job = self.job(story_id)
@@ -126,6 +132,7 @@ class JobRunner:
         self.stop()
         if self._thread is not None:
             self._thread.join()
+        self._owned.close()
 
     def stop(self) -> None:
         """Begins to stop. The page under way is given up; another server goes on with the stories."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import secrets
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +15,7 @@ from PIL import Image
 
 from seedstory.errors import SeedStoryError, StoryFolderError
 from seedstory.image import load_image
-from seedstory.io import read_json, remove_leftovers, write_atomic
+from seedstory.io import exclusive_writer, read_json, remove_leftovers, write_atomic
 from seedstory.model_folder import versions
 from seedstory.story import StoryFolder, make_title
 
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 
 STORY_ID = r"[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?"
 JOB_STATES = ("waiting", "stopped", "failed", "done")
-_JOB, _OPENING = "job.json", "opening.png"
+_JOBS = ".jobs"  # job records and uploaded images: a story folder belongs to whoever writes its pages
 _LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
 _FORMAT = "seedstory-job"
 
@@ -59,12 +61,27 @@ class Library:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            path.mkdir(parents=True, exist_ok=True)
+            (path / _JOBS).mkdir(parents=True, exist_ok=True)
             probe = path / f".{secrets.token_hex(4)}.probe"
             probe.touch()
             probe.unlink()
         except OSError as error:
             raise StoryFolderError(f"cannot write to the library {path}: {error.strerror}; choose another") from None
+
+    @contextlib.contextmanager
+    def owned(self) -> Iterator[None]:
+        """Holds the library for one server.
+
+        Raises:
+            StoryFolderError: Another one has it.
+        """
+        with exclusive_writer(self.path):
+            remove_leftovers(self.path / _JOBS)
+            known = set(self.ids())
+            for file in (self.path / _JOBS).iterdir():
+                if file.stem not in known:
+                    file.unlink(missing_ok=True)
+            yield
 
     def ids(self) -> list[str]:
         """Ids of all stories, the one changed last first."""
@@ -120,7 +137,7 @@ class Library:
         """
         request = pipeline._request(**arguments)
         story_id = self.free_id()
-        folder = StoryFolder.create(
+        StoryFolder.create(
             self.path / story_id,
             title=request.title or make_title(request.settings.text or ""),
             settings=request.settings,
@@ -130,7 +147,7 @@ class Library:
         )
         try:
             if request.image is not None:
-                _write_image(folder.path / _OPENING, request.image)
+                _write_image(self._file(story_id, "png"), request.image)
             self.write_job(story_id, JobRecord("waiting", temporary=temporary))
         except BaseException:
             self.delete(story_id)
@@ -148,8 +165,8 @@ class Library:
             StoryFolder.open(path).discard()
         except StoryFolderError:  # a broken one: its record goes, so that it is no story any more
             (path / "story.json").unlink(missing_ok=True)
-        for name in (_JOB, _OPENING, "index.html"):
-            (path / name).unlink(missing_ok=True)
+        for file in (self._file(story_id, "json"), self._file(story_id, "png"), path / "index.html"):
+            file.unlink(missing_ok=True)
         remove_leftovers(path)
         try:
             path.rmdir()
@@ -158,17 +175,17 @@ class Library:
 
     def opening_image(self, story_id: str) -> Image.Image | None:
         """The uploaded image of a story whose first page is not yet made."""
-        file = self.folder(story_id) / _OPENING
+        file = self._file(story_id, "png")
         return load_image(file, "the opening image", formats=("PNG",)) if file.is_file() else None
 
     def opening_is_stored(self, story_id: str) -> None:
         """Removes the uploaded image, which is in the first page now."""
-        (self.folder(story_id) / _OPENING).unlink(missing_ok=True)
+        self._file(story_id, "png").unlink(missing_ok=True)
 
     def read_job(self, story_id: str) -> JobRecord:
         """How far the making of a story is; a folder that no server has written is done, or stopped."""
         try:
-            values = read_json(self.folder(story_id) / _JOB, limit=2**16)
+            values = read_json(self._file(story_id, "json"), limit=2**16)
             if isinstance(values, dict) and values.get("format") == _FORMAT and values.get("state") in JOB_STATES:
                 return JobRecord(values["state"], str(values.get("error", "")), values.get("temporary") is True)
         except SeedStoryError:
@@ -177,7 +194,12 @@ class Library:
 
     def write_job(self, story_id: str, record: JobRecord) -> None:
         """Stores how far the making of a story is."""
-        write_atomic(self.folder(story_id) / _JOB, json.dumps({"format": _FORMAT} | asdict(record)))
+        self.folder(story_id)
+        write_atomic(self._file(story_id, "json"), json.dumps({"format": _FORMAT} | asdict(record)))
+
+    def _file(self, story_id: str, ending: str) -> Path:
+        """A file of the server about a story, whose id is checked."""
+        return self.path / _JOBS / f"{story_id}.{ending}"
 
 
 def _write_image(path: Path, image: Image.Image) -> None:

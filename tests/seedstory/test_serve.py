@@ -48,6 +48,7 @@ def wait_for(client, story_id, pages):
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_a_server_that_is_killed_or_stopped_loses_nothing(folder, tmp_path):
     options = ("--library", tmp_path / "library", "--model", folder, "--device", "cpu")
     with process(*options) as running, Client(base_url=address(running), timeout=60) as client:
@@ -58,6 +59,8 @@ def test_a_server_that_is_killed_or_stopped_loses_nothing(folder, tmp_path):
     with process(*options) as running, Client(base_url=address(running), timeout=60) as client:
         assert client.story(story_id)["pages_done"] >= 3
         assert client.wait(story_id)["pages_done"] == 24
+        second = CliRunner().invoke(app, ["serve", *map(str, options)])
+        assert second.exit_code == 2 and "being written by another" in second.stderr
         other = client.make(pages=100)
         wait_for(client, other, 2)
         with client.stream("GET", f"/api/stories/{story_id}/events") as events:  # an open stream holds nothing up

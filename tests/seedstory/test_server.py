@@ -73,7 +73,7 @@ def test_an_image_opens_a_story(client, library, pipe, tmp_path):
     image = Image.open(io.BytesIO(data.getvalue()))
     list(pipe.stream(image=image, pages=2, seed=5, out=tmp_path / "alone", **QUICK))
     assert page_files(library / story["id"]) == page_files(tmp_path / "alone")
-    assert not (library / story["id"] / "opening.png").exists()
+    assert not list((library / ".jobs").glob("*.png"))
 
 
 def test_pages_are_changed_and_the_others_stay(client, library):
@@ -234,5 +234,5 @@ def test_what_a_job_record_says_survives(pipe, tmp_path):
     story_id = library.create(pipe, text=OPENING, pages=2)
     library.write_job(story_id, JobRecord("failed", "no room"))
     assert library.read_job(story_id) == JobRecord("failed", "no room")
-    (tmp_path / story_id / "job.json").write_text('{"format": "seedstory-job", "state": "root"}')
+    (tmp_path / ".jobs" / f"{story_id}.json").write_text('{"format": "seedstory-job", "state": "root"}')
     assert library.read_job(story_id) == JobRecord("stopped")

@@ -7,7 +7,7 @@ import openai
 import pytest
 from PIL import Image
 
-from seedstory.story import StoryFolder
+from seedstory.server.library import Library
 from tests.seedstory.serving import OPENING, serving
 
 FEW = {"pages": 3, "num_inference_steps": 1}
@@ -53,7 +53,7 @@ def test_a_chat_is_a_story(client, server, library, pipe):
     assert [part["text"] for part in content[::2]] == alone.captions
     assert [image_of(part).tobytes() for part in content[1::2]] == [image.tobytes() for image in alone.images]
     assert answer.usage.completion_tokens > 0
-    assert server.get("/api/stories").json()["stories"] == [] and not list(library.iterdir())
+    assert server.get("/api/stories").json()["stories"] == [] and not Library(library).ids()
 
 
 def test_a_stream_says_the_same(client, library):
@@ -75,8 +75,8 @@ def test_a_stream_says_the_same(client, library):
     assert words[:-1] == [part["text"] for part in whole[::2]]
     assert images == whole[1::2]
     assert reasons[-1] == "stop" and usage.total_tokens > 0
-    (kept,) = library.iterdir()
-    assert StoryFolder.open(kept).is_complete  # stored, as was asked
+    (kept,) = Library(library).ids()
+    assert Library(library).open(kept).is_complete  # stored, as was asked
 
 
 def test_an_image_opens_a_chat(client):
@@ -118,12 +118,12 @@ def test_what_cannot_be_honored_is_refused(client, asked, words):
 
 
 def test_images(client, pipe, server, library):
-    before = set(library.iterdir())
+    before = Library(library).ids()
     answer = client.images.generate(prompt=OPENING, n=2, size="48x48", extra_body={"seed": 3, "num_inference_steps": 1})
     images = [Image.open(io.BytesIO(base64.b64decode(one.b64_json))) for one in answer.data]
     expected = [pipe(OPENING, pages=1, seed=seed, num_inference_steps=1).images[0] for seed in (3, 4)]
     assert [image.tobytes() for image in images] == [image.tobytes() for image in expected]
-    assert set(library.iterdir()) == before
+    assert Library(library).ids() == before
     for wrong in ({"size": "1024x1024"}, {"n": 99}, {"response_format": "url"}):
         with pytest.raises(openai.BadRequestError):
             client.images.generate(prompt=OPENING, **wrong)

@@ -11,7 +11,7 @@ from typing import Any
 from seedstory.io import read_json
 from seedstory.layout import chapters
 from seedstory.salience import find_names
-from seedstory.story_record import check_record
+from seedstory.story_record import cast_and_plan, check_record
 from seedstory.storystream import StoryRecord
 
 Label = tuple[str, int]  # a plot, and the number of a beat in it, from 0
@@ -109,16 +109,11 @@ def text_from_folder(folder: Path, pages: int | None = None) -> StoryText:
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{file} cannot be read: {error}") from None
     captions = tuple(entry.caption for entry in record["entries"][:pages])
-    cast: dict[str, str] = {}
+    cast, lines = cast_and_plan(record["entries"])
     plan = [""] * len(captions)
-    for first, entry in enumerate(record["entries"], 1):
-        state = entry.next_state
-        if state is None:
-            continue
-        cast |= dict(state.cast)
-        for page, line in enumerate(state.plan, first):
-            if page < len(plan):
-                plan[page] = line
+    for number, line in lines:
+        if number <= len(plan):
+            plan[number - 1] = line
     asked = record["settings"].pages
     lengths = (asked,) if asked <= _ONE_PLOT else tuple(chapters(asked))
     return StoryText(captions, lengths, cast, tuple(plan) if any(plan) else ())

@@ -42,6 +42,7 @@ from seedstory.progress_display import StoryScreen
 from seedstory.rendering import Rendering
 from seedstory.settings import POLICIES, StorySettings, check_language, check_text
 from seedstory.story import UNTITLED, StoryFolder, check_target, make_title
+from seedstory.story_record import cast_and_plan
 
 app = typer.Typer(
     add_completion=False,
@@ -506,14 +507,9 @@ def _print_story(story: StoryFolder) -> None:
     }
     for key, value in rows.items():
         typer.echo(f"{key:<7}{value}")
-    cast: dict[str, str] = {}
-    plan: list[str] = []
-    for index in range(len(story)):
-        page = story.page(index, image=False, features=False)
-        if page.next_state is not None:
-            cast |= dict(page.next_state.cast)
-            plan += [f"{number:>4}  {line}" for number, line in enumerate(page.next_state.plan, page.number + 1)]
-    for heading, lines in (("cast", [f"  {name}: {look}" for name, look in cast.items()]), ("plan", plan)):
+    cast, plan = cast_and_plan(story.entries)
+    characters = [f"  {name}: {look}" for name, look in cast.items()]
+    for heading, lines in (("cast", characters), ("plan", [f"{number:>4}  {line}" for number, line in plan])):
         if lines:
             typer.echo("\n".join([heading, *lines]))
 

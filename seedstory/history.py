@@ -13,11 +13,10 @@ from typing import Any
 
 from seedstory.errors import SeedStoryError
 from seedstory.io import read_json, remove_leftovers, write_atomic
-from seedstory.story_record import PageEntry, check_record
+from seedstory.story_record import MAX_JSON, PageEntry, check_record
 
 HISTORY = "history"
 MAX_REVISIONS = 100  # that are kept
-_MAX_BYTES = 256 * 2**20
 _FILE = re.compile(r"\d{5,10}\.json")
 
 
@@ -30,7 +29,7 @@ class History:
 
     def __init__(self, path: Path) -> None:
         self._folder = path / HISTORY
-        self._read: tuple[tuple[str, ...], list[PageEntry]] = (), []
+        self._read: tuple[list[int], list[PageEntry]] = [], []
 
     def revisions(self) -> list[int]:
         """Those that are kept, in order."""
@@ -39,10 +38,10 @@ class History:
 
     def read(self, revision: int) -> dict[str, Any] | None:
         """The parts of a record, as `check_record` gives them; None where there is none, or a broken one."""
-        if revision not in self.revisions():
+        if not self._file(revision).is_file():
             return None
         try:
-            return check_record(read_json(self._file(revision), limit=_MAX_BYTES))
+            return check_record(read_json(self._file(revision), limit=MAX_JSON))
         except (SeedStoryError, KeyError):
             return None
 
@@ -69,10 +68,10 @@ class History:
 
     def entries(self) -> list[PageEntry]:
         """What all records say of all pages."""
-        names = tuple(map(str, self.revisions()))
-        if names != self._read[0]:
-            records = [self.read(revision) or {"entries": []} for revision in self.revisions()]
-            self._read = names, [entry for record in records for entry in record["entries"]]
+        revisions = self.revisions()
+        if revisions != self._read[0]:
+            records = [self.read(revision) or {"entries": []} for revision in revisions]
+            self._read = revisions, [entry for record in records for entry in record["entries"]]
         return self._read[1]
 
     def files(self) -> set[str]:
@@ -83,4 +82,4 @@ class History:
         return self._folder / f"{revision:05d}.json"
 
     def _forget(self) -> None:
-        self._read = (), []
+        self._read = [], []

@@ -62,12 +62,8 @@ class StoryEditor:
 
         def change(pages: list[PageEntry], plan: list[str]) -> None:
             entry = pages[page]
-            if redraw and not self._has_given_image(page):
-                seed = entry.story_seed if entry.pending is None else entry.pending.story_seed
-                own = entry.settings if entry.pending is None else entry.pending.settings
-                pages[page] = replace(entry, pending=Pending(caption=words, story_seed=seed, settings=own))
-            elif entry.is_empty:
-                pages[page] = replace(entry, pending=replace(_asked(entry), caption=words))
+            if entry.is_empty or (redraw and not self._has_given_image(page)):
+                pages[page] = replace(entry, pending=replace(_making(entry), caption=words))
             else:
                 pages[page] = replace(entry, caption=words, caption_given=True, alt="")
             self._follow(pages, page, following, None)
@@ -133,19 +129,16 @@ class StoryEditor:
         """
         words = None if caption is None else check_text(caption, "the caption of the new page")
         own = _page_settings(settings)
-        new_id = self.folder.next_id()
 
         def change(pages: list[PageEntry], plan: list[str]) -> None:
             if not 1 <= page <= len(pages):
                 raise RequestError(f"a page can be inserted as page 2 to {len(pages) + 1}, not {page + 1}")
-            nonlocal new_id
-            new_id = max(new_id, 1 + max(entry.id for entry in pages))
             base = self._new_seed() if seed is None else seed
-            pages.insert(page, _place(new_id, Pending(caption=words, story_seed=base, settings=own)))
+            pages.insert(page, _place(self._new_id(pages), Pending(caption=words, story_seed=base, settings=own)))
             plan.insert(page - 1, "")
 
         self._change(change)
-        return new_id
+        return self.folder.entries[page].id
 
     def remove(self, page: int) -> None:
         """Removes a page. No other page changes.
@@ -443,8 +436,12 @@ class StoryEditor:
 
     def _append(self, pages: list[PageEntry], total: int, seed: int | None) -> None:
         """Adds places for new pages at the end."""
-        new_id = max([self.folder.next_id(), *(entry.id + 1 for entry in pages)])
+        new_id = self._new_id(pages)
         pages += [_place(new_id + i, Pending(story_seed=seed)) for i in range(total - len(pages))]
+
+    def _new_id(self, pages: list[PageEntry]) -> int:
+        """An id that neither these pages nor the story's have or had."""
+        return max([self.folder.next_id(), *(entry.id + 1 for entry in pages)])
 
     def _follow(self, pages: list[PageEntry], page: int, following: str, seed: int | None) -> None:
         """Marks the pages after one that are to be made anew."""
@@ -459,10 +456,7 @@ class StoryEditor:
             if following == REWRITE:
                 pages[index] = replace(entry, pending=Pending(story_seed=seed, settings=entry.settings))
             elif entry.pending is None:
-                pages[index] = replace(
-                    entry,
-                    pending=Pending(caption=entry.caption, story_seed=entry.story_seed, settings=entry.settings),
-                )
+                pages[index] = replace(entry, pending=replace(_making(entry), caption=entry.caption))
 
     def _new_seed(self) -> int:
         """A story seed that no page was made with."""
@@ -472,8 +466,9 @@ class StoryEditor:
         return page == 0 and self.folder.settings.image_name is not None
 
 
-def _asked(entry: PageEntry) -> Pending:
-    return entry.pending or Pending()
+def _making(entry: PageEntry) -> Pending:
+    """How a page is to be made; or how it was made, without its words."""
+    return entry.pending or Pending(story_seed=entry.story_seed, settings=entry.settings)
 
 
 def _place(page_id: int, pending: Pending) -> PageEntry:
@@ -484,7 +479,7 @@ def _place(page_id: int, pending: Pending) -> PageEntry:
 def _once_more(entry: PageEntry, index: int) -> PageEntry:
     """The place of a page that is to be made as it was made."""
     given = entry.caption if entry.caption_given or index == 0 else None
-    pending = entry.pending or Pending(caption=given, story_seed=entry.story_seed, settings=entry.settings)
+    pending = entry.pending or replace(_making(entry), caption=given)
     place = replace(_place(entry.id, pending), next_state=entry.next_state, locked=entry.locked)
     return replace(place, state="opening") if index == 0 else place
 

@@ -40,6 +40,7 @@ from seedstory.settings import StorySettings
 from seedstory.story_record import (
     FORMAT,
     FORMAT_VERSION,
+    MAX_JSON,
     PAGE_FILE,
     PageEntry,
     check_record,
@@ -48,7 +49,6 @@ from seedstory.story_record import (
     settings_to_dict,
 )
 
-MAX_JSON = 256 * 2**20  # bytes of story.json
 BOOKS = ("index.html", "book.pdf", "book.epub", "book.cbz", "book.mp4")  # of an older story, which go with it
 # What a page in memory and its entry on disk have in common.
 _SHARED = (
@@ -256,8 +256,7 @@ class StoryFolder:
     @property
     def is_complete(self) -> bool:
         """Whether every page is there and drawn, and none is to be made anew."""
-        whole = all(entry.image_file and entry.pending is None for entry in self.entries)
-        return whole and len(self) == self.settings.pages
+        return all(entry.is_drawn for entry in self.entries) and len(self) == self.settings.pages
 
     # ------------------------------------------------------------------------------------------------------- changes
 

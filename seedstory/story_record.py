@@ -9,7 +9,7 @@ import contextlib
 import io
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,11 +29,13 @@ FORMAT = "seedstory-story"
 FORMAT_VERSION = 2  # 1 had neither ids of pages nor revisions
 STATES = ("opening", "written", "illustrated")
 MAX_FEATURES = 64 * 2**20  # bytes of a page's features
+MAX_JSON = 256 * 2**20  # bytes of story.json
 MAX_ID = 10**9
 PAGE_FILE = re.compile(r"pages/page-\d{3,10}(\.r\d{1,6})?\.(png|safetensors)")
 
 _FILES_ON_DISK = {"image_file": "picture", "features_file": "features"}
 # What story.json says of every page; the rest is left out where there is nothing to say.
+_NOTHING: tuple[Any, ...] = (None, "", {}, False)
 _ALWAYS = ("id", "caption", "picture", "features", "seed", "state", "alt")
 # What story.json and the pictures call settings that have other names here.
 _NAMES_ON_DISK = {
@@ -93,6 +95,11 @@ class PageEntry:
         return self.features_file is not None and self.pending is None
 
     @property
+    def is_drawn(self) -> bool:
+        """Whether the page has its picture and is not to be made anew."""
+        return self.image_file is not None and self.pending is None
+
+    @property
     def is_empty(self) -> bool:
         """Whether this is the place of a page of which nothing is made yet."""
         return self.pending is not None and not self.files
@@ -106,14 +113,11 @@ class PageEntry:
         """As `story.json` writes it: what always stands there, and the rest where there is something to say."""
         values = {_FILES_ON_DISK.get(key, key): value for key, value in asdict(self).items()}
         values["next_state"] = self.next_state.to_dict() if self.next_state else None
-        if self.pending is not None:
-            values["pending"] = {key: value for key, value in asdict(self.pending).items() if value not in (None, {})}
-        asked_even_if_empty = self.pending is not None
-        return {
-            key: value
-            for key, value in values.items()
-            if key in _ALWAYS or value not in (None, "", {}, False) or (key == "pending" and asked_even_if_empty)
-        }
+        pending = values.pop("pending")
+        said = {key: value for key, value in values.items() if key in _ALWAYS or value not in _NOTHING}
+        if pending is not None:  # also where it says no more than that the page is to be made anew
+            said["pending"] = {key: value for key, value in pending.items() if value not in (None, {})}
+        return said
 
     @classmethod
     def from_dict(cls, values: Any, number: int) -> PageEntry:
@@ -305,3 +309,14 @@ def check_record(record: Any) -> dict[str, Any]:
         "entries": entries,
         "revision": revision,
     }
+
+
+def cast_and_plan(entries: Sequence[PageEntry]) -> tuple[dict[str, str], list[tuple[int, str]]]:
+    """Who is in a story, and its plan: the number of each page of which a line is written, and the line."""
+    cast: dict[str, str] = {}
+    plan: list[tuple[int, str]] = []
+    for number, entry in enumerate(entries, 1):
+        if entry.next_state is not None:
+            cast |= dict(entry.next_state.cast)
+            plan += enumerate(entry.next_state.plan, number + 1)
+    return cast, plan

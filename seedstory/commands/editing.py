@@ -322,7 +322,7 @@ def _report(folder: Path) -> None:
     with exclusive_writer(folder):
         book = write_book(folder)
     story = StoryFolder.open(folder)
-    open_pages = [str(number) for number, entry in enumerate(story.entries, 1) if entry.pending or not entry.image_file]
+    open_pages = [str(number) for number, entry in enumerate(story.entries, 1) if not entry.is_drawn]
     missing = list(map(str, range(len(story) + 1, story.settings.pages + 1)))
     waiting = ", ".join(open_pages + missing)
     typer.echo(f"The book: {book}" + (f"; still to be made: page {waiting}" if waiting else ""))

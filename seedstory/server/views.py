@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from seedstory.story import UNTITLED, StoryFolder
-from seedstory.story_record import PageEntry
+from seedstory.story_record import PageEntry, cast_and_plan
 
 
 def image_version(path: Path) -> str | None:
@@ -31,7 +31,7 @@ def summary_view(story_id: str, folder: StoryFolder, state: str, error: str) -> 
         "error": error,
         "revision": folder.revision,
         "pages_total": folder.settings.pages,
-        "pages_done": sum(entry.is_whole and entry.image_file is not None for entry in folder.entries),
+        "pages_done": sum(entry.is_drawn for entry in folder.entries),
         "cover": cover,
         "updated": (folder.path / "story.json").stat().st_mtime,
     }
@@ -39,12 +39,7 @@ def summary_view(story_id: str, folder: StoryFolder, state: str, error: str) -> 
 
 def story_view(story_id: str, folder: StoryFolder, state: str, error: str) -> dict[str, Any]:
     """A whole story."""
-    cast: dict[str, str] = {}
-    plan: list[dict[str, Any]] = []
-    for number, entry in enumerate(folder.entries, 1):
-        if entry.next_state is not None:
-            cast |= dict(entry.next_state.cast)
-            plan += [{"number": at, "line": line} for at, line in enumerate(entry.next_state.plan, number + 1)]
+    cast, plan = cast_and_plan(folder.entries)
     revisions = folder.history.revisions()
     return summary_view(story_id, folder, state, error) | {
         "settings": asdict(folder.settings),
@@ -52,7 +47,7 @@ def story_view(story_id: str, folder: StoryFolder, state: str, error: str) -> di
         "can_undo": folder.revision - 1 in revisions,
         "can_redo": folder.revision + 1 in revisions,
         "cast": cast,
-        "plan": plan,
+        "plan": [{"number": number, "line": line} for number, line in plan],
         "pages": list(_pages(story_id, folder)),
     }
 

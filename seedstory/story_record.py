@@ -35,7 +35,6 @@ PAGE_FILE = re.compile(r"pages/page-\d{3,10}(\.r\d{1,6})?\.(png|safetensors)")
 
 _FILES_ON_DISK = {"image_file": "picture", "features_file": "features"}
 # What story.json says of every page; the rest is left out where there is nothing to say.
-_NOTHING: tuple[Any, ...] = (None, "", {}, False)
 _ALWAYS = ("id", "caption", "picture", "features", "seed", "state", "alt")
 # What story.json and the pictures call settings that have other names here.
 _NAMES_ON_DISK = {
@@ -114,7 +113,7 @@ class PageEntry:
         values = {_FILES_ON_DISK.get(key, key): value for key, value in asdict(self).items()}
         values["next_state"] = self.next_state.to_dict() if self.next_state else None
         pending = values.pop("pending")
-        said = {key: value for key, value in values.items() if key in _ALWAYS or value not in _NOTHING}
+        said = {key: value for key, value in values.items() if key in _ALWAYS or _says_something(value)}
         if pending is not None:  # also where it says no more than that the page is to be made anew
             said["pending"] = {key: value for key, value in pending.items() if value not in (None, {})}
         return said
@@ -158,6 +157,11 @@ class PageEntry:
         if not good:
             raise StoryFolderError(f"page {number} is not well formed")
         return entry
+
+
+def _says_something(value: Any) -> bool:
+    """Whether a value differs from what its absence means; the seed 0 does."""
+    return value is not False and value not in (None, "", {})
 
 
 def _is_int(value: Any) -> bool:

@@ -131,6 +131,15 @@ def test_a_page_of_another_seed_differs_and_one_of_the_same_seed_does_not(pipe, 
     assert StoryFolder.open(story).entries[2].caption == entry.caption
 
 
+def test_the_seed_0_is_one_like_others(pipe, story, tmp_path):
+    StoryEditor(story).redo(2, seed=0, following="rewrite")
+    list(pipe.resume(story))
+    assert [entry.story_seed for entry in StoryFolder.open(story).entries] == [None, None, 0, 0, 0]
+    StoryEditor(story).repeat(tmp_path / "again")
+    list(pipe.resume(tmp_path / "again"))
+    assert page_files(tmp_path / "again") == page_files(story)
+
+
 def test_undo_brings_everything_back(pipe, story):
     first = contents(story)
     for number, (change, _) in enumerate(CHANGES.values()):

@@ -30,9 +30,13 @@ from tests.seedstory.serving import serving  # noqa: E402
 from tests.tiny import tiny_model_folder  # noqa: E402
 
 expect = sync_api.expect
+expect.set_options(timeout=60_000)  # a busy machine takes its time
 HOSTILE = "<img src=x onerror=alert(1)> & <b>Mia</b>"
 KEY = "a-long-secret-key-of-a-test"
 SIZES = {"wide": (1280, 900), "phone": (390, 844)}
+
+QUICK = {"max_caption_tokens": 16, "num_inference_steps": 4}
+SLOW = {"min_caption_tokens": 400, "max_caption_tokens": 400, "num_inference_steps": 40}  # slower than a page is told
 
 
 class App:
@@ -44,15 +48,14 @@ class App:
         self.foreign: list[str] = []
         self.errors: list[str] = []
 
-    def page(self, size: str = "wide", scheme: str = "light", *, quick: bool = True) -> Any:
+    def page(self, size: str = "wide", scheme: str = "light", *, settings: dict[str, int] = QUICK) -> Any:
         width, height = SIZES[size]
         context = self.browser.new_context(
             viewport={"width": width, "height": height}, color_scheme=scheme, base_url=self.address
         )
-        context.set_default_timeout(20_000)
+        context.set_default_timeout(60_000)
         context.route(lambda url: not url.startswith((self.address, "blob:" + self.address)), self._refuse)
-        if quick:
-            context.route("**/api/stories", self._hasten)
+        context.route("**/api/stories", lambda route: self._add_settings(route, settings))
         self.contexts.append(context)
         page = context.new_page()
         page.on("pageerror", lambda error: self.errors.append(str(error)))
@@ -73,10 +76,10 @@ class App:
         self.foreign.append(route.request.url)
         route.abort()
 
-    def _hasten(self, route: Any) -> None:
+    def _add_settings(self, route: Any, settings: dict[str, int]) -> None:
         request = route.request
         if request.method == "POST" and request.headers["content-type"] == "application/json":
-            route.continue_(post_data=request.post_data_json | {"max_caption_tokens": 16, "num_inference_steps": 4})
+            route.continue_(post_data=request.post_data_json | settings)
         else:
             route.fallback()
 
@@ -184,7 +187,7 @@ def test_a_story_from_its_opening_to_a_book(app: App, tmp_path: Path) -> None:
 
 
 def test_words_and_steps_are_shown_while_they_come(app: App) -> None:
-    page = app.page(quick=False)
+    page = app.page(settings=SLOW)
     page.goto("/")
     # What a card said at each change, kept by the page itself: too quick to be looked at from here.
     page.evaluate("""() => {

@@ -20,13 +20,19 @@ from seedstory.commands.doctor import doctor
 from seedstory.commands.export import export
 from seedstory.commands.running import (
     BOOK,
-    IMAGES,
-    MODEL,
     OPENING,
     WORDS,
+    Cast,
     Decoding,
     Device,
+    Guidance,
+    Int8,
+    Model,
+    NewFolder,
+    Overwrite,
+    Policy,
     RenderBatch,
+    Steps,
     When,
     check_writable,
     finish_story,
@@ -40,7 +46,7 @@ from seedstory.error_reporting import BAD_REQUEST, INTERRUPTED, one_line, print_
 from seedstory.errors import RequestError
 from seedstory.progress_display import StoryScreen
 from seedstory.rendering import Rendering
-from seedstory.settings import POLICIES, StorySettings, check_language, check_text
+from seedstory.settings import StorySettings, check_language, check_text
 from seedstory.story import UNTITLED, StoryFolder, check_target, make_title
 from seedstory.story_record import cast_and_plan
 
@@ -90,14 +96,7 @@ def generate(
             rich_help_panel=OPENING,
         ),
     ] = None,
-    cast: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="A character and its look, such as 'Mia: fox, red coat'; may be repeated.",
-            rich_help_panel=OPENING,
-            show_default=False,
-        ),
-    ] = None,
+    cast: Cast = None,
     plan: Annotated[
         Path | None,
         typer.Option(
@@ -140,13 +139,8 @@ def generate(
             help="Language of the words, such as de. [default: guessed from --captions]", rich_help_panel=BOOK
         ),
     ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", "--output", "-o", help="Story folder. [default: stories/TITLE]", rich_help_panel=BOOK),
-    ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace the story in --out.", rich_help_panel=BOOK)
-    ] = False,
+    out: NewFolder = None,
+    overwrite: Overwrite = False,
     temperature: Annotated[
         float, typer.Option(help="0 to 10; less is calmer, 0 takes the likeliest word.", rich_help_panel=WORDS)
     ] = StorySettings.temperature,
@@ -198,26 +192,13 @@ def generate(
             rich_help_panel=WORDS,
         ),
     ] = StorySettings.text_guidance_scale,
-    steps: Annotated[
-        int,
-        typer.Option("--num-inference-steps", "--steps", help="Diffusion steps a picture.", rich_help_panel=IMAGES),
-    ] = StorySettings.num_inference_steps,
-    guidance: Annotated[
-        float,
-        typer.Option(
-            "--guidance-scale", "--guidance", help="Classifier-free guidance; 1 is none.", rich_help_panel=IMAGES
-        ),
-    ] = StorySettings.guidance_scale,
+    steps: Steps = StorySettings.num_inference_steps,
+    guidance: Guidance = StorySettings.guidance_scale,
     rendering: When = Rendering.rendering,
     render_batch: RenderBatch = Rendering.render_batch,
-    model: Annotated[str, typer.Option(help="'mini', a model folder or a Hub id.", rich_help_panel=MODEL)] = "mini",
-    policy: Annotated[
-        str, typer.Option(help=f"Cache policy: {', '.join(POLICIES)}.", rich_help_panel=MODEL)
-    ] = StorySettings.policy,
-    int8: Annotated[
-        bool,
-        typer.Option("--int8", help="Keep the language model in 8 bits: faster, less memory.", rich_help_panel=MODEL),
-    ] = False,
+    model: Model = "mini",
+    policy: Policy = StorySettings.policy,
+    int8: Int8 = False,
     decoding: Decoding = "auto",
     device: Device = None,
 ) -> None:
@@ -302,14 +283,7 @@ def visualize(
     image: Annotated[
         Path | None, typer.Option("--image", "-i", help="Picture of page 1.", rich_help_panel=OPENING)
     ] = None,
-    cast: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="A character and its look, such as 'Mia: fox, red coat'; may be repeated.",
-            rich_help_panel=OPENING,
-            show_default=False,
-        ),
-    ] = None,
+    cast: Cast = None,
     seed: Annotated[int, typer.Option(help="Same seed, same pictures.", rich_help_panel=BOOK)] = 0,
     title: Annotated[
         str | None, typer.Option(help="Title. [default: the script's first heading]", rich_help_panel=BOOK)
@@ -317,32 +291,15 @@ def visualize(
     language: Annotated[
         str | None, typer.Option(help="Language of the words, such as de. [default: guessed]", rich_help_panel=BOOK)
     ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", "--output", "-o", help="Story folder. [default: stories/TITLE]", rich_help_panel=BOOK),
-    ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace the story in --out.", rich_help_panel=BOOK)
-    ] = False,
-    steps: Annotated[
-        int,
-        typer.Option("--num-inference-steps", "--steps", help="Diffusion steps a picture.", rich_help_panel=IMAGES),
-    ] = StorySettings.num_inference_steps,
-    guidance: Annotated[
-        float,
-        typer.Option(
-            "--guidance-scale", "--guidance", help="Classifier-free guidance; 1 is none.", rich_help_panel=IMAGES
-        ),
-    ] = StorySettings.guidance_scale,
+    out: NewFolder = None,
+    overwrite: Overwrite = False,
+    steps: Steps = StorySettings.num_inference_steps,
+    guidance: Guidance = StorySettings.guidance_scale,
     rendering: When = Rendering.rendering,
     render_batch: RenderBatch = Rendering.render_batch,
-    model: Annotated[str, typer.Option(help="'mini', a model folder or a Hub id.", rich_help_panel=MODEL)] = "mini",
-    policy: Annotated[
-        str, typer.Option(help=f"Cache policy: {', '.join(POLICIES)}.", rich_help_panel=MODEL)
-    ] = StorySettings.policy,
-    int8: Annotated[
-        bool, typer.Option("--int8", help="Keep the language model in 8 bits.", rich_help_panel=MODEL)
-    ] = False,
+    model: Model = "mini",
+    policy: Policy = StorySettings.policy,
+    int8: Int8 = False,
     decoding: Decoding = "auto",
     device: Device = None,
 ) -> None:
@@ -386,8 +343,6 @@ def visualize(
 
 editing.register(app)
 serving.register(app)
-
-
 app.command()(export)
 app.command()(doctor)
 

@@ -30,6 +30,19 @@ class Script:
     title: str = ""
 
 
+def read_text(path: Path) -> str:
+    """A text file of a user.
+
+    Raises:
+        DataError: It cannot be read.
+        RequestError: It is not UTF-8.
+    """
+    try:
+        return read_regular(path, limit=MAX_SCRIPT).decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise RequestError(f"{path} is not a UTF-8 text file: save it as plain text") from None
+
+
 def read_script(path: str | Path) -> Script:
     """Reads a script file: `.jsonl` with an object a page (`caption` or `text`), `.md`, or plain text.
 
@@ -41,11 +54,7 @@ def read_script(path: str | Path) -> Script:
         RequestError: It holds no words, or too many pages.
     """
     path = Path(path)
-    ending = path.suffix.lower()
-    try:
-        text = read_regular(path, limit=MAX_SCRIPT).decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise RequestError(f"{path} is not a UTF-8 text file: save it as plain text") from None
+    ending, text = path.suffix.lower(), read_text(path)
     title = ""
     if ending in (".jsonl", ".ndjson"):
         captions = _from_json_lines(text, path)

@@ -132,8 +132,10 @@ class StoryBatch:
             if opening.features is not None:
                 store(opening)
             draws = request.output_type != "features"
-            member = _Member(request.settings, [opening], store, stack, request.callback_on_text, draws=draws)
-            number = self._start(member, request.logits_processor)
+            member = _Member(
+                request.settings, [opening], store, stack, request.callback_on_text, draws, request.logits_processor
+            )
+            number = self._start(member)
             if opening.features is not None:
                 member.waiting.add(0)
                 self._ready.append((number, opening))
@@ -170,8 +172,8 @@ class StoryBatch:
             if not undrawn and not writing_runs(folder.settings, done):
                 self._count += 1
                 return self._count - 1
-            member = _Member(folder.settings, done, store, stack, callback_on_text)
-            number = self._start(member, logits_processor)
+            member = _Member(folder.settings, done, store, stack, callback_on_text, logits_processor=logits_processor)
+            number = self._start(member)
             member.waiting |= {page.index for page in undrawn}
             self._undrawn += [(number, page) for page in undrawn]
             member.closing = stack.pop_all()
@@ -225,10 +227,9 @@ class StoryBatch:
 
     # ------------------------------------------------------------------------------------------------------ the inside
 
-    def _start(self, member: _Member, logits_processor: LogitsProcessor | None) -> int:
+    def _start(self, member: _Member) -> int:
         """Takes a story in; returns its number."""
         member.runs = writing_runs(member.settings, member.given)
-        member.logits_processor = logits_processor
         member.waiting = {page.index for page in member.given if not page.is_whole}
         member.waiting |= set(range(len(member.given), member.settings.pages))
         number, self._count = self._count, self._count + 1

@@ -18,17 +18,17 @@ from rich.console import Console
 
 from seedstory.error_reporting import FAILED, INTERRUPTED, one_line, print_error
 from seedstory.errors import RequestError
-from seedstory.io import exclusive_writer, read_regular
+from seedstory.io import exclusive_writer
 from seedstory.progress_display import StoryScreen
 from seedstory.rendering import RENDERING_MODES, Rendering
-from seedstory.settings import DECODINGS, check_decoding
+from seedstory.script import read_text
+from seedstory.settings import DECODINGS, POLICIES, check_decoding
 from seedstory.story import Page, StoryFolder
 from seedstory.story_state import parse_character
 
 if TYPE_CHECKING:
     from seedstory.pipeline import StoryPipeline
 
-MAX_SCRIPT = 64 * 2**20  # bytes
 OPENING, BOOK, WORDS, IMAGES, MODEL = "Opening", "Book", "Words", "Pictures", "Model"  # panels of the help
 
 Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="The story folder.", show_default=False)]
@@ -50,6 +50,33 @@ When = Annotated[
     ),
 ]
 RenderBatch = Annotated[int, typer.Option(help="Pictures drawn together.", rich_help_panel=IMAGES)]
+Cast = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="A character and its look, such as 'Mia: fox, red coat'; may be repeated.",
+        rich_help_panel=OPENING,
+        show_default=False,
+    ),
+]
+NewFolder = Annotated[
+    Path | None,
+    typer.Option("--out", "--output", "-o", help="Story folder. [default: stories/TITLE]", rich_help_panel=BOOK),
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the story in --out.", rich_help_panel=BOOK)]
+Steps = Annotated[
+    int,
+    typer.Option("--num-inference-steps", "--steps", help="Diffusion steps a picture.", rich_help_panel=IMAGES),
+]
+Guidance = Annotated[
+    float,
+    typer.Option("--guidance-scale", "--guidance", help="Classifier-free guidance; 1 is none.", rich_help_panel=IMAGES),
+]
+Model = Annotated[str, typer.Option(help="'mini', a model folder or a Hub id.", rich_help_panel=MODEL)]
+Policy = Annotated[str, typer.Option(help=f"Cache policy: {', '.join(POLICIES)}.", rich_help_panel=MODEL)]
+Int8 = Annotated[
+    bool,
+    typer.Option("--int8", help="Keep the language model in 8 bits: faster, less memory.", rich_help_panel=MODEL),
+]
 OtherModel = Annotated[
     bool, typer.Option("--allow-other-model", help="Also go on with a story that another model began.")
 ]
@@ -200,11 +227,7 @@ def read_cast(characters: list[str]) -> dict[str, str] | None:
 
 def read_lines(path: Path) -> list[str]:
     """The lines of a text file that are not empty, one a page."""
-    try:
-        lines = read_regular(path, limit=MAX_SCRIPT).decode("utf-8-sig").splitlines()
-    except UnicodeDecodeError:
-        raise RequestError(f"{path} is not a UTF-8 text file: save it as plain text") from None
-    filled = [line for line in lines if line.strip()]
+    filled = [line for line in read_text(path).splitlines() if line.strip()]
     if not filled:
         raise RequestError(f"{path} is empty: write one page a line")
     return filled

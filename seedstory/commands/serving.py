@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from seedstory.commands.running import MODEL, Decoding, Device, load_pipeline
+from seedstory.commands.running import Decoding, Device, Int8, Model, load_pipeline
 from seedstory.error_reporting import reported_errors
 from seedstory.errors import RequestError
 from seedstory.io import check_unlocked
@@ -37,8 +37,6 @@ Names = Annotated[
 ]
 MaxStories = Annotated[int, typer.Option(help="Stories made at a time.", rich_help_panel=LIMITS)]
 MaxPages = Annotated[int, typer.Option(help="Most pages of a story.", rich_help_panel=LIMITS)]
-Model = Annotated[str, typer.Option(help="'mini', a model folder or a Hub id.", rich_help_panel=MODEL)]
-Int8 = Annotated[bool, typer.Option("--int8", help="Keep the language model in 8 bits.", rich_help_panel=MODEL)]
 
 
 def serve(

@@ -26,6 +26,7 @@ from seedstory.story import UNTITLED, Page, Story, StoryFolder
 from seedstory.text import clean_text
 
 LAYOUTS = ("picture-book", "comic")
+BLANK = "This picture is not drawn yet."
 NO_LICENSE = "No license is stated: ask the author before you copy or change it."
 FIXED_DATE = "2000-01-01T00:00:00Z"  # for formats that must have a date: a story has none
 MAX_FIELD = 500  # characters of an author's name or a license
@@ -115,7 +116,9 @@ class Book:
         if isinstance(story, Story):
             pages = [_page(page, page.image is not None) for page in story.pages]
         else:
-            pages = [_page(page, page.state == "illustrated" or _is_drawn(story, page)) for page in _words(story)]
+            drawn = [entry.image_file is not None for entry in story.entries]
+            words = (story.page(index, image=False, features=False) for index in range(len(story)))
+            pages = [_page(page, has_image) for page, has_image in zip(words, drawn, strict=True)]
         if not pages:
             raise StoryFolderError("the story has no page yet: nothing to show")
         version = story.versions.get("seedstory", "")
@@ -186,14 +189,6 @@ class Book:
         fixed = "Page not drawn yet. This picture is 0123456789 ,.:;–—-×…()[]?!'\"“”‘’\N{REPLACEMENT CHARACTER}"
         parts = [self.title, self.author, self.byline, self.ending, "To be continued", *self.credits, *self.colophon]
         return " ".join([fixed, *parts, *(page.caption for page in self.pages)])
-
-
-def _words(story: StoryFolder) -> Iterator[Page]:
-    return (story.page(i, image=False, features=False) for i in range(len(story)))
-
-
-def _is_drawn(story: StoryFolder, page: Page) -> bool:
-    return page.state == "opening" and story.page(page.index, features=False).image is not None
 
 
 def _page(page: Page, has_image: bool) -> BookPage:

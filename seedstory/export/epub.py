@@ -8,11 +8,10 @@ from html import escape
 from pathlib import Path
 
 from seedstory.export.balloons import balloon_place, fits_balloon
-from seedstory.export.book import FIXED_DATE, Book, BookDesign, BookPage, direction_of, png_of
+from seedstory.export.book import BLANK, FIXED_DATE, Book, BookDesign, BookPage, direction_of, png_of
 from seedstory.export.files import write_export, zip_bytes
 from seedstory.export.fitting import fit
 from seedstory.export.fonts import BookFonts, make_fonts
-from seedstory.export.typeset import BLANK
 from seedstory.story import Story, StoryFolder
 
 WIDTH, HEIGHT = 900, 1200  # of a page in CSS pixels

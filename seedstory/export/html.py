@@ -12,7 +12,7 @@ from pathlib import Path
 from PIL import Image
 
 from seedstory.export.balloons import PANEL_EM, balloon_place, fits_balloon
-from seedstory.export.book import Book, BookDesign, BookPage, direction_of, png_of
+from seedstory.export.book import BLANK, Book, BookDesign, BookPage, direction_of, png_of
 from seedstory.export.files import write_export
 from seedstory.story import Story, StoryFolder
 
@@ -96,7 +96,7 @@ def _leaf(book: Book, page: BookPage, image: Image.Image | None) -> str:
             place = f"left:{left:.1%};top:{top:.1%};width:{width:.1%};font-size:calc(100cqw / {PANEL_EM})"
             balloon, caption = f'<div class="balloon" style="{place}">{caption}</div>', ""
     else:
-        picture = '<p class="blank" lang="en">This picture is not drawn yet.</p>'
+        picture = f'<p class="blank" lang="en">{BLANK}</p>'
     return f"""<article class="leaf page" id="{name}" aria-label="Page {page.number} of {len(book.pages)}">
 <div class="picture">{picture}{balloon}</div>
 <div class="text">{caption}</div>

@@ -12,7 +12,7 @@ from typing import Any
 
 from seedstory.errors import StoryFolderError
 from seedstory.export.balloons import balloon_place, fits_balloon
-from seedstory.export.book import Book, BookPage, direction_of, png_of, require
+from seedstory.export.book import BLANK, Book, BookPage, direction_of, png_of, require
 from seedstory.export.fonts import BookFonts, make_fonts
 
 TEMPLATE = Path(__file__).parent / "book.typ"
@@ -21,7 +21,6 @@ BLEED = 3.0  # mm
 FORMATS = {"picture-book": (210.0, 210.0, 24.0), "comic": (170.0, 260.0, 11.0)}
 LONG_CAPTION = 420  # characters: more and the panel gets a page of its own
 LONG_WORD = 18  # characters: longer ones may break anywhere
-BLANK = "This picture is not drawn yet."
 
 
 def typeset(

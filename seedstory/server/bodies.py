@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -155,11 +156,11 @@ def parse_body(kind: type[SomeBody], data: bytes | str, what: str = "the body") 
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        raise RequestError(f"{what}: {describe(error)}") from None
+        first = error.errors(include_url=False, include_input=False)[0]
+        raise RequestError(f"{what}: {describe(first)}") from None
 
 
-def describe(error: ValidationError) -> str:
-    """The first thing that is wrong, in one line."""
-    first = error.errors(include_url=False, include_input=False)[0]
+def describe(first: Mapping[str, Any]) -> str:
+    """What pydantic says is wrong, in one line."""
     place = ".".join(map(str, first["loc"]))[:_MAX_SHOWN].encode("utf-8", "replace").decode()
     return f"{place}: {first['msg'][:200]}" if place else str(first["msg"])[:200]

@@ -6,17 +6,17 @@ import shutil
 import tempfile
 import threading
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Query
 from fastapi.responses import FileResponse
 from starlette.background import BackgroundTask
 from starlette.exceptions import HTTPException
 
-from seedstory.errors import RequestError
+from seedstory.export import EXPORTS, write_book
 from seedstory.server.library import NotFoundError
 from seedstory.server.service import Service, errors_of
-from seedstory.server.story_routes import StoryId, export_formats
+from seedstory.server.story_routes import StoryId
 from seedstory.story import StoryFolder
 
 # A book runs its own script at most, in an origin of its own.
@@ -47,15 +47,15 @@ def make_export_router(service: Service) -> APIRouter:
         inline: Annotated[bool, Query(description="Show it in the browser instead of saving it.")] = False,
     ) -> FileResponse:
         """A book of a story as it is now: html, and what else `info` lists."""
-        if form not in export_formats():
-            raise NotFoundError(f"there is no such format: choose one of {', '.join(export_formats())}")
+        if form not in EXPORTS:
+            raise NotFoundError(f"there is no such format: choose one of {', '.join(EXPORTS)}")
         folder = service.library.open(story_id)
         place = Path(tempfile.mkdtemp(prefix="seedstory-export-"))
         try:
             if not one_at_a_time.acquire(timeout=_PATIENCE):
                 raise HTTPException(429, "another book is being made: try again later", {"Retry-After": "30"})
             try:
-                file = write_export(folder, place, form)
+                file = _write(folder, place, form)
             finally:
                 one_at_a_time.release()
         except BaseException:
@@ -74,23 +74,13 @@ def make_export_router(service: Service) -> APIRouter:
     return router
 
 
-def write_export(folder: StoryFolder, place: Path, form: str) -> Path:
+def _write(folder: StoryFolder, place: Path, form: str) -> Path:
     """Writes a book into a folder and returns its file; a book that is a folder comes as an archive.
 
     Raises:
         RequestError: The libraries of the format are missing.
         StoryFolderError: The story has no page.
     """
-    name, is_folder = export_formats()[form]
-    target = place / name
-    if form == "html":
-        from seedstory.export.html import write_html
-
-        return write_html(folder, target)
-    from seedstory import export
-
-    write: Any = getattr(export, "write_book", None)
-    if write is None:
-        raise RequestError(f"this seedstory writes no {form}")
-    write(folder, target, form)
-    return Path(shutil.make_archive(str(place / "book"), "zip", target)) if is_folder else target
+    target = place / EXPORTS[form].file_name
+    write_book(folder, target, form)
+    return Path(shutil.make_archive(str(place / "book"), "zip", target)) if EXPORTS[form].is_folder else target

@@ -92,6 +92,9 @@ class Guard:
         """The cookie of a browser that has shown a key; None if the key is wrong."""
         if not self._is_key(key):
             return None
+        return self._session(key)
+
+    def _session(self, key: str) -> str:
         return hmac.new(self._secret, key.encode(), "sha256").hexdigest()
 
     def _check(self, scope: Message, headers: dict[str, str]) -> None:
@@ -123,8 +126,7 @@ class Guard:
             return False
         if cookie is None:
             return False
-        sessions = [hmac.new(self._secret, known.encode(), "sha256").hexdigest() for known in self.settings.api_keys]
-        return _is_among(cookie.value, sessions)
+        return _is_among(cookie.value, map(self._session, self.settings.api_keys))
 
     def _is_key(self, key: str) -> bool:
         return _is_among(key, self.settings.api_keys)

@@ -19,8 +19,9 @@ from seedstory.server.events import EventLog
 from seedstory.server.library import JobRecord, Library
 from seedstory.server.views import page_view, story_view
 from seedstory.settings import StorySettings
-from seedstory.story import Page, StoryFolder, page_seed
+from seedstory.story import Page, StoryFolder
 from seedstory.story_batch import StoryBatch
+from seedstory.story_request import opening_page
 
 if TYPE_CHECKING:
     from seedstory.pipeline import StoryPipeline
@@ -370,11 +371,7 @@ class JobRunner:
             return
         folder = self.library.open(job.story_id)
         if not len(folder):
-            settings = folder.settings
-            seed, features = page_seed(settings.seed, 0), self.pipeline._encode(image)
-            page = Page(
-                index=0, caption=settings.text or "", seed=seed, state="opening", image=image, features=features
-            )
+            page = replace(opening_page(folder.settings), image=image, features=self.pipeline._encode(image))
             with exclusive_writer(folder.path):
                 folder.add_page(page)
             job.log.add("page", page_view(job.story_id, folder, 0))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from seedstory.errors import SeedStoryError, StoryFolderError
+from seedstory.export.book import png_of
 from seedstory.image import load_image
 from seedstory.io import exclusive_writer, read_json, remove_leftovers, write_atomic
 from seedstory.model_folder import versions
@@ -147,7 +148,7 @@ class Library:
         )
         try:
             if request.image is not None:
-                _write_image(self._file(story_id, "png"), request.image)
+                write_atomic(self._file(story_id, "png"), png_of(request.image))
             self.write_job(story_id, JobRecord("waiting", temporary=temporary))
         except BaseException:
             self.delete(story_id)
@@ -200,11 +201,3 @@ class Library:
     def _file(self, story_id: str, ending: str) -> Path:
         """A file of the server about a story, whose id is checked."""
         return self.path / _JOBS / f"{story_id}.{ending}"
-
-
-def _write_image(path: Path, image: Image.Image) -> None:
-    import io
-
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    write_atomic(path, buffer.getvalue())

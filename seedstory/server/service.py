@@ -16,8 +16,8 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from seedstory.error_reporting import one_line
-from seedstory.errors import DataError, RequestError, SeedStoryError, StoryFolderError
-from seedstory.server.bodies import Body
+from seedstory.errors import RequestError, SeedStoryError, StoryFolderError
+from seedstory.server.bodies import Body, describe
 from seedstory.server.guard import error_body
 from seedstory.server.jobs import RETRY_AFTER, BusyError, JobRunner, ServerFullError
 from seedstory.server.library import Library, NotFoundError
@@ -93,7 +93,7 @@ def status_of(error: Exception) -> int:
         return 409
     if isinstance(error, OSError):
         return 507 if error.errno in _FULL else 500
-    return 422 if isinstance(error, RequestError | DataError | SeedStoryError) else 500
+    return 422 if isinstance(error, SeedStoryError) else 500
 
 
 def line_of(error: Exception, library: Path) -> str:
@@ -116,16 +116,14 @@ def add_error_handlers(app: FastAPI, service: Callable[[], Service]) -> None:
             logger.error("a request failed", exc_info=error)
         if isinstance(error, OSError) and status == 500:
             return answer(request, status, "the server has failed: see its log")
-        headers = {"Retry-After": str(RETRY_AFTER)} if status in (429,) else None
+        headers = {"Retry-After": str(RETRY_AFTER)} if status == 429 else None
         if request.url.path.startswith("/v1/") and status == 422:
             status = 400  # what OpenAI's clients know
         return answer(request, status, line_of(error, service().library.path), headers)
 
     def malformed(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)
-        first = error.errors()[0]
-        place = ".".join(map(str, first.get("loc", ())))[:80].encode("utf-8", "replace").decode()
-        return answer(request, 422, f"{place}: {str(first.get('msg', 'not well formed'))[:200]}")
+        return answer(request, 422, describe(error.errors()[0]))
 
     def http_error(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)

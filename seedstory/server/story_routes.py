@@ -13,7 +13,8 @@ from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 
-from seedstory.errors import DataError, RequestError, SeedStoryError
+from seedstory.errors import DataError, RequestError, SeedStoryError, StoryFolderError
+from seedstory.export import EXPORTS
 from seedstory.image import load_image, read_image_header
 from seedstory.io import inside
 from seedstory.server.bodies import StoryBody, TitleBody, parse_body
@@ -88,7 +89,7 @@ def make_story_router(service: Service) -> APIRouter:
             "max_body": settings.max_body,
             "max_pixels": settings.max_pixels,
             "needs_key": bool(settings.api_keys),
-            "exports": list(export_formats()),
+            "exports": list(EXPORTS),
         }
 
     @router.get("/stories", responses=errors_of(422))
@@ -198,20 +199,10 @@ def index_of(folder: StoryFolder, page_id: int) -> int:
     Raises:
         NotFoundError: There is none of this id.
     """
-    for index, entry in enumerate(folder.entries):
-        if entry.id == page_id:
-            return index
-    raise NotFoundError("there is no such page")
-
-
-def export_formats() -> dict[str, tuple[str, bool]]:
-    """The formats of books that this library writes: the file's name, and whether it is a folder."""
-    from seedstory import export
-
-    registry = getattr(export, "EXPORTS", None)
-    if registry is None:
-        return {"html": ("index.html", False)}
-    return {name: (one.file_name, one.is_folder) for name, one in registry.items()}
+    try:
+        return folder.index_of(page_id)
+    except StoryFolderError:
+        raise NotFoundError("there is no such page") from None
 
 
 async def _read_story(request: Request, max_pixels: int) -> tuple[StoryBody, Any]:

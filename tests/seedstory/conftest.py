@@ -1,5 +1,7 @@
 """Fixtures: the tiny language model, and a tiny pipeline for each module."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -36,3 +38,9 @@ def folder(tmp_path_factory):
 def pipe(folder) -> StoryPipeline:
     """The tiny model of `folder`."""
     return StoryPipeline.from_pretrained(folder, dtype=torch.float32, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory) -> Path:
+    """A folder for the stories of a server."""
+    return tmp_path_factory.mktemp("library")

@@ -15,11 +15,6 @@ from tests.seedstory.serving import OPENING, QUICK, serving
 
 
 @pytest.fixture(scope="module")
-def library(tmp_path_factory):
-    return tmp_path_factory.mktemp("library")
-
-
-@pytest.fixture(scope="module")
 def client(pipe, library):
     with serving(pipe, library) as client:
         yield client

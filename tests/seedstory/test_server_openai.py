@@ -14,11 +14,6 @@ FEW = {"pages": 3, "num_inference_steps": 1}
 
 
 @pytest.fixture(scope="module")
-def library(tmp_path_factory):
-    return tmp_path_factory.mktemp("library")
-
-
-@pytest.fixture(scope="module")
 def server(pipe, library):
     with serving(pipe, library) as client:
         yield client

@@ -284,10 +284,11 @@ def test_the_library_raises_no_bare_value_error_and_names_no_option():
             text = open(os.path.join(where, name), encoding="utf-8").read()
             bare = re.findall(r"raise (?:ValueError|Exception|RuntimeError)\(", text)
             bare = bare if name not in ("identity.py", "story_cache.py") else []  # a parser's, and transformers' own
-            wrong += [
-                f"{name}: {hit}" for hit in bare + re.findall(r"(?<![-\w`])--[a-z][a-z-]+|seedstory resume", text)
-            ]
-    assert [one for one in wrong if one not in ("build.py: --version", "base_lm.py: --no-deps")] == []
+            options = re.findall(r"(?<![-\w`])--[a-z][a-z-]+|seedstory (?:resume|continue)", text)
+            options = options if os.path.basename(where) != "commands" else []  # the command line, in files of its own
+            wrong += [f"{name}: {hit}" for hit in bare + options]
+    others = ("build.py: --version", "base_lm.py: --no-deps", "narration.py: --stdin", "narration.py: --stdout")
+    assert [one for one in wrong if one not in others] == []  # options of other programs
 
 
 def test_the_salience_is_the_callers(folder):

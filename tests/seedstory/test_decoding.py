@@ -5,7 +5,7 @@ import ctypes
 import pytest
 import torch
 
-from seedstory.cache import CachePolicy
+from seedstory.cache import CachePolicy, StoryCache
 from seedstory.generation import GivenPage, SamplingConfig, StoryEngine, StoryRequest
 from seedstory.generation.native import BuildError, NativeStep, NativeUnsupportedError, native_unsupported_reason
 from seedstory.generation.native import build as native_build
@@ -255,6 +255,34 @@ def test_decoding_reads_small_weights_of_a_model_that_multiplies_in_float32():
     with torch.no_grad():  # other weights in the same layer are read, not those of before
         model.llm.base_model.layers[0].mlp.up_proj.weight.mul_(1.5)
     assert native_unsupported_reason(model) == "" and NativeStep.of(model)
+
+
+@pytest.mark.parametrize("kind", ["float32", "bfloat16", "int8"])
+@pytest.mark.parametrize("heads", [(3, 3), (6, 2), (12, 2)])
+def test_in_c_a_story_has_the_same_bits_in_any_company(kind, heads):
+    shape = {"hidden_size": 108, "intermediate_size": 172, "num_attention_heads": heads[0], "head_dim": 36}
+    model = tiny_model(lm={**shape, "num_key_value_heads": heads[1]}).merge_lora()
+    if kind == "int8":
+        model.quantize_int8()
+    model = model.bfloat16() if kind == "bfloat16" else model
+    needs_native(model)
+    step, counts, held = NativeStep.of(model), range(1, 12), [75, 3, 40, 66, 1, 17, 33, 32, 75, 9, 12]
+    cache = StoryCache(model.llm, CachePolicy(name="dense"), stories=len(held))
+    with torch.inference_mode():
+        embeds = model.embed_tokens(torch.arange(len(held) * 75).view(len(held), 75) % 100)
+        model.hidden_states(embeds, cache.position_ids(75), cache.causal_mask(75), cache)
+        cache.drop_last([75 - length for length in held])
+        tokens = model.embed_tokens(torch.arange(len(held)) + 20).float()
+        alone = []
+        for row in range(len(held)):
+            hidden = tokens[row : row + 1].clone()
+            alone.append((step.read(cache, hidden, [row])[0, :-1], hidden[0]))
+        for count in counts:
+            hidden = tokens[:count].clone()
+            logits = step.read(cache, hidden, list(range(count)))
+            for row in range(count):
+                assert logits[row, :-1].equal(alone[row][0]), (count, row)
+                assert hidden[row].equal(alone[row][1]), (count, row)
 
 
 def test_what_does_not_fit_is_reported_and_auto_takes_the_models_own_layers(monkeypatch):

@@ -13,10 +13,9 @@ from pathlib import Path
 from seedstory.io import cache_folder
 
 SOURCE = Path(__file__).with_name("decode.c")
-# Sums may be reordered, which vector code needs; infinities and NaN keep their meaning, so damage stays visible.
-FLAGS = (
-    "-O3 -std=gnu11 -fopenmp -fno-math-errno -fassociative-math -fno-signed-zeros -fno-trapping-math -shared -fPIC"
-).split()
+HEADER = SOURCE.with_name("products.h")
+# No sum may be reordered; infinities and NaN keep their meaning, so damage stays visible.
+FLAGS = "-O3 -std=gnu11 -fopenmp -fno-math-errno -fno-signed-zeros -fno-trapping-math -shared -fPIC".split()
 MARCH = (
     "SEEDSTORY_MARCH"  # builds for another kind of CPU than this one, as `-march` names it: x86-64-v3 has AVX2 alone
 )
@@ -40,7 +39,7 @@ def library() -> ctypes.CDLL:
         version = subprocess.run([*compiler.split(), "--version"], capture_output=True, text=True, timeout=60).stdout
     except (OSError, subprocess.TimeoutExpired) as error:
         raise BuildError(f"the C compiler {compiler} does not run: {error}") from None
-    made_for = [SOURCE.read_text("utf-8"), *_flags(), version, platform.machine(), _cpu()]
+    made_for = [SOURCE.read_text("utf-8"), HEADER.read_text("utf-8"), *_flags(), version, platform.machine(), _cpu()]
     name = hashlib.sha256("\0".join(made_for).encode()).hexdigest()[:20]
     target = cache_folder() / "native" / f"decode-{name}.so"
     try:

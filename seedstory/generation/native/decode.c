@@ -17,7 +17,7 @@
 #include <string.h>
 #include <time.h>
 
-enum { FLOAT32 = 0, BFLOAT16 = 1, INT8 = 2 };
+#include "products.h"
 
 typedef struct {
     const void *data;   /* [rows, cols], row by row */
@@ -65,59 +65,6 @@ static inline float fast_exp(float x) {
     return x != x ? x : p * power.value;
 }
 
-/* A row of 16-bit or 8-bit numbers is read as words of 32 bits, and its vector is dealt out to match: first all numbers
- * that meet a word's lowest part, then those that meet the next part. So a word is taken apart by shifts alone, which
- * is what lets one core keep up with memory. */
-static inline int64_t parts_of(int64_t type) { return type == BFLOAT16 ? 2 : type == INT8 ? 4 : 1; }
-
-static inline void deal(const float *x, int64_t n, int64_t parts, float *dealt) {
-    int64_t words = n / parts;
-    for (int64_t part = 0; part < parts; part++) {
-        for (int64_t i = 0; i < words; i++) dealt[part * words + i] = x[i * parts + part];
-    }
-}
-
-static inline float low(uint32_t word) {
-    union { uint32_t bits; float value; } both = {word << 16};
-    return both.value;
-}
-
-static inline float high(uint32_t word) {
-    union { uint32_t bits; float value; } both = {word & 0xffff0000u};
-    return both.value;
-}
-
-static inline float dot_float32(const void *row, const float *x, int64_t n) {
-    const float *w = row;
-    float sum = 0;
-    for (int64_t i = 0; i < n; i++) sum += w[i] * x[i];
-    return sum;
-}
-
-static inline float dot_bfloat16(const void *row, const float *dealt, int64_t n) {
-    const uint32_t *w = row;
-    const float *x = dealt, *y = dealt + n / 2;
-    float a = 0, b = 0;
-    for (int64_t i = 0; i < n / 2; i++) {
-        a += low(w[i]) * x[i];
-        b += high(w[i]) * y[i];
-    }
-    return a + b;
-}
-
-static inline float dot_int8(const void *row, const float *dealt, int64_t n) {
-    const uint32_t *w = row;
-    const float *x = dealt, *y = x + n / 4, *z = y + n / 4, *u = z + n / 4;
-    float a = 0, b = 0, c = 0, d = 0;
-    for (int64_t i = 0; i < n / 4; i++) {
-        a += (float)((int32_t)(w[i] << 24) >> 24) * x[i];
-        b += (float)((int32_t)(w[i] << 16) >> 24) * y[i];
-        c += (float)((int32_t)(w[i] << 8) >> 24) * z[i];
-        d += (float)((int32_t)w[i] >> 24) * u[i];
-    }
-    return a + b + c + d;
-}
-
 enum { PHASES = 5, CHUNKS = 8 /* of a thread's share */, LINE = 64 / sizeof(int64_t) };
 
 /* A phase's counters, each on a cache line of its own: chunks done, then the next chunk of each thread's share. */
@@ -161,17 +108,22 @@ enum { SET, ADD, MULTIPLY };
 
 /* y[b, r] = (or += or *=) W[r] . x[b] + bias for rows `from` to `to`; x is dealt out. */
 static void matvec(const Matrix *m, int64_t from, int64_t to, const float *dealt, float *y, int64_t y_stride, int64_t batch, int how) {
-    const int64_t n = m->cols;
-    for (int64_t r = from; r < to; r++) {
-        for (int64_t b = 0; b < batch; b++) { /* a row comes from memory once; further stories find it in the CPU's cache */
-            const float *in = dealt + b * n;
-            float sum;
-            if (m->type == BFLOAT16) sum = dot_bfloat16((const uint16_t *)m->data + r * n, in, n);
-            else if (m->type == INT8) sum = dot_int8((const int8_t *)m->data + r * n, in, n) * m->scale[r];
-            else sum = dot_float32((const float *)m->data + r * n, in, n);
-            if (m->bias) sum += m->bias[r];
-            float *out = y + b * y_stride + r;
-            *out = how == ADD ? *out + sum : how == MULTIPLY ? *out * sum : sum;
+    enum { TILE = 16, MANY = 8 }; /* weights that the CPU's cache holds until all stories have met them */
+    const int64_t bytes = m->cols / parts_of(m->type) * 4;
+    float sums[MANY * TILE];
+    for (int64_t r = from; r < to; r += TILE) {
+        const int64_t rows = to - r < TILE ? to - r : TILE;
+        for (int64_t first = 0; first < batch; first += MANY) {
+            const int64_t some = batch - first < MANY ? batch - first : MANY;
+            products(m->type, (const char *)m->data + r * bytes, m->cols, rows, dealt + first * m->cols, some, sums, TILE);
+            for (int64_t b = 0; b < some; b++) {
+                for (int64_t i = 0; i < rows; i++) {
+                    float sum = sums[b * TILE + i], *out = y + (first + b) * y_stride + r + i;
+                    if (m->scale) sum *= m->scale[r + i];
+                    if (m->bias) sum += m->bias[r + i];
+                    *out = how == ADD ? *out + sum : how == MULTIPLY ? *out * sum : sum;
+                }
+            }
         }
     }
 }
@@ -182,8 +134,8 @@ static void prepare(const float *x, int64_t n, int64_t batch, int64_t type, floa
 }
 
 static void rms_norm(const float *x, const float *weight, double epsilon, int64_t n, float *y) {
-    float sum = 0;
-    for (int64_t i = 0; i < n; i++) sum += x[i] * x[i];
+    float sum;
+    products(FLOAT32, x, n, 1, x, 1, &sum, 1);
     float factor = (float)(1.0 / sqrt((double)sum / (double)n + epsilon));
     for (int64_t i = 0; i < n; i++) y[i] = x[i] * factor * weight[i];
 }
@@ -202,36 +154,38 @@ static void store(void *buffer, int64_t type, int64_t at, const float *x, int64_
     else memcpy((float *)buffer + at, x, (size_t)n * sizeof(float));
 }
 
-/* One head: scores over `past` cached tokens and the new one, softmax, weighted sum of the values.
+/* Scores to weights that do not yet add up to 1; gives what they add up to. */
+static float softmax_total(float *scores, int64_t n) {
+    float highest = scores[0], total = 0;
+    for (int64_t s = 1; s < n; s++) highest = scores[s] > highest ? scores[s] : highest;
+    for (int64_t s = 0; s < n; s++) scores[s] = fast_exp(scores[s] - highest);
+    Floats sums = {0};
+    int64_t s = 0;
+    for (; s + WIDTH <= n; s += WIDTH) sums += load(scores + s);
+    for (; s < n; s++) total += scores[s];
+    return total + sum_of(sums);
+}
+
+/* Some heads that share a key head: scores over `past` cached tokens and the new one, softmax, weighted sum of values.
  *
- * query, dealt, sums: [Dh]; scores: [past + 1]; out: [Dh] */
-static void attend(const void *keys, const void *values, int64_t type, int64_t past, int64_t n, const float *query,
-                   const float *key, const float *value, float scaling, float *scores, float *dealt, float *sums,
-                   float *out) {
-    float highest = scores[past] = dot_float32(key, query, n) * scaling, total = 0;
-    deal(query, n, parts_of(type), dealt);
-    for (int64_t s = 0; s < past; s++) {
-        scores[s] = scaling * (type == BFLOAT16 ? dot_bfloat16((const uint16_t *)keys + s * n, dealt, n)
-                                                : dot_float32((const float *)keys + s * n, dealt, n));
-    }
-    for (int64_t s = 0; s < past; s++) highest = scores[s] > highest ? scores[s] : highest;
-    for (int64_t s = 0; s <= past; s++) total += scores[s] = fast_exp(scores[s] - highest);
-    memset(sums, 0, (size_t)n * sizeof(float));
-    if (type == BFLOAT16) {
-        for (int64_t s = 0; s < past; s++) {
-            const uint32_t *words = (const uint32_t *)((const uint16_t *)values + s * n);
-            for (int64_t i = 0; i < n / 2; i++) {
-                sums[i] += scores[s] * low(words[i]);
-                sums[n / 2 + i] += scores[s] * high(words[i]);
-            }
-        }
-    } else {
-        for (int64_t s = 0; s < past; s++) {
-            for (int64_t i = 0; i < n; i++) sums[i] += scores[s] * ((const float *)values)[s * n + i];
+ * queries, dealt, sums: [heads, Dh]; key, value: [Dh]; scores: [heads, past + 1]; out: [heads, Dh] */
+static void attend(const void *keys, const void *values, int64_t type, int64_t past, int64_t n, int64_t heads,
+                   const float *queries, const float *key, const float *value, float scaling, float *scores,
+                   float *dealt, float *sums, float *out) {
+    const int64_t stride = past + 1, parts = parts_of(type), words = n / parts;
+    for (int64_t h = 0; h < heads; h++) deal(queries + h * n, n, parts, dealt + h * n);
+    products(type, keys, n, past, dealt, heads, scores, stride);
+    products(FLOAT32, key, n, 1, queries, heads, scores + past, stride);
+    for (int64_t at = 0; at < heads * stride; at++) scores[at] *= scaling;
+    float totals[heads];
+    for (int64_t h = 0; h < heads; h++) totals[h] = softmax_total(scores + h * stride, stride);
+    weighted_sums(type, values, n, past, scores, stride, heads, sums);
+    for (int64_t h = 0; h < heads; h++) {
+        const float own = scores[h * stride + past];
+        for (int64_t i = 0; i < n; i++) {
+            out[h * n + i] = (sums[h * n + i % parts * words + i / parts] + own * value[i]) / totals[h];
         }
     }
-    int64_t parts = parts_of(type), words = n / parts;
-    for (int64_t i = 0; i < n; i++) out[i] = (sums[i % parts * words + i / parts] + scores[past] * value[i]) / total;
 }
 
 static int64_t widest_of(const Model *m) {
@@ -241,10 +195,10 @@ static int64_t widest_of(const Model *m) {
 
 /* Floats of working memory that `decode` needs. */
 int64_t decode_scratch(const Model *m, int64_t batch, int64_t capacity, int64_t threads) {
-    int64_t wide = (m->heads + 2 * m->key_heads) * m->head_dim;
+    int64_t wide = (m->heads + 2 * m->key_heads) * m->head_dim, groups = m->heads / m->key_heads;
     int64_t counters = (m->num_layers * PHASES + 1) * (threads + 1) * LINE;
     return 2 * counters + 16 + batch * (wide + m->heads * m->head_dim + m->intermediate + 2 * (m->rotary / 2))
-         + threads * (batch * (m->hidden + widest_of(m)) + capacity + 1 + 5 * m->head_dim);
+         + threads * (batch * (m->hidden + widest_of(m)) + groups * (capacity + 1) + (2 + 3 * groups) * m->head_dim);
 }
 
 /* RMS norms of x [B, D], dealt out for matrices of a type. */
@@ -272,7 +226,9 @@ void decode(const Model *m, const Cache *cache, int64_t batch, const int64_t *ro
     float *mixed = (float *)(phases + counters), *attended = mixed + batch * wide;
     float *inner = attended + batch * q_size, *cosine = inner + batch * m->intermediate, *sine = cosine + batch * half;
     float *own = sine + batch * half;
-    const int64_t own_size = batch * (D + widest) + cache->capacity + 1 + 5 * Dh;
+    const int64_t own_size = batch * (D + widest) + groups * (cache->capacity + 1) + (2 + 3 * groups) * Dh;
+    /* Heads that share keys read them once, where there is work for all threads that way. */
+    const int64_t together = batch * m->key_heads >= threads ? groups : 1, tasks = batch * m->heads / together;
 
     memset(phases, 0, (size_t)counters * sizeof(Counter));
     for (int64_t b = 0; b < batch; b++) {
@@ -286,8 +242,8 @@ void decode(const Model *m, const Cache *cache, int64_t batch, const int64_t *ro
 #pragma omp parallel num_threads((int)threads)
     {
         float *normed = own + omp_get_thread_num() * own_size, *dealt = normed + batch * D;
-        float *query = dealt + batch * widest, *key = query + Dh, *value = key + Dh, *split = value + Dh;
-        float *sums = split + Dh, *scores = sums + Dh;
+        float *query = dealt + batch * widest, *key = query + groups * Dh, *value = key + Dh, *split = value + Dh;
+        float *sums = split + groups * Dh, *scores = sums + groups * Dh;
         Counter *phase = phases;
 
         for (int64_t l = 0; l < m->num_layers; l++) {
@@ -307,25 +263,28 @@ void decode(const Model *m, const Cache *cache, int64_t batch, const int64_t *ro
             await(phase, chunks);
             phase += stride;
 
-            EACH_CHUNK(task, phase, batch * m->heads) {
-                int64_t b = task / m->heads, h = task % m->heads, kv = h / groups;
-                memcpy(query, mixed + b * wide + h * Dh, (size_t)Dh * sizeof(float));
+            EACH_CHUNK(task, phase, tasks) {
+                int64_t b = task * together / m->heads, h = task * together % m->heads, kv = h / groups;
+                memcpy(query, mixed + b * wide + h * Dh, (size_t)(together * Dh) * sizeof(float));
                 memcpy(key, mixed + b * wide + q_size + kv * Dh, (size_t)Dh * sizeof(float));
                 memcpy(value, mixed + b * wide + q_size + kv_size + kv * Dh, (size_t)Dh * sizeof(float));
-                if (layer->query_norm) rms_norm(query, layer->query_norm, m->epsilon, Dh, query);
+                for (int64_t i = 0; i < together; i++) {
+                    if (layer->query_norm) rms_norm(query + i * Dh, layer->query_norm, m->epsilon, Dh, query + i * Dh);
+                    rotate(m, query + i * Dh, cosine + b * half, sine + b * half);
+                }
                 if (layer->key_norm) rms_norm(key, layer->key_norm, m->epsilon, Dh, key);
-                rotate(m, query, cosine + b * half, sine + b * half);
                 rotate(m, key, cosine + b * half, sine + b * half);
                 const int64_t base = (rows[b] * m->key_heads + kv) * cache->capacity * Dh;
                 const int64_t bytes = base * (cache->type == BFLOAT16 ? 2 : 4);
                 attend((const char *)cache->keys[l] + bytes, (const char *)cache->values[l] + bytes, cache->type, lengths[b],
-                       Dh, query, key, value, (float)m->scaling, scores, split, sums, attended + b * q_size + h * Dh);
+                       Dh, together, query, key, value, (float)m->scaling, scores, split, sums,
+                       attended + b * q_size + h * Dh);
                 if (h % groups == 0) {
                     store(cache->keys[l], cache->type, base + lengths[b] * Dh, key, Dh);
                     store(cache->values[l], cache->type, base + lengths[b] * Dh, value, Dh);
                 }
             }
-            await(phase, batch * m->heads);
+            await(phase, tasks);
             phase += stride;
 
             ready = 0;

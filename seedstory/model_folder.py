@@ -10,6 +10,7 @@ Nothing heavy is imported here: whoever only wants to find a model waits for no 
 
 from __future__ import annotations
 
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -68,12 +69,15 @@ def find_model(
     return folder
 
 
+@cache
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
 def versions() -> dict[str, str]:
     """Versions of what makes a story what it is."""
-    found = {"seedstory": __version__}
-    for package in ("torch", "transformers", "diffusers"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "not installed"
-    return found
+    packages = ("torch", "transformers", "diffusers")
+    return {"seedstory": __version__} | {package: _version(package) for package in packages}

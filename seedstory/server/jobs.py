@@ -17,6 +17,7 @@ from seedstory.io import exclusive_writer
 from seedstory.page import settings_of
 from seedstory.server.events import EventLog
 from seedstory.server.library import JobRecord, Library
+from seedstory.server.memory import release_free_memory
 from seedstory.server.views import page_view, story_view
 from seedstory.settings import StorySettings
 from seedstory.story import Page, StoryFolder
@@ -417,6 +418,7 @@ class JobRunner:
             if complete:
                 self._end(job, JobRecord("done", temporary=job.record.temporary))
                 self.counts["done"] += 1
+                release_free_memory()
             else:
                 self._fail(job, lost or RuntimeError("no page came"))
 

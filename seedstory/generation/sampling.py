@@ -190,7 +190,7 @@ class CaptionSampler:
             )
         if config.temperature < _GREEDY:
             return torch.tensor([int(scores.argmax())]), torch.ones(1)
-        ids, probabilities = self._truncate(scores / np.float32(config.temperature))
+        ids, probabilities = self._truncate(np.divide(scores, config.temperature, dtype=np.float32))
         return torch.from_numpy(ids), torch.from_numpy(probabilities)
 
     def finished(self, text: str, caption: Sequence[int]) -> str | None:

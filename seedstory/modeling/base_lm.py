@@ -157,6 +157,19 @@ def load_base_lm(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
     return llm
 
 
+def embedding_scale(llm: PreTrainedModel) -> float:
+    """By which a language model multiplies its token embeddings where it looks them up: 1, or Gemma's sqrt(D).
+
+    Raises:
+        ModelError: It makes something else of them, which added tokens would not go through.
+    """
+    embedding = llm.get_input_embeddings()
+    scale = getattr(embedding, "scalar_embed_scale", None)
+    if scale is None and type(embedding).forward is not torch.nn.Embedding.forward:
+        raise ModelError(f"Base LM {llm.config.model_type!r} embeds tokens in a way of its own, not supported.")
+    return 1.0 if scale is None else float(scale)
+
+
 def load_tokenizer(folder: Path) -> Any:
     """The tokenizer of a folder.
 

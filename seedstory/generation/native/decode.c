@@ -31,6 +31,8 @@ typedef struct {
     Matrix query, key, value, out, gate, up, down;
     const float *attention_norm, *mlp_norm; /* [D] */
     const float *query_norm, *key_norm;     /* [Dh] or NULL (Qwen3) */
+    int64_t rotary; /* channels of a head that are rotated, 0 in a layer without positions (SmolLM3) */
+    int64_t window; /* tokens that one sees, itself included (Mistral) */
 } Layer;
 
 typedef struct {
@@ -188,8 +190,8 @@ static void rms_norm(const float *x, const float *weight, double epsilon, int64_
     for (int64_t i = 0; i < n; i++) y[i] = x[i] * factor * weight[i];
 }
 
-static void rotate(const Model *m, float *x, const float *cosine, const float *sine) {
-    int64_t half = m->rotary / 2;
+static void rotate(int64_t rotary, float *x, const float *cosine, const float *sine) {
+    int64_t half = rotary / 2;
     for (int64_t i = 0; i < half; i++) {
         float first = x[i], second = x[i + half];
         x[i] = first * cosine[i] - second * sine[i];
@@ -202,23 +204,23 @@ static void store(void *buffer, int64_t type, int64_t at, const float *x, int64_
     else memcpy((float *)buffer + at, x, (size_t)n * sizeof(float));
 }
 
-/* One head: scores over `past` cached tokens and the new one, softmax, weighted sum of the values.
+/* One head: scores over the cached tokens from `start` to `past` and the new one, softmax, weighted sum of the values.
  *
  * query, dealt, sums: [Dh]; scores: [past + 1]; out: [Dh] */
-static void attend(const void *keys, const void *values, int64_t type, int64_t past, int64_t n, const float *query,
+static void attend(const void *keys, const void *values, int64_t type, int64_t start, int64_t past, int64_t n, const float *query,
                    const float *key, const float *value, float scaling, float *scores, float *dealt, float *sums,
                    float *out) {
     float highest = scores[past] = dot_float32(key, query, n) * scaling, total = 0;
     deal(query, n, parts_of(type), dealt);
-    for (int64_t s = 0; s < past; s++) {
+    for (int64_t s = start; s < past; s++) {
         scores[s] = scaling * (type == BFLOAT16 ? dot_bfloat16((const uint16_t *)keys + s * n, dealt, n)
                                                 : dot_float32((const float *)keys + s * n, dealt, n));
     }
-    for (int64_t s = 0; s < past; s++) highest = scores[s] > highest ? scores[s] : highest;
-    for (int64_t s = 0; s <= past; s++) total += scores[s] = fast_exp(scores[s] - highest);
+    for (int64_t s = start; s < past; s++) highest = scores[s] > highest ? scores[s] : highest;
+    for (int64_t s = start; s <= past; s++) total += scores[s] = fast_exp(scores[s] - highest);
     memset(sums, 0, (size_t)n * sizeof(float));
     if (type == BFLOAT16) {
-        for (int64_t s = 0; s < past; s++) {
+        for (int64_t s = start; s < past; s++) {
             const uint32_t *words = (const uint32_t *)((const uint16_t *)values + s * n);
             for (int64_t i = 0; i < n / 2; i++) {
                 sums[i] += scores[s] * low(words[i]);
@@ -226,7 +228,7 @@ static void attend(const void *keys, const void *values, int64_t type, int64_t p
             }
         }
     } else {
-        for (int64_t s = 0; s < past; s++) {
+        for (int64_t s = start; s < past; s++) {
             for (int64_t i = 0; i < n; i++) sums[i] += scores[s] * ((const float *)values)[s * n + i];
         }
     }
@@ -314,12 +316,14 @@ void decode(const Model *m, const Cache *cache, int64_t batch, const int64_t *ro
                 memcpy(value, mixed + b * wide + q_size + kv_size + kv * Dh, (size_t)Dh * sizeof(float));
                 if (layer->query_norm) rms_norm(query, layer->query_norm, m->epsilon, Dh, query);
                 if (layer->key_norm) rms_norm(key, layer->key_norm, m->epsilon, Dh, key);
-                rotate(m, query, cosine + b * half, sine + b * half);
-                rotate(m, key, cosine + b * half, sine + b * half);
+                rotate(layer->rotary, query, cosine + b * half, sine + b * half);
+                rotate(layer->rotary, key, cosine + b * half, sine + b * half);
                 const int64_t base = (rows[b] * m->key_heads + kv) * cache->capacity * Dh;
                 const int64_t bytes = base * (cache->type == BFLOAT16 ? 2 : 4);
-                attend((const char *)cache->keys[l] + bytes, (const char *)cache->values[l] + bytes, cache->type, lengths[b],
-                       Dh, query, key, value, (float)m->scaling, scores, split, sums, attended + b * q_size + h * Dh);
+                const int64_t seen = lengths[b] + 1 - layer->window, first = seen > 0 ? seen : 0;
+                attend((const char *)cache->keys[l] + bytes, (const char *)cache->values[l] + bytes, cache->type, first,
+                       lengths[b], Dh, query, key, value, (float)m->scaling, scores, split, sums,
+                       attended + b * q_size + h * Dh);
                 if (h % groups == 0) {
                     store(cache->keys[l], cache->type, base + lengths[b] * Dh, key, Dh);
                     store(cache->values[l], cache->type, base + lengths[b] * Dh, value, Dh);

@@ -17,8 +17,8 @@ from tests.seedstory.tiny_language import needs_native
 SHORT = SamplingConfig(temperature=1.0, max_caption_tokens=7)
 SMALL = {"window_pages": 2, "first_tokens": 3, "image_head": 1, "image_tail": 1, "max_sink_tokens": 40}
 STORIES = [
-    StoryRequest([GivenPage("The fox found a lantern.")], pages=6, seed=3),
-    StoryRequest(pages=4, seed=4),
+    StoryRequest([GivenPage("The fox found a lantern.")], pages=5, seed=3),
+    StoryRequest(pages=3, seed=4),
 ]
 
 
@@ -74,29 +74,30 @@ def test_a_cache_that_evicts_equals_a_plain_reader_of_unrotated_keys(family, cap
         assert (page.features - features).abs().max() <= 2e-5, page.index
 
 
-@pytest.mark.parametrize("policy", POLICIES)
-def test_resumed_equals_uninterrupted_and_a_batch_equals_each_alone(family, policy):
-    batch = write(family, STORIES, policy=policy)
+@pytest.mark.parametrize(
+    ("name", "policy"), [*((name, "mm_sink") for name in FAMILIES), *(("gemma3", policy) for policy in POLICIES[:-1])]
+)
+def test_resumed_equals_uninterrupted_and_a_batch_equals_each_alone(name, policy):
+    model = merged(name)
+    batch = write(model, STORIES, policy=policy)
     for request, together in zip(STORIES, batch, strict=True):
-        (alone,) = write(family, [request], policy=policy)
+        (alone,) = write(model, [request], policy=policy)
         assert_same(alone, together)
-        opening = [page.as_opening() for page in alone[:3]]
-        (resumed,) = write(family, [StoryRequest(opening, request.pages, request.seed)], policy=policy)
-        assert_same(alone, resumed, atol=0)
+    opening = [page.as_opening() for page in batch[0][:4]]
+    (resumed,) = write(model, [StoryRequest(opening, STORIES[0].pages, STORIES[0].seed)], policy=policy)
+    (whole,) = write(model, policy=policy)
+    assert_same(whole, resumed)
 
 
 @pytest.mark.parametrize("decoding", ["native", "static"])
-@pytest.mark.parametrize("policy", ["mm_sink", "dense"])
-def test_every_form_of_decoding_equals_the_models_own_layers(family, decoding, policy):
+def test_every_form_of_decoding_equals_the_models_own_layers(family, decoding):
     if decoding == "native" and family.llm.config.model_type == "gemma3_text":
         assert native_unsupported_reason(family) == "its layers have norms behind attention and MLP, too, as Gemma's have"
         assert StoryEngine(family).decoding == "eager"
         return
     if decoding == "native":
         needs_native(family)
-    for plain, other in zip(
-        write(family, STORIES, policy=policy), write(family, STORIES, policy=policy, decoding=decoding), strict=True
-    ):
+    for plain, other in zip(write(family, STORIES), write(family, STORIES, decoding=decoding), strict=True):
         assert_same(plain, other)
 
 
@@ -153,7 +154,7 @@ def test_captions_and_images_are_learned_and_nothing_else(captions):
 
 def test_lora_is_merged_to_the_same_model(family, captions):
     apart = family_model(next(name for name in FAMILIES if merged(name) is family))
-    adapted = {name.split(".")[-3] for name, _ in apart.llm.named_parameters() if "lora_A" in name}
+    adapted = {name.split(".")[-4] for name, _ in apart.llm.named_parameters() if "lora_A" in name}
     assert adapted == {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
     opening = [StoryRequest(script(captions, 4), 4)]
     assert_same(write(apart, opening)[0], write(family, opening)[0], atol=1e-4)
@@ -214,6 +215,6 @@ def test_added_tokens_go_through_gemmas_scale_too(captions):
     # The head is tied: <img> is scored by the row as it is.
     hidden = torch.randn(32)
     assert model.image_start_head is None
-    assert model.caption_logits(hidden)[-1] == pytest.approx((model.token_rows[0] @ hidden).item(), abs=1e-4)
+    assert model.caption_logits(hidden)[-1].item() == pytest.approx((model.token_rows[0] @ hidden).item(), abs=1e-4)
     images = model.embed_images(torch.nn.functional.layer_norm(torch.randn(4, 9, 6), (6,)))
-    assert images.pow(2).mean().sqrt() == pytest.approx(table.pow(2).mean().sqrt().item() * scale, rel=0.05)
+    assert images.pow(2).mean().sqrt().item() == pytest.approx(table.pow(2).mean().sqrt().item() * scale, rel=0.05)

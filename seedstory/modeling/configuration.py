@@ -92,7 +92,7 @@ class StoryConfig(PreTrainedConfig):
         unknown = [key for key in unknown if key not in ("attn_implementation", "name_or_path", "torch_dtype")]
         if unknown:
             raise ModelError(f"Unknown StoryConfig settings: {', '.join(sorted(unknown))}.")
-        _check_attention(kwargs, "StoryConfig")
+        check_attention_name(kwargs, "StoryConfig")
         super().__post_init__(**kwargs)
         self._check()
 
@@ -166,7 +166,7 @@ class StoryConfig(PreTrainedConfig):
         if not isinstance(self.base_lm_config, dict) or "model_type" not in self.base_lm_config:
             raise ModelError("StoryConfig.base_lm_config is missing; build the model with StoryModel.from_base(...).")
         settings = dict(self.base_lm_config)
-        _check_attention(settings, "StoryConfig.base_lm_config")
+        check_attention_name(settings, "StoryConfig.base_lm_config")
         if settings.pop("quantization_config", None) is not None:
             raise ModelError("StoryConfig.base_lm_config asks for quantized weights: give a model with plain weights.")
         kind = settings.pop("model_type")
@@ -175,7 +175,7 @@ class StoryConfig(PreTrainedConfig):
         return described(lambda: AutoConfig.for_model(kind, **settings), "StoryConfig.base_lm_config", str(kind))
 
 
-def _check_attention(settings: dict[str, Any], where: str) -> None:
+def check_attention_name(settings: dict[str, Any], where: str) -> None:
     """Refuse attention by any other name: transformers would look for a kernel of that name on the Hub and run it."""
     for key in ("attn_implementation", "_attn_implementation", "_attn_implementation_internal"):
         if settings.get(key) not in (None, *_ATTENTION):

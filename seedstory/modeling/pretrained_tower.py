@@ -47,6 +47,7 @@ class PretrainedTower(CheckedLoading, ModelMixin, ConfigMixin):
         image_mean: Of each color channel, for pixels in [0, 1].
         image_std: Likewise.
         grid_size: Side of the square grid of features, F = grid_size²; the patches are averaged to it. None: G.
+        feature_dim: D, which is the network's width; written with the rest for who reads the configuration.
     """
 
     @register_to_config
@@ -57,6 +58,7 @@ class PretrainedTower(CheckedLoading, ModelMixin, ConfigMixin):
         image_mean: tuple[float, float, float],
         image_std: tuple[float, float, float],
         grid_size: int | None = None,
+        feature_dim: int | None = None,
     ) -> None:
         super().__init__()
         config = _checked_config(network_config)
@@ -72,6 +74,8 @@ class PretrainedTower(CheckedLoading, ModelMixin, ConfigMixin):
             raise ModelError(f"image_mean and image_std must be three numbers each, not {image_mean} and {image_std}")
         self.skipped = _CLASS_TOKENS[config.model_type] + getattr(config, "num_register_tokens", 0)
         self.network = AutoModel.from_config(config, trust_remote_code=False)
+        if feature_dim not in (None, config.hidden_size):
+            raise ModelError(f"feature_dim is {feature_dim}, but the network has the width {config.hidden_size}")
         self.register_to_config(feature_dim=config.hidden_size)
         self.requires_grad_(False).eval()
 

@@ -6,62 +6,18 @@ import shutil
 import pytest
 import torch
 from PIL import Image
-from transformers import (
-    AutoModel,
-    CLIPConfig,
-    CLIPImageProcessorPil,
-    CLIPVisionConfig,
-    Dinov2Config,
-    Dinov2WithRegistersConfig,
-    DINOv3ViTConfig,
-    Siglip2ImageProcessorPil,
-    Siglip2VisionConfig,
-    SiglipConfig,
-    SiglipVisionConfig,
-)
+from transformers import AutoModel, CLIPImageProcessorPil, Siglip2ImageProcessorPil
 
 from seedstory.errors import ModelError
 from seedstory.image import image_to_tensor, to_square
 from seedstory.modeling.pretrained_tower import PretrainedTower
 from seedstory.modeling.vision_tower import VisionTower
-
-SIZE, PATCH = 32, 8
-_SIZES = {"hidden_size": 24, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
-_VIT = {**_SIZES, "image_size": SIZE, "patch_size": PATCH}
-_TEXT = {**_SIZES, "vocab_size": 40, "max_position_embeddings": 8, "bos_token_id": 0, "eos_token_id": 1}
-NETWORKS = {
-    "clip": CLIPVisionConfig(**_VIT),
-    "clip with its text model": CLIPConfig(text_config=_TEXT, vision_config=_VIT, projection_dim=8),
-    "siglip": SiglipVisionConfig(**_VIT),
-    "siglip with its text model": SiglipConfig(text_config=_TEXT, vision_config=_VIT),
-    "siglip2": Siglip2VisionConfig(**_SIZES, patch_size=PATCH, num_patches=16),
-    "dinov2": Dinov2Config(**_VIT, mlp_ratio=2),
-    "dinov2 with registers": Dinov2WithRegistersConfig(**_VIT, mlp_ratio=2, num_register_tokens=3),
-    "dinov3": DINOv3ViTConfig(**_VIT, num_register_tokens=3),
-}
-MEAN, STD = [0.48, 0.46, 0.41], [0.27, 0.26, 0.28]
-
+from tests.seedstory.families import MEAN, NETWORKS, PATCH, SIZE, STD, write_network
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
     """A folder for each network, as transformers writes it."""
-    made = {}
-    for number, (name, config) in enumerate(NETWORKS.items()):
-        made[name] = tmp_path_factory.mktemp(f"network{number}")
-        torch.manual_seed(number)
-        network = AutoModel.from_config(config)
-        with torch.no_grad():
-            for weight_name, weight in network.named_parameters():
-                if "layer_scale" not in weight_name:
-                    weight.add_(0.05 * torch.randn_like(weight))
-        network.save_pretrained(made[name])
-        options = {"size": {"height": SIZE, "width": SIZE}, "image_mean": MEAN, "image_std": STD}
-        if name == "siglip2":
-            processor = Siglip2ImageProcessorPil(patch_size=PATCH, max_num_patches=16, image_mean=MEAN, image_std=STD)
-        else:
-            processor = CLIPImageProcessorPil(**options, crop_size=options["size"])
-        processor.save_pretrained(made[name])
-    return made
+    return {name: write_network(tmp_path_factory.mktemp("network"), name) for name in NETWORKS}
 
 
 def picture(size=SIZE):

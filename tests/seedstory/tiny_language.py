@@ -72,7 +72,7 @@ def tiny_model(tokenizer=None, family: str = "llama", lm: dict | None = None, **
     sizes = {"num_visual_tokens": 4, "feature_tokens": 9, "feature_dim": 6, "lora_rank": 2, "lora_alpha": 4.0}
     for side in ("input", "output"):
         sizes |= {f"{side}_resampler_width": 16, f"{side}_resampler_depth": 1, f"{side}_resampler_heads": 2}
-    base = tiny_lm(len(tokenizer), family, **(lm or {}))
+    base = tiny_lm(**{"vocab_size": len(tokenizer), "family": family} | (lm or {}))
     model = StoryModel.from_base(base, tokenizer=tokenizer, **(sizes | settings))
     with torch.no_grad():
         for name, weight in model.named_parameters():

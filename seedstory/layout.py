@@ -103,7 +103,8 @@ class StoryLayout:
         self.query_ids: list[int] = ids[2:]
         self.bos_id: int | None = tokenizer.bos_token_id
         self.eos_id: int = tokenizer.eos_token_id
-        self.special_ids = {*tokenizer.all_special_ids, *ids}
+        added = (id for id, token in tokenizer.added_tokens_decoder.items() if token.special)
+        self.special_ids = {*tokenizer.all_special_ids, *added, *ids}
         self._special_text = re.compile("|".join(re.escape(text) for text in sorted(tokenizer.get_added_vocab())))
         self.page_label_ids = lru_cache(maxsize=None)(self._page_label_ids)
         self._encode = lru_cache(maxsize=_KNOWN_TEXTS)(self._encode_text)

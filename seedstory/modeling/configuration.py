@@ -210,7 +210,9 @@ def check_base_lm(config: PreTrainedConfig) -> None:
     if getattr(config, "num_kv_shared_layers", 0):
         raise ModelError(f"Base LM {name!r} has layers that share a cache (num_kv_shared_layers), not supported.")
     if getattr(config, "attn_logit_softcapping", None) is not None:
-        raise ModelError(f"Base LM {name!r} caps its attention scores (attn_logit_softcapping), which is not supported.")
+        raise ModelError(
+            f"Base LM {name!r} caps its attention scores (attn_logit_softcapping), which is not supported."
+        )
     for setting in ("final_logit_softcapping", "logits_scaling", "logit_scale"):
         if getattr(config, setting, None) not in (None, 1, 1.0):
             raise ModelError(f"Base LM {name!r} rescales its logits ({setting}), which is not supported.")

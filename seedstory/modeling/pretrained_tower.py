@@ -1,9 +1,10 @@
 """A vision tower of transformers, frozen: CLIP, SigLIP, SigLIP 2, DINOv2 or DINOv3 gives an image's features.
 
-It has the interface of `VisionTower`, and `VisionTower.from_pretrained` loads either, by what a folder says. Stage 1b in
-the SDXL form teaches a de-tokenizer to draw from it; the later stages only read its features.
+It has the interface of `VisionTower`, and `VisionTower.from_pretrained` loads either, by what a folder says. Stage 1b
+in the SDXL form teaches a de-tokenizer to draw from it; the later stages only read its features.
 
-Shapes: B batch, S side of an image in px, G side of the patch grid, F features of an image (a square grid), D their width.
+Shapes: B batch, S side of an image in px, G side of the patch grid, F features of an image (on a square grid), D their
+width.
 """
 
 from __future__ import annotations
@@ -146,7 +147,9 @@ class PretrainedTower(CheckedLoading, ModelMixin, ConfigMixin):
         tokens = self._encode(((pixel_values + 1) / 2 - mean) / std)
         count = self.patches**2
         if tokens.shape[1] != self.skipped + count:
-            raise ModelError(f"the network gives {tokens.shape[1]} tokens for {count} patches and {self.skipped} others")
+            raise ModelError(
+                f"the network gives {tokens.shape[1]} tokens for {count} patches and {self.skipped} others"
+            )
         grid = tokens[:, self.skipped :].transpose(1, 2).unflatten(2, (self.patches, self.patches))
         if self.grid_size != self.patches:
             grid = nn.functional.avg_pool2d(grid, self.patches // self.grid_size)
@@ -172,7 +175,9 @@ def _checked_config(network_config: dict[str, Any]) -> Any:
     settings = dict(network_config)
     kind = settings.pop("model_type", None)
     if kind not in _CLASS_TOKENS:
-        raise ModelError(f"a vision tower of the model_type {kind!r:.60} is not supported: {', '.join(_CLASS_TOKENS)} are")
+        raise ModelError(
+            f"a vision tower of the model_type {kind!r:.60} is not supported: {', '.join(_CLASS_TOKENS)} are"
+        )
     check_attention_name(settings, "network_config")
     return described(lambda: AutoConfig.for_model(kind, **settings), "network_config", str(kind))
 
@@ -181,14 +186,16 @@ def _normalization(folder: Path) -> tuple[Any, Any]:
     """Mean and std of an image's channels, as the folder's image processor subtracts and divides by them."""
     path = next((folder / name for name in _PROCESSORS if (folder / name).is_file()), None)
     if path is None:
-        raise ModelError(f"{folder} has no {_PROCESSORS[0]}, which says the mean and std of its images: download it, too")
+        raise ModelError(
+            f"{folder} has no {_PROCESSORS[0]}, which says the mean and std of its images: download it, too"
+        )
     settings = read_json(path, limit=MAX_CONFIG_BYTES)
     settings = settings.get("image_processor", settings) if isinstance(settings, dict) else settings
     if not isinstance(settings, dict) or settings.get("do_rescale") is False:
         raise ModelError(f"{path} does not describe pixels that are brought to [0, 1] and normalized")
     if settings.get("do_normalize") is False:
         return (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
-    parts = [settings.get(name) for name in ("image_mean", "image_std")]
+    parts: list[Any] = [settings.get(name) for name in ("image_mean", "image_std")]
     if not all(isinstance(part, list) and all(isinstance(one, int | float) for one in part) for part in parts):
         raise ModelError(f"{path} names no image_mean and image_std")
     return tuple(parts[0]), tuple(parts[1])

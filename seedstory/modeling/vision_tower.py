@@ -90,7 +90,11 @@ class VisionTower(CheckedLoading, ModelMixin, ConfigMixin):
             ModelError: As `CheckedLoading.from_pretrained`; or the folder holds something else.
         """
         kind = tower_class(folder)
-        return super().from_pretrained(folder, **options) if kind is VisionTower else kind.from_pretrained(folder, **options)
+        return (
+            super().from_pretrained(folder, **options)
+            if kind is VisionTower
+            else kind.from_pretrained(folder, **options)
+        )
 
     @property
     def num_features(self) -> int:

@@ -92,7 +92,9 @@ def test_resumed_equals_uninterrupted_and_a_batch_equals_each_alone(name, policy
 @pytest.mark.parametrize("decoding", ["native", "static"])
 def test_every_form_of_decoding_equals_the_models_own_layers(family, decoding):
     if decoding == "native" and family.llm.config.model_type == "gemma3_text":
-        assert native_unsupported_reason(family) == "its layers have norms behind attention and MLP, too, as Gemma's have"
+        assert (
+            native_unsupported_reason(family) == "its layers have norms behind attention and MLP, too, as Gemma's have"
+        )
         assert StoryEngine(family).decoding == "eager"
         return
     if decoding == "native":

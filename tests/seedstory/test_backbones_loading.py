@@ -100,7 +100,7 @@ def test_a_tokenizer_of_another_model_is_refused():
         StoryModel.from_base(tiny_lm(400), tokenizer=tokenizer, **SIZES)
 
 
-# ------------------------------------------------------------------------------------------------ multimodal checkpoints
+# ------------------------------------------------------------------------------------ multimodal checkpoints
 
 _TEXT = {
     "vocab_size": 330,

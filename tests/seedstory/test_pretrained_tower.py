@@ -14,6 +14,7 @@ from seedstory.modeling.pretrained_tower import PretrainedTower
 from seedstory.modeling.vision_tower import VisionTower
 from tests.seedstory.families import MEAN, NETWORKS, PATCH, SIZE, STD, write_network
 
+
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
     """A folder for each network, as transformers writes it."""
@@ -64,7 +65,10 @@ def test_saved_and_loaded_as_any_vision_tower(folders, name, tmp_path):
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_another_size_of_image_gives_a_larger_grid(folders, name):
-    larger, usual = PretrainedTower.from_network(folders[name], image_size=48), PretrainedTower.from_network(folders[name])
+    larger, usual = (
+        PretrainedTower.from_network(folders[name], image_size=48),
+        PretrainedTower.from_network(folders[name]),
+    )
     with torch.no_grad():
         features = larger(image_to_tensor(picture(48))[None])
         usual_features = usual(image_to_tensor(picture(48).resize((32, 32)))[None])
@@ -103,7 +107,7 @@ def test_what_cannot_be_a_tower_is_refused_in_one_line(folders, tmp_path):
             PretrainedTower.from_network(folders["clip"], image_size=size, grid_size=grid)
     shutil.copytree(folders["dinov2"], tmp_path / "network")
     (tmp_path / "network" / "preprocessor_config.json").unlink()
-    with pytest.raises(ModelError, match="has no preprocessor_config.json, which says the mean and std"):
+    with pytest.raises(ModelError, match="has no preprocessor_config.json, which says the mean and std of"):
         PretrainedTower.from_network(tmp_path / "network")
     config = folders["dinov2"] / "config.json"
     settings = json.loads(config.read_text())

@@ -32,16 +32,16 @@ def layer_masks(
     Returns:
         What was given, where no window hides anything; one mask, where all layers have the window; else one for each.
     """
-    size = min((window for window in windows if window is not None), default=None)
+    sizes = [window for window in windows if window is not None]  # all the same
     count, device = like.shape[1], like.device
     keys = mask.shape[-1] if mask is not None else count if cache is None else cache.get_mask_sizes(count, 0)[0]
-    if size is None or keys <= size:
+    if not sizes or keys <= sizes[0]:
         return mask
     if mask is None:
         mask = torch.ones(count, keys, dtype=torch.bool, device=device).tril(keys - count)[None, None]
     if cache is None and position_ids is not None:
-        near = position_ids[:, None, None, :] > position_ids[:, None, :, None] - size
+        near = position_ids[:, None, None, :] > position_ids[:, None, :, None] - sizes[0]
     else:  # a row of a cache sees all that it holds up to itself, so the number of these says where it stands
-        near = torch.arange(keys, device=device) >= mask.sum(-1, keepdim=True) - size
+        near = torch.arange(keys, device=device) >= mask.sum(-1, keepdim=True) - sizes[0]
     near = mask & near
-    return near if None not in windows else {"full_attention": mask, "sliding_attention": near}
+    return near if len(sizes) == len(windows) else {"full_attention": mask, "sliding_attention": near}

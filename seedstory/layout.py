@@ -76,6 +76,9 @@ class StoryLayout:
         tokenizer: A tokenizer that already has the image tokens; `StoryLayout.extend` adds them.
         num_visual_tokens: `N`, the number of visual tokens of a picture.
 
+    Attributes:
+        special_ids: Ids that no caption may hold.
+
     Raises:
         RequestError: If the tokenizer lacks an image token or an end-of-sequence token.
     """
@@ -100,7 +103,8 @@ class StoryLayout:
         self.query_ids: list[int] = ids[2:]
         self.bos_id: int | None = tokenizer.bos_token_id
         self.eos_id: int = tokenizer.eos_token_id
-        self._special_ids = {*tokenizer.all_special_ids, *ids}
+        added = (id for id, token in tokenizer.added_tokens_decoder.items() if token.special)
+        self.special_ids = {*tokenizer.all_special_ids, *added, *ids}
         self._special_text = re.compile("|".join(re.escape(text) for text in sorted(tokenizer.get_added_vocab())))
         self.page_label_ids = lru_cache(maxsize=None)(self._page_label_ids)
         self._encode = lru_cache(maxsize=_KNOWN_TEXTS)(self._encode_text)
@@ -160,7 +164,7 @@ class StoryLayout:
     def _encode_text(self, text: str, what: str) -> tuple[int, ...]:
         """Ids of a text; those of the last many texts are known, since training reads every story again and again."""
         ids = tuple(self.tokenizer.encode(text, add_special_tokens=False))
-        bad = self._special_ids.intersection(ids)
+        bad = self.special_ids.intersection(ids)
         if bad:
             names = ", ".join(sorted(self.tokenizer.convert_ids_to_tokens(sorted(bad))))
             raise RequestError(f"{what} must not contain the special tokens {names}: {text.strip()[:80]!r}")

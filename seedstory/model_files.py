@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 MAX_CONFIG_BYTES = 8 * 2**20
 MAX_TOKENIZER_BYTES = 256 * 2**20
 MAX_NUMBER = 2**53  # what every reader of JSON keeps exactly
-_COUNTS = re.compile(r"depth|layers|blocks")  # settings that say how often something is built
+_COUNTS = re.compile(r"^(?!max_window_layers$).*(depth|layers|blocks)")  # settings that say how often a part is built
 _FLOATS = ("F64", "F32", "F16", "BF16")
 _TENSOR_FILES = "*.safetensors"
 

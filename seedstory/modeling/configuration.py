@@ -28,6 +28,7 @@ _LARGEST = {  # far beyond any model; what is more is a mistake, or meant to fil
     "lora_rank": 65_536,
 }
 _ROPE_TYPES_WITHOUT_FIXED_ANGLES = ("dynamic", "longrope")
+_LAYER_TYPES = ("full_attention", "sliding_attention")
 
 
 class StoryConfig(PreTrainedConfig):
@@ -91,7 +92,7 @@ class StoryConfig(PreTrainedConfig):
         unknown = [key for key in unknown if key not in ("attn_implementation", "name_or_path", "torch_dtype")]
         if unknown:
             raise ModelError(f"Unknown StoryConfig settings: {', '.join(sorted(unknown))}.")
-        _check_attention(kwargs, "StoryConfig")
+        check_attention_name(kwargs, "StoryConfig")
         super().__post_init__(**kwargs)
         self._check()
 
@@ -165,7 +166,7 @@ class StoryConfig(PreTrainedConfig):
         if not isinstance(self.base_lm_config, dict) or "model_type" not in self.base_lm_config:
             raise ModelError("StoryConfig.base_lm_config is missing; build the model with StoryModel.from_base(...).")
         settings = dict(self.base_lm_config)
-        _check_attention(settings, "StoryConfig.base_lm_config")
+        check_attention_name(settings, "StoryConfig.base_lm_config")
         if settings.pop("quantization_config", None) is not None:
             raise ModelError("StoryConfig.base_lm_config asks for quantized weights: give a model with plain weights.")
         kind = settings.pop("model_type")
@@ -174,7 +175,7 @@ class StoryConfig(PreTrainedConfig):
         return described(lambda: AutoConfig.for_model(kind, **settings), "StoryConfig.base_lm_config", str(kind))
 
 
-def _check_attention(settings: dict[str, Any], where: str) -> None:
+def check_attention_name(settings: dict[str, Any], where: str) -> None:
     """Refuse attention by any other name: transformers would look for a kernel of that name on the Hub and run it."""
     for key in ("attn_implementation", "_attn_implementation", "_attn_implementation_internal"):
         if settings.get(key) not in (None, *_ATTENTION):
@@ -185,23 +186,53 @@ def check_base_lm(config: PreTrainedConfig) -> None:
     """Refuse language models on which captions, masks or the cache would silently be wrong.
 
     Raises:
-        ModelError: If the model has no rotary positions, moving rotary tables, sliding-window layers or rescaled
-            logits.
+        ModelError: If the model has no rotary positions, moving rotary tables, layers that are neither full nor
+            sliding-window attention, layers without a cache of their own, soft-capped scores or rescaled logits.
     """
     name = config.model_type
-    rope = getattr(config, "rope_parameters", None)
-    if not rope or "rope_theta" not in rope:
-        raise ModelError(f"Base LM {name!r} has no plain rotary positions (RoPE), which the story cache needs.")
-    if rope.get("rope_type", "default") in _ROPE_TYPES_WITHOUT_FIXED_ANGLES:
+    if getattr(config, "text_config", None) is not None:
+        raise ModelError(f"{name!r} is a multimodal model: give its folder or Hub id, of which the text model is read.")
+    for rope in _rope_parameters(config):
+        if "rope_theta" not in rope:
+            raise ModelError(f"Base LM {name!r} has no plain rotary positions (RoPE), which the story cache needs.")
+        if rope.get("rope_type", "default") in _ROPE_TYPES_WITHOUT_FIXED_ANGLES:
+            raise ModelError(
+                f"Base LM {name!r} uses {rope['rope_type']!r} RoPE, whose angles change with the length; cached keys "
+                "cannot be moved then. Set rope_parameters['rope_type'] to 'default', 'linear', 'llama3' or 'yarn'."
+            )
+    if strange := set(getattr(config, "layer_types", None) or []) - set(_LAYER_TYPES):
+        raise ModelError(f"Base LM {name!r} has layers of the type {min(strange)}: only {_LAYER_TYPES} are supported.")
+    windows = layer_windows(config)
+    if len(windows) != config.num_hidden_layers or any(window is not None and window < 1 for window in windows):
+        raise ModelError(f"Base LM {name!r}: layer_types and sliding_window do not describe its layers.")
+    if getattr(config, "use_bidirectional_attention", None):
+        raise ModelError(f"Base LM {name!r} attends in both directions, so it cannot write.")
+    if getattr(config, "num_kv_shared_layers", 0):
+        raise ModelError(f"Base LM {name!r} has layers that share a cache (num_kv_shared_layers), not supported.")
+    if getattr(config, "attn_logit_softcapping", None) is not None:
         raise ModelError(
-            f"Base LM {name!r} uses {rope['rope_type']!r} RoPE, whose angles change with the length; cached keys "
-            "cannot be moved then. Set rope_parameters['rope_type'] to 'default', 'linear', 'llama3' or 'yarn'."
+            f"Base LM {name!r} caps its attention scores (attn_logit_softcapping), which is not supported."
         )
-    if set(getattr(config, "layer_types", None) or ["full_attention"]) != {"full_attention"}:
-        raise ModelError(f"Base LM {name!r} mixes in layers that are not full attention, which is not supported.")
     for setting in ("final_logit_softcapping", "logits_scaling", "logit_scale"):
         if getattr(config, setting, None) not in (None, 1, 1.0):
             raise ModelError(f"Base LM {name!r} rescales its logits ({setting}), which is not supported.")
+
+
+def layer_windows(config: PreTrainedConfig) -> list[int | None]:
+    """For each layer of a language model how many tokens one sees, itself included; None where it sees all before."""
+    window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
+    kinds = getattr(config, "layer_types", None)
+    if not kinds:  # such as Mistral's
+        return [window] * config.num_hidden_layers
+    if window is None and "sliding_attention" in kinds:
+        raise ModelError(f"Base LM {config.model_type!r} has sliding layers, but no sliding_window.")
+    return [window if kind == "sliding_attention" else None for kind in kinds]
+
+
+def _rope_parameters(config: PreTrainedConfig) -> list[dict[str, Any]]:
+    """The rotary settings of a language model: one for all layers, or one for each type of layer."""
+    rope = getattr(config, "rope_parameters", None) or {}
+    return [part for part in rope.values() if isinstance(part, dict)] or [rope]
 
 
 AutoConfig.register(StoryConfig.model_type, StoryConfig)

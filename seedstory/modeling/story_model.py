@@ -24,18 +24,23 @@ from seedstory.modeling.base_lm import (
     base_lm_config,
     base_lm_folder,
     base_lm_name,
+    embedding_scale,
     load_base_lm,
     load_tokenizer,
     resolve_base_lm,
 )
 from seedstory.modeling.checkpoint import read_trained, resolve_checkpoint, trained_state, write_trained
-from seedstory.modeling.configuration import StoryConfig, check_base_lm
+from seedstory.modeling.configuration import StoryConfig, check_base_lm, layer_windows
 from seedstory.modeling.flash_attention import Runs, can_flash, find_runs
 from seedstory.modeling.flow_head import FlowResampler, make_output_resampler
 from seedstory.modeling.int8 import Int8Linear, quantize_int8
+from seedstory.modeling.layer_masks import layer_masks
 from seedstory.modeling.lora import merge_lora
 from seedstory.modeling.packed_attention import NAME as PACKED_ATTENTION
 from seedstory.resampler import InputResampler
+
+NEVER = -1e4  # score of a token that cannot be written; finite, since guidance subtracts scores
+_MOST_TOKENS_WITHOUT_EMBEDDING = 1_024
 
 
 def make_input_resampler(config: StoryConfig, embedding_dim: int, embedding_rms: float = 1.0) -> InputResampler:
@@ -98,6 +103,8 @@ class StoryModel(PreTrainedModel):
         layout: Ids of the story's pieces, with the tokenizer; None after the bare constructor.
         merged_lora: Factors of LoRA that was merged into the base weights, by their names in a checkpoint.
         decode_dtype: Type from which the native decoding reads matrices; None for the one that they have.
+        embedding_scale: By which the language model multiplies embeddings of tokens.
+        windows: Of each layer how many tokens one sees, itself included; None where it sees all before.
     """
 
     config_class = StoryConfig
@@ -110,9 +117,10 @@ class StoryModel(PreTrainedModel):
     def __init__(self, config: StoryConfig, llm: PreTrainedModel | None = None) -> None:
         super().__init__(config)
         language = config.language_config()
-        if config.image_start_id is None or not 0 < config.image_start_id <= language.vocab_size:
+        largest = language.vocab_size + _MOST_TOKENS_WITHOUT_EMBEDDING
+        if config.image_start_id is None or not 0 < config.image_start_id <= largest:
             raise ModelError(
-                f"StoryConfig.image_start_id must lie in 1..{language.vocab_size} (right after the base vocabulary), "
+                f"StoryConfig.image_start_id must lie in 1..{largest} (right after the base vocabulary), "
                 f"got {config.image_start_id}."
             )
         self.llm = AutoModelForCausalLM.from_config(language, trust_remote_code=False) if llm is None else llm
@@ -122,15 +130,16 @@ class StoryModel(PreTrainedModel):
         self.layout: StoryLayout | None = None
         self.decode_dtype: torch.dtype | None = None
         self.merged_lora: dict[str, torch.Tensor] = {}
+        self.embedding_scale = embedding_scale(self.llm)
+        self.windows = layer_windows(self.llm.config)
         embedding = self.llm.get_input_embeddings().weight[: config.image_start_id].detach().float()
         self.token_rows = nn.Parameter(_new_rows(embedding, 2 + config.num_visual_tokens))
         head = self.llm.get_output_embeddings().weight
         self.image_start_head: nn.Parameter | None = None
         if head is not self.llm.get_input_embeddings().weight:
             self.image_start_head = nn.Parameter(_new_rows(head[: config.image_start_id].detach().float(), 1))
-        self.input_resampler = make_input_resampler(
-            config, embedding.shape[1], 1.0 if embedding.is_meta else embedding.pow(2).mean().sqrt().item()
-        )
+        size = 1.0 if embedding.is_meta else embedding.pow(2).mean().sqrt().item() * self.embedding_scale
+        self.input_resampler = make_input_resampler(config, embedding.shape[1], size)
         self.output_resampler = make_output_resampler(config, embedding.shape[1])
         if config.lora_rank:
             self._add_lora()
@@ -144,7 +153,13 @@ class StoryModel(PreTrainedModel):
             target_modules=config.lora_targets,
             task_type="CAUSAL_LM",
         )
-        inject_adapter_in_model(lora, self.llm)
+        try:
+            inject_adapter_in_model(lora, self.llm)
+        except ValueError as error:
+            raise ModelError(f"lora_targets {config.lora_targets!r:.80} do not fit the base LM: {error}") from None
+        for part in (self.llm.get_input_embeddings(), self.llm.get_output_embeddings()):
+            if isinstance(part, LoraLayer):
+                raise ModelError("lora_targets must name layers of the blocks, neither the embeddings nor the head.")
         for layer in self._lora_layers():
             for part in (layer.lora_A, layer.lora_B):
                 part.float()
@@ -162,6 +177,8 @@ class StoryModel(PreTrainedModel):
         added = input_ids >= first
         embeds = self.llm.get_input_embeddings()(input_ids.masked_fill(added, 0))
         rows = functional.embedding((input_ids - first).clamp(min=0), self.token_rows).to(embeds.dtype)
+        if self.embedding_scale != 1:
+            rows = rows * rows.new_tensor(self.embedding_scale)
         return torch.where(added.unsqueeze(-1), rows, embeds)
 
     def embed_images(self, features: torch.Tensor) -> torch.Tensor:
@@ -188,16 +205,17 @@ class StoryModel(PreTrainedModel):
         Returns:
             `[B, T, D]`.
         """
-        if attention_mask is not None and self.llm.config._attn_implementation == "eager":
+        masks: Any = layer_masks(self.windows, attention_mask, position_ids, cache, inputs_embeds)
+        if masks is not None and self.llm.config._attn_implementation == "eager":
             # transformers adds the mask to the scores there, whatever its type.
-            lowest = torch.finfo(inputs_embeds.dtype).min
-            attention_mask = torch.zeros_like(attention_mask, dtype=inputs_embeds.dtype).masked_fill(
-                ~attention_mask, lowest
-            )
+            if isinstance(masks, dict):
+                masks = {kind: _as_scores(mask, inputs_embeds.dtype) for kind, mask in masks.items()}
+            else:
+                masks = _as_scores(masks, inputs_embeds.dtype)
         return self.llm.base_model(
             inputs_embeds=inputs_embeds,
             position_ids=position_ids,
-            attention_mask=attention_mask,
+            attention_mask=masks,
             past_key_values=cache,
             use_cache=cache is not None,
             **attention_options,
@@ -211,6 +229,8 @@ class StoryModel(PreTrainedModel):
         """
         row = self.token_rows[:1] if self.image_start_head is None else self.image_start_head
         base = self.llm.get_output_embeddings()(hidden)[..., : self.config.image_start_id]
+        if base.shape[-1] < self.config.image_start_id:  # tokens of the tokenizer that the base LM has no rows for
+            base = functional.pad(base, (0, self.config.image_start_id - base.shape[-1]), value=NEVER)
         return torch.cat([base, functional.linear(hidden, row.to(hidden.dtype)).to(base.dtype)], dim=-1)
 
     def decode_features(self, hidden: torch.Tensor, noise: torch.Tensor | None = None) -> torch.Tensor:
@@ -282,7 +302,7 @@ class StoryModel(PreTrainedModel):
         if attention_mask is not None and self.llm.config._attn_implementation == PACKED_ATTENTION:
             if context_length is not None and embeds.device.type == "cpu":
                 options["packed_context_length"] = int(context_length)
-            elif spans is not None and can_flash(embeds):
+            elif spans is not None and can_flash(embeds) and not self.has_windows:
                 options["packed_runs"] = spans if isinstance(spans, Runs) else find_runs(spans, embeds.shape[1])
         hidden = self.hidden_states(embeds, position_ids, attention_mask, **options)
         output = StoryModelOutput(last_hidden_state=hidden, context_embeddings=images)
@@ -360,6 +380,7 @@ class StoryModel(PreTrainedModel):
                 raise ModelError("Pass the tokenizer along with a loaded base model.")
             tokenizer = load_tokenizer(folder)
         layout = StoryLayout.extend(tokenizer, settings.get("num_visual_tokens", StoryConfig.num_visual_tokens))
+        _check_tokenizer(layout, llm.config.vocab_size)
         name = llm.config.name_or_path if folder is None else str(base_lm)
         if Path(name).is_dir():  # a relative path would start at the folder that this model is saved to
             name = str(Path(name).absolute())
@@ -455,6 +476,7 @@ class StoryModel(PreTrainedModel):
         model.layout = StoryLayout.extend(tokenizer, config.num_visual_tokens)
         if model.layout.image_start_id != config.image_start_id:
             raise ModelError("The checkpoint's tokenizer and configuration disagree about the id of <img>.")
+        _check_tokenizer(model.layout, found.vocab_size)
         if merge:
             model.merge_lora().to(dtype).eval().requires_grad_(False)
         if int8:
@@ -496,6 +518,11 @@ class StoryModel(PreTrainedModel):
         return self
 
     @property
+    def has_windows(self) -> bool:
+        """Whether layers of the language model see a sliding window only."""
+        return any(window is not None for window in self.windows)
+
+    @property
     def has_lora(self) -> bool:
         """Whether LoRA stands apart from the base weights."""
         return any(True for _ in self._lora_layers())
@@ -509,6 +536,24 @@ class StoryModel(PreTrainedModel):
 def _flat(rows: torch.Tensor) -> torch.Tensor:
     """All rows one after another: `[B, T, D]` → `[B * T, D]`."""
     return rows.flatten(0, 1)
+
+
+def _as_scores(mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """A mask as what is added to the scores: 0 where it is True, the lowest number elsewhere."""
+    return torch.zeros_like(mask, dtype=dtype).masked_fill(~mask, torch.finfo(dtype).min)
+
+
+def _check_tokenizer(layout: StoryLayout, vocab_size: int) -> None:
+    """Refuse a tokenizer that has tokens for text for which the language model has no embeddings.
+
+    Special tokens may lack them, such as Gemma 3's for images in its models of text: captions never hold any.
+    """
+    ids = set(range(vocab_size, layout.image_start_id))
+    if len(ids) > _MOST_TOKENS_WITHOUT_EMBEDDING or not ids <= layout.special_ids:
+        raise ModelError(
+            f"The tokenizer has {layout.image_start_id:,} tokens, but the base LM has embeddings for {vocab_size:,}: "
+            "give the tokenizer that belongs to it."
+        )
 
 
 def _new_rows(embedding: torch.Tensor, count: int) -> torch.Tensor:

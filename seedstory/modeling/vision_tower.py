@@ -5,6 +5,9 @@ Shapes: B batch, H W pixels, Z latent channels, F features of a picture (a squar
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from diffusers import ConfigMixin, ModelMixin
@@ -13,7 +16,7 @@ from torch import Tensor, nn
 
 from seedstory.detokenizers.autoencoder import ImageEncoder, ResidualBlock
 from seedstory.errors import ModelError
-from seedstory.model_files import CheckedLoading
+from seedstory.model_files import CheckedLoading, read_config
 
 
 class TransformerBlock(nn.Module):
@@ -79,6 +82,20 @@ class VisionTower(CheckedLoading, ModelMixin, ConfigMixin):
         self.blocks = nn.ModuleList(TransformerBlock(width, heads) for _ in range(depth))
         self.project = nn.Linear(width, feature_dim)
 
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, **options: Any) -> Any:
+        """Load the tower of a folder, which may also be a `PretrainedTower`.
+
+        Raises:
+            ModelError: As `CheckedLoading.from_pretrained`; or the folder holds something else.
+        """
+        kind = tower_class(folder)
+        return (
+            super().from_pretrained(folder, **options)
+            if kind is VisionTower
+            else kind.from_pretrained(folder, **options)
+        )
+
     @property
     def num_features(self) -> int:
         """F, the number of visual tokens of a picture."""
@@ -98,3 +115,19 @@ class VisionTower(CheckedLoading, ModelMixin, ConfigMixin):
             x = block(x)
         x = self.project(x)
         return F.layer_norm(x.float(), x.shape[-1:]).to(x.dtype)
+
+
+def tower_class(folder: str | Path) -> Any:
+    """The class of the vision tower in a folder.
+
+    Raises:
+        ModelError: The folder holds no vision tower.
+    """
+    name = read_config(folder).get("_class_name", VisionTower.__name__)
+    if name == VisionTower.__name__:
+        return VisionTower
+    from seedstory.modeling.pretrained_tower import PretrainedTower
+
+    if name != PretrainedTower.__name__:
+        raise ModelError(f"{folder} holds a {name!r:.60}, not a vision tower")
+    return PretrainedTower

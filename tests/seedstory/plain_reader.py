@@ -34,29 +34,46 @@ class PlainReader:
     def read(self, embeds: torch.Tensor, labels: list[tuple]) -> torch.Tensor:
         x, new, held = embeds, embeds.shape[1], len(self.labels)
         positions = torch.arange(held + new)
-        mask = torch.ones(new, held + new, dtype=torch.bool).tril(held)
         for number, layer in enumerate(self.decoder.layers):
             attention, normed = layer.self_attn, layer.input_layernorm(x)
             query, key, value = (
-                part(normed).unflatten(-1, (-1, self.config.head_dim)).transpose(1, 2)
+                part(normed).unflatten(-1, (-1, attention.head_dim)).transpose(1, 2)
                 for part in (attention.q_proj, attention.k_proj, attention.v_proj)
             )
+            if hasattr(attention, "q_norm"):
+                query, key = attention.q_norm(query), attention.k_norm(key)
             if held:
                 key, value = torch.cat([self.keys[number], key], 2), torch.cat([self.values[number], value], 2)
             self.keys[number], self.values[number] = key, value
-            frequencies = self.decoder.rotary_emb.inv_freq
+            frequencies, window = self.kind_of(number)
             groups = query.shape[1] // key.shape[1]
             out = scaled_dot_product_attention(
                 rotate(query, positions[held:], frequencies),
                 rotate(key, positions, frequencies).repeat_interleave(groups, 1),
                 value.repeat_interleave(groups, 1),
-                attn_mask=mask,
+                attn_mask=torch.ones(new, held + new, dtype=torch.bool).tril(held).triu(held - window + 1),
+                scale=attention.scaling,
             )
-            x = x + attention.o_proj(out.transpose(1, 2).flatten(2))
-            x = x + layer.mlp(layer.post_attention_layernorm(x))
+            out = attention.o_proj(out.transpose(1, 2).flatten(2))
+            if hasattr(layer, "pre_feedforward_layernorm"):  # Gemma 3
+                x = x + layer.post_attention_layernorm(out)
+                x = x + layer.post_feedforward_layernorm(layer.mlp(layer.pre_feedforward_layernorm(x)))
+            else:
+                x = x + out
+                x = x + layer.mlp(layer.post_attention_layernorm(x))
         self.labels = [*self.labels, *((*label, self.next + place) for place, label in enumerate(labels))]
         self.next += len(labels)
         return self.decoder.norm(x)
+
+    def kind_of(self, number: int) -> tuple[torch.Tensor, int]:
+        """The frequencies of a layer, and how many tokens one sees there."""
+        config, rotary = self.config, self.decoder.rotary_emb
+        kinds = getattr(config, "layer_types", None) or ["sliding_attention"] * config.num_hidden_layers
+        window = getattr(config, "sliding_window", None) if kinds[number] == "sliding_attention" else None
+        frequencies = getattr(rotary, f"{kinds[number]}_inv_freq", getattr(rotary, "inv_freq", None))
+        if not getattr(config, "no_rope_layers", [1] * config.num_hidden_layers)[number]:
+            frequencies = torch.zeros_like(frequencies)
+        return frequencies, window or 10**6
 
     def keep(self, wanted) -> None:
         index = torch.tensor([place for place, label in enumerate(self.labels) if wanted(label)])

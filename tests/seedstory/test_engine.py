@@ -352,14 +352,14 @@ def test_damaged_weights_are_reported():
 
 
 def test_keys_move_exactly_and_strange_rotations_are_refused(model):
-    rotation = KeyRotation.of(model.llm)
+    rotation = KeyRotation.of_layers(model.llm)[0]
     keys = torch.randn(1, 2, 3, 8)
     there = rotation.shift(keys, torch.tensor([5, 0, 3000]))
     assert torch.equal(there[:, :, 1], keys[:, :, 1])
     assert (rotation.shift(there, torch.tensor([-5, 0, -3000])) - keys).abs().max() <= 1e-5
     strange = tiny_model()
     strange.llm.base_model.rotary_emb.inv_freq[1] *= 1.5
-    KeyRotation.of(strange.llm)  # reads the frequencies that the model really has
+    KeyRotation.of_layers(strange.llm)  # reads the frequencies that the model really has
     broken = tiny_model()
     broken.llm.config.rope_parameters = {"rope_type": "longrope", "rope_theta": 1e4}
     with pytest.raises(ValueError, match="angles change"):

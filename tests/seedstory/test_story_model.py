@@ -168,7 +168,7 @@ def test_wrong_settings_are_refused(settings, message):
     ("settings", "message"),
     [
         ({"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}}, "angles change"),
-        ({"layer_types": ["full_attention", "sliding_attention"], "family": "qwen3"}, "not full attention"),
+        ({"layer_types": ["full_attention", "sliding_attention"], "family": "qwen3"}, "no sliding_window"),
     ],
 )
 def test_unfit_base_models_are_refused(settings, message):

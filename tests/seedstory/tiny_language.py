@@ -2,16 +2,9 @@
 
 import pytest
 import torch
+import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import (
-    LlamaConfig,
-    LlamaForCausalLM,
-    PreTrainedTokenizerFast,
-    Qwen2Config,
-    Qwen2ForCausalLM,
-    Qwen3Config,
-    Qwen3ForCausalLM,
-)
+from transformers import PreTrainedTokenizerFast
 
 from seedstory.generation.native import native_unsupported_reason
 from seedstory.modeling import StoryModel
@@ -21,6 +14,16 @@ SENTENCES = [
     "Bruno the bear laughed, and the light danced on his coat!",
     "Was it a star? No, said the owl, it is only the moon.",
 ]
+
+CONFIGS = {
+    "llama": "LlamaConfig",
+    "qwen2": "Qwen2Config",
+    "qwen3": "Qwen3Config",
+    "mistral": "MistralConfig",
+    "gemma3": "Gemma3TextConfig",
+    "smollm3": "SmolLM3Config",
+    "phi3": "Phi3Config",
+}
 
 
 def tiny_tokenizer(bos: str | None = "<s>") -> PreTrainedTokenizerFast:
@@ -40,12 +43,7 @@ def tiny_tokenizer(bos: str | None = "<s>") -> PreTrainedTokenizerFast:
 
 def tiny_lm(vocab_size: int, family: str = "llama", **settings):
     """A random two-layer language model whose attention is not nearly uniform."""
-    make = {
-        "llama": (LlamaConfig, LlamaForCausalLM),
-        "qwen2": (Qwen2Config, Qwen2ForCausalLM),
-        "qwen3": (Qwen3Config, Qwen3ForCausalLM),
-    }[family]
-    config = make[0](
+    config = getattr(transformers, CONFIGS[family])(
         **{
             "vocab_size": vocab_size,
             "hidden_size": 32,
@@ -60,7 +58,7 @@ def tiny_lm(vocab_size: int, family: str = "llama", **settings):
         }
         | settings
     )
-    lm = make[1](config)
+    lm = transformers.AutoModelForCausalLM.from_config(config)
     for name, weight in lm.named_parameters():
         if name.endswith("bias"):
             torch.nn.init.normal_(weight, std=0.2)
@@ -74,7 +72,7 @@ def tiny_model(tokenizer=None, family: str = "llama", lm: dict | None = None, **
     sizes = {"num_visual_tokens": 4, "feature_tokens": 9, "feature_dim": 6, "lora_rank": 2, "lora_alpha": 4.0}
     for side in ("input", "output"):
         sizes |= {f"{side}_resampler_width": 16, f"{side}_resampler_depth": 1, f"{side}_resampler_heads": 2}
-    base = tiny_lm(len(tokenizer), family, **(lm or {}))
+    base = tiny_lm(**{"vocab_size": len(tokenizer), "family": family} | (lm or {}))
     model = StoryModel.from_base(base, tokenizer=tokenizer, **(sizes | settings))
     with torch.no_grad():
         for name, weight in model.named_parameters():

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from seedstory.modeling.base_lm import base_lm_folder, load_base_lm, load_tokenizer
+from seedstory.modeling.base_lm import base_lm_folder, embedding_scale, load_base_lm, load_tokenizer
 from seedstory.modeling.configuration import StoryConfig
 from seedstory.modeling.story_model import make_input_resampler
 from training.backend import Backend
@@ -84,7 +84,8 @@ class ReadingStage(Stage):
         self.config = config
         tower, base = Path(config.stage1) / "vision_tower", base_lm_folder(config.base_lm)
         self.sources = [*files_of(config.data, config.split, config.heldout), tower, base]
-        embedding = load_base_lm(base, torch.bfloat16).get_input_embeddings().weight.detach().float()
+        llm = load_base_lm(base, torch.bfloat16)
+        embedding = llm.get_input_embeddings().weight.detach().float() * embedding_scale(llm)
         self.features = read_features(config.data, config.split, tower, backend)
         self.heldout = read_features(config.data, config.heldout, tower, backend).float()
         sizes = StoryConfig(

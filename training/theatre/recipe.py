@@ -132,7 +132,7 @@ class TheatreRecipe(nn.Module):
             self._prepare_scenes(model, Path(self.settings.scenes), fresh)
         if self.settings.reading or self.settings.read_loss_weight:
             assert model.layout is not None
-            embedding = model.llm.get_input_embeddings().weight[: model.config.image_start_id]
+            embedding = model.llm.get_input_embeddings().weight[: model.config.image_start_id] * model.embedding_scale
             self.context_words = ContextWords(self.vocabulary, embedding, model.layout.tokenizer)
 
     def _prepare_scenes(self, model: StoryModel, folder: Path, fresh: bool) -> None:

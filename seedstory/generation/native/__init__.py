@@ -12,10 +12,12 @@ import torch
 from torch import nn
 from transformers import DynamicCache, PreTrainedModel
 
-from seedstory.cache import CachePolicy, StoryCache
+from seedstory.cache import CachePolicy, KeyRotation, StoryCache
+from seedstory.errors import ModelError
 from seedstory.generation.native.build import BuildError, library
 from seedstory.modeling import StoryModel
 from seedstory.modeling.int8 import Int8Linear
+from seedstory.modeling.story_model import NEVER
 
 _TYPES = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}
 _PARTS = {0: 1, 1: 2, 2: 4}  # numbers in a word of 32 bits
@@ -32,7 +34,14 @@ def _struct(name: str, **fields: Any) -> type[ctypes.Structure]:
 _Matrix = _struct("Matrix", data=_pointer, scale=_pointer, bias=_pointer, rows=_integer, cols=_integer, type=_integer)
 _MATRICES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 _NORMS = ("attention_norm", "mlp_norm", "query_norm", "key_norm")
-_Layer = _struct("Layer", **dict.fromkeys(_MATRICES, _Matrix), **dict.fromkeys(_NORMS, _pointer))
+_Layer = _struct(
+    "Layer",
+    **dict.fromkeys(_MATRICES, _Matrix),
+    **dict.fromkeys(_NORMS, _pointer),
+    rotary=_integer,
+    window=_integer,
+)
+_ALL_TOKENS = 2**62
 _SIZES = ("num_layers", "hidden", "heads", "key_heads", "head_dim", "rotary", "intermediate")
 _Model = _struct(
     "Model",
@@ -74,17 +83,23 @@ class NativeStep:
         decoder = llm.base_model
         if model.has_lora:
             raise NativeUnsupportedError("LoRA is not merged")
+        if not len(getattr(decoder, "layers", ())):
+            raise NativeUnsupportedError("it is built differently: it has no layers")
         if llm.dtype not in (torch.float32, torch.bfloat16):
             raise NativeUnsupportedError(f"its weights are {llm.dtype}")
+        if hasattr(decoder.layers[0], "pre_feedforward_layernorm"):
+            raise NativeUnsupportedError("its layers have norms behind attention and MLP, too, as Gemma's have")
         try:
-            layers = (_Layer * len(decoder.layers))(*map(self._layer, decoder.layers))
-            self._alive.append(layers)
             frequencies = decoder.rotary_emb.inv_freq.double().cpu()
             self._alive.append(frequencies)
+            rotations = [2 * len(rotation.inverse_frequencies) for rotation in KeyRotation.of_layers(llm)]
+            parts = zip(decoder.layers, rotations, model.windows, strict=True)
+            layers = (_Layer * len(decoder.layers))(*(self._layer(*part) for part in parts))
+            self._alive.append(layers)
             attention = decoder.layers[0].self_attn
             self._vocabulary = model.config.image_start_id
             head = self._matrix(llm.get_output_embeddings())
-            head.rows = self._vocabulary
+            head.rows = min(head.rows, self._vocabulary)  # the tokenizer may have tokens that have no row
             self._model = _Model(
                 layers=ctypes.addressof(layers),
                 final_norm=self._norm(decoder.norm),
@@ -103,6 +118,8 @@ class NativeStep:
             )
         except AttributeError as error:
             raise NativeUnsupportedError(f"it is built differently: {error}") from None
+        except ModelError as error:
+            raise NativeUnsupportedError(str(error)) from None
         if self._model.head_dim % 2 or self._model.rotary > self._model.head_dim:
             raise NativeUnsupportedError(f"its heads are {self._model.head_dim} wide")
         self._code.decode_scratch.restype = _integer
@@ -154,6 +171,7 @@ class NativeStep:
         if len(self._scratch) < needed:
             self._scratch = torch.empty(needed)
         logits = torch.empty(size, self._vocabulary + 1)
+        logits[:, self._model.head.rows :] = NEVER
         books = torch.tensor([[row, cache.rows[row].length, cache.rows[row].position] for row in rows]).T.contiguous()
         self._code.decode(
             ctypes.byref(self._model),
@@ -168,12 +186,12 @@ class NativeStep:
         )
         return logits
 
-    def _layer(self, layer: nn.Module) -> ctypes.Structure:
+    def _layer(self, layer: nn.Module, rotary: int, window: int | None) -> ctypes.Structure:
         attention, mlp = layer.self_attn, layer.mlp
         modules = [getattr(attention if name in _MATRICES[:4] else mlp, name) for name in _MATRICES]
         norms: list[Any] = [layer.input_layernorm, layer.post_attention_layernorm]
         norms += [getattr(attention, name, None) for name in ("q_norm", "k_norm")]
-        return _Layer(*map(self._matrix, modules), *map(self._norm, norms))
+        return _Layer(*map(self._matrix, modules), *map(self._norm, norms), rotary, window or _ALL_TOKENS)
 
     def _matrix(self, module: nn.Module) -> ctypes.Structure:
         if not isinstance(module, nn.Linear | Int8Linear):

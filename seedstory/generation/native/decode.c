@@ -31,6 +31,8 @@ typedef struct {
     Matrix query, key, value, out, gate, up, down;
     const float *attention_norm, *mlp_norm; /* [D] */
     const float *query_norm, *key_norm;     /* [Dh] or NULL (Qwen3) */
+    int64_t rotary; /* channels of a head that are rotated, 0 in a layer without positions (SmolLM3) */
+    int64_t window; /* tokens that one sees, itself included (Mistral) */
 } Layer;
 
 typedef struct {
@@ -140,8 +142,8 @@ static void rms_norm(const float *x, const float *weight, double epsilon, int64_
     for (int64_t i = 0; i < n; i++) y[i] = x[i] * factor * weight[i];
 }
 
-static void rotate(const Model *m, float *x, const float *cosine, const float *sine) {
-    int64_t half = m->rotary / 2;
+static void rotate(int64_t rotary, float *x, const float *cosine, const float *sine) {
+    int64_t half = rotary / 2;
     for (int64_t i = 0; i < half; i++) {
         float first = x[i], second = x[i + half];
         x[i] = first * cosine[i] - second * sine[i];
@@ -166,7 +168,7 @@ static float softmax_total(float *scores, int64_t n) {
     return total + sum_of(sums);
 }
 
-/* Some heads that share a key head: scores over `past` cached tokens and the new one, softmax, weighted sum of values.
+/* Some heads that share a key head: scores over the last `past` cached tokens and the new one, softmax, weighted sum of values.
  *
  * queries, dealt, sums: [heads, Dh]; key, value: [Dh]; scores: [heads, past + 1]; out: [heads, Dh] */
 static void attend(const void *keys, const void *values, int64_t type, int64_t past, int64_t n, int64_t heads,
@@ -270,14 +272,15 @@ void decode(const Model *m, const Cache *cache, int64_t batch, const int64_t *ro
                 memcpy(value, mixed + b * wide + q_size + kv_size + kv * Dh, (size_t)Dh * sizeof(float));
                 for (int64_t i = 0; i < together; i++) {
                     if (layer->query_norm) rms_norm(query + i * Dh, layer->query_norm, m->epsilon, Dh, query + i * Dh);
-                    rotate(m, query + i * Dh, cosine + b * half, sine + b * half);
+                    rotate(layer->rotary, query + i * Dh, cosine + b * half, sine + b * half);
                 }
                 if (layer->key_norm) rms_norm(key, layer->key_norm, m->epsilon, Dh, key);
-                rotate(m, key, cosine + b * half, sine + b * half);
+                rotate(layer->rotary, key, cosine + b * half, sine + b * half);
                 const int64_t base = (rows[b] * m->key_heads + kv) * cache->capacity * Dh;
-                const int64_t bytes = base * (cache->type == BFLOAT16 ? 2 : 4);
-                attend((const char *)cache->keys[l] + bytes, (const char *)cache->values[l] + bytes, cache->type, lengths[b],
-                       Dh, together, query, key, value, (float)m->scaling, scores, split, sums,
+                const int64_t unseen = lengths[b] + 1 - layer->window, first = unseen > 0 ? unseen : 0;
+                const int64_t bytes = (base + first * Dh) * (cache->type == BFLOAT16 ? 2 : 4);
+                attend((const char *)cache->keys[l] + bytes, (const char *)cache->values[l] + bytes, cache->type,
+                       lengths[b] - first, Dh, together, query, key, value, (float)m->scaling, scores, split, sums,
                        attended + b * q_size + h * Dh);
                 if (h % groups == 0) {
                     store(cache->keys[l], cache->type, base + lengths[b] * Dh, key, Dh);

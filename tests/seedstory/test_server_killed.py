@@ -26,7 +26,7 @@ pytestmark = [
 ]
 KILLS = int(os.environ.get("SEEDSTORY_SERVER_KILLS", "25"))
 STORY = {"pages": 4, "seed": 3, "title": "T", **QUICK}
-LONGEST = 1.2  # seconds that a server lives at most
+LONGEST = 1.6  # seconds that a server lives at most
 # What is asked of a story one after the other: the route with its body, and the same by the library.
 CHANGES = [
     ("pages/2/redo", {"seed": 9, "following": "rewrite"}, lambda one: one.redo(1, seed=9, following="rewrite")),
@@ -211,6 +211,7 @@ def words(folder) -> list:
     return [(entry.id, entry.caption, entry.state, entry.files) for entry in StoryFolder.open(folder).entries]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("max_stories", [1, 3], ids=["one_at_a_time", "side_by_side"])
 def test_a_server_that_is_killed_at_any_moment_loses_nothing(pipe, tmp_path, max_stories):
     choice, library = random.Random(max_stories), tmp_path / "library"
@@ -240,6 +241,6 @@ def test_a_server_that_is_killed_at_any_moment_loses_nothing(pipe, tmp_path, max
                 if name.endswith(".png"):
                     one, other = (np.asarray(load_image(path / "pages" / name), int) for path in (made, whole))
                     assert abs(one - other).max() <= 1, name
-        print(f"{len(authors)} stories, {sum(len(author.announced) for author in authors)} pages announced")
+        assert sum(len(author.announced) for author in authors) >= KILLS
     finally:
         torch.set_num_threads(threads)

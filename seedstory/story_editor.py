@@ -13,14 +13,14 @@ bytes. A page that has to be made anew is marked so (`Page.pending`) and keeps i
 
 from __future__ import annotations
 
-import shutil
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from seedstory.errors import RequestError, StoryFolderError
-from seedstory.io import atomic_path, exclusive_writer, inside
+from seedstory.io import exclusive_writer
 from seedstory.settings import MAX_PAGES, PAGE_SETTINGS, StorySettings, check_int, check_text
 from seedstory.story_folder import StoryFolder, check_target
 from seedstory.story_record import PageEntry, Pending
@@ -418,21 +418,28 @@ class StoryEditor:
         source: StoryFolder, target: str | Path, entries: list[PageEntry], settings: StorySettings
     ) -> StoryFolder:
         """Copies pages of a story to a new folder."""
-        copy = StoryFolder.create(
-            target,
-            title=source.title,
-            settings=settings,
-            model=source.model,
-            versions=source.versions,
-            language=source.language,
-        )
-        with exclusive_writer(copy.path):
-            for name in sorted(set[str]().union(*(entry.files for entry in entries))):
-                with atomic_path(inside(copy.path, name)) as temporary:
-                    shutil.copyfile(inside(source.path, name), temporary)
-            copy.entries, copy.earlier_models = list(entries), source.earlier_models
-            copy.save_record()
-        return copy
+        path = Path(target)
+        check_target(path)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoryFolderError(f"cannot write to {path}: {error.strerror}; choose another folder", path) from None
+        try:
+            with exclusive_writer(path):
+                return StoryFolder.create(
+                    path,
+                    title=source.title,
+                    settings=settings,
+                    model=source.model,
+                    versions=source.versions,
+                    language=source.language,
+                    source=source,
+                    entries=entries,
+                )
+        except BaseException:
+            with contextlib.suppress(OSError):  # it is not empty
+                path.rmdir()
+            raise
 
     def _append(self, pages: list[PageEntry], total: int, seed: int | None) -> None:
         """Adds places for new pages at the end."""

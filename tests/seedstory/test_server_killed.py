@@ -82,7 +82,9 @@ class Author:
                 client.post(f"{path}/resume")
             elif story["state"] == "done":
                 self.is_under_way = False
-                assert story["pages_done"] == story["pages_total"] and not any(page["pending"] for page in story["pages"])
+                assert story["pages_done"] == story["pages_total"] and not any(
+                    page["pending"] for page in story["pages"]
+                )
                 if story["revision"] == len(CHANGES):
                     self.is_finished = True
                     return

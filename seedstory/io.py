@@ -187,7 +187,8 @@ def atomic_path(path: str | os.PathLike[str], *, durable: bool = True) -> Iterat
             _sync(temporary)
         os.replace(temporary, path)
     except BaseException as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # nothing can be changed there
+            temporary.unlink()
         if isinstance(error, OSError) and error.errno is not None and error.filename in (None, str(temporary)):
             with contextlib.suppress(AttributeError):  # one of another library
                 error.filename = str(path)  # not every call says where

@@ -423,7 +423,7 @@ class StoryEditor:
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise StoryFolderError(f"cannot write to {path}: {error.strerror}; choose another folder", path) from None
+            raise StoryFolderError(f"cannot write to {path}: {error.strerror}; choose another folder", path) from error
         try:
             with exclusive_writer(path):
                 return StoryFolder.create(

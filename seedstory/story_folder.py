@@ -115,7 +115,7 @@ class StoryFolder:
         try:
             (path / "pages").mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise StoryFolderError(f"cannot write to {path}: {error.strerror}; choose another folder") from None
+            raise StoryFolderError(f"cannot write to {path}: {error.strerror}; choose another folder") from error
         story = cls(
             path,
             title=title,

@@ -247,7 +247,11 @@ class JobRunner:
                 record = JobRecord("done" if folder.is_complete else "waiting", temporary=job.record.temporary)
                 if later and not folder.is_complete and not job.is_wanted:
                     record = job.record if job.record.state == "failed" else replace(record, state="stopped")
-                self._set(job, record, announce=False)
+                try:
+                    self._set(job, record, announce=False)
+                except OSError:  # the disk is full, but the change is made
+                    job.record = record if folder.is_complete else replace(record, state="stopped")
+                    raise
             job.log.add("story", story_view(story_id, folder, job.record.state, job.record.error))
         return result
 

@@ -111,6 +111,8 @@ def add_error_handlers(app: FastAPI, service: Callable[[], Service]) -> None:
         return JSONResponse(error_body(request.url.path, status, line), status, headers)
 
     def from_library(request: Request, error: Exception) -> JSONResponse:
+        if isinstance(error.__cause__, OSError):  # a place of the server's that it cannot write to
+            error = error.__cause__
         status = status_of(error)
         if status >= 500:
             logger.error("a request failed", exc_info=error)

@@ -1,12 +1,9 @@
 """A disk that is full or read-only, and two processes on one folder: one line, nothing lost, and it goes on later."""
 
-import contextlib
 import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -18,6 +15,7 @@ from seedstory.export import EXPORTS
 from seedstory.io import exclusive_writer, is_leftover
 from seedstory.story import StoryFolder
 from seedstory.story_editor import StoryEditor
+from tests.seedstory.small_disk import contents, disk, fill, read_only
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="limits forked processes")
 OPENING = "The fox found a lantern."
@@ -56,31 +54,6 @@ def begun(pipe, tmp_path_factory) -> Path:
     return path
 
 
-@contextlib.contextmanager
-def disk(path: Path):
-    """A disk of two MiB of its own."""
-    path.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=2m,mode=777", "tmpfs", str(path)]
-    try:
-        made = sys.platform == "linux" and subprocess.run(command, capture_output=True).returncode == 0
-    except FileNotFoundError:
-        made = False
-    if not made:
-        pytest.skip("only root on Linux can mount a small disk")
-    try:
-        yield path
-    finally:
-        subprocess.run(["umount", "-l", str(path)], check=True)
-
-
-def fill(path: Path, left: int) -> Path:
-    """Leaves so many bytes free on a disk; returns the file that takes the rest."""
-    found = os.statvfs(path)
-    filler = path / "filler"
-    filler.write_bytes(bytes(found.f_bavail * found.f_frsize - left))
-    return filler
-
-
 def run(verb: str, folder: Path, model: Path, limit: int | None = None) -> tuple[int, str, str]:
     """Runs the command in a process of its own, which may write files of so many bytes at most."""
     places = {"F": str(folder), "M": str(model), "N": f"{folder}-new"}
@@ -106,10 +79,6 @@ def run(verb: str, folder: Path, model: Path, limit: int | None = None) -> tuple
     os.waitpid(child, 0)
     code, out, err = json.loads(answer)
     return code, out, err
-
-
-def contents(path: Path) -> dict[str, bytes]:
-    return {f.relative_to(path).as_posix(): f.read_bytes() for f in path.rglob("*") if f.is_file()}
 
 
 def refused(result: tuple[int, str, str], *words: str) -> None:
@@ -201,10 +170,9 @@ def test_a_limit_on_the_size_of_files(begun, folder, home, tmp_path, verb, limit
 def test_a_read_only_disk(begun, folder, home, tmp_path, verb):
     with disk(tmp_path / "disk") as small:
         case = Case(verb, begun, folder, small, home)
-        subprocess.run(["mount", "-o", "remount,ro", str(small)], check=True)
-        refused(case.run(), "Read-only file system")
-        assert contents(case.folder).items() >= contents(begun).items()
-        subprocess.run(["mount", "-o", "remount,rw", str(small)], check=True)
+        with read_only(small):
+            refused(case.run(), "Read-only file system")
+            assert contents(case.folder).items() >= contents(begun).items()
         case.check()
         case.go_on()
 

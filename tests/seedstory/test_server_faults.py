@@ -1,4 +1,4 @@
-"""A server whose disk is full or read-only: 507 in one line, it stays alive, nothing is lost, and stories go on later."""
+"""A server whose disk is full or read-only: 507 in one line, nothing is lost, and stories go on later."""
 
 import errno
 import io

@@ -98,8 +98,7 @@ class StoryEditor:
             raise RequestError("a new caption is given, and the old one shall stay: choose one of the two")
         words = None if caption is None else check_text(caption, f"the caption of page {page + 1}")
         own = _page_settings(settings)
-        if seed is not None:
-            check_int("seed", seed, 0, 2**63 - 1)
+        _check_seed(seed)
 
         def change(pages: list[PageEntry], plan: list[str]) -> None:
             if self._has_given_image(page):
@@ -129,6 +128,7 @@ class StoryEditor:
         """
         words = None if caption is None else check_text(caption, "the caption of the new page")
         own = _page_settings(settings)
+        _check_seed(seed)
 
         def change(pages: list[PageEntry], plan: list[str]) -> None:
             if not 1 <= page <= len(pages):
@@ -215,6 +215,7 @@ class StoryEditor:
             StoryFolderError: Another process writes in the folder.
         """
         check_int("pages", pages, 1, MAX_PAGES)
+        _check_seed(seed)
         total = pages
 
         def change(pages: list[PageEntry], plan: list[str]) -> None:
@@ -237,6 +238,7 @@ class StoryEditor:
         """
         total = self.folder.settings.pages if pages is None else pages
         check_int("pages", total, page + 1, MAX_PAGES)
+        _check_seed(seed)
 
         def change(pages: list[PageEntry], plan: list[str]) -> None:
             base = self._new_seed() if seed is None else seed
@@ -497,6 +499,11 @@ def _with_seed(entry: PageEntry, seed: int) -> PageEntry:
     if pending is not None and pending.story_seed is None and not entry.is_empty:
         pending = replace(pending, story_seed=seed)
     return replace(entry, story_seed=seed if entry.story_seed is None else entry.story_seed, pending=pending)
+
+
+def _check_seed(seed: int | None) -> None:
+    if seed is not None:
+        check_int("seed", seed, 0, 2**63 - 1)
 
 
 def _page_settings(settings: dict[str, Any]) -> dict[str, Any]:

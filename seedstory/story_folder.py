@@ -150,7 +150,11 @@ class StoryFolder:
         """
         path = Path(path)
         file = path / "story.json"
-        if not file.exists():
+        try:
+            found = file.exists()
+        except (OSError, ValueError) as error:  # the name is too long, or holds what no name can
+            raise StoryFolderError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
+        if not found:
             raise StoryFolderError(f"{path} holds no story (there is no story.json in it): check the folder's name")
         _check_pages_folder(path)
         try:

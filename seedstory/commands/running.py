@@ -237,6 +237,8 @@ def free_folder(parent: Path, title: str) -> Path:
     """A folder named after the story that does not exist yet."""
     plain = unicodedata.normalize("NFKD", title).encode("ascii", "ignore").decode().lower()
     slug = re.sub(r"[^a-z0-9]+", "-", plain)[:48].strip("-") or "story"
+    if re.fullmatch(r"con|nul|aux|prn|(com|lpt)\d", slug):  # Windows has devices of these names
+        slug = f"{slug}-story"
     folder, count = parent / slug, 1
     while folder.exists():
         count += 1

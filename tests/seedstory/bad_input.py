@@ -29,9 +29,9 @@ WORDS = (
     + "]]><?xml-stylesheet href='x.css'?><!DOCTYPE x [<!ENTITY y 'z'>]>&y;",
     "&lt;script&gt;window.__ran = 1&lt;/script&gt; &#60;script&#62; \\u003cscript\\u003e %3Cscript%3E",
     "\uff1cscript\uff1ewindow.__ran=1\uff1c/script\uff1e \u2028window.__ran=1\u2029//",
-    "`); window.__ran = 1; (` ${window.__ran = 1} {{constructor.constructor('window.__ran=1')()}} \\'; window.__ran = 1;//",
-    "<input autofocus onfocus=window.__ran=1><details open ontoggle=window.__ran=1><video onerror=window.__ran=1 src=x>",
-    f"<style>@import '//{EVIL}/x.css'; * {{ background: url(//{EVIL}/y.png) }}</style><p style='background:url(//{EVIL})'>",
+    "`); window.__ran = 1; (` ${window.__ran = 1} \\'; window.__ran = 1;// {{constructor.constructor('__ran=1')()}}",
+    "<input autofocus onfocus=window.__ran=1><details open ontoggle=window.__ran=1><video src=x onerror=__ran=1>",
+    f"<style>@import '//{EVIL}/x.css'; * {{ background: url(//{EVIL}/y.png) }}</style><p style='cursor:url(//{EVIL})'>",
 )
 
 # Names that lead somewhere else where they are taken for paths.
@@ -39,7 +39,7 @@ NAMES = (
     *(
         "../../escaped",
         "..\\..\\escaped",
-        "/tmp/escaped",
+        "/escaped",
         "C:\\escaped",
         "\\\\host\\share",
         "~root",
@@ -112,7 +112,7 @@ def header_of(kind: str, width: int, height: int) -> bytes:
 def frames(kind: str, count: int) -> bytes:
     """A film of many frames."""
     data = io.BytesIO()
-    pictures = [Image.new("P", (16, 16), number % 256) for number in range(count)]
+    pictures = [Image.new("RGB", (16, 16), (number % 256, number // 256, 9)) for number in range(count)]
     pictures[0].save(data, kind, save_all=True, append_images=pictures[1:])
     return data.getvalue()
 
@@ -139,7 +139,6 @@ def bad_pictures() -> dict[str, bytes]:
             "profile bomb": with_chunk(b"iCCP", b"a\0\0" + zeros(2**26)),
             "truncated": whole[: len(whole) // 2],
             "header alone": whole[:40],
-            "wrong sum": whole[:60] + b"\0\0\0\0" + whole[64:],
             "svg": b"<svg xmlns='http://www.w3.org/2000/svg' onload='window.__ran=1' width='40' height='40'/>",
             "html": f"<!doctype html>{SCRIPT}".encode(),
             "pdf": b"%PDF-1.7\n1 0 obj<</OpenAction<</S/JavaScript/JS(app.alert(1))>>>>endobj",
@@ -185,7 +184,8 @@ def bad_json() -> dict[str, bytes]:
         "long key": json.dumps({"x" * 50_000: 1}).encode(),
         "many keys": json.dumps({f"k{number}": 1 for number in range(20_000)}).encode(),
         "other bytes": b'{"caption": "\xff\xfe"}',
-        "utf-16": '{"caption": "a"}'.encode("utf-16"),
+        "many entries": json.dumps({"captions": [1] * 300_000}).encode(),
+        "many names": json.dumps({"cast": {f"n{number}": 1 for number in range(30_000)}}).encode(),
         "text": b"caption=a",
         "settings": b'{"settings": {"../../x": 1, "out": "/etc", "caption": 3}}',
         "list": b"[1, 2, 3]",

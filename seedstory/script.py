@@ -13,9 +13,14 @@ from seedstory.settings import MAX_PAGES, MAX_TEXT, check_text
 MAX_SCRIPT = 64 * 2**20  # bytes
 _HEADING = re.compile(r" {0,3}(#{1,6})[ \t]+(.*?)(?:[ \t]+#+)?[ \t]*")
 _RULE = re.compile(r" {0,3}(?:\* *\* *\*[* ]*|- *- *-[- ]*|_ *_ *_[_ ]*)")
-# Bounded: no line takes long, however many marks it has.
-_EMPHASIS = re.compile(r"(\*\*|__|\*|(?<!\w)_)(?=\S)(.{1,300}?)(?<=\S)\1(?!\w)")
-_LINK = re.compile(r"!?\[([^\[\]]{0,300})\]\([^)\s]{0,1000}(?:\s{1,20}\"[^\"]{0,300}\")?\)")
+# No part looks past the next mark of its kind: a line takes no longer for having many.
+_EMPHASIS = re.compile(
+    r"(?<!\\)(?:\*\*(?=\S)((?:[^*]|\*(?!\*))+?)(?<=[^\s\\])\*\*(?!\w)"
+    r"|__(?=\S)((?:[^_]|_(?!_))+?)(?<=[^\s\\])__(?!\w)"
+    r"|\*(?=\S)([^*]+?)(?<=[^\s\\])\*(?!\w)"
+    r"|(?<!\w)_(?=\S)((?:[^_]|(?<=\w)_(?=\w))+?)(?<=[^\s\\])_(?!\w))"
+)
+_LINK = re.compile(r"!?\[([^\[\]]*)\]\([^)\s\[]*(?:[ \t]{1,20}\"[^\"\[]*\")?\)")
 _MAX_PARAGRAPH = 4 * MAX_TEXT  # characters with marks and addresses
 
 
@@ -113,7 +118,7 @@ def _plain(text: str) -> str:
     """Markdown's words without its marks."""
     text = re.sub(r"^(?: {0,3}>[ \t]?| {0,3}(?:[-*+]|\d{1,9}[.)])[ \t]+)", "", text)
     for _ in range(2):  # an image in a link, emphasis within emphasis
-        text = _EMPHASIS.sub(r"\2", _LINK.sub(r"\1", text))
+        text = _EMPHASIS.sub(lambda found: found[found.lastindex or 0], _LINK.sub(r"\1", text))
     return re.sub(r"\\([\\`*_{}\[\]()#+\-.!>~|])", r"\1", text).strip()
 
 

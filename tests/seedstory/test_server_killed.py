@@ -26,7 +26,6 @@ pytestmark = [
 ]
 KILLS = int(os.environ.get("SEEDSTORY_SERVER_KILLS", "25"))
 STORY = {"pages": 4, "seed": 3, "title": "T", **QUICK}
-LONGEST = 1.6  # seconds that a server lives at most
 # What is asked of a story one after the other: the route with its body, and the same by the library.
 CHANGES = [
     ("pages/2/redo", {"seed": 9, "following": "rewrite"}, lambda one: one.redo(1, seed=9, following="rewrite")),
@@ -141,15 +140,20 @@ def serve(pipe, library, max_stories: int) -> tuple[int, int]:
     return child, reader
 
 
-def live(pipe, library, authors: list[Author], max_stories: int, seconds: float | None) -> None:
-    """One life of a server with its clients: killed after some seconds, or stopped when they have done all."""
+def live(pipe, library, authors: list[Author], max_stories: int, seconds: float | None, *, early: bool = False) -> None:
+    """One life of a server with its clients: killed after some seconds, or stopped when they have done all.
+
+    The seconds count from where it listens, or with `early` from its start.
+    """
     child, reader = serve(pipe, library, max_stories)
     killer = threading.Timer(seconds or 0, os.kill, (child, signal.SIGKILL))
-    if seconds is not None:
+    if early:
         killer.start()
     with ThreadPoolExecutor() as pool:
         address = os.read(reader, 200).decode()  # empty when it was killed before
         os.close(reader)
+        if seconds is not None and not early:
+            killer.start()
         working = [pool.submit(author.work, address) for author in adopt(address, authors)] if address else []
         watching = [pool.submit(author.watch, address) for author in authors] if address else []
         if seconds is None:
@@ -220,15 +224,16 @@ def test_a_server_that_is_killed_at_any_moment_loses_nothing(pipe, tmp_path, max
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # a forked process has no other threads
     try:
-        whole = tmp_path / "whole"
+        whole, start = tmp_path / "whole", time.perf_counter()
         list(pipe.stream(OPENING, out=whole, **STORY))
         for _, _, change in CHANGES:
             change(StoryEditor(whole))
             list(pipe.resume(whole))
+        longest = 0.5 * (time.perf_counter() - start)  # a busy machine takes its time
         authors: list[Author] = []
         for _ in range(KILLS):
             authors += [Author() for _ in range(max_stories - sum(not author.is_finished for author in authors))]
-            live(pipe, library, authors, max_stories, choice.uniform(0, LONGEST))
+            live(pipe, library, authors, max_stories, choice.uniform(0, longest), early=choice.random() < 0.2)
             check(library, authors)
         live(pipe, library, authors, max_stories, None)
         assert all(author.is_finished for author in authors)
@@ -243,6 +248,6 @@ def test_a_server_that_is_killed_at_any_moment_loses_nothing(pipe, tmp_path, max
                 if name.endswith(".png"):
                     one, other = (np.asarray(load_image(path / "pages" / name), int) for path in (made, whole))
                     assert abs(one - other).max() <= 1, name
-        assert sum(len(author.announced) for author in authors) >= KILLS
+        assert sum(len(author.announced) for author in authors) > 10
     finally:
         torch.set_num_threads(threads)

@@ -7,6 +7,7 @@ exception is a bug: one line, a log file, and the traceback with `--debug`.
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import sys
@@ -23,6 +24,14 @@ from seedstory.io import cache_folder
 
 BAD_REQUEST, FAILED, INTERRUPTED = 2, 1, 130
 
+_REMEDIES = {
+    errno.ENOSPC: "make room on the disk",
+    errno.EDQUOT: "make room: your share of the disk is used up",
+    errno.EFBIG: "a limit of this system or disk allows no larger file",
+    errno.EROFS: "the disk is read-only: copy the story to another one",
+    errno.EACCES: "you may not write there: change the rights, or copy the story",
+}
+
 
 @contextlib.contextmanager
 def reported_errors() -> Iterator[None]:
@@ -35,7 +44,7 @@ def reported_errors() -> Iterator[None]:
         print_error(one_line(str(error)) + _advice(error))
         raise typer.Exit(BAD_REQUEST) from None
     except OSError as error:
-        print_error(one_line(str(error)))
+        print_error(machine_error(error))
         raise typer.Exit(FAILED) from None
     except KeyboardInterrupt:
         typer.echo("\nStopped: no page was finished.", err=True)
@@ -43,6 +52,15 @@ def reported_errors() -> Iterator[None]:
     except Exception as error:
         _report_bug(error)
         raise typer.Exit(FAILED) from None
+
+
+def machine_error(error: Exception) -> str:
+    """A failure of the machine in one line: what has failed, where, and what to do where that is known."""
+    if not isinstance(error, OSError) or error.strerror is None:
+        return one_line(str(error))
+    place = f": {error.filename}" if error.filename is not None else ""
+    advice = _REMEDIES.get(error.errno or 0)
+    return one_line(f"{error.strerror}{place}" + (f" ({advice})" if advice else ""))
 
 
 def _advice(error: SeedStoryError) -> str:

@@ -186,8 +186,12 @@ def atomic_path(path: str | os.PathLike[str], *, durable: bool = True) -> Iterat
         if durable:
             _sync(temporary)
         os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+    except BaseException as error:
+        with contextlib.suppress(OSError):  # nothing can be changed there
+            temporary.unlink()
+        if isinstance(error, OSError) and error.errno is not None and error.filename in (None, str(temporary)):
+            with contextlib.suppress(AttributeError):  # one of another library
+                error.filename = str(path)  # not every call says where
         raise
     if durable and os.name == "posix":
         _sync(path.parent)

@@ -8,13 +8,20 @@ from pathlib import Path
 
 from seedstory.errors import RequestError
 from seedstory.io import parse_json, read_regular
-from seedstory.settings import MAX_PAGES, check_text
+from seedstory.settings import MAX_PAGES, MAX_TEXT, check_text
 
 MAX_SCRIPT = 64 * 2**20  # bytes
 _HEADING = re.compile(r" {0,3}(#{1,6})[ \t]+(.*?)(?:[ \t]+#+)?[ \t]*")
 _RULE = re.compile(r" {0,3}(?:\* *\* *\*[* ]*|- *- *-[- ]*|_ *_ *_[_ ]*)")
-_EMPHASIS = re.compile(r"(\*\*|__|\*|(?<!\w)_)(?=\S)(.+?)(?<=\S)\1(?!\w)")
-_LINK = re.compile(r"!?\[([^\]]*)\]\([^)\s]*(?:\s+\"[^\"]*\")?\)")
+# No part looks past the next mark of its kind: a line takes no longer for having many.
+_EMPHASIS = re.compile(
+    r"(?<!\\)(?:\*\*(?=\S)((?:[^*]|\*(?!\*))+?)(?<=[^\s\\])\*\*(?!\w)"
+    r"|__(?=\S)((?:[^_]|_(?!_))+?)(?<=[^\s\\])__(?!\w)"
+    r"|\*(?=\S)([^*]+?)(?<=[^\s\\])\*(?!\w)"
+    r"|(?<!\w)_(?=\S)((?:[^_]|(?<=\w)_(?=\w))+?)(?<=[^\s\\])_(?!\w))"
+)
+_LINK = re.compile(r"!?\[([^\[\]]*)\]\([^)\s\[]*(?:[ \t]{1,20}\"[^\"\[]*\")?\)")
+_MAX_PARAGRAPH = 4 * MAX_TEXT  # characters with marks and addresses
 
 
 @dataclass(frozen=True)
@@ -59,14 +66,18 @@ def read_script(path: str | Path) -> Script:
     if ending in (".jsonl", ".ndjson"):
         captions = _from_json_lines(text, path)
     elif ending in (".md", ".markdown"):
-        title, captions = _from_markdown(text)
+        title, captions = _from_markdown(text, path)
     else:
         captions = _paragraphs(text.splitlines())
     if not captions:
         raise RequestError(f"{path} has no words: write a paragraph for each page")
-    if len(captions) > MAX_PAGES:
-        raise RequestError(f"{path} has {len(captions):,} pages: a story has at most {MAX_PAGES:,}")
+    _check_count(captions, path)
     return Script(tuple(check_text(words, f"page {i} of {path}") for i, words in enumerate(captions, 1)), title)
+
+
+def _check_count(captions: list[str], path: Path) -> None:
+    if len(captions) > MAX_PAGES:
+        raise RequestError(f"{path} has more than {MAX_PAGES:,} pages: a story has at most {MAX_PAGES:,}")
 
 
 def _from_json_lines(text: str, path: Path) -> list[str]:
@@ -79,28 +90,35 @@ def _from_json_lines(text: str, path: Path) -> list[str]:
         if not isinstance(words, str):
             raise RequestError(f'line {number} of {path} has no words: write {{"caption": "..."}}')
         captions.append(words)
+        _check_count(captions, path)
     return captions
 
 
-def _from_markdown(text: str) -> tuple[str, list[str]]:
+def _from_markdown(text: str, path: Path) -> tuple[str, list[str]]:
     title, lines = "", []
     for line in text.splitlines():
-        heading = _HEADING.fullmatch(line)
-        if heading or _RULE.fullmatch(line):
+        is_mark = line.lstrip(" ")[:1] in ("#", "*", "-", "_")
+        heading = _HEADING.fullmatch(line) if is_mark else None
+        if heading or (is_mark and _RULE.fullmatch(line)):
             title = title or (heading[2].strip() if heading else "")
             lines.append("")
         else:
             lines.append(line)
-    plain = [_plain(paragraph) for paragraph in _paragraphs(lines, by_line=False)]
+    paragraphs = _paragraphs(lines, by_line=False)
+    _check_count(paragraphs, path)
+    for number, words in enumerate([title, *paragraphs]):
+        if len(words) > _MAX_PARAGRAPH:
+            what = f"page {number}" if number else "the title"
+            raise RequestError(f"{what} of {path} has {len(words):,} characters: at most {MAX_TEXT:,} fit")
+    plain = [_plain(paragraph) for paragraph in paragraphs]
     return _plain(title), [words for words in plain if words]
 
 
 def _plain(text: str) -> str:
     """Markdown's words without its marks."""
     text = re.sub(r"^(?: {0,3}>[ \t]?| {0,3}(?:[-*+]|\d{1,9}[.)])[ \t]+)", "", text)
-    text = _LINK.sub(r"\1", text)
-    for _ in range(2):  # emphasis within emphasis
-        text = _EMPHASIS.sub(r"\2", text)
+    for _ in range(2):  # an image in a link, emphasis within emphasis
+        text = _EMPHASIS.sub(lambda found: found[found.lastindex or 0], _LINK.sub(r"\1", text))
     return re.sub(r"\\([\\`*_{}\[\]()#+\-.!>~|])", r"\1", text).strip()
 
 

@@ -183,7 +183,8 @@ def check_text(text: str, what: str) -> str:
     """
     if not isinstance(text, str):
         raise RequestError(f"{what} must be text, not {type(text).__name__}")
-    text = clean_text(text)
+    if len(text) <= 10 * MAX_TEXT:  # no time is spent on more
+        text = clean_text(text)
     if not text:
         raise RequestError(f"{what} is empty: write at least one word")
     if len(text) > MAX_TEXT:

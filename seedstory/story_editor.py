@@ -13,14 +13,14 @@ bytes. A page that has to be made anew is marked so (`Page.pending`) and keeps i
 
 from __future__ import annotations
 
-import shutil
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from seedstory.errors import RequestError, StoryFolderError
-from seedstory.io import atomic_path, exclusive_writer, inside
+from seedstory.io import exclusive_writer
 from seedstory.settings import MAX_PAGES, PAGE_SETTINGS, StorySettings, check_int, check_text
 from seedstory.story_folder import StoryFolder, check_target
 from seedstory.story_record import PageEntry, Pending
@@ -98,8 +98,7 @@ class StoryEditor:
             raise RequestError("a new caption is given, and the old one shall stay: choose one of the two")
         words = None if caption is None else check_text(caption, f"the caption of page {page + 1}")
         own = _page_settings(settings)
-        if seed is not None:
-            check_int("seed", seed, 0, 2**63 - 1)
+        _check_seed(seed)
 
         def change(pages: list[PageEntry], plan: list[str]) -> None:
             if self._has_given_image(page):
@@ -129,6 +128,7 @@ class StoryEditor:
         """
         words = None if caption is None else check_text(caption, "the caption of the new page")
         own = _page_settings(settings)
+        _check_seed(seed)
 
         def change(pages: list[PageEntry], plan: list[str]) -> None:
             if not 1 <= page <= len(pages):
@@ -215,6 +215,7 @@ class StoryEditor:
             StoryFolderError: Another process writes in the folder.
         """
         check_int("pages", pages, 1, MAX_PAGES)
+        _check_seed(seed)
         total = pages
 
         def change(pages: list[PageEntry], plan: list[str]) -> None:
@@ -237,6 +238,7 @@ class StoryEditor:
         """
         total = self.folder.settings.pages if pages is None else pages
         check_int("pages", total, page + 1, MAX_PAGES)
+        _check_seed(seed)
 
         def change(pages: list[PageEntry], plan: list[str]) -> None:
             base = self._new_seed() if seed is None else seed
@@ -418,21 +420,28 @@ class StoryEditor:
         source: StoryFolder, target: str | Path, entries: list[PageEntry], settings: StorySettings
     ) -> StoryFolder:
         """Copies pages of a story to a new folder."""
-        copy = StoryFolder.create(
-            target,
-            title=source.title,
-            settings=settings,
-            model=source.model,
-            versions=source.versions,
-            language=source.language,
-        )
-        with exclusive_writer(copy.path):
-            for name in sorted(set[str]().union(*(entry.files for entry in entries))):
-                with atomic_path(inside(copy.path, name)) as temporary:
-                    shutil.copyfile(inside(source.path, name), temporary)
-            copy.entries, copy.earlier_models = list(entries), source.earlier_models
-            copy.save_record()
-        return copy
+        path = Path(target)
+        check_target(path)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoryFolderError(f"cannot write to {path}: {error.strerror}; choose another folder", path) from error
+        try:
+            with exclusive_writer(path):
+                return StoryFolder.create(
+                    path,
+                    title=source.title,
+                    settings=settings,
+                    model=source.model,
+                    versions=source.versions,
+                    language=source.language,
+                    source=source,
+                    entries=entries,
+                )
+        except BaseException:
+            with contextlib.suppress(OSError):  # it is not empty
+                path.rmdir()
+            raise
 
     def _append(self, pages: list[PageEntry], total: int, seed: int | None) -> None:
         """Adds places for new pages at the end."""
@@ -490,6 +499,11 @@ def _with_seed(entry: PageEntry, seed: int) -> PageEntry:
     if pending is not None and pending.story_seed is None and not entry.is_empty:
         pending = replace(pending, story_seed=seed)
     return replace(entry, story_seed=seed if entry.story_seed is None else entry.story_seed, pending=pending)
+
+
+def _check_seed(seed: int | None) -> None:
+    if seed is not None:
+        check_int("seed", seed, 0, 2**63 - 1)
 
 
 def _page_settings(settings: dict[str, Any]) -> dict[str, Any]:

@@ -30,8 +30,10 @@ from seedstory.image import load_image
 from seedstory.io import (
     WRITER_LOCK,
     check_unlocked,
+    inside,
     is_leftover,
     read_json,
+    read_regular,
     remove_leftovers,
     write_atomic,
 )
@@ -40,6 +42,7 @@ from seedstory.settings import StorySettings
 from seedstory.story_record import (
     FORMAT,
     FORMAT_VERSION,
+    MAX_FEATURES,
     MAX_JSON,
     PAGE_FILE,
     PageEntry,
@@ -95,11 +98,16 @@ class StoryFolder:
         versions: dict[str, str] | None = None,
         language: str = "",
         overwrite: bool = False,
+        source: StoryFolder | None = None,
+        entries: Sequence[PageEntry] = (),
     ) -> StoryFolder:
         """Starts an empty story in a new or empty folder, or in place of an older story.
 
+        With `source` it begins with pages of another story, the `entries`, whose files are copied before the new story
+        is there: it is whole or absent.
+
         Raises:
-            StoryFolderError: See `check_target`.
+            StoryFolderError: See `check_target`; or a file of `source` is missing or damaged.
         """
         path = Path(path)
         check_target(path, overwrite=overwrite, idle=False)
@@ -107,7 +115,7 @@ class StoryFolder:
         try:
             (path / "pages").mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise StoryFolderError(f"cannot write to {path}: {error.strerror}; choose another folder") from None
+            raise StoryFolderError(f"cannot write to {path}: {error.strerror}; choose another folder") from error
         story = cls(
             path,
             title=title,
@@ -115,9 +123,18 @@ class StoryFolder:
             model=model,
             versions=dict(versions or {}),
             language=language,
-            entries=[],
+            entries=list(entries),
+            earlier_models=source.earlier_models if source is not None else (),
         )
-        story.save_record()  # the older story, if any, ends here; then its files go
+        try:
+            if source is not None:
+                story._copy_files(source)
+            story.save_record()
+        except BaseException:
+            if source is not None:
+                story.discard()
+            raise
+        # The older story, if any, has ended; now its files go.
         story.history.clear()
         story.remove_leftovers()
         for book in BOOKS:
@@ -133,7 +150,11 @@ class StoryFolder:
         """
         path = Path(path)
         file = path / "story.json"
-        if not file.exists():
+        try:
+            found = file.exists()
+        except (OSError, ValueError) as error:  # the name is too long, or holds what no name can
+            raise StoryFolderError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
+        if not found:
             raise StoryFolderError(f"{path} holds no story (there is no story.json in it): check the folder's name")
         _check_pages_folder(path)
         try:
@@ -355,6 +376,15 @@ class StoryFolder:
         self.remove_leftovers()
         with contextlib.suppress(OSError):
             (self.path / "pages").rmdir()
+
+    def _copy_files(self, source: StoryFolder) -> None:
+        """Copies the files of the pages from another story."""
+        for name in sorted(set[str]().union(*(entry.files for entry in self.entries))):
+            try:
+                data = read_regular(inside(source.path, name), limit=MAX_FEATURES)
+            except ValueError as error:
+                raise StoryFolderError(f"a page of {source.path} cannot be copied: {error}; put it back") from None
+            write_atomic(self.path / name, data)
 
     def _write_new(self, page_id: int, ending: str, data: bytes, old: str | None, named: set[str]) -> str:
         """Writes a file of a page beside the old one, which stays if it holds the same; returns the file's name."""

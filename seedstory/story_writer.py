@@ -56,7 +56,7 @@ class StoryWriter:
                 self.path.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 message = f"cannot write to {self.path}: {error.strerror}; choose another folder"
-                raise StoryFolderError(message, self.path) from None
+                raise StoryFolderError(message, self.path) from error
             self._lock.enter_context(exclusive_writer(self.path))
             if not (self.path / "story.json").exists():
                 self._create(make_title(self.settings.text or ""))

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from seedstory.error_reporting import FAILED, INTERRUPTED, one_line, print_error
+from seedstory.error_reporting import FAILED, INTERRUPTED, machine_error, print_error
 from seedstory.errors import RequestError
 from seedstory.io import exclusive_writer
 from seedstory.progress_display import StoryScreen
@@ -109,7 +109,7 @@ def run_generation(generated: Generator[Page, None, None], out: Path, screen: St
         if isinstance(error, KeyboardInterrupt):
             typer.echo(f"\nStopped: {kept}", err=True)
             raise typer.Exit(INTERRUPTED) from None
-        print_error(f"{one_line(str(error))}. {kept}")
+        print_error(f"{machine_error(error)}. {kept}")
         raise typer.Exit(FAILED) from None
     typer.echo(f"The book: {write_book(out)}")
 
@@ -237,6 +237,8 @@ def free_folder(parent: Path, title: str) -> Path:
     """A folder named after the story that does not exist yet."""
     plain = unicodedata.normalize("NFKD", title).encode("ascii", "ignore").decode().lower()
     slug = re.sub(r"[^a-z0-9]+", "-", plain)[:48].strip("-") or "story"
+    if re.fullmatch(r"con|nul|aux|prn|(com|lpt)\d", slug):  # Windows has devices of these names
+        slug = f"{slug}-story"
     folder, count = parent / slug, 1
     while folder.exists():
         count += 1

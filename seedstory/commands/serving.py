@@ -148,6 +148,8 @@ def _run(
         served,
         host=host,
         port=port,
+        http="h11",  # which bounds the size of headers
+        ws="none",
         log_level="warning",
         access_log=False,
         server_header=False,

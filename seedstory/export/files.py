@@ -23,7 +23,7 @@ def write_export(path: str | Path, data: bytes | str) -> Path:
     try:
         write_atomic(path, data)
     except OSError as error:
-        raise StoryFolderError(f"cannot write {path}: {error.strerror}; choose another place") from None
+        raise StoryFolderError(f"cannot write {path}: {error.strerror}; choose another place") from error
     return path
 
 

@@ -80,7 +80,7 @@ def write_mp4(
         with atomic_path(path) as temporary, av.open(str(temporary), "w", format="mp4") as container:
             _write(av, container, book, speaker)
     except OSError as error:
-        raise StoryFolderError(f"cannot write {path}: {error.strerror}; choose another place") from None
+        raise StoryFolderError(f"cannot write {path}: {error.strerror}; choose another place") from error
     return path
 
 

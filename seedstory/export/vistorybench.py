@@ -69,7 +69,7 @@ def write_vistorybench(
             if old.name not in named:
                 old.unlink()
     except OSError as error:
-        raise StoryFolderError(f"cannot write {shots}: {error.strerror}; choose another place") from None
+        raise StoryFolderError(f"cannot write {shots}: {error.strerror}; choose another place") from error
     if drawn < len(book.pages):
         logger.warning(
             "%d of %d pages have no picture: ViStoryBench skips them", len(book.pages) - drawn, len(book.pages)

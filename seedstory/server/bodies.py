@@ -5,19 +5,35 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from seedstory.errors import RequestError
 from seedstory.io import parse_json
-from seedstory.settings import PAGE_SETTINGS, StorySettings
+from seedstory.settings import MAX_PAGES, PAGE_SETTINGS, StorySettings
 
+_MAX_FIELDS = 100
 _MAX_SHOWN = 80  # characters of a field's name in an error
 
 Following = Literal["keep", "redraw", "rewrite"]
 Seed = int | None
 
 
-class Body(BaseModel):
+class Bounded(BaseModel):
+    """A body of few fields and short lists: what is wrong with each of a million would take long to say."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_bounded(cls, values: Any) -> Any:
+        if isinstance(values, dict):
+            if len(values) > _MAX_FIELDS:
+                raise ValueError(f"at most {_MAX_FIELDS} fields are read, not {len(values):,}")
+            longest = max((len(value) for value in values.values() if isinstance(value, list | dict)), default=0)
+            if longest > MAX_PAGES:
+                raise ValueError(f"at most {MAX_PAGES:,} entries of a field are read, not {longest:,}")
+        return values
+
+
+class Body(Bounded):
     """The body of a request: nothing but what it lists, and no text for a number."""
 
     model_config = ConfigDict(extra="forbid", strict=True)

@@ -79,7 +79,9 @@ class Job:
 
     @property
     def state(self) -> str:
-        """What clients read: the stored state, or "running"."""
+        """What clients read: the stored state, or "running". A story that is being changed is not known to be done."""
+        if self.is_held and self.record.state == "done":
+            return "waiting"
         return "running" if self.is_wanted and self.number is not None else self.record.state
 
 
@@ -246,8 +248,12 @@ class JobRunner:
                 record = JobRecord("done" if folder.is_complete else "waiting", temporary=job.record.temporary)
                 if later and not folder.is_complete and not job.is_wanted:
                     record = job.record if job.record.state == "failed" else replace(record, state="stopped")
-                self._set(job, record, announce=False)
-            job.log.add("story", story_view(story_id, folder, job.state, job.record.error))
+                try:
+                    self._set(job, record, announce=False)
+                except OSError:  # the disk is full, but the change is made
+                    job.record = record if folder.is_complete else replace(record, state="stopped")
+                    raise
+            job.log.add("story", story_view(story_id, folder, job.record.state, job.record.error))
         return result
 
     def remove(self, story_id: str) -> None:

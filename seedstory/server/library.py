@@ -7,7 +7,7 @@ import json
 import re
 import secrets
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -184,14 +184,32 @@ class Library:
         self._file(story_id, "png").unlink(missing_ok=True)
 
     def read_job(self, story_id: str) -> JobRecord:
-        """How far the making of a story is; a folder that no server has written is done, or stopped."""
+        """How far the making of a story is; a folder that no server has written is done, or stopped.
+
+        The folder has the last word: a server may have been killed between it and the job record, and commands change
+        stories without one.
+        """
+        record = self._stored_job(story_id)
+        try:
+            complete = self.open(story_id).is_complete
+        except SeedStoryError:
+            if record is None:
+                raise
+            return record
+        if record is None:
+            return JobRecord("done" if complete else "stopped")
+        if complete:
+            return JobRecord("done", temporary=record.temporary)
+        return replace(record, state="stopped") if record.state == "done" else record
+
+    def _stored_job(self, story_id: str) -> JobRecord | None:
         try:
             values = read_json(self._file(story_id, "json"), limit=2**16)
-            if isinstance(values, dict) and values.get("format") == _FORMAT and values.get("state") in JOB_STATES:
-                return JobRecord(values["state"], str(values.get("error", "")), values.get("temporary") is True)
         except SeedStoryError:
-            pass
-        return JobRecord("done" if self.open(story_id).is_complete else "stopped")
+            return None
+        if isinstance(values, dict) and values.get("format") == _FORMAT and values.get("state") in JOB_STATES:
+            return JobRecord(values["state"], str(values.get("error", "")), values.get("temporary") is True)
+        return None
 
     def write_job(self, story_id: str, record: JobRecord) -> None:
         """Stores how far the making of a story is."""

@@ -7,16 +7,17 @@ import binascii
 import re
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
 from seedstory.errors import RequestError
+from seedstory.server.bodies import Bounded
 from seedstory.settings import StorySettings
 
 _DATA_URL = re.compile(r"data:image/[a-z0-9.+-]{1,40};base64,", re.IGNORECASE)
 _REMOTE = "an image comes as a data URL (data:image/png;base64,...): this server fetches no address"
 
 
-class _Body(BaseModel):
+class _Body(Bounded):
     model_config = ConfigDict(extra="ignore")  # clients send much that changes nothing here
 
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _MAX_LINE = 500  # characters of an error
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 class ErrorView(Body):
@@ -111,6 +111,8 @@ def add_error_handlers(app: FastAPI, service: Callable[[], Service]) -> None:
         return JSONResponse(error_body(request.url.path, status, line), status, headers)
 
     def from_library(request: Request, error: Exception) -> JSONResponse:
+        if isinstance(error.__cause__, OSError):  # a place of the server's that it cannot write to
+            error = error.__cause__
         status = status_of(error)
         if status >= 500:
             logger.error("a request failed", exc_info=error)

@@ -18,6 +18,16 @@ CASES = {
         "Two * three is six, and snake_case_name stays.",
         Script(("Two * three is six, and snake_case_name stays.",)),
     ),
+    "marks.md": (
+        "***Both*** and **bold *it* more** and *it **bold** it*, _the snake_case word_, __init__.\n\n"
+        '[![A fox](fox.png)](http://x.y "The fox") sees 2 * 3 * 4, \\*not this\\*, *a*b.',
+        Script(
+            (
+                "Both and bold it more and it bold it, the snake_case word, init.",
+                "A fox sees 2 * 3 * 4, *not this*, *a*b.",
+            )
+        ),
+    ),
     "pages.jsonl": ('{"caption": "One."}\n\n{"text": "Two."}\n"Three."\n', Script(("One.", "Two.", "Three."))),
 }
 

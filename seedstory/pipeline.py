@@ -234,7 +234,7 @@ class StoryPipeline(PipelineBase):
             overwrite: Whether an older story there may be replaced.
             callback_on_text: Called with a page's index and its caption so far after every token.
             callback_on_step_end: Called after every diffusion step as `callback(detokenizer, step, timestep, kwargs)`,
-                where `kwargs` holds the `latents`.
+                where `kwargs` holds the `latents` and their clean estimate, `pred_original_sample`.
             logits_processor: Your own function over the scores of the next token, see
                 `seedstory.generation.sampling.LogitsProcessor`.
 

@@ -21,6 +21,7 @@ from typing import Any
 
 from seedstory.errors import RequestError, StoryFolderError
 from seedstory.io import atomic_path, exclusive_writer, inside
+from seedstory.page_facts import change_facts
 from seedstory.settings import MAX_PAGES, PAGE_SETTINGS, StorySettings, check_int, check_text
 from seedstory.story_folder import StoryFolder, check_target
 from seedstory.story_record import PageEntry, Pending
@@ -198,6 +199,23 @@ class StoryEditor:
 
         def change(pages: list[PageEntry], plan: list[str]) -> None:
             pages[page] = replace(pages[page], alt=words)
+
+        self._change(change, page, locked=True)
+
+    def set_facts(self, page: int, facts: Mapping[str, str]) -> None:
+        """Sets facts of a page: notes such as {"place": "the meadow", "who": "Mia, Tom"}. The model does not read them.
+
+        Args:
+            page: Index of the page.
+            facts: Those to change; an empty text takes one away, and the others stay.
+
+        Raises:
+            RequestError: There is no such page, or they are not well formed.
+            StoryFolderError: Another process writes in the folder.
+        """
+
+        def change(pages: list[PageEntry], plan: list[str]) -> None:
+            pages[page] = replace(pages[page], facts=change_facts(pages[page].facts, facts))
 
         self._change(change, page, locked=True)
 
@@ -395,7 +413,8 @@ class StoryEditor:
                 text=settings.text if text is None else text,
                 pages=len(pages),
                 plan=plan if settings.plan else None,
-                captions=None,  # they are in the pages now
+                captions=None,  # they are in the pages now, and so are the facts
+                facts=None,
                 story_state=settings.story_state if settings.captions is None else settings.cast is not None,
             )
             folder.revise(entries=pages, settings=changed)
@@ -409,7 +428,7 @@ class StoryEditor:
         for index in range(len(entries), folder.settings.pages):
             captions = folder.settings.captions
             words = captions[index - 1] if captions is not None else None
-            entries.append(_place(new_id, Pending(caption=words)))
+            entries.append(replace(_place(new_id, Pending(caption=words)), facts=folder.settings.facts_of(index)))
             new_id += 1
         return entries
 
@@ -480,7 +499,7 @@ def _once_more(entry: PageEntry, index: int) -> PageEntry:
     """The place of a page that is to be made as it was made."""
     given = entry.caption if entry.caption_given or index == 0 else None
     pending = entry.pending or replace(_making(entry), caption=given)
-    place = replace(_place(entry.id, pending), next_state=entry.next_state, locked=entry.locked)
+    place = replace(_place(entry.id, pending), next_state=entry.next_state, locked=entry.locked, facts=entry.facts)
     return replace(place, state="opening") if index == 0 else place
 
 

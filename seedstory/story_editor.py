@@ -286,14 +286,20 @@ class StoryEditor:
             RequestError: No story state stands there, or it is not well formed.
             StoryFolderError: Another process writes in the folder.
         """
+        new_plan = None if plan is None else tuple(plan)
 
         def change(pages: list[PageEntry], plan: list[str]) -> None:
             before = pages[page - 1] if 0 < page < len(pages) else None
             if before is None or before.next_state is None:
                 raise RequestError(f"no cast and no plan stand before page {page + 1}")
+            left = len(pages) - page
+            if new_plan is not None and len(new_plan) > left:
+                raise RequestError(
+                    f"the plan has {len(new_plan)} lines, but {left} pages stand from page {page + 1} on"
+                )
             old = before.next_state
             state = StoryState(
-                old.cast if cast is None else tuple(cast.items()), old.plan if plan is None else tuple(plan)
+                old.cast if cast is None else tuple(cast.items()), old.plan if new_plan is None else new_plan
             )
             pages[page - 1] = replace(before, next_state=state)
             self._follow(pages, page - 1, following, None)

@@ -70,9 +70,11 @@ export async function changeState(view) {
     : el("p", { class: "soft", text: `They hold from page ${states[0].page.number} on.` });
   const following = choice("The pages from there on", "following", FOLLOWING);
   following.querySelector("[value=redraw]").checked = true;
+  const unread = view.info.story_state ? null
+    : el("p", { class: "failure", text: `The model “${view.info.model}” does not read them: new pages will not follow.` });
   const values = await ask({
     title: "Cast and plan", confirm: "Keep them",
-    body: [where, field("Cast", cast, "A line for each: name, colon, look."), plan, following],
+    body: [unread, where, field("Cast", cast, "A line for each: name, colon, look."), plan, following].filter(Boolean),
     check: (given) => castOf(given.cast),
   });
   if (!values) return;

@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from seedstory.detokenizers.detokenizer import to_pil
 from seedstory.detokenizers.preview import SIDE, LatentPreview
 from seedstory.errors import ModelError
 from seedstory.server.events import EventLog
@@ -33,17 +34,26 @@ def difference(draft: Image.Image, image: Image.Image) -> float:
 def test_a_draft_looks_like_the_image():
     torch.manual_seed(0)
     detokenizer = tiny_detokenizer()
-    preview, seen = LatentPreview(detokenizer), []
-    one, other = detokenizer(
+    latents = torch.randn(2, 4, 6, 6)
+    with torch.no_grad():
+        one, other = to_pil(detokenizer.autoencoder.decode(latents) / 2 + 0.5)
+    drafts = LatentPreview(detokenizer)(latents)
+    assert [draft.size for draft in drafts] == [(48, 48)] * 2
+    assert difference(drafts[0], one) < 0.65 * difference(drafts[0], other)
+    assert difference(drafts[1], other) < 0.65 * difference(drafts[1], one)
+
+
+def test_a_step_says_what_its_latents_seem_to_become():
+    seen = []
+    drawn = tiny_detokenizer()(
         torch.randn(2, 9, 6),
-        generator=[torch.Generator().manual_seed(seed) for seed in (1, 2)],
         num_inference_steps=4,
+        output_type="latent",
         callback_on_step_end=lambda *step: seen.append(step[3]),
     )
-    drafts = preview(seen[-1]["pred_original_sample"])
-    assert [draft.size for draft in drafts] == [(48, 48)] * 2
-    assert difference(drafts[0], one) < 0.7 * difference(drafts[0], other)
-    assert difference(drafts[1], other) < 0.7 * difference(drafts[1], one)
+    assert len(seen) == 4
+    assert not torch.allclose(seen[0]["latents"], seen[0]["pred_original_sample"], atol=0.1)
+    torch.testing.assert_close(seen[-1]["pred_original_sample"], drawn)
 
 
 def test_a_draft_of_a_large_image_is_small():

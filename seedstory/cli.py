@@ -321,6 +321,7 @@ def visualize(
             pages=len(words.captions),
             seed=seed,
             captions=list(words.captions[1:]),
+            facts=list(words.facts) or None,
             cast=read_cast(cast or []),
             num_inference_steps=steps,
             guidance_scale=guidance,
@@ -354,7 +355,7 @@ def info(
     ] = None,
     model: Annotated[str, typer.Option(help="'mini', a model folder or a Hub id.")] = "mini",
 ) -> None:
-    """Print versions, model and device; or what a story folder holds: its model, its cast and its plan.
+    """Print versions, model and device; or what a story folder holds: its model, cast, plan and facts.
 
     **Example**: seedstory info stories/drawing
     """
@@ -452,7 +453,7 @@ def _repeat(like: Path, out: Path | None, *, drawing: Rendering, decoding: str, 
 
 
 def _print_story(story: StoryFolder) -> None:
-    """A story's facts; then its cast, and its plan, each line with the number of its page."""
+    """What a story is; then its cast, its plan and the facts of its pages, with their numbers."""
     model = story.model
     rows = {
         "title": story.title or UNTITLED,
@@ -464,7 +465,13 @@ def _print_story(story: StoryFolder) -> None:
         typer.echo(f"{key:<7}{value}")
     cast, plan = cast_and_plan(story.entries)
     characters = [f"  {name}: {look}" for name, look in cast.items()]
-    for heading, lines in (("cast", characters), ("plan", [f"{number:>4}  {line}" for number, line in plan])):
+    notes = [
+        f"{number:>4}  {'; '.join(f'{name}: {text}' for name, text in entry.facts.items())}"
+        for number, entry in enumerate(story.entries, 1)
+        if entry.facts
+    ]
+    planned = [f"{number:>4}  {line}" for number, line in plan]
+    for heading, lines in (("cast", characters), ("plan", planned), ("facts", notes)):
         if lines:
             typer.echo("\n".join([heading, *lines]))
 

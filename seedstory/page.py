@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from seedstory.errors import StoryFolderError
+from seedstory.page_facts import describe_facts
 from seedstory.settings import MAX_PAGES, StorySettings, check_int
 from seedstory.story_record import STATES, Pending
 from seedstory.story_state import StoryState
@@ -42,6 +43,7 @@ class Page:
         settings: Settings with which the page was made, where they are not the story's.
         locked: Whether no change of another page may make this one anew.
         pending: How the page is to be made anew, or None. Until then it is as it was.
+        facts: The author's notes of the page, such as {"place": "the meadow"}; the model does not read them.
     """
 
     index: int
@@ -58,6 +60,7 @@ class Page:
     settings: dict[str, Any] = field(default_factory=dict)
     locked: bool = False
     pending: Pending | None = None
+    facts: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_int("index", self.index, 0, MAX_PAGES - 1)
@@ -75,8 +78,13 @@ class Page:
         return self.index + 1
 
     def describe(self) -> str:
-        """Alternative text of the picture."""
-        return self.alt or (f"Picture for: {self.caption}" if self.caption else f"Picture of page {self.number}")
+        """Alternative text of the picture: the author's own, or one made from the words, and who is where."""
+        if self.alt:
+            return self.alt
+        said = describe_facts(self.facts)
+        if self.caption:
+            return f"Picture for: {self.caption} {said}".rstrip()
+        return f"Picture of page {self.number}" + (f". {said}" if said else "")
 
 
 def settings_of(page: Page, settings: StorySettings) -> StorySettings:

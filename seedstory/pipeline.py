@@ -97,6 +97,7 @@ class StoryPipeline(PipelineBase):
         story_state: bool | None = StorySettings.story_state,
         cast: Mapping[str, str] | None = None,
         plan: Sequence[str] | None = None,
+        facts: Sequence[Mapping[str, str]] | None = None,
         policy: str = StorySettings.policy,
         temperature: float = StorySettings.temperature,
         top_k: int = StorySettings.top_k,
@@ -170,6 +171,7 @@ class StoryPipeline(PipelineBase):
         story_state: bool | None = StorySettings.story_state,
         cast: Mapping[str, str] | None = None,
         plan: Sequence[str] | None = None,
+        facts: Sequence[Mapping[str, str]] | None = None,
         policy: str = StorySettings.policy,
         temperature: float = StorySettings.temperature,
         top_k: int = StorySettings.top_k,
@@ -210,6 +212,7 @@ class StoryPipeline(PipelineBase):
             story_state: Whether a cast and a plan are written first and followed; None: if the model was trained to.
             cast: Your own characters: name and look of each. What you leave out is the model's.
             plan: Your own plan, a line for each page after the opening; an empty one is the model's.
+            facts: Your own notes, {name: text} for each page, the opening included. The model does not read them.
             policy: Which keys and values the language model keeps, one of `seedstory.settings.POLICIES`.
             temperature: Of sampling; 0 takes the most likely token.
             top_k: Sample among this many most likely tokens; 0 is all.
@@ -234,7 +237,7 @@ class StoryPipeline(PipelineBase):
             overwrite: Whether an older story there may be replaced.
             callback_on_text: Called with a page's index and its caption so far after every token.
             callback_on_step_end: Called after every diffusion step as `callback(detokenizer, step, timestep, kwargs)`,
-                where `kwargs` holds the `latents`.
+                where `kwargs` holds the `latents` and their clean estimate, `pred_original_sample`.
             logits_processor: Your own function over the scores of the next token, see
                 `seedstory.generation.sampling.LogitsProcessor`.
 

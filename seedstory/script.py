@@ -8,6 +8,7 @@ from pathlib import Path
 
 from seedstory.errors import RequestError
 from seedstory.io import parse_json, read_regular
+from seedstory.page_facts import check_facts
 from seedstory.settings import MAX_PAGES, MAX_TEXT, check_text
 
 MAX_SCRIPT = 64 * 2**20  # bytes
@@ -31,10 +32,12 @@ class Script:
     Attributes:
         captions: Of each page.
         title: The first heading, or empty.
+        facts: Notes of each page, empty ones too; none at all where no page has any.
     """
 
     captions: tuple[str, ...]
     title: str = ""
+    facts: tuple[dict[str, str], ...] = ()
 
 
 def read_text(path: Path) -> str:
@@ -51,7 +54,7 @@ def read_text(path: Path) -> str:
 
 
 def read_script(path: str | Path) -> Script:
-    """Reads a script file: `.jsonl` with an object a page (`caption` or `text`), `.md`, or plain text.
+    """Reads a script file: `.jsonl` with an object a page (`caption` or `text`, and `facts`), `.md`, or plain text.
 
     A paragraph is a page. A text without empty lines between its lines has a page a line. In Markdown the first heading
     is the title, later ones and rules only part paragraphs; marks of emphasis and links go, their words stay.
@@ -63,16 +66,17 @@ def read_script(path: str | Path) -> Script:
     path = Path(path)
     ending, text = path.suffix.lower(), read_text(path)
     title = ""
+    facts: list[dict[str, str]] = []
     if ending in (".jsonl", ".ndjson"):
-        captions = _from_json_lines(text, path)
+        captions, facts = _from_json_lines(text, path)
     elif ending in (".md", ".markdown"):
         title, captions = _from_markdown(text, path)
     else:
         captions = _paragraphs(text.splitlines())
     if not captions:
         raise RequestError(f"{path} has no words: write a paragraph for each page")
-    _check_count(captions, path)
-    return Script(tuple(check_text(words, f"page {i} of {path}") for i, words in enumerate(captions, 1)), title)
+    words = tuple(check_text(words, f"page {i} of {path}") for i, words in enumerate(captions, 1))
+    return Script(words, title, tuple(facts) if any(facts) else ())
 
 
 def _check_count(captions: list[str], path: Path) -> None:
@@ -80,8 +84,8 @@ def _check_count(captions: list[str], path: Path) -> None:
         raise RequestError(f"{path} has more than {MAX_PAGES:,} pages: a story has at most {MAX_PAGES:,}")
 
 
-def _from_json_lines(text: str, path: Path) -> list[str]:
-    captions = []
+def _from_json_lines(text: str, path: Path) -> tuple[list[str], list[dict[str, str]]]:
+    captions, facts = [], []
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip():
             continue
@@ -91,7 +95,11 @@ def _from_json_lines(text: str, path: Path) -> list[str]:
             raise RequestError(f'line {number} of {path} has no words: write {{"caption": "..."}}')
         captions.append(words)
         _check_count(captions, path)
-    return captions
+        try:
+            facts.append(check_facts(page.get("facts", {}) if isinstance(page, dict) else {}))
+        except RequestError as error:
+            raise RequestError(f"line {number} of {path}: {error}") from None
+    return captions, facts
 
 
 def _from_markdown(text: str, path: Path) -> tuple[str, list[str]]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from seedstory.errors import RequestError
+from seedstory.page_facts import check_facts
 from seedstory.story_state import StoryState
 from seedstory.text import clean_text, detect_language
 
@@ -42,6 +43,8 @@ class StorySettings:
         cast: The user's own characters, name and look of each, or None.
         plan: The user's own plan, a line for each page after the opening (an empty one leaves its page to the model),
             or None.
+        facts: The user's own notes, {name: text} for each page, the opening included, or None; the model does not read
+            them.
         temperature: Sampling temperature of the captions; 0 takes the most likely token.
         top_k: Sampling chooses among this many most likely tokens; 0 is all.
         top_p: Probability mass that sampling may choose from; 1.0 is all.
@@ -68,6 +71,7 @@ class StorySettings:
     story_state: bool | None = None
     cast: dict[str, str] | None = None
     plan: list[str] | None = None
+    facts: list[dict[str, str]] | None = None
     temperature: float = 0.5
     top_k: int = 0
     top_p: float = 0.9
@@ -108,6 +112,14 @@ class StorySettings:
                 )
             self.captions = [check_text(c, f"caption {i} of the script") for i, c in enumerate(self.captions, 1)]
         self._check_state()
+        if self.facts is not None:
+            if isinstance(self.facts, str) or not isinstance(self.facts, Sequence) or len(self.facts) > self.pages:
+                raise RequestError(f"facts are a list of at most {self.pages} {{name: text}}, one for each page")
+            self.facts = [check_facts(facts) for facts in self.facts]
+
+    def facts_of(self, index: int) -> dict[str, str]:
+        """The user's notes of a page, as long as they are not the page's own."""
+        return dict(self.facts[index]) if self.facts and index < len(self.facts) else {}
 
     def _check_state(self) -> None:
         if self.story_state not in (None, True, False):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from seedstory.errors import RequestError
+from seedstory.page import settings_of
 from seedstory.pipeline import OnText, StoryPipeline
 from seedstory.rendering import Rendering, render_pages
 from seedstory.settings import StorySettings
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from seedstory.generation.sampling import LogitsProcessor
 
 
-OnDraw = Callable[[Sequence[tuple[int, Page]], int], Any]
+OnDraw = Callable[[Sequence[tuple[int, Page]], int, dict[str, Any]], Any]
 
 
 @dataclass
@@ -78,8 +79,9 @@ class StoryBatch:
 
     Args:
         pipeline: Writes and draws.
-        callback_on_draw: Called as `callback(pages, step)` with the stories' numbers and pages that are drawn in a
-            batch: before the first diffusion step with step 0, and after each. What it raises ends `step`.
+        callback_on_draw: Called as `callback(pages, step, callback_kwargs)` with the stories' numbers and pages that
+            are drawn in a batch: before the first diffusion step with step 0, and after each with the tensors that
+            `Detokenizer` names, a row for each page. What it raises ends `step`.
 
     Example:
         >>> with StoryBatch(pipeline) as batch:
@@ -314,13 +316,13 @@ class StoryBatch:
     def _draw(self) -> None:
         """Draws and stores what is written, in one batch for each way to draw."""
         while self._undrawn:
-            first = self._undrawn[0][0]
-            batch = [one for one in self._undrawn if self._how(one[0]) == self._how(first)]
+            first, _ = self._undrawn[0]
+            batch = [one for one in self._undrawn if self._how(*one) == self._how(*self._undrawn[0])]
             self.pipeline._activate("detokenizer")
             pages = [page for _, page in batch]
             listen, on_step = self.callback_on_draw, None
             if listen is not None:
-                listen(batch, 0)
+                listen(batch, 0, {})
                 on_step = partial(_pass_on_step, listen, batch)
             settings = self._members[first].settings
             drawn = render_pages(self.pipeline.detokenizer, settings, pages, callback_on_step_end=on_step)
@@ -329,10 +331,14 @@ class StoryBatch:
                 self._undrawn.remove(one)
                 self._ready.append((one[0], page))
 
-    def _how(self, number: int) -> tuple[int, float]:
+    def _how(self, number: int, page: Page) -> tuple[float, ...]:
+        """Pages are drawn in one batch where this is the same: how their stories draw, and how they are drawn."""
         settings = self._members[number].settings
-        return settings.num_inference_steps, settings.guidance_scale
+        own = settings_of(page, settings)
+        return settings.num_inference_steps, settings.guidance_scale, own.num_inference_steps, own.guidance_scale
 
 
-def _pass_on_step(listen: OnDraw, batch: Sequence[tuple[int, Page]], _: object, step: int, *__: object) -> None:
-    listen(batch, step + 1)
+def _pass_on_step(
+    listen: OnDraw, batch: Sequence[tuple[int, Page]], _: object, step: int, __: float, callback_kwargs: dict[str, Any]
+) -> None:
+    listen(batch, step + 1, callback_kwargs)

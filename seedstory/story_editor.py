@@ -21,6 +21,7 @@ from typing import Any
 
 from seedstory.errors import RequestError, StoryFolderError
 from seedstory.io import exclusive_writer
+from seedstory.page_facts import change_facts
 from seedstory.settings import MAX_PAGES, PAGE_SETTINGS, StorySettings, check_int, check_text
 from seedstory.story_folder import StoryFolder, check_target
 from seedstory.story_record import PageEntry, Pending
@@ -201,6 +202,23 @@ class StoryEditor:
 
         self._change(change, page, locked=True)
 
+    def set_facts(self, page: int, facts: Mapping[str, str]) -> None:
+        """Sets facts of a page: notes such as {"place": "the meadow", "who": "Mia, Tom"}. The model does not read them.
+
+        Args:
+            page: Index of the page.
+            facts: Those to change; an empty text takes one away, and the others stay.
+
+        Raises:
+            RequestError: There is no such page, or they are not well formed.
+            StoryFolderError: Another process writes in the folder.
+        """
+
+        def change(pages: list[PageEntry], plan: list[str]) -> None:
+            pages[page] = replace(pages[page], facts=change_facts(pages[page].facts, facts))
+
+        self._change(change, page, locked=True)
+
     # --------------------------------------------------------------------------------------------------- whole story
 
     def extend(self, pages: int, *, seed: int | None = None) -> None:
@@ -270,14 +288,20 @@ class StoryEditor:
             RequestError: No story state stands there, or it is not well formed.
             StoryFolderError: Another process writes in the folder.
         """
+        new_plan = None if plan is None else tuple(plan)
 
         def change(pages: list[PageEntry], plan: list[str]) -> None:
             before = pages[page - 1] if 0 < page < len(pages) else None
             if before is None or before.next_state is None:
                 raise RequestError(f"no cast and no plan stand before page {page + 1}")
+            left = len(pages) - page
+            if new_plan is not None and len(new_plan) > left:
+                raise RequestError(
+                    f"the plan has {len(new_plan)} lines, but {left} pages stand from page {page + 1} on"
+                )
             old = before.next_state
             state = StoryState(
-                old.cast if cast is None else tuple(cast.items()), old.plan if plan is None else tuple(plan)
+                old.cast if cast is None else tuple(cast.items()), old.plan if new_plan is None else new_plan
             )
             pages[page - 1] = replace(before, next_state=state)
             self._follow(pages, page - 1, following, None)
@@ -397,7 +421,8 @@ class StoryEditor:
                 text=settings.text if text is None else text,
                 pages=len(pages),
                 plan=plan if settings.plan else None,
-                captions=None,  # they are in the pages now
+                captions=None,  # they are in the pages now, and so are the facts
+                facts=None,
                 story_state=settings.story_state if settings.captions is None else settings.cast is not None,
             )
             folder.revise(entries=pages, settings=changed)
@@ -411,7 +436,7 @@ class StoryEditor:
         for index in range(len(entries), folder.settings.pages):
             captions = folder.settings.captions
             words = captions[index - 1] if captions is not None else None
-            entries.append(_place(new_id, Pending(caption=words)))
+            entries.append(replace(_place(new_id, Pending(caption=words)), facts=folder.settings.facts_of(index)))
             new_id += 1
         return entries
 
@@ -489,7 +514,7 @@ def _once_more(entry: PageEntry, index: int) -> PageEntry:
     """The place of a page that is to be made as it was made."""
     given = entry.caption if entry.caption_given or index == 0 else None
     pending = entry.pending or replace(_making(entry), caption=given)
-    place = replace(_place(entry.id, pending), next_state=entry.next_state, locked=entry.locked)
+    place = replace(_place(entry.id, pending), next_state=entry.next_state, locked=entry.locked, facts=entry.facts)
     return replace(place, state="opening") if index == 0 else place
 
 

@@ -19,6 +19,7 @@ from PIL import Image, PngImagePlugin
 from seedstory.errors import RequestError, StoryFolderError
 from seedstory.identity import ModelIdentity
 from seedstory.io import read_regular
+from seedstory.page_facts import check_facts
 from seedstory.settings import MAX_PAGES, PAGE_SETTINGS, StorySettings
 from seedstory.story_state import StoryState
 
@@ -87,6 +88,7 @@ class PageEntry:
     model: str = ""
     locked: bool = False
     pending: Pending | None = None
+    facts: dict[str, str] = field(default_factory=dict)
 
     @property
     def is_whole(self) -> bool:
@@ -137,6 +139,8 @@ class PageEntry:
                 given["next_state"] = StoryState.from_dict(state)
             except RequestError as error:
                 raise StoryFolderError(f"next_state of page {number} is not well formed: {error}") from None
+        with _naming(f"facts of page {number}"):
+            given["facts"] = check_facts(given.get("facts", {}))
         pending = given.get("pending")
         if pending is not None:
             if not isinstance(pending, dict) or not pending.keys() <= {f.name for f in fields(Pending)}:
@@ -220,7 +224,7 @@ def png_bytes(
         version: Of seedstory.
     """
     chunks = PngImagePlugin.PngInfo()
-    made = {k: v for k, v in settings_to_dict(settings).items() if k != "captions"}
+    made = {k: v for k, v in settings_to_dict(settings).items() if k not in ("captions", "facts")}
     for key, value in {
         "Software": "seedstory",
         "Title": title,

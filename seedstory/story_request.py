@@ -86,7 +86,8 @@ def drafted_page(settings: StorySettings, given: Sequence[Page], draft: PageDraf
     if draft.index >= len(given):
         last = max(page.id or page.number for page in given)
         page_id = max(last, len(given)) + 1 + draft.index - len(given)
-        page = Page(index=draft.index, caption="", id=page_id, seed=page_seed(settings.seed, page_id - 1))
+        seed, facts = page_seed(settings.seed, page_id - 1), settings.facts_of(draft.index)
+        page = Page(index=draft.index, caption="", id=page_id, seed=seed, facts=facts)
     else:
         page = given[draft.index]
     if page.is_whole:
@@ -134,4 +135,5 @@ def _asked_state(settings: StorySettings, page: int) -> StoryState:
 
 def opening_page(settings: StorySettings) -> Page:
     """The opening of a story of which nothing is written yet."""
-    return Page(index=0, id=1, caption=settings.text or "", seed=page_seed(settings.seed, 0), state="opening")
+    seed, facts = page_seed(settings.seed, 0), settings.facts_of(0)
+    return Page(index=0, id=1, caption=settings.text or "", seed=seed, state="opening", facts=facts)

@@ -46,7 +46,9 @@ class StoryState:
     plan: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        cast = tuple((_line(name, "a name", MAX_NAME), _line(look, "a look", MAX_LINE)) for name, look in self.cast)
+        cast = tuple(
+            (check_line(name, "a name", MAX_NAME), check_line(look, "a look", MAX_LINE)) for name, look in self.cast
+        )
         for name, look in cast:
             if not name or not look or ":" in name or name.lower() in (CAST, PLAN):
                 raise RequestError(f"{name!r} with the look {look!r} is no character: write NAME: LOOK")
@@ -56,7 +58,7 @@ class StoryState:
         if len(cast) > MAX_CAST:
             raise RequestError(f"the cast has {len(cast)} characters: at most {MAX_CAST}")
         object.__setattr__(self, "cast", cast)
-        object.__setattr__(self, "plan", tuple(_line(line, "a line of the plan", MAX_LINE) for line in self.plan))
+        object.__setattr__(self, "plan", tuple(check_line(line, "a line of the plan", MAX_LINE) for line in self.plan))
 
     def __bool__(self) -> bool:
         return bool(self.cast or self.plan)
@@ -108,7 +110,12 @@ def parse_character(text: str) -> tuple[str, str]:
     return name.strip(), look.strip()
 
 
-def _line(text: Any, what: str, longest: int) -> str:
+def check_line(text: Any, what: str, longest: int) -> str:
+    """A text in one clean line, which may be empty.
+
+    Raises:
+        RequestError: It is not text, or too long.
+    """
     if not isinstance(text, str):
         raise RequestError(f"{what} must be text, not {type(text).__name__}")
     line = " ".join(clean_text(text).split())

@@ -26,7 +26,19 @@ LAYERS = (
     | {"rendering", "export", "convert"},
     {"generation"},
     {"detokenizers", "modeling", "cache", "resampler"},
-    {"errors", "history", "hub", "identity", "image", "io", "layout", "model_files", "model_folder", "page"}
+    {
+        "errors",
+        "history",
+        "hub",
+        "identity",
+        "image",
+        "io",
+        "layout",
+        "model_files",
+        "model_folder",
+        "page",
+        "page_facts",
+    }
     | {"precision", "salience", "script", "settings", "shards", "story", "story_folder", "story_record"}
     | {"story_state", "storystream", "text"},
 )

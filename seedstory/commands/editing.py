@@ -23,6 +23,7 @@ from seedstory.commands.running import (
     When,
     finish_story,
     read_cast,
+    read_facts,
     read_lines,
     write_book,
 )
@@ -175,13 +176,21 @@ def edit(
         Path | None,
         typer.Option(help="A new plan from PAGE on: a text file, a line a page.", rich_help_panel=OPENING),
     ] = None,
+    fact: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A note on the page, such as place='the meadow'; an empty one goes. May be repeated.",
+            rich_help_panel=BOOK,
+            show_default=False,
+        ),
+    ] = None,
     model: RecordedModel = None,
     decoding: Decoding = "auto",
     device: Device = None,
     allow_other_model: OtherModel = False,
     later: Later = False,
 ) -> None:
-    """Change a page's words, place, lock or description, the story's title, or its cast and plan.
+    """Change a page's words, place, lock, facts or description, the story's title, or its cast and plan.
 
     **Examples**
 
@@ -190,6 +199,8 @@ def edit(
     seedstory edit stories/drawing 3 --caption "Mia met a frog." --following rewrite
 
     seedstory edit stories/drawing 5 --to 3
+
+    seedstory edit stories/drawing 3 --fact place="the meadow" --fact who="Mia, Tom"
 
     seedstory edit stories/drawing --title "The green frog"
 
@@ -204,6 +215,8 @@ def edit(
             changes.append(lambda editor: editor.lock(index, False))
         if alt is not None:
             changes.append(lambda editor: editor.describe(index, alt))
+        if fact:
+            changes.append(lambda editor: editor.set_facts(index, read_facts(fact)))
         if caption is not None:
             changes.append(lambda editor: editor.edit(index, caption, redraw=redraw, following=following))
         if cast or plan is not None:

@@ -19,6 +19,7 @@ from rich.console import Console
 from seedstory.error_reporting import FAILED, INTERRUPTED, machine_error, print_error
 from seedstory.errors import RequestError
 from seedstory.io import exclusive_writer
+from seedstory.page_facts import parse_fact
 from seedstory.progress_display import StoryScreen
 from seedstory.rendering import RENDERING_MODES, Rendering
 from seedstory.script import read_text
@@ -215,6 +216,14 @@ def load_pipeline(model: str, device: str | None, *, int8: bool, decoding: str, 
         return StoryPipeline.from_pretrained(
             model, device=device, int8=int8, decoding=decoding, story_dtype=story_dtype
         )
+
+
+def read_facts(facts: list[str]) -> dict[str, str]:
+    """Name and text of each `NAME=TEXT`."""
+    read = [parse_fact(text) for text in facts]
+    if len(dict(read)) < len(read):
+        raise RequestError("a fact is given twice: give each a --fact of its own")
+    return dict(read)
 
 
 def read_cast(characters: list[str]) -> dict[str, str] | None:

@@ -204,7 +204,8 @@ class Detokenizer:
                 default 1 in the mini form, 7.5 in the SDXL form.
             output_type: "pil", "pt" (pixels [B, 3, H, W] in [0, 1]) or "latent".
             latents: starting noise [B, Z, h, w] in place of the generator's.
-            callback_on_step_end: called as `callback(self, step, timestep, {"latents": latents})`.
+            callback_on_step_end: called as `callback(self, step, timestep, callback_kwargs)`, with "latents" and the
+                clean latents that they seem to become ("pred_original_sample"), both [B, Z, h, w].
 
         Returns:
             Pictures in the asked form.
@@ -246,9 +247,9 @@ class Detokenizer:
             shape = (len(features), channels, side, side)
             latents = randn_tensor(shape, generator=generator, device=self.device, dtype=torch.float32)
         drawn = latents
-        for step, (timestep, drawn) in enumerate(objective.denoise(latents, steps, predict, generator)):
+        for step, (timestep, drawn, clean) in enumerate(objective.denoise(latents, steps, predict, generator)):
             if callback_on_step_end is not None:
-                callback_on_step_end(self, step, timestep, {"latents": drawn})
+                callback_on_step_end(self, step, timestep, {"latents": drawn, "pred_original_sample": clean})
         if output_type == "latent":
             return drawn
         pixels = self.autoencoder.decode(drawn.to(self.dtype)).float().clamp(-1, 1) / 2 + 0.5

@@ -55,16 +55,17 @@ class RectifiedFlow:
 
     def denoise(
         self, noise: Tensor, steps: int, predict: Predict, generator: Generator | list[Generator] | None
-    ) -> Iterator[tuple[float, Tensor]]:
-        """Go from noise to latents; after each step its timestep and the latents so far."""
+    ) -> Iterator[tuple[float, Tensor, Tensor]]:
+        """Go from noise to latents; after each step its timestep, the latents so far, and what they seem to become."""
         scheduler = copy(self.scheduler)  # it counts steps, and two threads may draw
         scheduler.set_timesteps(steps, device=noise.device)
         latents = noise
         for step, timestep in enumerate(scheduler.timesteps):
             sigma = scheduler.sigmas[step]
-            velocity = (latents - predict(latents, sigma)) / sigma
+            clean = predict(latents, sigma)
+            velocity = (latents - clean) / sigma
             latents = scheduler.step(velocity, timestep, latents, return_dict=False)[0]
-            yield float(timestep), latents
+            yield float(timestep), latents, clean
 
 
 class Diffusion:
@@ -112,16 +113,22 @@ class Diffusion:
 
     def denoise(
         self, noise: Tensor, steps: int, predict: Predict, generator: Generator | list[Generator] | None
-    ) -> Iterator[tuple[float, Tensor]]:
+    ) -> Iterator[tuple[float, Tensor, Tensor]]:
         """As in `RectifiedFlow`; the generator serves schedulers that add noise on the way."""
         scheduler = type(self.scheduler).from_config(self.scheduler.config)  # it counts steps, two threads may draw
         scheduler.set_timesteps(steps, device=noise.device)
         options = {"generator": generator} if "generator" in inspect.signature(scheduler.step).parameters else {}
         latents = noise * scheduler.init_noise_sigma
         for timestep in scheduler.timesteps:
-            predicted = predict(scheduler.scale_model_input(latents, timestep), timestep)
+            noisy = scheduler.scale_model_input(latents, timestep)
+            predicted = predict(noisy, timestep)
             latents = scheduler.step(predicted, timestep, latents, **options, return_dict=False)[0]
-            yield float(timestep), latents
+            yield float(timestep), latents, self._clean(noisy, predicted, timestep)
+
+    def _clean(self, noisy: Tensor, predicted: Tensor, time: Tensor) -> Tensor:
+        """The latents without noise, from those that the U-Net read at one time and its prediction."""
+        signal, sigma = self._shares(time.expand(1))
+        return (noisy - sigma * predicted) / signal if self.predicts_noise else signal * noisy - sigma * predicted
 
     def _shares(self, time: Tensor) -> tuple[Tensor, Tensor]:
         """Factors of latents and noise, both [B, 1, 1, 1]."""

@@ -51,6 +51,7 @@ class StoryBody(Body):
     story_state: bool | None = None
     cast: dict[str, str] | None = None
     plan: list[str] | None = None
+    facts: list[dict[str, str]] | None = None
     policy: str = StorySettings.policy
     temperature: float = StorySettings.temperature
     top_k: int = StorySettings.top_k
@@ -113,6 +114,14 @@ class DescribeBody(Body):
     """The description of a page's image."""
 
     alt: str
+
+
+class FactsBody(Body):
+    """Notes on a page, which the model does not read."""
+
+    facts: dict[str, str] = Field(
+        description="Those to change, such as place, time or who; an empty text takes one away"
+    )
 
 
 class StateBody(Body):

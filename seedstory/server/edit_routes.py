@@ -13,6 +13,7 @@ from seedstory.server.bodies import (
     ContinueBody,
     DescribeBody,
     EditBody,
+    FactsBody,
     InsertBody,
     LockBody,
     MoveBody,
@@ -74,6 +75,11 @@ def make_edit_router(service: Service) -> APIRouter:
     def describe_page(story_id: StoryId, page_id: PageId, body: DescribeBody) -> dict[str, Any]:
         """Describes a page's image for those who cannot see it."""
         return change(story_id, page_id, lambda editor, page: editor.describe(page, body.alt), later=True)
+
+    @router.post("/pages/{page_id}/facts", responses=_ERRORS)
+    def set_facts(story_id: StoryId, page_id: PageId, body: FactsBody) -> dict[str, Any]:
+        """Notes on a page: who is there, where, when; alternative texts of images say them, the model reads none."""
+        return change(story_id, page_id, lambda editor, page: editor.set_facts(page, body.facts), later=True)
 
     @router.post("/pages/{page_id}/remove", responses=_ERRORS)
     def remove_page(story_id: StoryId, page_id: PageId) -> dict[str, Any]:

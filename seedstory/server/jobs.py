@@ -7,82 +7,31 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from seedstory.error_reporting import one_line
 from seedstory.errors import RequestError, SeedStoryError
-from seedstory.io import exclusive_writer
 from seedstory.page import settings_of
-from seedstory.server.events import EventLog
+from seedstory.server.job import BusyError, Job, ServerFullError
 from seedstory.server.library import JobRecord, Library
 from seedstory.server.memory import release_free_memory
+from seedstory.server.previews import Previews
 from seedstory.server.views import page_view, story_view
-from seedstory.settings import StorySettings
 from seedstory.story import Page, StoryFolder
 from seedstory.story_batch import StoryBatch
-from seedstory.story_request import opening_page
 
 if TYPE_CHECKING:
     from seedstory.pipeline import StoryPipeline
 
 logger = logging.getLogger(__name__)
 
-RETRY_AFTER = 10  # seconds after which a client that was refused may try again
 _BROKEN = "the page could not be made: see the server's log"
-
-
-class ServerFullError(SeedStoryError):
-    """As many stories are under way as the server allows."""
-
-
-class BusyError(SeedStoryError):
-    """Somebody else is changing the story."""
 
 
 class _ClosingError(Exception):
     """The server stops: the page under way is given up."""
-
-
-@dataclass(eq=False)
-class Job:
-    """The making of a story.
-
-    Attributes:
-        story_id: Of the story.
-        record: How far it is, as it is stored.
-        number: In the batch, while it is under way.
-        is_held: Whether a change keeps it out of the batch.
-        failures: Steps that broke since its last page.
-        settings: Of the story, once they are needed.
-        log: What happens to it.
-    """
-
-    story_id: str
-    record: JobRecord
-    number: int | None = None
-    is_held: bool = False
-    failures: int = 0
-    settings: StorySettings | None = None
-    log: EventLog = field(default_factory=EventLog)
-
-    @property
-    def is_wanted(self) -> bool:
-        """Whether it shall be made."""
-        return self.record.state == "waiting"
-
-    @property
-    def is_open(self) -> bool:
-        """Whether it is being made, or shall be."""
-        return self.is_wanted or self.number is not None
-
-    @property
-    def state(self) -> str:
-        """What clients read: the stored state, or "running". A story that is being changed is not known to be done."""
-        if self.is_held and self.record.state == "done":
-            return "waiting"
-        return "running" if self.is_wanted and self.number is not None else self.record.state
 
 
 class JobRunner:
@@ -101,6 +50,7 @@ class JobRunner:
         self.pipeline, self.library = pipeline, library
         self.max_stories, self.page_timeout = max_stories, page_timeout
         self.counts: Counter[str] = Counter()
+        self._previews = Previews(pipeline)
         self._jobs: dict[str, Job] = {}
         self._changed = threading.Condition(threading.RLock())
         self._closing = False
@@ -352,7 +302,9 @@ class JobRunner:
         for job in joining:
             try:
                 job.settings = None
-                self._store_opening(job)
+                opened = self.library.store_opening(job.story_id, self.pipeline._encode)
+                if opened is not None:
+                    job.log.add("page", page_view(job.story_id, opened, 0))
                 number = batch.resume(self.library.folder(job.story_id), callback_on_text=partial(self._text, job))
             except Exception as error:  # noqa: BLE001
                 self._fail(job, error)
@@ -371,37 +323,29 @@ class JobRunner:
                 job.number = None
             self._changed.notify_all()
 
-    def _store_opening(self, job: Job) -> None:
-        """Makes the first page of a story that an uploaded image opens."""
-        image = self.library.opening_image(job.story_id)
-        if image is None:
-            return
-        folder = self.library.open(job.story_id)
-        if not len(folder):
-            page = replace(opening_page(folder.settings), image=image, features=self.pipeline._encode(image))
-            with exclusive_writer(folder.path):
-                folder.add_page(page)
-            job.log.add("page", page_view(job.story_id, folder, 0))
-        self.library.opening_is_stored(job.story_id)
-
     def _text(self, job: Job, index: int, text: str) -> None:
         if self._closing:
             raise _ClosingError
         self.counts["tokens"] += 1
         job.log.add("text", {"number": index + 1, "text": text}, topic=f"text {index}")
 
-    def _drawing(self, members: dict[int, Job], pages: Sequence[tuple[int, Page]], step: int) -> None:
+    def _drawing(
+        self, members: dict[int, Job], pages: Sequence[tuple[int, Page]], step: int, callback_kwargs: dict[str, Any]
+    ) -> None:
         if self._closing:
             raise _ClosingError
-        for number, page in pages:
+        for row, (number, page) in enumerate(pages):
             job = members[number]
             if job.settings is None:
                 job.settings = self.library.open(job.story_id).settings
             said: dict[str, Any] = {"number": page.number, "steps": settings_of(page, job.settings).num_inference_steps}
             if step == 0:
                 job.log.add("written", said | {"text": page.caption})
-            else:
-                job.log.add("step", said | {"step": step}, topic=f"step {page.index}")
+                continue
+            topic, preview = f"step {page.index}", None
+            if step < said["steps"] and job.log.wants_preview(topic):  # after the last one the image itself comes
+                preview = self._previews(callback_kwargs["pred_original_sample"][row])
+            job.log.add("step", said | {"step": step}, topic=topic, preview=preview)
 
     def _announce(self, batch: StoryBatch, members: dict[int, Job], pages: list[tuple[int, Page]]) -> None:
         """Says which pages are made; stories that are complete end."""

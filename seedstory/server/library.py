@@ -6,7 +6,7 @@ import contextlib
 import json
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,8 +19,11 @@ from seedstory.image import load_image
 from seedstory.io import exclusive_writer, read_json, remove_leftovers, write_atomic
 from seedstory.model_folder import versions
 from seedstory.story import StoryFolder, make_title
+from seedstory.story_request import opening_page
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from seedstory.pipeline import StoryPipeline
 
 STORY_ID = r"[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?"
@@ -174,14 +177,28 @@ class Library:
         except OSError:
             return
 
-    def opening_image(self, story_id: str) -> Image.Image | None:
-        """The uploaded image of a story whose first page is not yet made."""
-        file = self._file(story_id, "png")
-        return load_image(file, "the opening image", formats=("PNG",)) if file.is_file() else None
+    def store_opening(self, story_id: str, encode: Callable[[Image.Image], Tensor]) -> StoryFolder | None:
+        """Makes the first page of a story that an uploaded image opens; the upload goes, since the page has it now.
 
-    def opening_is_stored(self, story_id: str) -> None:
-        """Removes the uploaded image, which is in the first page now."""
-        self._file(story_id, "png").unlink(missing_ok=True)
+        Args:
+            story_id: The story.
+            encode: Image to features `[F, Df]`.
+
+        Returns:
+            The story, or None if nothing was to be done.
+        """
+        file = self._file(story_id, "png")
+        if not file.is_file():
+            return None
+        image, folder = load_image(file, "the opening image", formats=("PNG",)), self.open(story_id)
+        if len(folder):
+            file.unlink(missing_ok=True)
+            return None
+        page = replace(opening_page(folder.settings), image=image, features=encode(image))
+        with exclusive_writer(folder.path):
+            folder.add_page(page)
+        file.unlink(missing_ok=True)
+        return folder
 
     def read_job(self, story_id: str) -> JobRecord:
         """How far the making of a story is; a folder that no server has written is done, or stopped.

@@ -24,7 +24,7 @@ from seedstory.errors import RequestError, SeedStoryError
 from seedstory.io import read_regular
 from seedstory.server.bodies import parse_body
 from seedstory.server.events import Event
-from seedstory.server.jobs import Job
+from seedstory.server.job import Job
 from seedstory.server.openai_bodies import ChatBody, ImagesBody, chat_settings, opening_of, refuse
 from seedstory.server.service import Service
 from seedstory.server.story_routes import check_upload

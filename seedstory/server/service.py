@@ -19,7 +19,8 @@ from seedstory.error_reporting import one_line
 from seedstory.errors import RequestError, SeedStoryError, StoryFolderError
 from seedstory.server.bodies import Body, describe
 from seedstory.server.guard import error_body
-from seedstory.server.jobs import RETRY_AFTER, BusyError, JobRunner, ServerFullError
+from seedstory.server.job import RETRY_AFTER, BusyError, ServerFullError
+from seedstory.server.jobs import JobRunner
 from seedstory.server.library import Library, NotFoundError
 from seedstory.server.settings import ServerSettings
 

@@ -18,7 +18,7 @@ from seedstory.export import EXPORTS
 from seedstory.image import load_image, read_image_header
 from seedstory.io import inside
 from seedstory.server.bodies import StoryBody, TitleBody, parse_body
-from seedstory.server.jobs import RETRY_AFTER, Job
+from seedstory.server.job import RETRY_AFTER, Job
 from seedstory.server.library import STORY_ID, NotFoundError
 from seedstory.server.service import Service, errors_of
 from seedstory.server.views import image_version, story_view, summary_view
@@ -29,6 +29,10 @@ StoryId = Annotated[str, Path(pattern=f"^{STORY_ID}$")]
 PageId = Annotated[int, Path(ge=1, le=10**9)]
 _HEARTBEAT = 15.0  # seconds
 _PAUSE = 0.05  # seconds between two looks at the log
+_PREVIEWS = (
+    "With some `step` events send `preview`: a small draft (JPEG as a data URL) of the image that is being drawn. "
+    "Drafts are stored nowhere; whoever watches late gets the newest one."
+)
 _UNCHANGED: dict[int | str, dict[str, Any]] = {304: {"description": "It has not changed."}}
 _UPLOAD = {
     "requestBody": {
@@ -179,16 +183,17 @@ def make_story_router(service: Service) -> APIRouter:
         responses={200: {"content": {"text/event-stream": {}}}} | errors_of(404, 409, 422, 429),
     )
     async def watch_story(
-        story_id: StoryId, last_event_id: Annotated[str | None, Header()] = None
+        story_id: StoryId,
+        previews: Annotated[bool, Query(description=_PREVIEWS)] = False,
+        last_event_id: Annotated[str | None, Header()] = None,
     ) -> StreamingResponse:
         """What happens to a story, as server-sent events. With `Last-Event-ID` it goes on after that event."""
         job = await run_in_threadpool(service.jobs.job, story_id)
         if service.streams >= service.settings.max_streams:
             raise HTTPException(429, "too many event streams are open", {"Retry-After": str(RETRY_AFTER)})
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-        return StreamingResponse(
-            _events(service, job, job.log.position(last_event_id)), media_type="text/event-stream", headers=headers
-        )
+        events = _events(service, job, job.log.position(last_event_id), previews)
+        return StreamingResponse(events, media_type="text/event-stream", headers=headers)
 
     return router
 
@@ -221,14 +226,14 @@ async def _read_story(request: Request, max_pixels: int) -> tuple[StoryBody, Any
         return parse_body(StoryBody, story, "story"), image
 
 
-async def _events(service: Service, job: Job, position: int | None) -> AsyncIterator[bytes]:
-    loop, woken = asyncio.get_running_loop(), asyncio.Event()
+async def _events(service: Service, job: Job, position: int | None, previews: bool) -> AsyncIterator[bytes]:
+    loop, woken, shown = asyncio.get_running_loop(), asyncio.Event(), -1
 
     def wake() -> None:
         if not loop.is_closed():
             loop.call_soon_threadsafe(woken.set)
 
-    end = job.log.watch(wake)
+    end = job.log.watch(wake, previews=previews)
     service.streams += 1
     try:
         sent = time.monotonic()
@@ -245,8 +250,11 @@ async def _events(service: Service, job: Job, position: int | None) -> AsyncIter
                 yield job.log.sse(position, "story", view)
                 continue
             for event in events:
-                position = event.number
-                yield job.log.sse(position, event.kind, event.values)
+                position, values = event.number, event.values
+                preview = job.log.preview_of(event, shown) if previews else None
+                if preview is not None:
+                    values, shown = values | {"preview": preview}, position
+                yield job.log.sse(position, event.kind, values)
                 if event.kind == "removed":
                     return
             if events:

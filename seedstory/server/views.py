@@ -62,6 +62,7 @@ def page_view(story_id: str, folder: StoryFolder, index: int) -> dict[str, Any]:
         "number": index + 1,
         "caption": entry.caption,
         "alt": entry.alt,
+        "facts": entry.facts,
         "image": address if version else None,
         "state": entry.state,
         "seed": entry.seed,

@@ -1,6 +1,8 @@
 """Fixtures: the tiny language model, and a tiny pipeline for each module."""
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -44,3 +46,20 @@ def pipe(folder) -> StoryPipeline:
 def library(tmp_path_factory) -> Path:
     """A folder for the stories of a server."""
     return tmp_path_factory.mktemp("library")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    from tests.seedstory.app_pages import open_browser
+
+    with open_browser() as running:
+        yield running
+
+
+@pytest.fixture
+def app(request, browser, pipe, tmp_path) -> Iterator[Any]:
+    """The app of a server with no stories; its parameters are settings of the server."""
+    from tests.seedstory.app_pages import open_app
+
+    with open_app(browser, pipe, tmp_path / "stories", **getattr(request, "param", {})) as made:
+        yield made

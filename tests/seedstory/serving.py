@@ -38,11 +38,13 @@ class Client(httpx.Client):
             time.sleep(0.05)
         raise AssertionError(f"{story_id} is {story['state']}: {story['error']}")
 
-    def events(self, story_id: str, until: str, last: str | None = None) -> list[tuple[str, str, dict[str, Any]]]:
+    def events(
+        self, story_id: str, until: str, last: str | None = None, **query: Any
+    ) -> list[tuple[str, str, dict[str, Any]]]:
         """Id, kind and values of the events up to the first of a kind, or to the state `state:NAME`."""
         found, event_id, kind = [], "", ""
         headers = {} if last is None else {"Last-Event-ID": last}
-        with self.stream("GET", f"/api/stories/{story_id}/events", headers=headers) as answer:
+        with self.stream("GET", f"/api/stories/{story_id}/events", params=query, headers=headers) as answer:
             assert answer.status_code == 200
             for line in answer.iter_lines():
                 name, _, value = line.partition(": ")

@@ -1,132 +1,24 @@
-"""The app in a real browser: Debian's chromium, a real server, a tiny model."""
+"""The app in a real browser: a story from its opening to its book, and what the command opens."""
 
 import io
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
-import torch
 from PIL import Image
 from typer.testing import CliRunner
 
 from seedstory.cli import app as command
-from seedstory.pipeline import StoryPipeline
+from tests.seedstory.app_pages import SIZES, SLOW, App, Axe, choose, expect, is_done, sources
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-if BROWSER is None:
-    pytest.skip("there is no chromium", allow_module_level=True)
-
-from tests.seedstory.serving import serving  # noqa: E402
-from tests.tiny import tiny_model_folder  # noqa: E402
-
-expect = sync_api.expect
-expect.set_options(timeout=60_000)  # a busy machine takes its time
 HOSTILE = "<img src=x onerror=alert(1)> & <b>Mia</b>"
 KEY = "a-long-secret-key-of-a-test"
-SIZES = {"wide": (1280, 900), "phone": (390, 844)}
-
-QUICK = {"max_caption_tokens": 16, "num_inference_steps": 4}
-SLOW = {"min_caption_tokens": 400, "max_caption_tokens": 400, "num_inference_steps": 40}  # slower than a page is told
-
-
-class App:
-    """A server, and pages of a browser that reach nothing else; what they log and ask for is kept."""
-
-    def __init__(self, browser: Any, address: str) -> None:
-        self.browser, self.address = browser, address
-        self.contexts: list[Any] = []
-        self.foreign: list[str] = []
-        self.errors: list[str] = []
-
-    def page(self, size: str = "wide", scheme: str = "light", *, settings: dict[str, int] = QUICK) -> Any:
-        width, height = SIZES[size]
-        context = self.browser.new_context(
-            viewport={"width": width, "height": height}, color_scheme=scheme, base_url=self.address
-        )
-        context.set_default_timeout(60_000)
-        context.route(lambda url: not url.startswith((self.address, "blob:" + self.address)), self._refuse)
-        context.route("**/api/stories", lambda route: self._add_settings(route, settings))
-        self.contexts.append(context)
-        page = context.new_page()
-        page.on("pageerror", lambda error: self.errors.append(str(error)))
-        page.on("dialog", lambda dialog: (self.errors.append(f"dialog: {dialog.message}"), dialog.dismiss()))
-        page.on("console", lambda line: self._note(line))
-        return page
-
-    def begin(self, page: Any, words: str = "Mia the fox found a key.", pages: int = 4) -> Any:
-        """Begins a story by the form; returns its cards."""
-        page.goto("/")
-        page.get_by_label("Opening words").fill(words)
-        page.get_by_label("Pages", exact=True).fill(str(pages))
-        page.get_by_role("button", name="Begin the story").click()
-        page.wait_for_url(re.compile("#/story/"))
-        return page.locator(".card")
-
-    def _refuse(self, route: Any) -> None:
-        self.foreign.append(route.request.url)
-        route.abort()
-
-    def _add_settings(self, route: Any, settings: dict[str, int]) -> None:
-        request = route.request
-        if request.method == "POST" and request.headers["content-type"] == "application/json":
-            route.continue_(post_data=request.post_data_json | settings)
-        else:
-            route.fallback()
-
-    def _note(self, line: Any) -> None:
-        if line.type == "error" and "Failed to load resource" not in line.text:  # an answer of 401, or a cut stream
-            self.errors.append(line.text)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-dev-shm-usage"]
-    with sync_api.sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=BROWSER, args=flags)
-        yield running
-        running.close()
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_model_folder(tmp_path_factory.mktemp("tiny"))
-
-
-@pytest.fixture(scope="module")
-def pipe(folder: Path) -> Any:
-    return StoryPipeline.from_pretrained(folder, dtype=torch.float32, device="cpu")
-
-
-@pytest.fixture
-def app(request: pytest.FixtureRequest, browser: Any, pipe: Any, tmp_path: Path) -> Iterator[App]:
-    with serving(pipe, tmp_path / "stories", **getattr(request, "param", {})) as client:
-        made = App(browser, str(client.base_url).rstrip("/"))
-        try:
-            yield made
-        finally:
-            for context in made.contexts:
-                context.close()
-    assert made.foreign == [], "the app asked other hosts"
-    assert made.errors == []
-
-
-def sources(cards: Any) -> list[str | None]:
-    return [image.get_attribute("src") for image in cards.locator(".frame img").all()]
-
-
-def is_done(page: Any, pages: int) -> None:
-    expect(page.locator(".state")).to_have_text(f"{pages} pages, done")
-    expect(page.locator(".card img.sharp")).to_have_count(pages)
 
 
 def test_a_story_from_its_opening_to_a_book(app: App, tmp_path: Path) -> None:
@@ -139,7 +31,7 @@ def test_a_story_from_its_opening_to_a_book(app: App, tmp_path: Path) -> None:
     # page 3 anew
     cards.nth(2).get_by_role("button", name="Try again").click()
     page.get_by_role("dialog").get_by_role("button", name="Make it anew").click()
-    expect(cards.nth(2).locator("img")).not_to_have_attribute("src", made[2])
+    expect(cards.nth(2).locator("img.picture")).not_to_have_attribute("src", made[2])
     is_done(page, 4)
     redone = sources(cards)
     assert [old == new for old, new in zip(made, redone)] == [True, True, False, True]
@@ -150,7 +42,7 @@ def test_a_story_from_its_opening_to_a_book(app: App, tmp_path: Path) -> None:
     dialog.get_by_role("textbox", name="Words").fill(HOSTILE)
     dialog.get_by_label("Are drawn anew").check()
     dialog.get_by_role("button", name="Keep the words").click()
-    expect(cards.nth(3).locator("img")).not_to_have_attribute("src", redone[3])
+    expect(cards.nth(3).locator("img.picture")).not_to_have_attribute("src", redone[3])
     is_done(page, 4)
     assert [old == new for old, new in zip(redone, sources(cards))] == [True, False, False, False]
     expect(cards.nth(1).locator(".caption")).to_have_text(HOSTILE)
@@ -220,28 +112,24 @@ def test_stop_resume_order_lock_undo_branch_and_more_pages(app: App) -> None:
     page.get_by_role("button", name="Stop", exact=True).click()
     expect(page.locator(".state")).to_contain_text("stopped")
 
-    def choose(number: int, name: str) -> None:
-        cards.nth(number - 1).get_by_role("button", name="More", exact=True).click()
-        page.get_by_role("dialog").get_by_role("button", name=name).click()
-
     expect(cards.nth(2).locator("img.sharp")).to_be_visible()
     before = sources(cards)
-    choose(2, "Move later")
-    expect(cards.nth(2).locator("img")).to_have_attribute("src", before[1])
+    choose(page, 2, "Move later")
+    expect(cards.nth(2).locator("img.picture")).to_have_attribute("src", before[1])
     page.keyboard.press("Control+z")
-    expect(cards.nth(1).locator("img")).to_have_attribute("src", before[1])
+    expect(cards.nth(1).locator("img.picture")).to_have_attribute("src", before[1])
     page.get_by_role("button", name="Redo", exact=True).click()
-    expect(cards.nth(2).locator("img")).to_have_attribute("src", before[1])
+    expect(cards.nth(2).locator("img.picture")).to_have_attribute("src", before[1])
 
-    choose(3, "Lock")
+    choose(page, 3, "Lock")
     expect(cards.nth(2).locator(".badge")).to_have_text("locked")
     expect(cards.nth(2).get_by_role("button", name="Try again")).to_be_disabled()
-    choose(2, "Describe the picture")
+    choose(page, 2, "Describe the picture")
     page.get_by_label("Description").fill('A "red" fox')
     page.get_by_role("button", name="Keep", exact=True).click()
-    expect(cards.nth(1).locator("img")).to_have_attribute("alt", 'A "red" fox')
+    expect(cards.nth(1).locator("img.picture")).to_have_attribute("alt", 'A "red" fox')
     count = cards.count()
-    choose(2, "Remove the page")
+    choose(page, 2, "Remove the page")
     expect(cards).to_have_count(count - 1)
 
     page.get_by_role("button", name="Title", exact=True).click()
@@ -342,36 +230,24 @@ def test_a_server_with_keys_asks_for_one(app: App) -> None:
 
 
 def test_axe_finds_nothing_serious(app: App) -> None:
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is missing").Axe()
+    check = Axe()
     cards = app.begin(app.page(), pages=2)
     is_done(cards.page, 2)
     address = cards.page.url
-    found = {}
-
-    def check(page: Any, what: str) -> None:
-        result = axe.run(page).response
-        for one in result["violations"]:
-            if one["impact"] in ("serious", "critical"):
-                found[f"{what}: {one['id']}"] = [node["html"] for node in one["nodes"]]
-        assert len(result["passes"]) > 10
-        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{what} is too wide"
-
-    def check_both(page: Any, what: str) -> None:
-        for scheme in ("light", "dark"):
-            page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
-            check(page, f"{what}, {scheme}")
-
     for size in SIZES:
         page = app.page(size)
         page.goto("/")
         page.get_by_text("Title, seed").click()
-        check_both(page, f"the desk, {size}")
+        check(page, f"the desk, {size}")
         page.goto(address)
         is_done(page, 2)
-        check_both(page, f"a story, {size}")
+        check(page, f"a story, {size}")
         page.locator(".card").nth(0).get_by_role("button", name="Edit words").click()
-        check_both(page, f"a dialog, {size}")
-    assert found == {}
+        check(page, f"a dialog, {size}")
+        page.keyboard.press("Escape")
+        choose(page, 2, "Who, where, when")
+        check(page, f"notes, {size}")
+    assert check.found == {}
 
 
 def test_the_verb_opens_the_browser_on_a_free_port(folder: Path, tmp_path: Path) -> None:

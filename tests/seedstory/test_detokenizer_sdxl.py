@@ -142,8 +142,10 @@ def test_a_perfect_prediction_leads_back_to_the_latents(kind):
         own_noise = (noisy - signal * latents) / sigma
         return objective.target(latents, own_noise, timestep.expand(2))[0]
 
-    *_, (_, found) = objective.denoise(noise, 5, predict, None)
+    *_, (_, found, _) = steps = list(objective.denoise(noise, 5, predict, None))
     torch.testing.assert_close(found, latents, rtol=0, atol=1e-3)
+    for _, _, clean in steps:
+        torch.testing.assert_close(clean, latents, rtol=0, atol=1e-3)
 
 
 def test_a_saved_detokenizer_comes_back_as_it_was(detokenizer, features, tmp_path):

@@ -1,5 +1,7 @@
 """Stories written and drawn side by side equal those of `stream`, in memory and on disk."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -114,6 +116,22 @@ def test_words_alone_and_what_is_undrawn(pipe, tmp_path):
         batch.resume(tmp_path / "fox")
         assert_same(write_all(batch)[1], fox)
     assert_same(Story.load(tmp_path / "fox").pages, fox)
+
+
+def test_steps_are_told_of_the_pages_that_they_draw(pipe, tmp_path):
+    pipe(**FOX, output_type="features", out=tmp_path / "fox")
+    folder = StoryFolder.open(tmp_path / "fox")
+    folder.entries[2] = replace(folder.entries[2], settings={"num_inference_steps": 3})
+    folder.save_record()
+    seen, steps = [], {}
+    with StoryBatch(pipe, lambda *told: seen.append(told)) as batch:
+        batch.resume(folder)
+        write_all(batch)
+    for pages, step, tensors in seen:
+        assert not tensors if step == 0 else {len(rows) for rows in tensors.values()} == {len(pages)}
+        for _, page in pages:
+            steps.setdefault(page.index, []).append(step)
+    assert steps == {0: [0, 1], 1: [0, 1], 2: [0, 1, 2, 3], 3: [0, 1]}
 
 
 def test_a_page_that_breaks_in_the_middle_lets_its_stories_go(pipe, tmp_path, monkeypatch):

@@ -12,6 +12,7 @@ from seedstory.cli import app
 from seedstory.pipeline import StoryPipeline
 from seedstory.settings import StorySettings
 from seedstory.story import Story, StoryFolder
+from seedstory.story_editor import StoryEditor
 from seedstory.story_request import state_pages
 from seedstory.story_state import StoryState
 from tests.tiny import tiny_model_folder
@@ -95,6 +96,17 @@ def test_a_batch_stores_the_states_of_stories_alone(planning, tmp_path):
     for request in requests:
         alone = planning(**request | {"out": None}).story
         assert [page.next_state for page in Story.load(request["out"]).pages] == [p.next_state for p in alone.pages]
+
+
+def test_a_plan_ends_with_the_story(planning, tmp_path):
+    planning(TEXT, pages=3, out=tmp_path / "s", **QUICK)
+    editor = StoryEditor(tmp_path / "s")
+    with pytest.raises(ValueError, match="the plan has 3 lines, but 2 pages stand from page 2 on"):
+        editor.set_state(1, plan=["a", "b", "c"])
+    editor.set_state(1, plan=["a", "b"], cast=CAST, following="rewrite")
+    pages = list(planning.resume(tmp_path / "s"))
+    assert [page.index for page in pages] == [1, 2]
+    assert Story.load(tmp_path / "s").pages[0].next_state == StoryState(tuple(CAST.items()), ("a", "b"))
 
 
 def test_models_that_were_not_trained_for_it_refuse(pipe):

@@ -1,31 +1,35 @@
 // A page on the storyboard, and what can be done to it.
 import { post } from "./api.js";
-import { ask, button, choice, el, field } from "./dom.js";
-
-const FOLLOWING = [
-  ["keep", "Stay as they are"],
-  ["redraw", "Are drawn anew", "The same words, new pictures."],
-  ["rewrite", "Are written and drawn anew"],
-];
+import { ask, button, choice, el, field, FOLLOWING } from "./dom.js";
+import { askFacts, describeFacts, factsLine } from "./facts.js";
+import { Sketch } from "./sketch.js";
 
 export class Card {
   constructor(view) {
     this.view = view;
-    this.image = el("img", { hidden: true });
-    this.image.addEventListener("load", () => this.image.classList.add("sharp"));
+    this.image = el("img", { class: "picture", hidden: true });
+    this.sketch = new Sketch();
+    const settle = (sharp) => {
+      this.image.classList.toggle("sharp", sharp);
+      this.image.hidden = !sharp;
+      this.sketch.clear();
+    };
+    this.image.addEventListener("load", () => settle(true));
+    this.image.addEventListener("error", () => settle(false));
     this.stage = el("span", { class: "stage" });
     this.steps = el("progress", { hidden: true, "aria-label": "Steps of the picture" });
-    this.frame = el("div", { class: "frame" }, this.image, el("div", { class: "making" }, this.stage, this.steps));
+    this.frame = el("div", { class: "frame" }, this.image, this.sketch.element, el("div", { class: "making" }, this.stage, this.steps));
     this.number = el("h3");
     this.badge = el("span", { class: "badge", hidden: true });
     this.caption = el("p", { class: "caption", dir: "auto" });
+    this.facts = el("p", { class: "facts soft", dir: "auto", hidden: true });
     this.again = button("Try again", () => this.redo());
     this.edit = button("Edit words", () => this.editWords());
     this.insert = button("Insert after", () => this.insertAfter());
     this.more = button("More", () => this.showMore());
     this.tools = el("div", { class: "tools", role: "group" }, this.again, this.edit, this.insert, this.more);
     this.element = el("li", { class: "card" }, this.frame,
-      el("div", { class: "line" }, this.number, this.badge), this.caption, this.tools);
+      el("div", { class: "line" }, this.number, this.badge), this.caption, this.facts, this.tools);
   }
 
   update({ page, number, draft }) {
@@ -39,8 +43,15 @@ export class Card {
       if (source) this.image.src = source;
       else this.image.removeAttribute("src");
     }
-    this.image.hidden = !source;
-    this.image.alt = page?.alt || `Picture of page ${number}`;
+    const facts = page?.facts ?? {};
+    const shown = describeFacts(facts);
+    this.image.alt = page?.alt || (shown ? `Picture of page ${number}. ${shown}` : `Picture of page ${number}`);
+    if (draft?.preview) this.sketch.show(draft.preview, number, draft.step / draft.steps);
+    else if (!source || this.image.classList.contains("sharp")) this.sketch.clear();
+    this.image.hidden = !source || this.sketch.isShown; // a draft gives way once the picture is loaded
+    const notes = factsLine(facts);
+    if (this.facts.textContent !== notes) this.facts.textContent = notes;
+    this.facts.hidden = !notes;
     this.frame.classList.toggle("busy", making);
     this.frame.classList.toggle("bare", !source);
     this.stage.textContent = painting ? "Painting …" : draft ? "Writing …" : making ? "Comes next" : source ? "" : "No picture yet";
@@ -126,6 +137,7 @@ export class Card {
         item("Move later", () => this.change("move", { to: number + 1 }), number === 1 || number >= last),
         item(page.locked ? "Unlock" : "Lock: keep it as it is", () => this.change("lock", { locked: !page.locked })),
         item("Describe the picture", () => this.describe()),
+        item("Who, where, when", () => this.noteFacts()),
         item("Go on anew after this page", () => this.goOnAnew()),
         item("Branch after this page", () => view.branch(number)),
         item("Remove the page", () => this.change("remove"), number === 1 || page.locked))],
@@ -141,6 +153,11 @@ export class Card {
       body: [field("Description", alt, "For readers who cannot see the picture.")],
     });
     if (values) await this.change("describe", { alt: values.alt.trim() });
+  }
+
+  async noteFacts() {
+    const facts = await askFacts(this.page);
+    if (facts && Object.keys(facts).length) await this.change("facts", { facts });
   }
 
   async goOnAnew() {

@@ -1,22 +1,12 @@
 // The desk: the opening of a new story, and the library below it.
 import { get, post } from "./api.js";
 import { button, clearError, el, field, say, showError } from "./dom.js";
+import { castOf, lines } from "./state.js";
 
 const MAX_SEED = 2 ** 31 - 1;
 const REFRESH = 4000; // milliseconds
 
 const paragraphs = (text) => text.split(/\n\s*\n/).map((one) => one.trim().replace(/\s+/g, " ")).filter(Boolean);
-const lines = (text) => text.split("\n").map((one) => one.trim()).filter(Boolean);
-
-function castOf(text) {
-  const cast = {};
-  for (const line of lines(text)) {
-    const at = line.indexOf(":");
-    if (at < 1) throw new Error(`Write a character as "Mia: fox, red coat", not "${line.slice(0, 60)}".`);
-    cast[line.slice(0, at).trim()] = line.slice(at + 1).trim();
-  }
-  return Object.keys(cast).length ? cast : null;
-}
 
 export class Desk {
   constructor(info) {

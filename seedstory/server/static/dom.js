@@ -28,6 +28,13 @@ export function field(label, control, hint = "") {
   return el("div", { class: "field" }, el("label", { htmlFor: control.id, text: label }), control, note);
 }
 
+// What may become of the pages after a changed one.
+export const FOLLOWING = [
+  ["keep", "Stay as they are"],
+  ["redraw", "Are drawn anew", "The same words, new pictures."],
+  ["rewrite", "Are written and drawn anew"],
+];
+
 // One choice of several: options are [value, label, hint].
 export function choice(legend, name, options) {
   const rows = options.map(([value, label, hint], index) =>
@@ -53,20 +60,28 @@ export function clearError() {
   alertBox().replaceChildren();
 }
 
-// Asks in a dialog; resolves to the form's values, or null where it was closed.
-export function ask({ title, body = [], confirm = "OK", cancel = "Cancel", danger = false }) {
+// Asks in a dialog; resolves to the form's values, or null where it was closed. What `check` throws is shown in it.
+export function ask({ title, body = [], confirm = "OK", cancel = "Cancel", danger = false, check = () => {} }) {
   return new Promise((resolve) => {
     const heading = el("h2", { text: title, id: `dialog-${++counter}` });
     const form = el("form", { method: "dialog" }, heading, ...body);
     const dialog = el("dialog", { "aria-labelledby": heading.id }, form);
     const opener = document.activeElement;
     let answer = null;
+    const failure = el("p", { class: "failure", role: "alert" });
     const row = el("div", { class: "row end" }, button(cancel, () => dialog.close(), { class: "quiet" }));
     if (confirm) row.append(el("button", { type: "submit", text: confirm, class: danger ? "danger" : "primary" }));
-    form.append(row);
+    form.append(failure, row);
     form.addEventListener("submit", (event) => {
       event.preventDefault();
-      answer = Object.fromEntries(new FormData(form, event.submitter));
+      const given = Object.fromEntries(new FormData(form, event.submitter));
+      try {
+        check(given);
+      } catch (error) {
+        failure.textContent = error.message;
+        return;
+      }
+      answer = given;
       dialog.close();
     });
     dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());

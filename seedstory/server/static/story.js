@@ -2,6 +2,7 @@
 import { download, get, post, request, storyPath } from "./api.js";
 import { Board } from "./board.js";
 import { ask, button, clearError, el, field, say, showError } from "./dom.js";
+import { castStrip, changeState } from "./state.js";
 
 const FORMATS = { html: "Web page", pdf: "PDF", epub: "EPUB", cbz: "Comic (CBZ)", mp4: "Film (MP4)",
   vistorybench: "ViStoryBench" };
@@ -12,7 +13,7 @@ export class StoryView {
   constructor(id, info) {
     this.id = id;
     this.info = info;
-    this.drafts = new Map(); // number of a page under way: { text, step, steps }
+    this.drafts = new Map(); // number of a page under way: { text, step, steps, preview }
     this.board = new Board(this);
     this.makeHead();
     this.element = el("div", { class: "story" }, this.head, this.cast, this.board.element);
@@ -47,7 +48,7 @@ export class StoryView {
       if (!this.closed) handle(JSON.parse(event.data));
     });
     this.events?.close();
-    this.events = new EventSource(storyPath(this.id, "/events"));
+    this.events = new EventSource(storyPath(this.id, "/events?previews=1"));
     on("story", (story) => this.setStory(story));
     on("state", ({ state, error }) => {
       Object.assign(this.story, { state, error });
@@ -57,7 +58,8 @@ export class StoryView {
     });
     on("text", ({ number, text }) => this.setDraft(number, { text }));
     on("written", ({ number, text, steps }) => this.setDraft(number, { text, steps, step: 0 }));
-    on("step", ({ number, step, steps }) => this.setDraft(number, { step, steps }));
+    on("step", ({ number, step, steps, preview }) =>
+      this.setDraft(number, preview ? { step, steps, preview } : { step, steps }));
     on("page", (page) => this.setPage(page));
     on("removed", () => {
       this.close();
@@ -119,6 +121,7 @@ export class StoryView {
         button("More pages", () => this.continue()),
         button("Branch", () => this.branch()),
         button("Title", () => this.rename()),
+        button("Cast and plan", () => changeState(this)),
         button("Delete", () => this.remove(), { class: "quiet" })),
       el("div", { class: "row book", role: "group", "aria-label": "The book" },
         el("span", { class: "label", text: "The book" }),
@@ -173,10 +176,8 @@ export class StoryView {
 
   render() {
     this.renderHead();
-    const cast = Object.entries(this.story.cast);
-    this.cast.hidden = !cast.length;
-    this.cast.replaceChildren(el("span", { class: "label", text: "Cast" }), el("ul", {}, ...cast.map(([name, look]) =>
-      el("li", {}, el("strong", { text: name, dir: "auto" }), el("span", { text: look, dir: "auto" })))));
+    this.cast.hidden = !Object.keys(this.story.cast).length;
+    this.cast.replaceChildren(...castStrip(this.story.cast));
     this.board.update();
     document.title = `${this.title} · Seedstory`;
   }

@@ -167,7 +167,8 @@ class DetokenizerTraining(Stage):
         """
         objective, time, noise = self.detokenizer.objective, batch["time"], batch["noise"]
         latents = batch["latents"].float() * self.scale
-        condition = self.adapter(features * batch["keep"][:, None, None])
+        shown = batch["keep"][:, None, None].bool()
+        condition = self.adapter(torch.where(shown, features, self.adapter.blank(features)))
         predicted = self.detokenizer.predict(objective.noisy(latents, noise, time), time, condition).float()
         target, weight = objective.target(latents, noise, time)
         region = batch["weights"][:, None]

@@ -1,9 +1,12 @@
-"""The vision tower of the mini model: a picture becomes a grid of visual tokens.
+"""The vision tower of the mini model, where a picture becomes a grid of visual tokens; and which towers there are.
 
 Shapes: B batch, H W pixels, Z latent channels, F features of a picture (a square grid), D width of a feature.
 """
 
 from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -12,8 +15,10 @@ from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
 from seedstory.detokenizers.autoencoder import ImageEncoder, ResidualBlock
+from seedstory.detokenizers.components import load_component
 from seedstory.errors import ModelError
 from seedstory.model_files import CheckedLoading
+from seedstory.modeling.qwen_vision_tower import QwenVisionTower
 
 
 class TransformerBlock(nn.Module):
@@ -91,6 +96,11 @@ class VisionTower(CheckedLoading, ModelMixin, ConfigMixin):
             raise ModelError(f"pixel_values must be [B, 3, {size}, {size}], not {list(pixel_values.shape)}")
         return self.from_latents(self.stem(pixel_values))
 
+    def blank_features(self) -> Tensor:
+        """Features [F, D] of a picture without content, which is gray."""
+        size = self.config.image_size
+        return self(torch.zeros(1, 3, size, size, dtype=self.dtype, device=self.device))[0]
+
     def from_latents(self, latents: Tensor) -> Tensor:
         """Encode the stem's latents [B, Z, H/8, W/8] (unscaled) to features [B, F, D]."""
         x = self.embed(latents).flatten(2).transpose(1, 2) + self.positions
@@ -98,3 +108,20 @@ class VisionTower(CheckedLoading, ModelMixin, ConfigMixin):
             x = block(x)
         x = self.project(x)
         return F.layer_norm(x.float(), x.shape[-1:]).to(x.dtype)
+
+
+VISION_TOWERS: dict[str, Any] = {"VisionTower": VisionTower, "QwenVisionTower": QwenVisionTower}
+
+
+def load_vision_tower(folder: str | Path, dtype: torch.dtype | None = None) -> VisionTower | QwenVisionTower:
+    """Load the vision tower whose class its folder names, in evaluation mode.
+
+    Args:
+        folder: what `save_pretrained` wrote.
+        dtype: of its weights; by default float32.
+
+    Raises:
+        ModelError: The folder is missing, damaged or holds something else.
+    """
+    tower: VisionTower | QwenVisionTower = load_component(Path(folder), VISION_TOWERS, dtype)
+    return tower

@@ -10,8 +10,8 @@ from functools import cached_property
 class KeyMap:
     """Pairs of names: the one in a released checkpoint, and ours.
 
-    A name is whole, or ends in a dot and stands for all that begin so: whatever follows is the same in both. `{}`
-    stands for a number, again the same in both, in the same order.
+    A name is whole, or ends in a dot and stands for all that begin so: whatever follows is the same in both. The empty
+    name stands for all. `{}` stands for a number, again the same in both, in the same order.
 
     Args:
         *pairs: (released, ours).
@@ -41,7 +41,7 @@ def _patterns(pairs: Sequence[tuple[str, str]]) -> list[tuple[re.Pattern[str], s
     found = []
     for source, target in pairs:
         pattern = re.escape(source).replace(r"\{\}", r"(\d+)")
-        found.append((re.compile(pattern + (r"(.+)" if source.endswith(".") else "")), target))
+        found.append((re.compile(pattern + ("" if source and not source.endswith(".") else r"(.+)")), target))
     return found
 
 

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from seedstory.image import image_to_tensor, to_square
 from seedstory.io import atomic_path
-from seedstory.modeling.vision_tower import VisionTower
+from seedstory.modeling.qwen_vision_tower import QwenVisionTower
+from seedstory.modeling.vision_tower import VisionTower, load_vision_tower
 from seedstory.precision import fast_precision
 from training.splits import Stories, Story, open_split
 
@@ -43,8 +44,8 @@ class FeatureWorker:
         return open_split(self.data, self.split)
 
     @cached_property
-    def tower(self) -> VisionTower:
-        tower = VisionTower.from_pretrained(self.tower_folder).eval()
+    def tower(self) -> VisionTower | QwenVisionTower:
+        tower = load_vision_tower(self.tower_folder)
         return tower.to(self.device, memory_format=torch.channels_last)
 
     @torch.no_grad()

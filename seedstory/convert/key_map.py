@@ -49,6 +49,7 @@ def _translate(name: str, patterns: Sequence[tuple[re.Pattern[str], str]]) -> st
     for pattern, target in patterns:
         if match := pattern.fullmatch(name):
             rest = list(match.groups())
-            whole = re.sub(r"\{\}", lambda _, numbers=rest: numbers.pop(0), target)
-            return whole + "".join(rest)
+            while "{}" in target:
+                target = target.replace("{}", rest.pop(0), 1)
+            return target + "".join(rest)
     return None

@@ -36,7 +36,7 @@ class GridPositions(nn.Module):
 
     def forward(self) -> torch.Tensor:
         """The positions on the other grid, `[side * side, W]`."""
-        table = self.table
+        table = self.get_buffer("table")
         state = (table.data_ptr(), table.dtype, table.device, 0 if table.is_inference() else table._version)
         if self._known is None or self._known[0] != state:
             self._known = (state, resize_positions(table, self.side))

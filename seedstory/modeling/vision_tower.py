@@ -15,7 +15,7 @@ from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
 from seedstory.detokenizers.autoencoder import ImageEncoder, ResidualBlock
-from seedstory.detokenizers.components import load_component
+from seedstory.detokenizers.components import component_class, load_component
 from seedstory.errors import ModelError
 from seedstory.model_files import CheckedLoading
 from seedstory.modeling.qwen_vision_tower import QwenVisionTower
@@ -111,6 +111,16 @@ class VisionTower(CheckedLoading, ModelMixin, ConfigMixin):
 
 
 VISION_TOWERS: dict[str, Any] = {"VisionTower": VisionTower, "QwenVisionTower": QwenVisionTower}
+
+
+def tower_class(folder: str | Path) -> type[VisionTower] | type[QwenVisionTower]:
+    """The class of the vision tower that a folder holds, by its configuration.
+
+    Raises:
+        ModelError: The folder is missing, damaged or holds something else.
+    """
+    kind: type[VisionTower] | type[QwenVisionTower] = component_class(Path(folder), VISION_TOWERS)
+    return kind
 
 
 def load_vision_tower(folder: str | Path, dtype: torch.dtype | None = None) -> VisionTower | QwenVisionTower:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shutil
 import tempfile
@@ -55,6 +56,8 @@ def write_base_tokenizer(released: Path, folder: Path, image_start_id: int) -> N
     vocabularies = [name for name in _VOCABULARIES if (released / name).is_file()]
     if not vocabularies:
         raise ModelError(f"{released} holds no tokenizer: it has neither {' nor '.join(_VOCABULARIES)}")
+    if vocabularies == ["tokenizer.model"] and importlib.util.find_spec("sentencepiece") is None:
+        raise ModelError(f"reading {released / vocabularies[0]} needs sentencepiece: pip install 'seedstory[convert]'")
     config = _read(released / "tokenizer_config.json")
     decoder = config.get("added_tokens_decoder")
     if isinstance(decoder, dict):

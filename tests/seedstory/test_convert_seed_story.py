@@ -6,6 +6,7 @@ import re
 import shutil
 
 import pytest
+import sentencepiece
 import torch
 from diffusers import UNet2DConditionModel
 from safetensors.torch import load_file
@@ -14,7 +15,10 @@ from typer.testing import CliRunner
 from seedstory.cli import app
 from seedstory.convert.checkpoints import SafetensorsWriter
 from seedstory.convert.seed_story import SeedStoryConversion
+from seedstory.convert.seed_story_tokenizer import write_base_tokenizer
 from seedstory.detokenizers.detokenizer import Detokenizer
+from seedstory.layout import StoryLayout
+from seedstory.modeling.base_lm import load_tokenizer
 from seedstory.modeling.story_model import StoryModel
 from seedstory.modeling.vision_tower import load_vision_tower
 from seedstory.pipeline import StoryPipeline
@@ -281,3 +285,48 @@ def test_the_command_checks_everything_and_writes_only_when_it_is_asked_to(made,
     written = run("--dtype", "float32", "--keep-lora")
     assert written.exit_code == 0 and (tmp_path / "model" / "model_index.json").is_file(), written.output
     assert run().exit_code != 0
+
+
+def test_a_sentencepiece_vocabulary_gives_the_same_ids_as_sentencepiece(tmp_path):
+    lines = ["The fox found a lantern near the mill.", "Bruno the bear laughed, and the light danced!"] * 20
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(lines),
+        model_prefix=str(tmp_path / "tokenizer"),
+        vocab_size=310,
+        model_type="bpe",
+        byte_fallback=True,
+        unk_id=0,
+        bos_id=1,
+        eos_id=2,
+        pad_id=-1,
+        normalization_rule_name="identity",
+        remove_extra_whitespaces=False,
+        minloglevel=2,
+    )
+    special = {"lstrip": False, "normalized": False, "rstrip": False, "single_word": False, "special": True}
+    tokens = ["<unk>", "<s>", "</s>"], IMAGE_TOKENS
+    config = {
+        "tokenizer_class": "LlamaTokenizer",
+        "legacy": False,
+        "bos_token": "<s>",
+        "eos_token": "</s>",
+        "unk_token": "<unk>",
+        "pad_token": "<unk>",
+        "additional_special_tokens": IMAGE_TOKENS,
+        "added_tokens_decoder": {
+            str(start + place): {"content": name, **special}
+            for start, names in zip((0, 310), tokens)
+            for place, name in enumerate(names)
+        },
+    }
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    (tmp_path / "base").mkdir()
+    write_base_tokenizer(tmp_path, tmp_path / "base", 310)
+    tokenizer = load_tokenizer(tmp_path / "base")
+    plain = sentencepiece.SentencePieceProcessor(model_file=str(tmp_path / "tokenizer.model"))
+    for text in ("The fox laughed near Bruno!", "a ñandú, 3 mills", "two  spaces"):
+        assert tokenizer.encode(text, add_special_tokens=False) == plain.encode(text)
+    layout = StoryLayout.extend(tokenizer, SIZES.visual_tokens)
+    assert layout.image_start_id == 310 and (layout.bos_id, layout.eos_id) == (1, 2)
+    with pytest.raises(ValueError, match="holds a tokenizer of 310 tokens, not of 309"):
+        write_base_tokenizer(tmp_path, tmp_path / "base", 309)

@@ -193,13 +193,11 @@ class SeedStoryConversion:
             (folder / target).mkdir()
             for config in sorted((self.sdxl / name).glob("*config.json")):
                 shutil.copyfile(config, folder / target / config.name)
-        for file in tensor_files(self.sdxl / "vae"):
+        for file in _network_files(self.sdxl / "vae"):
             shutil.copyfile(file, folder / "autoencoder" / file.name)
-        trained = {
-            name: tensor for released, tensor in self.detokenizer.items() if (name := UNET.ours(released)) is not None
-        }
+        trained = {UNET.ours(released): tensor for released, tensor in self.detokenizer.items()}
         writer = SafetensorsWriter(folder / "unet", WEIGHTS, self.files.detokenizer, self.dtype)
-        for file in tensor_files(self.sdxl / "unet"):
+        for file in _network_files(self.sdxl / "unet"):
             with safe_open(file, "pt") as stored:
                 for weight in stored.keys():
                     writer.add(weight, trained[weight] if weight in trained else stored.get_tensor(weight))
@@ -243,6 +241,12 @@ def exact_blank_features(tower: QwenVisionTower) -> Tensor:
         for handle in handles:
             handle.remove()
         tower.to(dtype)
+
+
+def _network_files(folder: Path) -> list[Path]:
+    """Weights of a network in diffusers' layout; copies in half precision may lie beside them."""
+    plain = folder / f"{WEIGHTS}.safetensors"
+    return [plain] if plain.is_file() else tensor_files(folder)
 
 
 def _known(name: str | None) -> str:

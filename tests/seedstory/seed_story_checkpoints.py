@@ -92,6 +92,7 @@ def write_released(folder: Path) -> tuple[SeedStoryFiles, dict]:
         torch.save(tensors, folder / f"{name}.bin")
     torch.manual_seed(0)
     tiny_unet().save_pretrained(folder / "sdxl" / "unet")
+    tiny_unet().half().save_pretrained(folder / "sdxl" / "unet", variant="fp16")  # as in the published folder
     tiny_vae().save_pretrained(folder / "sdxl" / "vae")
     EulerDiscreteScheduler(beta_schedule="scaled_linear").save_pretrained(folder / "sdxl" / "scheduler")
     files = SeedStoryFiles(

@@ -65,10 +65,10 @@ class FeatureWorker:
 
     def pixels(self, start: int, stop: int) -> Iterator[Tensor]:
         """Batches [B, 3, S, S] of the pages, squared as in generation; the next ones are decoded meanwhile."""
-        size, pages = self.tower.config.image_size, self.pages(start, stop)
+        size, fit, pages = self.tower.config.image_size, self.tower.image_fit, self.pages(start, stop)
 
         def load(story: Story, page: int) -> Tensor:
-            return image_to_tensor(to_square(story.image(page), size))
+            return image_to_tensor(to_square(story.image(page), size, fit))
 
         with ThreadPoolExecutor() as pool:
             ahead: deque[list[Future[Tensor]]] = deque()

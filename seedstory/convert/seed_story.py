@@ -231,7 +231,7 @@ def exact_blank_features(tower: QwenVisionTower) -> Tensor:
         block.to(dtype)
 
     blocks, tower.blocks = tower.blocks, nn.ModuleList()
-    tower.float()
+    nn.Module.float(tower)
     tower.blocks = blocks
     handles = [block.register_forward_pre_hook(widen) for block in blocks]
     handles += [block.register_forward_hook(narrow) for block in blocks]
@@ -240,7 +240,7 @@ def exact_blank_features(tower: QwenVisionTower) -> Tensor:
     finally:
         for handle in handles:
             handle.remove()
-        tower.to(dtype)
+        nn.Module.to(tower, dtype)
 
 
 def _network_files(folder: Path) -> list[Path]:

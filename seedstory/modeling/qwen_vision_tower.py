@@ -8,6 +8,7 @@ Shapes: B batch, S side of a picture in px, L patches, W width, H heads, E width
 from __future__ import annotations
 
 import math
+from typing import get_args
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +17,7 @@ from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
 from seedstory.errors import ModelError
+from seedstory.image import Fit
 from seedstory.model_files import CheckedLoading
 from seedstory.modeling.cross_attention import CrossAttentionResampler, GridPositions
 
@@ -71,6 +73,7 @@ class QwenVisionTower(CheckedLoading, ModelMixin, ConfigMixin):
         feature_dim: D.
         pool_heads: attention heads of the pool.
         image_size: S, a multiple of `patch_size`.
+        image_fit: how a picture becomes a square, see `to_square`; SEED-Story's inference stretches it.
     """
 
     @register_to_config
@@ -86,8 +89,11 @@ class QwenVisionTower(CheckedLoading, ModelMixin, ConfigMixin):
         feature_dim: int = 4096,
         pool_heads: int = 32,
         image_size: int = 448,
+        image_fit: str = "stretch",
     ) -> None:
         super().__init__()
+        if image_fit not in get_args(Fit):
+            raise ModelError(f"image_fit must be one of {', '.join(get_args(Fit))}, not {image_fit!r}")
         if image_size % patch_size or width % heads:
             raise ModelError(
                 f"image_size {image_size} must be a multiple of patch_size {patch_size}, width {width} of heads {heads}"
@@ -107,6 +113,12 @@ class QwenVisionTower(CheckedLoading, ModelMixin, ConfigMixin):
     def num_features(self) -> int:
         """F, the number of features of a picture."""
         return self.config.feature_side**2
+
+    @property
+    def image_fit(self) -> Fit:
+        """How a picture becomes the square that the tower reads."""
+        fit: Fit = self.config.image_fit
+        return fit
 
     def forward(self, pixel_values: Tensor) -> Tensor:
         """Encode pixels [B, 3, S, S] in [-1, 1] to features [B, F, D]."""

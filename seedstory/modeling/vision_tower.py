@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from seedstory.detokenizers.autoencoder import ImageEncoder, ResidualBlock
 from seedstory.detokenizers.components import component_class, load_component
 from seedstory.errors import ModelError
+from seedstory.image import Fit
 from seedstory.model_files import CheckedLoading
 from seedstory.modeling.qwen_vision_tower import QwenVisionTower
 
@@ -83,6 +84,9 @@ class VisionTower(CheckedLoading, ModelMixin, ConfigMixin):
         self.positions = nn.Parameter(0.02 * torch.randn(1, self.num_features, width))
         self.blocks = nn.ModuleList(TransformerBlock(width, heads) for _ in range(depth))
         self.project = nn.Linear(width, feature_dim)
+
+    image_fit: Fit = "crop"
+    """How a picture becomes the square that the tower reads, see `to_square`."""
 
     @property
     def num_features(self) -> int:

@@ -9,6 +9,7 @@ import pytest
 import sentencepiece
 import torch
 from diffusers import UNet2DConditionModel
+from PIL import Image
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
@@ -17,6 +18,7 @@ from seedstory.convert.checkpoints import SafetensorsWriter
 from seedstory.convert.seed_story import SeedStoryConversion
 from seedstory.convert.seed_story_tokenizer import write_base_tokenizer
 from seedstory.detokenizers.detokenizer import Detokenizer
+from seedstory.image import image_to_tensor
 from seedstory.layout import StoryLayout
 from seedstory.modeling.base_lm import load_tokenizer
 from seedstory.modeling.story_model import StoryModel
@@ -131,6 +133,11 @@ def test_a_converted_model_writes_and_draws_a_story(made):
     story = pipeline("The fox found a lantern.", pages=2, max_caption_tokens=4, num_inference_steps=1)
     assert [page.image.size for page in story.pages] == [(16, 16)] * 2
     assert pipeline.identity.fingerprint
+    wide = Image.effect_noise((80, 40), 90).convert("RGB")
+    opening = pipeline("A picture.", wide, pages=1).pages[0]
+    pixels = image_to_tensor(wide.resize((32, 32), Image.Resampling.BILINEAR))[None]  # as the release reads it
+    with torch.no_grad():
+        same(opening.features, pipeline.vision_tower(pixels)[0])
 
 
 def test_weights_are_rounded_once_to_the_type_that_is_asked_for(made, tmp_path):

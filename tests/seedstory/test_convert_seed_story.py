@@ -173,6 +173,13 @@ def added_tokens(edit):
     return apply
 
 
+class Hostile:
+    """Runs what it likes when it is unpickled without care."""
+
+    def __reduce__(self):
+        return exec, ("raise SystemExit('it ran')",)
+
+
 FAULTS = {
     "missing": (
         change("agent", lambda w: w.pop(f"{ATTENTION}.lora_A.default.weight")),
@@ -205,6 +212,7 @@ FAULTS = {
         r"agent\.bin cannot be read as a checkpoint \(",
     ),
     "no file": (lambda folder: (folder / "agent.bin").unlink(), r"there is no file .*agent\.bin: check the path"),
+    "code": (lambda folder: torch.save({"a": Hostile()}, folder / "agent.bin"), r"agent\.bin cannot be read as a"),
     "no weights": (lambda folder: torch.save([1, 2], folder / "agent.bin"), "not a checkpoint of weights by name"),
     "a token": (added_tokens(lambda t: t.pop("<img_00002>")), r"added_tokens\.json lacks 1 image tokens \(<img_00002>"),
     "other ids": (added_tokens(lambda t: t.update({"<img>": 9})), "the ids of the image tokens must be the 6 from"),

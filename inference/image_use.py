@@ -124,7 +124,7 @@ def image_use(
 def _features(pipeline: StoryPipeline, data: Path, paths: Sequence[str]) -> Tensor:
     """Features [P, F, Df] of pictures of the data set."""
     tower = pipeline.vision_tower
-    images = [to_square(load_image(data / path), tower.config.image_size) for path in paths]
+    images = [to_square(load_image(data / path), tower.config.image_size, tower.image_fit) for path in paths]
     return tower_features(tower, image_to_tensor(images))
 
 

@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 
 from seedstory import __version__
-from seedstory.commands import editing, serving
+from seedstory.commands import convert, editing, serving
 from seedstory.commands.doctor import doctor
 from seedstory.commands.export import export
 from seedstory.commands.running import (
@@ -346,6 +346,7 @@ editing.register(app)
 serving.register(app)
 app.command()(export)
 app.command()(doctor)
+app.add_typer(convert.app, name="convert")
 
 
 @app.command()

@@ -10,7 +10,7 @@ import io
 import os
 import warnings
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 from PIL import Image
@@ -21,6 +21,7 @@ from seedstory.io import read_regular
 if TYPE_CHECKING:
     import torch
 
+Fit = Literal["crop", "pad", "stretch"]
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 STORED = {
     "JPEG": "jpg",
@@ -94,18 +95,21 @@ def read_image_header(
         return str(image.format), image.size[::-1] if turned else image.size
 
 
-def to_square(image: Image.Image, size: int, fit: Literal["crop", "pad"] = "crop") -> Image.Image:
+def to_square(image: Image.Image, size: int, fit: Fit = "crop") -> Image.Image:
     """A picture as a square of `size` px.
 
     Args:
         image: Any RGB picture.
         size: Side of the result in px.
-        fit: "crop" keeps the center and cuts the longer sides; "pad" keeps all and adds white.
+        fit: "crop" keeps the center and cuts the longer sides; "pad" keeps all and adds white; "stretch" keeps all
+            and its proportions not, by bilinear interpolation, as some published vision towers were trained.
     """
     if size < 1:
         raise DataError(f"size must be at least 1 px, not {size}")
-    if fit not in ("crop", "pad"):
-        raise DataError(f"fit must be 'crop' or 'pad', not {fit!r}")
+    if fit not in get_args(Fit):
+        raise DataError(f"fit must be one of {', '.join(get_args(Fit))}, not {fit!r}")
+    if fit == "stretch":
+        return image.resize((size, size), Image.Resampling.BILINEAR)
     width, height = image.size
     if fit == "crop":
         side = min(width, height)

@@ -76,7 +76,7 @@ def stored_shapes(folder: str | Path) -> dict[str, tuple[int, ...]]:
     from safetensors import SafetensorError, safe_open
 
     shapes: dict[str, tuple[int, ...]] = {}
-    for path in _tensor_files(Path(folder)):
+    for path in tensor_files(Path(folder)):
         open_regular(path).close()
         try:
             with safe_open(path, "pt") as file:
@@ -198,7 +198,12 @@ def check_finite(weights: Mapping[str, torch.Tensor], where: str | Path) -> None
             raise ModelError(f"{where} is damaged: the weight {name} holds NaN or infinity; copy or download it again")
 
 
-def _tensor_files(folder: Path) -> list[Path]:
+def tensor_files(folder: Path) -> list[Path]:
+    """The safetensors files of a folder: those that its index names, or all.
+
+    Raises:
+        ModelError: There are none (pickles are never read), or the index is damaged.
+    """
     indexed = sorted(folder.glob(f"{_TENSOR_FILES}.index.json"))
     if indexed:
         index = read_json(indexed[0], limit=MAX_CONFIG_BYTES)

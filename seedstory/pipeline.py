@@ -52,6 +52,7 @@ class _Request:
 
     settings: StorySettings
     image: Image.Image | None
+    seen: Image.Image | None  # what the vision tower reads of it
     title: str | None
     language: str
     output_type: str
@@ -346,10 +347,12 @@ class StoryPipeline(PipelineBase):
             import torch
 
             seed = int(torch.randint(2**31 - 1, (), generator=generator, device=generator.device))
-        opening = name = None
+        opening = seen = name = None
         if image is not None:
             name = "a picture" if isinstance(image, Image.Image) else Path(image).name
-            opening = to_square(load_image(image), self.image_size)
+            picture = load_image(image)
+            opening = to_square(picture, self.image_size)
+            seen = opening if self.vision_tower.image_fit == "crop" else picture
         checked = StorySettings(image_name=name, seed=seed, **settings)
         self._check_captions([checked.text or "", *(checked.captions or [])])
         if checked.cast or checked.plan or checked.story_state:
@@ -359,6 +362,7 @@ class StoryPipeline(PipelineBase):
         return _Request(
             settings=checked,
             image=opening,
+            seen=seen,
             title=None if title is None else check_text(title, "the title"),
             language=story_language(checked) if language is None else check_language(language),
             output_type=output_type,
@@ -480,7 +484,7 @@ class StoryPipeline(PipelineBase):
                         yield draft.story, page
 
     def _opening(self, request: _Request) -> Page:
-        features = None if request.image is None else self._encode(request.image)
+        features = None if request.seen is None else self._encode(request.seen)
         return replace(opening_page(request.settings), image=request.image, features=features)
 
     def _write(
@@ -533,11 +537,11 @@ class StoryPipeline(PipelineBase):
         )
 
     def _encode(self, image: Image.Image) -> torch.Tensor:
-        """Features `[F, Df]` of a square image."""
+        """Features `[F, Df]` of an image."""
         import torch
 
         self._activate("vision_tower")
         with torch.inference_mode():
-            image = to_square(image, self.vision_tower.config.image_size)
+            image = to_square(image, self.vision_tower.config.image_size, self.vision_tower.image_fit)
             pixels = image_to_tensor(image).unsqueeze(0).to(self.vision_tower.device, self.vision_tower.dtype)
             return self.vision_tower(pixels)[0].float().cpu()

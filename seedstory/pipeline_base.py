@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import torch
 
     from seedstory.detokenizers.detokenizer import Detokenizer
+    from seedstory.modeling.qwen_vision_tower import QwenVisionTower
     from seedstory.modeling.story_model import StoryModel
     from seedstory.modeling.vision_tower import VisionTower
 
@@ -39,7 +40,7 @@ class PipelineBase:
     def __init__(
         self,
         story_model: StoryModel,
-        vision_tower: VisionTower,
+        vision_tower: VisionTower | QwenVisionTower,
         detokenizer: Detokenizer,
         *,
         identity: ModelIdentity = NO_IDENTITY,
@@ -118,7 +119,7 @@ class PipelineBase:
         from seedstory.detokenizers.detokenizer import Detokenizer
         from seedstory.modeling.base_lm import model_identity, resolve_base_lm
         from seedstory.modeling.story_model import StoryModel
-        from seedstory.modeling.vision_tower import VisionTower
+        from seedstory.modeling.vision_tower import load_vision_tower
         from seedstory.precision import fast_dtype
 
         devices = _devices(device, device_map)
@@ -135,9 +136,7 @@ class PipelineBase:
             story_model.decode_dtype = decode_dtype
             pipeline = cls(
                 story_model,
-                VisionTower.from_pretrained(folder / "vision_tower", torch_dtype=image_dtype)
-                .to(devices["vision_tower"])
-                .eval(),
+                load_vision_tower(folder / "vision_tower", image_dtype).to(devices["vision_tower"]),
                 Detokenizer.from_pretrained(folder / "detokenizer", dtype=image_dtype).to(devices["detokenizer"]),
                 identity=model_identity(folder, name=str(pretrained_model_name_or_path)),
                 source=folder,

@@ -16,7 +16,7 @@ from tests.seedstory.tiny_language import tiny_lm, tiny_tokenizer
 SIDE = 48  # px; 9 features of width 6 on a 3 x 3 grid
 
 
-def tiny_vision_tower() -> VisionTower:
+def tiny_vision_tower(feature_dim: int = 6) -> VisionTower:
     return VisionTower(
         latent_channels=4,
         widths=(8, 8),
@@ -24,13 +24,13 @@ def tiny_vision_tower() -> VisionTower:
         width=16,
         depth=1,
         heads=2,
-        feature_dim=6,
+        feature_dim=feature_dim,
         image_size=SIDE,
     ).eval()
 
 
-def tiny_detokenizer() -> Detokenizer:
-    adapter = FeatureAdapter(feature_dim=6, num_features=9, map_channels=4, cross_attention_dim=16, latent_size=6)
+def tiny_detokenizer(feature_dim: int = 6) -> Detokenizer:
+    adapter = FeatureAdapter(feature_dim, num_features=9, map_channels=4, cross_attention_dim=16, latent_size=6)
     unet = UNet2DConditionModel(
         sample_size=6,
         in_channels=8,

@@ -14,7 +14,7 @@ import torch
 import typer
 
 from seedstory.detokenizers.detokenizer import Detokenizer
-from seedstory.modeling.vision_tower import VisionTower
+from seedstory.modeling.vision_tower import load_vision_tower
 from seedstory.pipeline import StoryPipeline
 from training.command import run_function
 
@@ -36,9 +36,7 @@ def assemble(stage1: Path, stage2: Path, out: Path, stage3: Path | None = None) 
             raise ValueError(f"{out} holds {name}/, one of the parts: choose another --out")
     for name in parts:  # the model card beside them stays
         shutil.rmtree(out / name, ignore_errors=True)
-    VisionTower.from_pretrained(stage1 / "vision_tower", torch_dtype=torch.bfloat16).save_pretrained(
-        out / "vision_tower"
-    )
+    load_vision_tower(stage1 / "vision_tower", torch.bfloat16).save_pretrained(out / "vision_tower")
     Detokenizer.from_pretrained((stage3 or stage1) / "detokenizer", dtype=torch.bfloat16).save_pretrained(
         out / "detokenizer"
     )

@@ -18,11 +18,12 @@ from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor, nn
 
 from seedstory.detokenizers.autoencoder import ImageAutoencoder
-from seedstory.detokenizers.detokenizer import Detokenizer
+from seedstory.detokenizers.detokenizer import ADAPTERS, Detokenizer
 from seedstory.detokenizers.kl_autoencoder import KLAutoencoder
+from seedstory.detokenizers.perceiver_adapter import PerceiverAdapter
 from seedstory.image import resize_pixels
 from seedstory.modeling.lora import merge_lora
-from seedstory.modeling.vision_tower import VisionTower
+from seedstory.modeling.vision_tower import VisionTower, load_vision_tower
 from training.backend import Backend, in_memory_format
 from training.command import run_stage
 from training.distances import psnr
@@ -83,6 +84,7 @@ class DetokenizerConfig(DetokenizerTrainingConfig):
         image_size: mini: side of the images in px, a multiple of 16; with `init`, its own.
         sdxl: sdxl: folder in diffusers' layout, or Hub id.
         tower: sdxl: folder of the vision tower.
+        adapter: sdxl: kind of a new adapter, "resampler" or "perceiver", as in `Detokenizer.sdxl`.
         context_tokens, adapter_width, adapter_depth: sdxl: of a new adapter.
         split: JSONL to train on; several are joined by "+".
         heldout: JSONL split for the reported PSNR.
@@ -94,6 +96,7 @@ class DetokenizerConfig(DetokenizerTrainingConfig):
     image_size: int = 128
     sdxl: str | None = None
     tower: str | None = None
+    adapter: str = "resampler"
     context_tokens: int = 64
     adapter_width: int = 1024
     adapter_depth: int = 4
@@ -106,6 +109,8 @@ class DetokenizerConfig(DetokenizerTrainingConfig):
         if self.form not in get_args(Form):
             raise ValueError(f"form must be one of {', '.join(get_args(Form))}, not {self.form!r}")
         check_image_size(self.image_size)
+        if self.adapter not in ADAPTERS:
+            raise ValueError(f"adapter must be one of {', '.join(ADAPTERS)}, not {self.adapter!r}")
         needs = {"mini": ("autoencoder",), "sdxl": ("tower",) if self.init else ("tower", "sdxl")}[self.form]
         for name in ("autoencoder", "tower", "sdxl"):
             if (getattr(self, name) is not None) != (name in needs):
@@ -167,7 +172,8 @@ class DetokenizerTraining(Stage):
         """
         objective, time, noise = self.detokenizer.objective, batch["time"], batch["noise"]
         latents = batch["latents"].float() * self.scale
-        condition = self.adapter(features * batch["keep"][:, None, None])
+        shown = batch["keep"][:, None, None].bool()
+        condition = self.adapter(torch.where(shown, features, self.adapter.blank(features)))
         predicted = self.detokenizer.predict(objective.noisy(latents, noise, time), time, condition).float()
         target, weight = objective.target(latents, noise, time)
         region = batch["weights"][:, None]
@@ -255,7 +261,7 @@ class SdxlStage(FeaturesStage):
 
     def __init__(self, config: DetokenizerConfig, backend: Backend) -> None:
         assert config.tower is not None and (config.init or config.sdxl), "as checked by the configuration"
-        tower = VisionTower.from_pretrained(config.tower)
+        tower = load_vision_tower(config.tower)
         if config.init:
             detokenizer = form_of(Path(config.init) / "detokenizer", "sdxl")
         else:
@@ -266,7 +272,11 @@ class SdxlStage(FeaturesStage):
                 context_tokens=config.context_tokens,
                 width=config.adapter_width,
                 depth=config.adapter_depth,
+                adapter=config.adapter,
             )
+            if isinstance(detokenizer.adapter, PerceiverAdapter):
+                with torch.no_grad():
+                    detokenizer.adapter.blank_features.copy_(tower.blank_features())
         super().__init__(config, detokenizer.to(backend.device))
         in_memory_format(self, torch.channels_last)
         size, most = detokenizer.encoder_image_size, config.heldout_limit or SDXL_HELDOUT
@@ -288,7 +298,8 @@ class SdxlStage(FeaturesStage):
 
     def export(self, folder: Path) -> None:
         """Write `vision_tower/`, as it was given, and `detokenizer/`."""
-        VisionTower.from_pretrained(self.config.tower).save_pretrained(folder / "vision_tower")
+        assert self.config.tower is not None
+        load_vision_tower(self.config.tower).save_pretrained(folder / "vision_tower")
         super().export(folder)
 
 

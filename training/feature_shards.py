@@ -18,7 +18,7 @@ from torch import Tensor
 
 from seedstory.image import image_to_tensor, to_square
 from seedstory.io import atomic_path
-from seedstory.modeling.vision_tower import VisionTower
+from seedstory.modeling.vision_tower import AnyTower, load_vision_tower
 from seedstory.precision import fast_precision
 from training.splits import Stories, Story, open_split
 
@@ -43,8 +43,8 @@ class FeatureWorker:
         return open_split(self.data, self.split)
 
     @cached_property
-    def tower(self) -> VisionTower:
-        tower = VisionTower.from_pretrained(self.tower_folder).eval()
+    def tower(self) -> AnyTower:
+        tower = load_vision_tower(self.tower_folder)
         return tower.to(self.device, memory_format=torch.channels_last)
 
     @torch.no_grad()
@@ -64,10 +64,10 @@ class FeatureWorker:
 
     def pixels(self, start: int, stop: int) -> Iterator[Tensor]:
         """Batches [B, 3, S, S] of the pages, squared as in generation; the next ones are decoded meanwhile."""
-        size, pages = self.tower.config.image_size, self.pages(start, stop)
+        size, fit, pages = self.tower.config.image_size, self.tower.image_fit, self.pages(start, stop)
 
         def load(story: Story, page: int) -> Tensor:
-            return image_to_tensor(to_square(story.image(page), size))
+            return image_to_tensor(to_square(story.image(page), size, fit))
 
         with ThreadPoolExecutor() as pool:
             ahead: deque[list[Future[Tensor]]] = deque()

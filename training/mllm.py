@@ -41,6 +41,7 @@ LOOSE_PER_STORY = 10
 # Settings of `StoryConfig` that a run chooses. The features' own shape is the vision tower's.
 SIZES = (
     "num_visual_tokens",
+    "resampler",
     *(f"{side}_resampler_{size}" for side in ("input", "output") for size in ("width", "depth", "heads")),
     *("feature_head", "flow_depth", "flow_steps", "lora_rank", "lora_alpha", "lora_dropout", "lora_targets"),
     *("lm_loss_weight", "visual_loss_weight", "cosine_weight", "mse_weight"),
@@ -88,6 +89,7 @@ class MllmConfig(StoryConfigOfRun):
         num_visual_tokens: N, tokens of an image inside the language model.
         feature_tokens, feature_dim: F and Df of the features (null: as the vision tower of `stage1` has them; a tower
             with others is refused).
+        resampler: kind of both resamplers, "transformer" or "cross_attention", as in `StoryConfig`.
         input_resampler_width, input_resampler_depth, input_resampler_heads: size of features to embeddings.
         output_resampler_width, output_resampler_depth, output_resampler_heads: size of hidden states to features.
         feature_head, flow_depth, flow_steps: "regression" or "flow", as in `StoryConfig`.
@@ -109,6 +111,7 @@ class MllmConfig(StoryConfigOfRun):
     own_features_from: float = 0.6
     last_page_only: bool = False
     num_visual_tokens: int = 16
+    resampler: str = "transformer"
     feature_tokens: int | None = None
     feature_dim: int | None = None
     input_resampler_width: int = 192

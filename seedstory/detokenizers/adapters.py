@@ -66,6 +66,25 @@ class FeatureAdapter(CheckedLoading, ModelMixin, ConfigMixin):
         context = self.to_context(features) + self.positions
         return Condition(nn.functional.pixel_shuffle(token_map, self.upscale), {"encoder_hidden_states": context})
 
+    def blank(self, features: Tensor) -> Tensor:
+        """Features [B, F, D] that stand for no picture: what guidance steers away from."""
+        return torch.zeros_like(features)
+
+
+def sdxl_condition(context: Tensor, pooled: Tensor, image_size: int) -> Condition:
+    """What SDXL's U-Net takes, for whole square pictures.
+
+    Args:
+        context: [B, N, cross_attention_dim].
+        pooled: [B, pooled_dim].
+        image_size: side of the pictures in px.
+    """
+    size = float(image_size)
+    # Height and width as they were, the crop's top and left, height and width now.
+    time_ids = context.new_tensor([size, size, 0, 0, size, size], dtype=torch.float32)
+    added = {"text_embeds": pooled, "time_ids": time_ids.expand(len(context), -1)}
+    return Condition(None, {"encoder_hidden_states": context, "added_cond_kwargs": added})
+
 
 class ResamplerAdapter(CheckedLoading, ModelMixin, ConfigMixin):
     """The SDXL form: a resampler stands where SDXL (arXiv 2307.01952) has its two text encoders.
@@ -111,8 +130,8 @@ class ResamplerAdapter(CheckedLoading, ModelMixin, ConfigMixin):
     def forward(self, features: Tensor) -> Condition:
         """Map features [B, F, D] to a context [B, N, cross_attention_dim] and a pooled embedding [B, pooled_dim]."""
         tokens = self.resampler(features)
-        size = float(self.config.image_size)
-        # Height and width as they were, the crop's top and left, height and width now.
-        time_ids = features.new_tensor([size, size, 0, 0, size, size], dtype=torch.float32)
-        added = {"text_embeds": self.to_pooled(tokens[:, -1]), "time_ids": time_ids.expand(len(features), -1)}
-        return Condition(None, {"encoder_hidden_states": tokens[:, :-1], "added_cond_kwargs": added})
+        return sdxl_condition(tokens[:, :-1], self.to_pooled(tokens[:, -1]), self.config.image_size)
+
+    def blank(self, features: Tensor) -> Tensor:
+        """As in `FeatureAdapter`."""
+        return torch.zeros_like(features)

@@ -29,20 +29,31 @@ def load_component(folder: Path, kinds: Mapping[str, Any], dtype: torch.dtype | 
     Raises:
         ModelError: The folder is missing, damaged or holds something else.
     """
-    name = _class_name(folder / "config.json")
-    if name not in kinds:
-        raise ModelError(f"{folder} holds a {name}, which is none of {', '.join(kinds)}")
+    kind = component_class(folder, kinds)
     options = {"torch_dtype": dtype} if dtype else {}
-    ours = issubclass(kinds[name], CheckedLoading)
+    ours = issubclass(kind, CheckedLoading)
     if not ours:
-        check_network(getattr(kinds[name], "network", kinds[name]), folder)
+        check_network(getattr(kind, "network", kind), folder)
     try:
-        network = kinds[name].from_pretrained(folder, use_safetensors=True, **options).eval()
+        network = kind.from_pretrained(folder, use_safetensors=True, **options).eval()
     except (OSError, SafetensorError, RuntimeError) as error:
-        raise ModelError(f"{folder} cannot be loaded as a {name} ({error}): copy or download it again") from error
+        message = f"{folder} cannot be loaded as a {kind.__name__} ({error}): copy or download it again"
+        raise ModelError(message) from error
     if not ours:
         check_finite(network.state_dict(), folder)
     return network
+
+
+def component_class(folder: Path, kinds: Mapping[str, Any]) -> Any:
+    """The class that a folder names; the arguments are those of `load_component`.
+
+    Raises:
+        ModelError: The folder is missing, damaged or holds something else.
+    """
+    name = _class_name(folder / "config.json")
+    if name not in kinds:
+        raise ModelError(f"{folder} holds a {name}, which is none of {', '.join(kinds)}")
+    return kinds[name]
 
 
 def load_scheduler(folder: Path) -> Any:
@@ -94,7 +105,7 @@ def _from_hub(name: str) -> Path:
 
 def _class_name(config: Path) -> Any:
     if not config.exists():
-        raise ModelError(f"{config.parent} is no part of a de-tokenizer: it has no {config.name}")
+        raise ModelError(f"{config.parent} is no part of a model: it has no {config.name}")
     name = read_config(config.parent, config.name).get("_class_name")
     if not isinstance(name, str):
         raise ModelError(f"{config} cannot be read: it names no class; the folder is damaged")

@@ -26,17 +26,24 @@ from seedstory.detokenizers.autoencoder import ImageAutoencoder
 from seedstory.detokenizers.components import base_folder, load_component, load_scheduler
 from seedstory.detokenizers.kl_autoencoder import KLAutoencoder
 from seedstory.detokenizers.objectives import Objective, make_objective
+from seedstory.detokenizers.perceiver_adapter import PerceiverAdapter
 from seedstory.errors import ModelError
 
 _KINDS: dict[str, dict[str, Any]] = {
     "unet": {"UNet2DConditionModel": UNet2DConditionModel},
-    "adapter": {"FeatureAdapter": FeatureAdapter, "ResamplerAdapter": ResamplerAdapter},
+    "adapter": {
+        "FeatureAdapter": FeatureAdapter,
+        "ResamplerAdapter": ResamplerAdapter,
+        "PerceiverAdapter": PerceiverAdapter,
+    },
     "autoencoder": {
         "ImageAutoencoder": ImageAutoencoder,
         "PictureAutoencoder": ImageAutoencoder,
         "AutoencoderKL": KLAutoencoder,
     },
 }
+ADAPTERS: dict[str, Any] = {"resampler": ResamplerAdapter, "perceiver": PerceiverAdapter}
+"""The adapters of the SDXL form, by the names that settings have for them."""
 
 
 class Detokenizer:
@@ -55,7 +62,7 @@ class Detokenizer:
     def __init__(
         self,
         unet: UNet2DConditionModel,
-        adapter: FeatureAdapter | ResamplerAdapter,
+        adapter: FeatureAdapter | ResamplerAdapter | PerceiverAdapter,
         autoencoder: ImageAutoencoder | KLAutoencoder,
         scheduler: Any = None,
     ) -> None:
@@ -102,6 +109,7 @@ class Detokenizer:
         width: int = 1024,
         depth: int = 4,
         dtype: torch.dtype | None = None,
+        adapter: str = "resampler",
     ) -> Detokenizer:
         """Build the SDXL form around a trained Stable Diffusion XL; its adapter is untrained.
 
@@ -112,10 +120,13 @@ class Detokenizer:
             context_tokens: tokens that the U-Net attends to.
             width, depth: of the adapter, whose heads are 64 wide.
             dtype: of all weights; by default float32.
+            adapter: "resampler" for a `ResamplerAdapter`, "perceiver" for a `PerceiverAdapter`.
 
         Raises:
-            ModelError: There is no such model, or it is no SDXL.
+            ModelError: There is no such model or adapter, or it is no SDXL.
         """
+        if adapter not in ADAPTERS:
+            raise ModelError(f"adapter must be one of {', '.join(ADAPTERS)}, not {adapter!r}")
         folder = base_folder(os.fspath(base))
         unet = load_component(folder / "unet", _KINDS["unet"], dtype)
         vae = load_component(folder / "vae", {"AutoencoderKL": KLAutoencoder}, dtype)
@@ -125,7 +136,7 @@ class Detokenizer:
                 f"{folder / 'unet'} is not the U-Net of an SDXL that draws from text alone: it must take a pooled "
                 "embedding and time ids (addition_embed_type text_time), and nothing beside the latents"
             )
-        adapter = ResamplerAdapter(
+        made = ADAPTERS[adapter](
             feature_dim=feature_dim,
             num_features=num_features,
             context_tokens=context_tokens,
@@ -137,8 +148,8 @@ class Detokenizer:
             heads=max(1, width // 64),
         )
         if dtype:
-            adapter.to(dtype)
-        return cls(unet, adapter.eval(), vae, load_scheduler(folder / "scheduler"))
+            made.to(dtype)
+        return cls(unet, made.eval(), vae, load_scheduler(folder / "scheduler"))
 
     @property
     def form(self) -> str:
@@ -200,8 +211,8 @@ class Detokenizer:
                 has its own gets the noise that it gets when it is drawn alone.
             num_inference_steps: by default those of the objective: 4 in the mini form, where the tokens fix the
                 picture and 2 are enough, 50 in the SDXL form.
-            guidance_scale: above 1, steer away from the prediction for features of zero (twice the cost); by
-                default 1 in the mini form, 7.5 in the SDXL form.
+            guidance_scale: above 1, steer away from the prediction for the adapter's `blank` features (twice the
+                cost); by default 1 in the mini form, 7.5 in the SDXL form.
             output_type: "pil", "pt" (pixels [B, 3, H, W] in [0, 1]) or "latent".
             latents: starting noise [B, Z, h, w] in place of the generator's.
             callback_on_step_end: called as `callback(self, step, timestep, callback_kwargs)`, with "latents" and the
@@ -232,7 +243,7 @@ class Detokenizer:
             raise ModelError(f"num_inference_steps must be at least 1, not {steps}")
         features = features.to(self.device, self.dtype)
         shown = self.adapter(features)
-        hidden = self.adapter(torch.zeros_like(features)) if guidance != 1.0 else None
+        hidden = self.adapter(self.adapter.blank(features)) if guidance != 1.0 else None
 
         def predict(latents: Tensor, time: Tensor) -> Tensor:
             noisy, times = latents.to(self.dtype), time.to(self.device).expand(len(features))

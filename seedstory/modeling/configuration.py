@@ -11,6 +11,7 @@ from seedstory.errors import ModelError
 from seedstory.model_files import described, read_config
 
 FEATURE_HEADS = ("regression", "flow")
+RESAMPLERS = ("transformer", "cross_attention")
 _ATTENTION = ("sdpa", "eager", "seedstory_packed")
 _WEIGHTS = ("lm_loss_weight", "visual_loss_weight", "cosine_weight", "mse_weight")
 _LARGEST = {  # far beyond any model; what is more is a mistake, or meant to fill the memory
@@ -40,6 +41,8 @@ class StoryConfig(PreTrainedConfig):
         num_visual_tokens: `N`, visual tokens of a picture inside the language model.
         feature_tokens: `F`, tokens of a picture's features; a square number, because they lie on a grid.
         feature_dim: `Df`, width of a feature token.
+        resampler: Kind of both resamplers: "transformer" (see `seedstory.resampler`) or "cross_attention" (a single
+            layer, see `CrossAttentionResampler`; its width is that of what it gives, and its depth 1).
         input_resampler_width, input_resampler_depth, input_resampler_heads: Size of features → embeddings.
         output_resampler_width, output_resampler_depth, output_resampler_heads: Size of hidden states → features.
         feature_head: "regression" (features are their mean) or "flow" (features are drawn; see `FlowResampler`).
@@ -67,6 +70,7 @@ class StoryConfig(PreTrainedConfig):
     num_visual_tokens: int = 16
     feature_tokens: int = 64
     feature_dim: int = 64
+    resampler: str = "transformer"
     input_resampler_width: int = 192
     input_resampler_depth: int = 2
     input_resampler_heads: int = 4
@@ -126,6 +130,10 @@ class StoryConfig(PreTrainedConfig):
                 raise ModelError(f"{side}_resampler_depth must be at least 1.")
         if self.feature_head not in FEATURE_HEADS:
             raise ModelError(f"feature_head must be one of {', '.join(FEATURE_HEADS)}, got {self.feature_head!r}.")
+        if self.resampler not in RESAMPLERS:
+            raise ModelError(f"resampler must be one of {', '.join(RESAMPLERS)}, got {self.resampler!r}.")
+        if self.resampler == "cross_attention":
+            self._check_cross_attention()
         if self.flow_depth < 1 or self.flow_steps < 1:
             raise ModelError(f"flow_depth ({self.flow_depth}) and flow_steps ({self.flow_steps}) must be at least 1.")
         if self.lora_rank < 0 or not 0 <= self.lora_dropout < 1:
@@ -136,6 +144,21 @@ class StoryConfig(PreTrainedConfig):
         if self.base_lm_config is not None:
             check_base_lm(self.language_config())
 
+    def _check_cross_attention(self) -> None:
+        if self.feature_head != "regression":
+            raise ModelError(f"resampler cross_attention has no feature_head {self.feature_head!r}: take regression.")
+        if self.input_resampler_depth != 1 or self.output_resampler_depth != 1:
+            raise ModelError("resampler cross_attention is one layer: set both resampler depths to 1.")
+        if self.output_resampler_width != self.feature_dim:
+            raise ModelError(
+                f"resampler cross_attention gives features of its own width: output_resampler_width "
+                f"({self.output_resampler_width}) must be feature_dim ({self.feature_dim})."
+            )
+        if round(self.num_visual_tokens**0.5) ** 2 != self.num_visual_tokens:
+            raise ModelError(
+                f"resampler cross_attention needs num_visual_tokens on a square grid, got {self.num_visual_tokens}."
+            )
+
     def _check_types(self) -> None:
         for name, largest in _LARGEST.items():
             value = getattr(self, name)
@@ -145,7 +168,7 @@ class StoryConfig(PreTrainedConfig):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
                 raise ModelError(f"{name} must be a number, not {value!r:.40}.")
-        for name in ("base_lm", "feature_head"):
+        for name in ("base_lm", "feature_head", "resampler"):
             if not isinstance(getattr(self, name), str):
                 raise ModelError(f"{name} must be a name, not {getattr(self, name)!r:.40}.")
         targets = [self.lora_targets] if isinstance(self.lora_targets, str) else self.lora_targets

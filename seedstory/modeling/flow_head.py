@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn import functional
 
 from seedstory.modeling.configuration import StoryConfig
+from seedstory.modeling.cross_attention import CrossAttentionOutput
 from seedstory.resampler import Attention, OutputResampler, initialize
 
 MAX_WEIGHT = 9.0
@@ -124,8 +125,16 @@ def time_embedding(time: torch.Tensor, width: int) -> torch.Tensor:
     return torch.cat([angles.sin(), angles.cos()], dim=1)
 
 
-def make_output_resampler(config: StoryConfig, hidden_dim: int) -> OutputResampler:
+def make_output_resampler(config: StoryConfig, hidden_dim: int) -> OutputResampler | CrossAttentionOutput:
     """The output resampler that the settings name, untrained, for hidden states of this width."""
+    if config.resampler == "cross_attention":
+        return CrossAttentionOutput(
+            config.feature_tokens,
+            config.num_visual_tokens,
+            hidden_dim,
+            width=config.output_resampler_width,
+            heads=config.output_resampler_heads,
+        )
     sizes: dict[str, Any] = {
         "width": config.output_resampler_width,
         "depth": config.output_resampler_depth,

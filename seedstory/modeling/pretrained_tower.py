@@ -1,6 +1,6 @@
 """A vision tower of transformers, frozen: CLIP, SigLIP, SigLIP 2, DINOv2 or DINOv3 gives an image's features.
 
-It has the interface of `VisionTower`, and `VisionTower.from_pretrained` loads either, by what a folder says. Stage 1b
+It has the interface of `VisionTower`, and `load_vision_tower` loads either, by what a folder says. Stage 1b
 in the SDXL form teaches a de-tokenizer to draw from it; the later stages only read its features.
 
 Shapes: B batch, S side of an image in px, G side of the patch grid, F features of an image (on a square grid), D their
@@ -20,6 +20,7 @@ from transformers import AutoConfig, AutoModel
 
 from seedstory.errors import ModelError
 from seedstory.hub import download
+from seedstory.image import Fit
 from seedstory.io import read_json
 from seedstory.model_files import MAX_CONFIG_BYTES, CheckedLoading, check_files, described, read_config, stored_shapes
 from seedstory.modeling.configuration import check_attention_name
@@ -125,6 +126,9 @@ class PretrainedTower(CheckedLoading, ModelMixin, ConfigMixin):
         tower.network = loaded
         tower.requires_grad_(False).eval()
         return tower
+
+    image_fit: Fit = "crop"
+    """How a picture becomes the square that the tower reads, see `to_square`."""
 
     @property
     def num_features(self) -> int:

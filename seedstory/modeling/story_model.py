@@ -31,6 +31,7 @@ from seedstory.modeling.base_lm import (
 )
 from seedstory.modeling.checkpoint import read_trained, resolve_checkpoint, trained_state, write_trained
 from seedstory.modeling.configuration import StoryConfig, check_base_lm, layer_windows
+from seedstory.modeling.cross_attention import CrossAttentionResampler
 from seedstory.modeling.flash_attention import Runs, can_flash, find_runs
 from seedstory.modeling.flow_head import FlowResampler, make_output_resampler
 from seedstory.modeling.int8 import Int8Linear, quantize_int8
@@ -43,8 +44,27 @@ NEVER = -1e4  # score of a token that cannot be written; finite, since guidance 
 _MOST_TOKENS_WITHOUT_EMBEDDING = 1_024
 
 
-def make_input_resampler(config: StoryConfig, embedding_dim: int, embedding_rms: float = 1.0) -> InputResampler:
-    """The input resampler that the settings name, untrained, for embeddings of this width and size."""
+def make_input_resampler(
+    config: StoryConfig, embedding_dim: int, embedding_rms: float = 1.0
+) -> InputResampler | CrossAttentionResampler:
+    """The input resampler that the settings name, untrained, for embeddings of this width and size.
+
+    Raises:
+        ModelError: It gives embeddings of its own width, and that is another one.
+    """
+    if config.resampler == "cross_attention":
+        if config.input_resampler_width != embedding_dim:
+            raise ModelError(
+                f"resampler cross_attention gives embeddings of its own width: input_resampler_width "
+                f"({config.input_resampler_width}) must be that of the base LM's embeddings ({embedding_dim})."
+            )
+        return CrossAttentionResampler(
+            config.num_visual_tokens,
+            config.feature_tokens,
+            config.feature_dim,
+            width=embedding_dim,
+            heads=config.input_resampler_heads,
+        )
     return InputResampler(
         config.feature_tokens,
         config.feature_dim,

@@ -1,4 +1,4 @@
-"""The vision tower of the mini model: a picture becomes a grid of visual tokens.
+"""The vision tower of the mini model, where a picture becomes a grid of visual tokens; and which towers there are.
 
 Shapes: B batch, H W pixels, Z latent channels, F features of a picture (a square grid), D width of a feature.
 """
@@ -15,8 +15,12 @@ from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
 from seedstory.detokenizers.autoencoder import ImageEncoder, ResidualBlock
+from seedstory.detokenizers.components import component_class, load_component
 from seedstory.errors import ModelError
-from seedstory.model_files import CheckedLoading, read_config
+from seedstory.image import Fit
+from seedstory.model_files import CheckedLoading
+from seedstory.modeling.pretrained_tower import PretrainedTower
+from seedstory.modeling.qwen_vision_tower import QwenVisionTower
 
 
 class TransformerBlock(nn.Module):
@@ -82,19 +86,8 @@ class VisionTower(CheckedLoading, ModelMixin, ConfigMixin):
         self.blocks = nn.ModuleList(TransformerBlock(width, heads) for _ in range(depth))
         self.project = nn.Linear(width, feature_dim)
 
-    @classmethod
-    def from_pretrained(cls, folder: str | Path, **options: Any) -> Any:
-        """Load the tower of a folder, which may also be a `PretrainedTower`.
-
-        Raises:
-            ModelError: As `CheckedLoading.from_pretrained`; or the folder holds something else.
-        """
-        kind = tower_class(folder)
-        return (
-            super().from_pretrained(folder, **options)
-            if kind is VisionTower
-            else kind.from_pretrained(folder, **options)
-        )
+    image_fit: Fit = "crop"
+    """How a picture becomes the square that the tower reads, see `to_square`."""
 
     @property
     def num_features(self) -> int:
@@ -108,6 +101,11 @@ class VisionTower(CheckedLoading, ModelMixin, ConfigMixin):
             raise ModelError(f"pixel_values must be [B, 3, {size}, {size}], not {list(pixel_values.shape)}")
         return self.from_latents(self.stem(pixel_values))
 
+    def blank_features(self) -> Tensor:
+        """Features [F, D] of a picture without content, which is gray."""
+        size = self.config.image_size
+        return self(torch.zeros(1, 3, size, size, dtype=self.dtype, device=self.device))[0]
+
     def from_latents(self, latents: Tensor) -> Tensor:
         """Encode the stem's latents [B, Z, H/8, W/8] (unscaled) to features [B, F, D]."""
         x = self.embed(latents).flatten(2).transpose(1, 2) + self.positions
@@ -117,17 +115,29 @@ class VisionTower(CheckedLoading, ModelMixin, ConfigMixin):
         return F.layer_norm(x.float(), x.shape[-1:]).to(x.dtype)
 
 
-def tower_class(folder: str | Path) -> Any:
-    """The class of the vision tower in a folder.
+AnyTower = VisionTower | QwenVisionTower | PretrainedTower
+VISION_TOWERS: dict[str, Any] = {kind.__name__: kind for kind in (VisionTower, QwenVisionTower, PretrainedTower)}
+
+
+def tower_class(folder: str | Path) -> type[AnyTower]:
+    """The class of the vision tower that a folder holds, by its configuration.
 
     Raises:
-        ModelError: The folder holds no vision tower.
+        ModelError: The folder is missing, damaged or holds something else.
     """
-    name = read_config(folder).get("_class_name", VisionTower.__name__)
-    if name == VisionTower.__name__:
-        return VisionTower
-    from seedstory.modeling.pretrained_tower import PretrainedTower
+    kind: type[AnyTower] = component_class(Path(folder), VISION_TOWERS)
+    return kind
 
-    if name != PretrainedTower.__name__:
-        raise ModelError(f"{folder} holds a {name!r:.60}, not a vision tower")
-    return PretrainedTower
+
+def load_vision_tower(folder: str | Path, dtype: torch.dtype | None = None) -> AnyTower:
+    """Load the vision tower whose class its folder names, in evaluation mode.
+
+    Args:
+        folder: what `save_pretrained` wrote.
+        dtype: of its weights; by default float32.
+
+    Raises:
+        ModelError: The folder is missing, damaged or holds something else.
+    """
+    tower: AnyTower = load_component(Path(folder), VISION_TOWERS, dtype)
+    return tower

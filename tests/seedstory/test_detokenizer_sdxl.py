@@ -183,7 +183,7 @@ def test_a_model_folder_may_hold_it(base, tmp_path):
     [
         (lambda folder: shutil.rmtree(folder / "vae"), "not an SDXL folder of diffusers' layout: it lacks vae/"),
         (lambda folder: shutil.rmtree(folder), "there is no SDXL folder"),
-        (lambda folder: (folder / "unet" / "config.json").unlink(), "unet is no part of a de-tokenizer: it has no"),
+        (lambda folder: (folder / "unet" / "config.json").unlink(), "unet is no part of a model: it has no"),
         (lambda folder: (folder / "vae" / "config.json").write_text("{"), r"config\.json is not valid JSON"),
         (lambda folder: rename(folder / "vae"), "holds a FluxAutoencoder, which is none of AutoencoderKL"),
         (lambda folder: weights(folder).write_bytes(b"no"), "cannot be read as safetensors"),

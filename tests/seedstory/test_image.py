@@ -160,15 +160,17 @@ def test_refuses_what_is_no_file(tmp_path):
         load_image(tmp_path)
 
 
-def test_square_crops_the_center_or_pads():
+def test_square_crops_the_center_or_pads_or_stretches():
     image = Image.new("RGB", (90, 30), "red")
     image.paste("blue", (30, 0, 60, 30))
     assert np.array_equal(np.asarray(to_square(image, 30)), np.full((30, 30, 3), (0, 0, 255)))
     padded = to_square(image, 90, fit="pad")
     assert padded.size == (90, 90)
     assert padded.getpixel((45, 5)) == (255, 255, 255) and padded.getpixel((45, 45)) == (0, 0, 255)
-    with pytest.raises(ValueError, match="fit"):
-        to_square(image, 30, fit="stretch")
+    stretched = to_square(image, 30, fit="stretch")
+    assert [stretched.getpixel((x, 15)) for x in (2, 15, 27)] == [(255, 0, 0), (0, 0, 255), (255, 0, 0)]
+    with pytest.raises(ValueError, match="fit must be one of crop, pad, stretch"):
+        to_square(image, 30, fit="squash")
 
 
 def test_tensor_round_trip_is_exact():

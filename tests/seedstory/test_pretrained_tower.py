@@ -11,7 +11,7 @@ from transformers import AutoModel, CLIPImageProcessorPil, Siglip2ImageProcessor
 from seedstory.errors import ModelError
 from seedstory.image import image_to_tensor, to_square
 from seedstory.modeling.pretrained_tower import PretrainedTower
-from seedstory.modeling.vision_tower import VisionTower
+from seedstory.modeling.vision_tower import load_vision_tower
 from tests.seedstory.families import MEAN, NETWORKS, PATCH, SIZE, STD, write_network
 
 
@@ -53,7 +53,7 @@ def test_features_are_the_networks_own_for_the_patches(folders, name):
 def test_saved_and_loaded_as_any_vision_tower(folders, name, tmp_path):
     tower = PretrainedTower.from_network(folders[name], grid_size=2)
     tower.save_pretrained(tmp_path)
-    loaded = VisionTower.from_pretrained(tmp_path)
+    loaded = load_vision_tower(tmp_path)
     pixels = image_to_tensor(picture())[None]
     with torch.no_grad():
         assert torch.equal(tower(pixels), loaded(pixels))
@@ -120,10 +120,10 @@ def test_what_cannot_be_a_tower_is_refused_in_one_line(folders, tmp_path):
     PretrainedTower.from_network(folders["dinov2"]).save_pretrained(tmp_path / "tower")
     settings = json.loads((tmp_path / "tower/config.json").read_text())
     for change, message in (
-        ({"_class_name": "Detokenizer"}, "holds a 'Detokenizer', not a vision tower"),
+        ({"_class_name": "Detokenizer"}, "holds a Detokenizer, which is none of VisionTower"),
         ({"image_std": [0.2, 0.2, 0.0]}, "image_mean and image_std must be three numbers"),
         ({"network_config": settings["network_config"] | {"hidden_size": 48}}, "do not fit its configuration"),
     ):
         (tmp_path / "tower/config.json").write_text(json.dumps(settings | change))
         with pytest.raises(ModelError, match=message):
-            VisionTower.from_pretrained(tmp_path / "tower")
+            load_vision_tower(tmp_path / "tower")

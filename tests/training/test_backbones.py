@@ -5,7 +5,7 @@ import torch
 
 from seedstory.detokenizers.objectives import Diffusion
 from seedstory.export import write_book
-from seedstory.modeling.vision_tower import VisionTower
+from seedstory.modeling.vision_tower import load_vision_tower
 from seedstory.pipeline import StoryPipeline
 from seedstory.story_folder import StoryFolder
 from tests.seedstory.families import family_lm, write_network
@@ -70,7 +70,7 @@ REQUEST = {"text": "The fox takes a step.", "pages": 4, "title": "T", "max_capti
 
 
 def test_the_tower_is_read_by_all_stages_and_comes_out_as_it_went_in(trained, pipe):
-    before, after = VisionTower.from_pretrained(trained / "tower"), pipe.vision_tower
+    before, after = load_vision_tower(trained / "tower"), pipe.vision_tower
     assert type(after) is type(before) and after.num_features == 4
     config = pipe.story_model.config
     assert (config.feature_tokens, config.feature_dim) == (4, after.config.feature_dim)

@@ -21,10 +21,10 @@ CONFIG = Path(__file__).parents[2] / "configs" / "published" / "mllm.yaml"
 # What makes the published sizes tiny; the number of visual tokens, depths, LoRA's layers and losses stay.
 TINY = {
     "feature_tokens": 9,
-    "feature_dim": 6,
-    "input_resampler_width": 24,
+    "feature_dim": 8,
+    "input_resampler_width": 40,
     "input_resampler_heads": 2,
-    "output_resampler_width": 32,
+    "output_resampler_width": 8,
     "output_resampler_heads": 4,
     "lora_rank": 2,
     "steps": 4,
@@ -48,8 +48,8 @@ def parts(tmp_path_factory):
         folder / "base"
     )
     tokenizer.save_pretrained(folder / "base")
-    tiny_vision_tower().save_pretrained(folder / "stage1" / "vision_tower")
-    tiny_detokenizer().save_pretrained(folder / "stage1" / "detokenizer")
+    tiny_vision_tower(8).save_pretrained(folder / "stage1" / "vision_tower")
+    tiny_detokenizer(8).save_pretrained(folder / "stage1" / "detokenizer")
     return folder
 
 
@@ -74,8 +74,9 @@ def test_the_story_model_has_the_configured_sizes(trained, parts):
     config = StoryModel.from_pretrained(trained / "story_model", base_model=parts / "base").config
     for name in ("num_visual_tokens", "feature_tokens", "feature_dim", "lora_rank", "lora_dropout", "mse_weight"):
         assert getattr(config, name) == (TINY | {"num_visual_tokens": 64, "lora_dropout": 0.05, "mse_weight": 0})[name]
-    assert (config.input_resampler_width, config.output_resampler_width) == (24, 32)
+    assert (config.input_resampler_width, config.output_resampler_width) == (40, 8)
     assert (config.input_resampler_depth, config.output_resampler_depth) == (1, 1)
+    assert config.resampler == "cross_attention"
     assert set(config.lora_targets) >= {"q_proj", "gate_proj"} and config.language_config().model_type == "qwen3"
 
 
@@ -100,18 +101,17 @@ def test_it_writes_and_draws_a_page(trained, parts, tmp_path):
 def test_sizes_come_from_the_tower_where_they_are_not_given(parts, tmp_path):
     config = config_of(parts, tmp_path / "out", feature_tokens="null", feature_dim="null", steps=1)
     model = train(config, MllmStage).model
-    assert (model.config.feature_tokens, model.config.feature_dim) == (9, 6)
+    assert (model.config.feature_tokens, model.config.feature_dim) == (9, 8)
 
 
 def test_a_tower_with_other_features_is_refused(trained, parts, tmp_path):
-    message = "vision_tower gives 9 feature tokens of width 6, the configuration wants 9 of width 7"
+    message = "vision_tower gives 9 feature tokens of width 8, the configuration wants 9 of width 7"
     with pytest.raises(ValueError, match=message):
         train(config_of(parts, tmp_path, feature_dim=7), MllmStage)
-    tower = tiny_vision_tower()
-    other = type(tower)(**{**tower.config, "feature_dim": 8})
+    other = tiny_vision_tower(6)
     shutil.copytree(parts / "stage1" / "detokenizer", tmp_path / "other" / "detokenizer")
     other.save_pretrained(tmp_path / "other" / "vision_tower")
-    with pytest.raises(ValueError, match="of width 8, .*story_model wants 9 of width 6"):
+    with pytest.raises(ValueError, match="of width 6, .*story_model wants 9 of width 8"):
         train(config_of(parts, tmp_path, stage1=tmp_path / "other", init=trained / "story_model"), MllmStage)
 
 

@@ -21,6 +21,7 @@ from torch import Tensor
 from seedstory.modeling.base_lm import base_lm_folder, embedding_scale, load_base_lm, load_tokenizer
 from seedstory.modeling.configuration import StoryConfig
 from seedstory.modeling.story_model import make_input_resampler
+from seedstory.resampler import InputResampler
 from training.backend import Backend
 from training.command import run_stage
 from training.config import RunConfig
@@ -96,7 +97,9 @@ class ReadingStage(Stage):
             input_resampler_depth=config.input_resampler_depth,
             input_resampler_heads=config.input_resampler_heads,
         )
-        self.resampler = make_input_resampler(sizes, embedding.shape[1])
+        resampler = make_input_resampler(sizes, embedding.shape[1])
+        assert isinstance(resampler, InputResampler), "which is the default kind"
+        self.resampler = resampler
         if config.init:
             load_input_resampler(self.resampler, Path(config.init))
             self.sources.append(init_file(Path(config.init)))

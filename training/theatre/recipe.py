@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from seedstory.modeling.story_model import StoryModel, StoryModelOutput
+from seedstory.resampler import InputResampler, OutputResampler
 from seedstory.storystream import StoryRecord
 from training.detokenizer import require_files
 from training.theatre import input_resampler, output_resampler
@@ -125,6 +126,8 @@ class TheatreRecipe(nn.Module):
                 f"scene codes are of {len(ROLES)} visual tokens, the story model has {model.config.num_visual_tokens}: "
                 f"set num_visual_tokens: {len(ROLES)}, or recipe_settings: {{scenes: null, reading: null}}"
             )
+        if not isinstance(model.input_resampler, InputResampler):
+            raise ValueError("scene codes need resamplers of the kind that stage 2a trains: set resampler: transformer")
         if self.settings.reading:
             input_resampler.load_input_resampler(model.input_resampler, Path(self.settings.reading))
             self.vocabulary = input_resampler.read_vocabulary(Path(self.settings.reading))
@@ -139,11 +142,13 @@ class TheatreRecipe(nn.Module):
         self.codes = SceneCodes.load(folder / "scene_codes.safetensors")
         self.vocabulary = self.codes.vocabulary
         self.words = SceneWords(self.codes, model)
-        for weight in head_weights(model.output_resampler).values():
+        resampler = model.output_resampler
+        assert isinstance(resampler, OutputResampler), "as checked in prepare"
+        for weight in head_weights(resampler).values():
             weight.requires_grad_(self.settings.train_head_from < 1)
         if fresh:
             self.words.ask(model)
-            load_head(model.output_resampler, folder)
+            load_head(resampler, folder)
 
     def check(self, record: StoryRecord) -> None:
         """Losses of scene codes and words need the ground truth of every page."""

@@ -23,6 +23,7 @@ from torch import Tensor
 from seedstory.detokenizers.detokenizer import Detokenizer
 from seedstory.modeling.configuration import StoryConfig
 from seedstory.modeling.flow_head import FlowResampler, make_output_resampler
+from seedstory.resampler import OutputResampler
 from seedstory.storystream import read_jsonl
 from training.backend import Backend
 from training.command import run_stage
@@ -120,7 +121,9 @@ class ScenesStage(Stage):
         )
         width = sizes.output_resampler_width
         self.codes, self.code_shape = SceneCodes(scene_vocabulary(truths), width), (len(ROLES), width)
-        self.resampler = make_output_resampler(sizes, width)
+        resampler = make_output_resampler(sizes, width)
+        assert isinstance(resampler, OutputResampler), "which is the default kind"
+        self.resampler = resampler
         for part in (self.resampler.to_width, self.resampler.source_norm):  # they read a language model
             part.requires_grad_(False)
         self.indices, self.heldout_indices = (

@@ -1,0 +1,1 @@
+"""Making model folders of checkpoints that others have published."""

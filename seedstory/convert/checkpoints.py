@@ -1,0 +1,145 @@
+"""Checkpoints of PyTorch that others have released: opened without being read, checked by name, written as safetensors.
+
+Pickles are opened with torch's `weights_only`, which runs no code of theirs, and mapped into memory: a tensor is read
+from the disk when it is converted.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+import re
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from seedstory.errors import ModelError
+from seedstory.io import open_regular, write_atomic
+from seedstory.model_files import is_finite
+
+Shapes = dict[str, tuple[int, ...]]
+SHARD_BYTES = 2 * 2**30
+_NAMED = 5  # names in an error
+
+
+def open_checkpoint(file: str | Path) -> dict[str, torch.Tensor]:
+    """The tensors of a file by name, mapped into memory; names as they were before wrappers added to them.
+
+    Raises:
+        ModelError: There is no such file, or it holds anything but tensors by name.
+    """
+    file = Path(file)
+    open_regular(file).close()
+    try:
+        if file.suffix == ".safetensors":
+            found: Any = load_file(file)
+        else:
+            found = torch.load(file, map_location="cpu", mmap=True, weights_only=True)
+    except (OSError, RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ModelError(f"{file} cannot be read as a checkpoint ({reason}): copy or download it again") from error
+    if not isinstance(found, dict) or not all(
+        isinstance(name, str) and isinstance(tensor, torch.Tensor) and tensor.is_floating_point()
+        for name, tensor in found.items()
+    ):
+        raise ModelError(f"{file} is not a checkpoint of weights by name")
+    return {name.removeprefix("module.").replace(".base_layer.", "."): tensor for name, tensor in found.items()}
+
+
+def without_unused(weights: Mapping[str, torch.Tensor], patterns: Collection[str]) -> dict[str, torch.Tensor]:
+    """The weights whose names match none of the patterns."""
+    return {
+        name: tensor for name, tensor in weights.items() if not any(re.fullmatch(pattern, name) for pattern in patterns)
+    }
+
+
+def check_released(wanted: Shapes, weights: Mapping[str, torch.Tensor], file: Path, what: str) -> None:
+    """Holds the tensors of a file against those that it should have.
+
+    Args:
+        wanted: Shapes by released name.
+        weights: What it has.
+        file: For the error.
+        what: What it should be.
+
+    Raises:
+        ModelError: Some are missing, not expected or of another shape.
+    """
+    stored = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    shared = sorted(name for name in wanted.keys() & stored.keys() if wanted[name] != stored[name])
+    faults = (
+        ("missing", sorted(wanted.keys() - stored.keys())),
+        ("not expected", sorted(stored.keys() - wanted.keys())),
+        ("misshapen", [f"{name} is {list(stored[name])} and not {list(wanted[name])}" for name in shared]),
+    )
+    report = "; ".join(f"{len(names)} {kind}: {_listed(names)}" for kind, names in faults if names)
+    if report:
+        raise ModelError(f"{file} is not {what}: of its weights are {report}")
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:_NAMED]) + (f", and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
+
+
+class SafetensorsWriter:
+    """Writes tensors one after another into a folder, in files of bounded size and with an index if they are many.
+
+    Args:
+        folder: An existing one.
+        stem: Name of the files, such as "model".
+        source: The file that the tensors are of, for errors.
+        dtype: Type to round them to; None leaves them.
+        limit: Bytes of a file, unless a single tensor is larger.
+    """
+
+    def __init__(
+        self, folder: Path, stem: str, source: Path, dtype: torch.dtype | None = None, limit: int = SHARD_BYTES
+    ) -> None:
+        self.folder, self.stem, self.source, self.dtype, self.limit = folder, stem, source, dtype, limit
+        self._held: dict[str, torch.Tensor] = {}
+        self._size = 0
+        self._files: list[list[str]] = []
+        self._total = 0
+
+    def add(self, name: str, tensor: torch.Tensor) -> None:
+        """Take a tensor.
+
+        Raises:
+            ModelError: It holds NaN or infinity, be it by rounding.
+        """
+        tensor = tensor.detach().to(self.dtype or tensor.dtype).contiguous()
+        if not is_finite(tensor):
+            raise ModelError(f"{self.source} is damaged: the weight {name} holds NaN or infinity as {tensor.dtype}")
+        size = tensor.numel() * tensor.element_size()
+        if self._held and self._size + size > self.limit:
+            self._flush()
+        self._held[name] = tensor
+        self._size, self._total = self._size + size, self._total + size
+
+    def _flush(self) -> None:
+        save_file(self._held, self._part(len(self._files)), metadata={"format": "pt"})
+        self._files.append(list(self._held))
+        self._held, self._size = {}, 0
+
+    def _part(self, number: int) -> Path:
+        return self.folder / f"{self.stem}.part-{number}"
+
+    def close(self) -> int:
+        """Give the files their names, and say how many bytes of weights they hold."""
+        if self._held or not self._files:
+            self._flush()
+        names = [f"{self.stem}.safetensors"]
+        if len(self._files) > 1:
+            count = len(self._files)
+            names = [f"{self.stem}-{number + 1:05d}-of-{count:05d}.safetensors" for number in range(count)]
+            weight_map = {tensor: name for name, held in zip(names, self._files, strict=True) for tensor in held}
+            index = {"metadata": {"total_size": self._total}, "weight_map": weight_map}
+            write_atomic(self.folder / f"{self.stem}.safetensors.index.json", json.dumps(index, indent=2) + "\n")
+        for number, name in enumerate(names):
+            self._part(number).rename(self.folder / name)
+            (self.folder / name).chmod(0o644)
+        return self._total

@@ -8,7 +8,8 @@ python -m inference.benchmark --models stories/my_model --caption-tokens 30 --pa
 
 Every system writes pages of the same story with captions of the same length, greedily, batch 1, on the same weights.
 The story opens with as many whole pages as the reference's window holds; the page after them is not counted. Systems
-take turns story by story. Figures are medians over pages and repeats, with the least and the greatest.
+take turns story by story. Figures are medians over pages and repeats, with the least and the greatest. Each story's
+figure is shown, and the file of `--json` written anew, as soon as it is there: a run that is cut off has what it has.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import json
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
@@ -33,6 +35,7 @@ from inference.model_shapes import SHAPES, identity_of, load, script
 from seedstory.cache import CachePolicy
 from seedstory.generation import GivenPage, SamplingConfig, StoryEngine
 from seedstory.generation.pages import PageDraft
+from seedstory.io import write_atomic
 from seedstory.modeling import StoryModel
 from seedstory.settings import POLICIES
 
@@ -131,13 +134,17 @@ def opening_pages(model: StoryModel, options: Options, pages: int) -> list[Given
 # ------------------------------------------------------------------------------------------------------- the LM's phase
 
 
-def generate_stories(
+def generate_story(
     system: System, opening: Sequence[GivenPage], options: Options, device: torch.device
-) -> list[TimedPage]:
-    """The counted pages of one story. One more page follows them, so that the last one opens its successor too."""
+) -> tuple[float, list[TimedPage]]:
+    """Seconds until the first page after the opening is there, and the counted pages behind it.
+
+    One more page follows them, so that the last one opens its successor too.
+    """
+    begun = clock(device)
     pages = system.write(opening, len(opening) + options.pages + 2)
     before = next(pages)
-    timed = []
+    first, timed = clock(device) - begun, []
     for _ in range(options.pages):
         start = clock(device)
         draft = next(pages)
@@ -145,19 +152,57 @@ def generate_stories(
         held = before.cached_tokens if system.page_tokens is None else draft.cached_tokens - system.page_tokens
         timed.append(TimedPage(draft, seconds, held + options.caption_tokens / 2))
         before = draft
-    return timed
+    return first, timed
 
 
-def lm_phase(model: StoryModel, options: Options, advance: Callable[[str], None]) -> dict[str, Any]:
-    """Time all systems side by side."""
+def lm_phase(
+    model: StoryModel,
+    options: Options,
+    advance: Callable[[str], None],
+    note: Callable[[str, dict[str, Any]], None] = lambda line, so_far: None,
+) -> dict[str, Any]:
+    """Time all systems side by side.
+
+    Args:
+        model: The model.
+        options: Settings.
+        advance: Called with the name of the system that comes next.
+        note: Called after every story with a line about it and all figures so far.
+    """
     device, memory = model.device, Memory(model.device)
     opening = opening_pages(model, options, WINDOW_PAGES)
     known = baselines(model, options)
     names = [*known, *options.decodings]
     generated: dict[str, list[list[TimedPage]]] = {name: [] for name in names}
     refused: dict[str, str] = {}
+    firsts: dict[str, float] = {}
     peaks: dict[str, int | None] = {}
     speeds = bandwidth(device)
+
+    def so_far() -> dict[str, Any]:
+        speed = statistics.median(speeds)
+        systems = {
+            name: figures(model, known[name], generated[name], speed, peaks[name]) | {"first_page_s": firsts[name]}
+            if generated[name]
+            else None
+            for name in names
+        }
+        ratios = {
+            f"lm_phase_speedup_vs_{other}": {
+                name: speedup(generated[other], generated[name]) if generated[other] and generated[name] else None
+                for name in options.decodings
+            }
+            for other in ("reference", "hf")
+        }
+        shares = {name: figure and figure["decode_bandwidth_share"] for name, figure in systems.items()}
+        return {
+            "memory_bandwidth_gb_per_s": spread(speeds),
+            **ratios,
+            "decode_bandwidth_share": shares,
+            "systems": systems,
+            "refused": refused,
+        }
+
     for repeat in range(options.repeats):
         turn = repeat % len(names)
         for name in [*names[turn:], *names[:turn]]:
@@ -172,37 +217,22 @@ def lm_phase(model: StoryModel, options: Options, advance: Callable[[str], None]
                 except ValueError as error:
                     refused[name] = str(error)
                     continue
-            generated[name].append(generate_stories(known[name], opening, options, device))
+            first, story = generate_story(known[name], opening, options, device)
+            generated[name].append(story)
+            firsts.setdefault(name, round(first, 3))
             peak = memory.peak()
             if name not in peaks:
                 peaks[name] = None if peak is None or before is None else weight_bytes(model) + peak - before
+            page = statistics.median(page.seconds for page in story)
+            note(f"{name}, story {repeat + 1}: {page * 1e3:.1f} ms a page; the first page {first:.2f} s", so_far())
         speeds += bandwidth(device)
-    systems = {
-        name: figures(model, known[name], generated[name], statistics.median(speeds), peaks[name])
-        if name not in refused
-        else None
-        for name in names
-    }
-    return {
-        "memory_bandwidth_gb_per_s": spread(speeds),
-        **{
-            f"lm_phase_speedup_vs_{other}": {
-                name: speedup(generated[other], generated[name]) if name not in refused else None
-                for name in options.decodings
-            }
-            for other in ("reference", "hf")
-        },
-        "decode_bandwidth_share": {
-            name: None if figure is None else figure["decode_bandwidth_share"] for name, figure in systems.items()
-        },
-        "systems": systems,
-        "refused": refused,
-    }
+    return so_far()
 
 
 def speedup(slow: list[list[TimedPage]], fast: list[list[TimedPage]]) -> dict[str, float]:
     """Ratio of the median page times; least and greatest are those of single repeats."""
-    both = [[[page.seconds for page in pages] for pages in stories] for stories in (slow, fast)]
+    count = min(len(slow), len(fast))
+    both = [[[page.seconds for page in pages] for pages in stories[:count]] for stories in (slow, fast)]
     repeats = [statistics.median(one) / statistics.median(other) for one, other in zip(*both, strict=True)]
     overall = [statistics.median(seconds for pages in stories for seconds in pages) for stories in both]
     return spread(repeats) | {"median": round(overall[0] / overall[1], 3)}
@@ -285,8 +315,10 @@ def memory_growth(
     return {"growth": round(late / early - 1, 5), "near_mb": round(early / MB, 1), "far_mb": round(late / MB, 1)}
 
 
-def measure(name: str, device: torch.device, options: Options, progress: Progress) -> dict[str, Any]:
-    """All figures of one model."""
+def measure(
+    name: str, device: torch.device, options: Options, progress: Progress, save: Callable[[dict[str, Any]], None]
+) -> dict[str, Any]:
+    """All figures of one model; `save` gets those that are there after every story."""
     task = progress.add_task(name, total=None)
     model = load(name, device)
     systems = 2 + len(options.decodings)
@@ -295,6 +327,10 @@ def measure(name: str, device: torch.device, options: Options, progress: Progres
 
     def advance(what: str) -> None:
         progress.update(task, description=f"{name}: {what}", advance=1)
+
+    def note(line: str, so_far: dict[str, Any]) -> None:
+        progress.console.print(f"{name}: {line}", highlight=False, soft_wrap=True)
+        save(result | so_far)
 
     llm = model.llm.config
     identity = identity_of(name)
@@ -308,16 +344,17 @@ def measure(name: str, device: torch.device, options: Options, progress: Progres
             "weights_mb": round(weight_bytes(model) / MB, 1),
             "dtype": str(model.llm.dtype).removeprefix("torch."),
         },
-        **lm_phase(model, options, advance),
         "page200_over_page20": None,
         "rss_growth_page20_to_1000": None,
     }
+    result |= lm_phase(model, options, advance, note)
     working = [decoding for decoding in options.decodings if decoding not in result["refused"]]
     if working and not options.quick:
         ratios = result["page200_over_page20"] = {}
         for policy in POLICIES_AT_LENGTH:
             advance(f"page 200 with {policy}")
             ratios[policy] = page_cost_ratio(model, options, working[-1], policy)
+            note(f"page 200 over page 20 with {policy}: {ratios[policy]['median']:.2f}", {})
         advance("a thousand pages")
         result["rss_growth_page20_to_1000"] = memory_growth(model, options, working[-1])
     progress.update(task, description=name, completed=total)
@@ -362,17 +399,23 @@ def main(
         "machine": machine(place),
         "models": {},
     }
+
+    def save(name: str, figures: dict[str, Any]) -> None:
+        report["models"][name] = figures
+        if json_file:
+            write_atomic(json_file, json.dumps(report, indent=1) + "\n")
+
     bars = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*bars, console=Console(stderr=True)) as progress:
         for name in names:
             try:
-                report["models"][name] = measure(name, place, options, progress)
+                save(name, measure(name, place, options, progress, partial(save, name)))
             except ValueError as error:
                 raise typer.BadParameter(str(error), param_hint=name) from error
     report["machine"]["load_average_after"] = machine(place)["load_average"]
     print_report(report, Console())
     if json_file:
-        json_file.write_text(json.dumps(report, indent=1) + "\n", "utf-8")
+        write_atomic(json_file, json.dumps(report, indent=1) + "\n")
 
 
 main.__doc__ = __doc__

@@ -12,6 +12,8 @@ What `inference.benchmark --json` writes, schema 1 (a *spread* is `{median, min,
       systems.NAME                       "reference", "hf" and decodings; null if refused
         page_ms, caption_ms, picture_ms, context_ms, decode_tokens_per_s, decode_gb_per_s      spreads over pages
         weights_gb_per_step, keys_values_gb_per_step      what a decoding step must read
+        first_page_s                     until the first page of the first story: its opening is read, and what is
+                                         compiled at first use
         peak_memory_mb                   weights + what the first story added to the program at rest, at its peak
         caption_tokens                   spread; tokens of the caption as the pages after it see it
       refused                            decoding → why it does not run here

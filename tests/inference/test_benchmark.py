@@ -8,7 +8,7 @@ from rich.console import Console
 
 from inference import benchmark
 from inference.baselines import hugging_face, reference
-from inference.benchmark import Options, memory_growth, page_cost_ratio
+from inference.benchmark import Options, generate_story, memory_growth, page_cost_ratio
 from inference.benchmark_report import print_report
 from inference.instruments import Memory, bytes_per_step, spread
 from inference.model_shapes import script, word_tokenizer
@@ -142,6 +142,28 @@ def test_the_command_writes_every_key(tmp_path, monkeypatch):
     console = Console(record=True, width=100)
     print_report(report, console)
     assert "+1.00%" in console.export_text()
+
+
+def test_a_run_that_is_cut_off_has_what_it_has(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(benchmark, "bandwidth", lambda device: [8.0])
+    folder, file = str(tiny_model_folder(tmp_path)), tmp_path / "bench.json"
+    stories = []
+
+    def generate(*args):
+        stories.append(1)
+        if len(stories) == 3:
+            raise KeyboardInterrupt
+        return generate_story(*args)
+
+    monkeypatch.setattr(benchmark, "generate_story", generate)
+    with pytest.raises(KeyboardInterrupt):
+        benchmark.main(models=folder, decoding="eager", device="cpu", caption_tokens=TOKENS, quick=True, json_file=file)
+    figures = json.loads(file.read_text())["models"][folder]
+    assert figures["systems"]["hf"]["page_ms"]["count"] == 2 and figures["systems"]["eager"] is None
+    assert figures["systems"]["reference"]["first_page_s"] > 0
+    assert figures["lm_phase_speedup_vs_hf"] == {"eager": None} and figures["shape"]["layers"] == 2
+    shown = capsys.readouterr().err
+    assert "reference, story 1: " in shown and "hf, story 1: " in shown and "eager, story" not in shown
 
 
 def test_an_unknown_model_is_refused():

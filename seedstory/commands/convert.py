@@ -1,4 +1,4 @@
-"""`seedstory convert`: a model folder from checkpoints that others have released."""
+"""`seedstory convert`: a model folder from checkpoints that others have released, and back."""
 
 from __future__ import annotations
 
@@ -11,24 +11,26 @@ from seedstory.commands.running import quiet_libraries
 from seedstory.error_reporting import reported_errors
 from seedstory.errors import RequestError
 
-TYPES = ("bfloat16", "float16", "float32")
+TYPES = ("bfloat16", "float16", "float32", "released")
 
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="markdown",
-    help="Make a model folder of checkpoints that others have released.",
+    help="Make a model folder of checkpoints that others have released, and back.",
 )
 
 
 @app.callback()
 def _root() -> None:
-    """Make a model folder of checkpoints that others have released."""
+    """Make a model folder of checkpoints that others have released, and back."""
 
 
 @app.command("seed-story")
 def seed_story(
     agent: Annotated[Path, typer.Option(help="pytorch_model.bin of the language model.", show_default=False)],
-    vision_tower: Annotated[Path, typer.Option(help="qwen_vit_G.pt.", show_default=False)],
+    vision_tower: Annotated[
+        Path, typer.Option(help="qwen_vit_G.pt, or the folder of Qwen-VL-Chat.", show_default=False)
+    ],
     detokenizer: Annotated[Path, typer.Option(help="pytorch_model.bin of the de-tokenizer.", show_default=False)],
     tokenizer: Annotated[Path, typer.Option(help="The folder cvlm_llama2_tokenizer.", show_default=False)],
     out: Annotated[Path, typer.Option(help="The model folder to write, a new one.", show_default=False)],
@@ -56,7 +58,8 @@ def seed_story(
         from seedstory.convert.seed_story import SeedStoryConversion, SeedStoryFiles
 
         files = SeedStoryFiles(agent, vision_tower, detokenizer, tokenizer, sdxl)
-        conversion = SeedStoryConversion(files, keep_lora=keep_lora, dtype=getattr(torch, dtype))
+        kind = None if dtype == TYPES[-1] else getattr(torch, dtype)
+        conversion = SeedStoryConversion(files, keep_lora=keep_lora, dtype=kind)
         for line in conversion.summary:
             typer.echo(line)
         if dry_run:
@@ -64,3 +67,28 @@ def seed_story(
             return
         conversion.write(out, typer.echo)
         typer.echo(f"The model: {out}")
+
+
+@app.command("to-seed-story")
+def to_seed_story(
+    model: Annotated[Path, typer.Argument(help="A model folder that `convert seed-story` made.", show_default=False)],
+    tokenizer: Annotated[Path, typer.Option(help="The folder cvlm_llama2_tokenizer.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="The folder to write, a new one.", show_default=False)],
+    whole_unet: Annotated[
+        bool, typer.Option("--whole-unet", help="The whole U-Net, and not its keys and values alone.")
+    ] = False,
+) -> None:
+    """Write a converted model, perhaps trained further, as SEED-Story's own files.
+
+    What was converted with `--dtype released --keep-lora` comes back bit by bit.
+
+    **Example**: seedstory convert to-seed-story models/george --tokenizer cvlm_llama2_tokenizer --out released
+    """
+    with reported_errors():
+        if out.exists():
+            raise RequestError(f"{out} exists: choose a new folder, or remove it")
+        quiet_libraries()
+        from seedstory.convert.seed_story_release import SeedStoryRelease
+
+        SeedStoryRelease(model, tokenizer, whole_unet=whole_unet).write(out, typer.echo)
+        typer.echo(f"SEED-Story's files: {out}")

@@ -18,11 +18,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from seedstory.errors import ModelError
-from seedstory.io import open_regular, write_atomic
-from seedstory.model_files import is_finite
+from seedstory.io import inside, open_regular, read_json, write_atomic
+from seedstory.model_files import MAX_CONFIG_BYTES, is_finite
 
 Shapes = dict[str, tuple[int, ...]]
 SHARD_BYTES = 2 * 2**30
+_INDICES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 _NAMED = 5  # names in an error
 
 
@@ -48,6 +49,34 @@ def open_checkpoint(file: str | Path) -> dict[str, torch.Tensor]:
     ):
         raise ModelError(f"{file} is not a checkpoint of weights by name")
     return {name.removeprefix("module.").replace(".base_layer.", "."): tensor for name, tensor in found.items()}
+
+
+def open_part(folder: str | Path, prefix: str) -> dict[str, torch.Tensor]:
+    """The tensors of one part of a large model in several files, of which only those that hold some of it are opened.
+
+    Args:
+        folder: With an index of the files, as transformers writes it.
+        prefix: With which the part's names begin; it is taken off.
+
+    Raises:
+        ModelError: There is no index, it is damaged, or nothing has the prefix; or as `open_checkpoint`.
+    """
+    folder = Path(folder)
+    indices = [folder / name for name in _INDICES if (folder / name).is_file()]
+    if not indices:
+        raise ModelError(f"{folder} has no index of checkpoint files: it lacks {' and '.join(_INDICES)}")
+    index = read_json(indices[0], limit=MAX_CONFIG_BYTES)
+    names = index.get("weight_map") if isinstance(index, dict) else None
+    if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
+        raise ModelError(f"{indices[0]} is no index of checkpoint files: copy or download it again")
+    files = sorted({file for name, file in names.items() if name.startswith(prefix)})
+    if not files:
+        raise ModelError(f"{indices[0]} names no weight that begins with {prefix}")
+    weights: dict[str, torch.Tensor] = {}
+    for file in files:
+        found = open_checkpoint(inside(folder, file, "name of a checkpoint file"))
+        weights |= {name.removeprefix(prefix): found[name] for name in found if name.startswith(prefix)}
+    return weights
 
 
 def without_unused(weights: Mapping[str, torch.Tensor], patterns: Collection[str]) -> dict[str, torch.Tensor]:

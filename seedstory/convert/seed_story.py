@@ -17,7 +17,7 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from seedstory.convert.checkpoints import SafetensorsWriter, check_released, open_checkpoint, without_unused
+from seedstory.convert.checkpoints import SafetensorsWriter, check_released, open_checkpoint, open_part, without_unused
 from seedstory.convert.seed_story_form import SeedStoryForm
 from seedstory.convert.seed_story_keys import ADAPTER, LANGUAGE_MODEL, LORA, RESAMPLERS, UNET, UNUSED, VISION_TOWER
 from seedstory.convert.seed_story_tokenizer import read_image_token_ids, write_base_tokenizer
@@ -29,6 +29,7 @@ from seedstory.modeling.qwen_vision_tower import QwenVisionTower
 from seedstory.modeling.vision_tower import load_vision_tower
 from seedstory.pipeline import StoryPipeline
 
+_TOWER_IN_QWEN_VL = "transformer.visual."
 WEIGHTS = "diffusion_pytorch_model"  # what diffusers calls the files of a network
 
 
@@ -38,7 +39,7 @@ class SeedStoryFiles:
 
     Attributes:
         agent: `pytorch_model.bin` of the language model.
-        vision_tower: `qwen_vit_G.pt`.
+        vision_tower: `qwen_vit_G.pt`, or the folder of Qwen-VL-Chat, of which it is a part.
         detokenizer: `pytorch_model.bin` of the de-tokenizer.
         tokenizer: Folder of `cvlm_llama2_tokenizer`.
         sdxl: Stable Diffusion XL in diffusers' layout, a folder or a Hub id.
@@ -58,7 +59,8 @@ class SeedStoryConversion:
         files: What was released.
         keep_lora: Keep LoRA apart, to train it further; otherwise it is added to the weights (in float32, rounded
             once).
-        dtype: Type of the large networks. The agent's own parts (image tokens, resamplers, LoRA) stay as released.
+        dtype: Type of the large networks; None leaves each weight its own. The agent's own parts (image tokens,
+            resamplers, LoRA) stay as released.
         form: Sizes of the networks.
 
     Raises:
@@ -70,7 +72,7 @@ class SeedStoryConversion:
         files: SeedStoryFiles,
         *,
         keep_lora: bool = False,
-        dtype: torch.dtype = torch.bfloat16,
+        dtype: torch.dtype | None = torch.bfloat16,
         form: SeedStoryForm | None = None,
     ) -> None:
         self.files, self.keep_lora, self.dtype, self.form = files, keep_lora, dtype, form or SeedStoryForm()
@@ -78,7 +80,8 @@ class SeedStoryConversion:
         self.image_token_ids = read_image_token_ids(
             files.tokenizer, story["num_visual_tokens"], self.form.image_start_id
         )
-        self.tower = open_checkpoint(files.vision_tower)
+        tower = files.vision_tower
+        self.tower = open_part(tower, _TOWER_IN_QWEN_VL) if tower.is_dir() else open_checkpoint(tower)
         check_released(self.form.tower_weights(), self.tower, files.vision_tower, "SEED-Story's vision tower")
         self.agent = without_unused(open_checkpoint(files.agent), UNUSED)
         check_released(self.form.agent_weights(), self.agent, files.agent, "SEED-Story's agent")
@@ -149,7 +152,7 @@ class SeedStoryConversion:
     def _write_story_model(self, folder: Path) -> None:
         base = folder / "base_lm"
         base.mkdir()
-        llama = self.form.llama_config(self.dtype)
+        llama = self.form.llama_config(self.dtype or torch.bfloat16)
         llama.save_pretrained(base)
         write_base_tokenizer(self.files.tokenizer, base, self.form.image_start_id)
         writer = SafetensorsWriter(base, "model", self.files.agent, self.dtype)
@@ -213,7 +216,7 @@ class SeedStoryConversion:
         for released, tensor in self.detokenizer.items():
             if (name := ADAPTER.ours(released)) is not None:
                 writer.add(name, tensor)
-        tower = load_vision_tower(tower_folder, self.dtype)
+        tower = load_vision_tower(tower_folder, self.dtype or torch.bfloat16)
         assert isinstance(tower, QwenVisionTower), "as written before"
         writer.add("blank_features", exact_blank_features(tower))
         writer.close()

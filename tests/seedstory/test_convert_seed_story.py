@@ -10,12 +10,14 @@ import sentencepiece
 import torch
 from diffusers import UNet2DConditionModel
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from seedstory.cli import app
-from seedstory.convert.checkpoints import SafetensorsWriter
+from seedstory.convert.checkpoints import SafetensorsWriter, without_unused
 from seedstory.convert.seed_story import SeedStoryConversion
+from seedstory.convert.seed_story_keys import UNUSED
+from seedstory.convert.seed_story_release import AGENT, DETOKENIZER, TOWER, SeedStoryRelease
 from seedstory.convert.seed_story_tokenizer import write_base_tokenizer
 from seedstory.detokenizers.detokenizer import Detokenizer
 from seedstory.image import image_to_tensor
@@ -150,6 +152,73 @@ def test_weights_are_rounded_once_to_the_type_that_is_asked_for(made, tmp_path):
     own = load_file(tmp_path / "half/story_model/model.safetensors")
     query = weights["agent"]["input_resampler.query"]
     assert query.dtype == torch.float32 and torch.equal(own["input_resampler.queries"], query)
+
+
+def test_the_tower_is_also_read_from_the_files_of_qwen_vl_chat(made, tmp_path):
+    files, weights, folder = made
+    chat = tmp_path / "Qwen-VL-Chat"
+    chat.mkdir()
+    tower = [(f"transformer.visual.{name}", tensor) for name, tensor in weights["vision_tower"].items()]
+    parts = [{"transformer.wte.weight": torch.zeros(2, 2)}, dict(tower[:9]), dict(tower[9:])]
+    parts[1]["transformer.h.0.attn.bias"] = torch.zeros(2)
+    names = [f"pytorch_model-{number + 1:05d}-of-00003.bin" for number in range(3)]
+    for name, part in zip(names, parts, strict=True):
+        torch.save(part, chat / name)
+    (chat / names[0]).write_bytes(b"not read")
+    index = {"weight_map": {weight: name for name, part in zip(names, parts, strict=True) for weight in part}}
+    (chat / "pytorch_model.bin.index.json").write_text(json.dumps(index))
+    convert(dataclasses.replace(files, vision_tower=chat), tmp_path / "model")
+    one, other = (
+        load_file(f"{x}/vision_tower/diffusion_pytorch_model.safetensors") for x in (folder, tmp_path / "model")
+    )
+    assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+    index["weight_map"][tower[0][0]] = "../agent.bin"
+    (chat / "pytorch_model.bin.index.json").write_text(json.dumps(index))
+    with pytest.raises(ValueError, match="name of a checkpoint file"):
+        convert(dataclasses.replace(files, vision_tower=chat), tmp_path / "other")
+    with pytest.raises(ValueError, match="has no index of checkpoint files"):
+        convert(dataclasses.replace(files, vision_tower=files.tokenizer), tmp_path / "other")
+
+
+def test_a_model_comes_back_as_the_released_files_bit_by_bit(made, tmp_path):
+    files, weights, merged = made
+    convert(files, tmp_path / "model", keep_lora=True, dtype=None)
+    arguments = ["--tokenizer", str(files.tokenizer), "--out", str(tmp_path / "back")]
+    run = CliRunner().invoke(app, ["convert", "to-seed-story", str(tmp_path / "model"), *arguments])
+    assert run.exit_code == 0, run.output
+    for name, file in (("agent", AGENT), ("vision_tower", TOWER), ("detokenizer", DETOKENIZER)):
+        back = torch.load(tmp_path / "back" / file, weights_only=True)
+        expected = without_unused(weights[name], UNUSED)
+        assert back.keys() == expected.keys()
+        for one, tensor in expected.items():
+            assert back[one].dtype == tensor.dtype and torch.equal(back[one], tensor), one
+    again = dataclasses.replace(files, agent=tmp_path / "back" / AGENT)  # the conversion takes what was written
+    convert(again, tmp_path / "again", keep_lora=True, dtype=None)
+    for one in (tmp_path / "model").rglob("*.safetensors"):
+        assert one.read_bytes() == (tmp_path / "again" / one.relative_to(tmp_path / "model")).read_bytes(), one
+    assert CliRunner().invoke(app, ["convert", "to-seed-story", str(merged), *arguments]).exit_code != 0
+    with pytest.raises(ValueError, match="LoRA was added to the weights"):
+        SeedStoryRelease(merged, files.tokenizer)
+    with pytest.raises(ValueError, match="not a model of SEED-Story's form: its resampler is a transformer"):
+        SeedStoryRelease("mini", files.tokenizer)
+
+
+def test_what_was_trained_further_is_in_the_released_files(made, tmp_path):
+    files = made[0]
+    convert(files, tmp_path / "model", keep_lora=True, dtype=None)
+    file = tmp_path / "model/story_model/model.safetensors"
+    own = {name: tensor + 1 for name, tensor in load_file(file).items()}
+    save_file(own, file)
+    SeedStoryRelease(tmp_path / "model", files.tokenizer, whole_unet=True).write(tmp_path / "back")
+    agent = torch.load(tmp_path / "back" / AGENT, weights_only=True)
+    names = StoryLayout.token_names(SIZES.visual_tokens)
+    places = torch.tensor([TEXT_TOKENS + IMAGE_TOKENS.index(name) for name in names])
+    assert torch.equal(agent["llm.base_model.model.model.embed_tokens.weight"][places], own["token_rows"])
+    head = agent["llm.base_model.model.lm_head.weight"]
+    assert torch.equal(head[places[:1]], own["image_start_head"])
+    assert torch.equal(agent["output_resampler.query"], own["output_resampler.queries"])
+    detokenizer = torch.load(tmp_path / "back" / DETOKENIZER, weights_only=True)
+    assert sum(name.startswith("unet.") for name in detokenizer) == len(tiny_unet().state_dict())
 
 
 def change(name, edit):

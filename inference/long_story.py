@@ -182,8 +182,8 @@ class Bench:
         """What the vision tower sees in the story's true pictures, `[P, F, Df]`."""
         if record.id not in self._true_features:
             tower = self.pipeline.vision_tower
-            size = tower.config.image_size
-            images = [image_to_tensor(to_square(load_image(self.data / path), size)) for path in record.images]
+            size, fit = tower.config.image_size, tower.image_fit
+            images = [image_to_tensor(to_square(load_image(self.data / path), size, fit)) for path in record.images]
             self._true_features = {record.id: tower_features(tower, torch.stack(images))}
         return self._true_features[record.id]
 

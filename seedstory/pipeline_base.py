@@ -27,9 +27,8 @@ if TYPE_CHECKING:
     import torch
 
     from seedstory.detokenizers.detokenizer import Detokenizer
-    from seedstory.modeling.qwen_vision_tower import QwenVisionTower
     from seedstory.modeling.story_model import StoryModel
-    from seedstory.modeling.vision_tower import VisionTower
+    from seedstory.modeling.vision_tower import AnyTower
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +39,7 @@ class PipelineBase:
     def __init__(
         self,
         story_model: StoryModel,
-        vision_tower: VisionTower | QwenVisionTower,
+        vision_tower: AnyTower,
         detokenizer: Detokenizer,
         *,
         identity: ModelIdentity = NO_IDENTITY,

@@ -41,8 +41,10 @@ def assemble(stage1: Path, stage2: Path, out: Path, stage3: Path | None = None) 
         out / "detokenizer"
     )
     # The tokenizer is the base language model's, which comes with one.
+    leave = shutil.ignore_patterns("tokenizer*", "chat_template*")
+    source = stage2 / "story_model"
     shutil.copytree(
-        stage2 / "story_model", out / "story_model", ignore=shutil.ignore_patterns("tokenizer*", "chat_template*")
+        source, out / "story_model", ignore=lambda folder, names: leave(folder, names) if Path(folder) == source else ()
     )
     StoryPipeline.write_index(out)
     for config in out.rglob("config.json"):

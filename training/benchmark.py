@@ -51,7 +51,7 @@ from seedstory.layout import IGNORE, StoryLayout
 from seedstory.modeling import StoryModel
 from seedstory.modeling.base_lm import base_lm_folder
 from seedstory.modeling.configuration import StoryConfig
-from seedstory.modeling.vision_tower import VisionTower
+from seedstory.modeling.vision_tower import AnyTower, load_vision_tower
 from seedstory.precision import fast_dtype
 from training.command import run_function
 from training.published_scheme import (
@@ -130,7 +130,7 @@ def build_model(options: Options, dtype: torch.dtype) -> StoryModel:
     return StoryModel.from_base(llm, tokenizer=tokenizer, num_visual_tokens=PUBLISHED_TOKENS, **settings)
 
 
-def load_stories(options: Options, layout: StoryLayout, tower: VisionTower, count: int) -> list[BenchStory]:
+def load_stories(options: Options, layout: StoryLayout, tower: AnyTower, count: int) -> list[BenchStory]:
     """Stories of the data set, picked by the seed. Features are computed here, so neither scheme waits for a disk."""
     source = open_split(options.data, options.split)
     least = PUBLISHED_PAGES if options.shape == "published" else 2
@@ -145,8 +145,9 @@ def load_stories(options: Options, layout: StoryLayout, tower: VisionTower, coun
         if options.shape == "published":
             words = itertools.cycle([token for caption in captions for token in caption])
             captions = [list(itertools.islice(words, PUBLISHED_CAPTION)) for _ in range(PUBLISHED_PAGES)]
-        size = tower.config.image_size
-        pixels = torch.stack([image_to_tensor(to_square(story.image(page), size)) for page in range(len(captions))])
+        size, fit_of = tower.config.image_size, tower.image_fit
+        squares = [to_square(story.image(page), size, fit_of) for page in range(len(captions))]
+        pixels = image_to_tensor(squares)
         with torch.no_grad():
             features = tower(pixels).to(torch.bfloat16)
         found.append(BenchStory(captions, ((pixels + 1) * 127.5).round().to(torch.uint8), features))
@@ -171,7 +172,7 @@ def build(options: Options, length: int, dtype: torch.dtype | None = None) -> Tr
     if options.threads:
         torch.set_num_threads(options.threads)
     disable_progress_bar()  # one for every file of weights
-    tower = VisionTower.from_pretrained(Path(options.model) / "vision_tower").eval()
+    tower = load_vision_tower(Path(options.model) / "vision_tower")
     return Trainer(build_model(options, dtype), tower, length, torch.device(options.device))
 
 

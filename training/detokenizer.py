@@ -6,6 +6,7 @@ python -m training.detokenizer --config configs/sdxl/detokenizer.yaml    # SDXL,
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
@@ -277,17 +278,19 @@ class SdxlStage(FeaturesStage):
             if isinstance(detokenizer.adapter, PerceiverAdapter):
                 with torch.no_grad():
                     detokenizer.adapter.blank_features.copy_(tower.blank_features())
+        fit = tower.image_fit
+        del tower  # a large one would stand beside the one that reads the features
         super().__init__(config, detokenizer.to(backend.device))
         in_memory_format(self, torch.channels_last)
         size, most = detokenizer.encoder_image_size, config.heldout_limit or SDXL_HELDOUT
         recipe = make_recipe(config.recipe, config.recipe_settings)
-        images = PageImages(config.data, config.split, size, recipe, limit=config.limit, keep=False)
+        images = PageImages(config.data, config.split, size, recipe, limit=config.limit, keep=False, fit=fit)
         self.read(images, backend)
         weights = Path(config.init) / "detokenizer" if config.init else Path(config.sdxl or "")
         self.sources = [*files_of(config.data, config.split, config.heldout), config.tower]
         self.sources += [weights] if weights.is_dir() else []  # SDXL may be of the Hub
         self.features = read_features(config.data, config.split, config.tower, backend, len(images))
-        heldout = PageImages(config.data, config.heldout, size, limit=most, keep=False)
+        heldout = PageImages(config.data, config.heldout, size, limit=most, keep=False, fit=fit)
         self.heldout_pages, _ = heldout.batch(torch.arange(len(heldout)))
         self.heldout_features = read_features(config.data, config.heldout, config.tower, backend, len(heldout))
 
@@ -299,7 +302,8 @@ class SdxlStage(FeaturesStage):
     def export(self, folder: Path) -> None:
         """Write `vision_tower/`, as it was given, and `detokenizer/`."""
         assert self.config.tower is not None
-        load_vision_tower(self.config.tower).save_pretrained(folder / "vision_tower")
+        shutil.rmtree(folder / "vision_tower", ignore_errors=True)
+        shutil.copytree(self.config.tower, folder / "vision_tower")
         super().export(folder)
 
 
@@ -334,7 +338,7 @@ class DetokenizerStage(DetokenizerTraining):
         autoencoder = ImageAutoencoder.from_pretrained(config.autoencoder).to(backend.device)
         size, recipe = config.image_size, make_recipe(config.recipe, config.recipe_settings)
         if config.init:
-            tower = VisionTower.from_pretrained(Path(config.init) / "vision_tower")
+            tower = load_vision_tower(Path(config.init) / "vision_tower")
             if not isinstance(tower, VisionTower):
                 raise ValueError(f"{config.init} has a frozen vision tower, which cannot be trained: set form: sdxl")
             size = tower.config.image_size

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from seedstory.image import STORED, load_image, to_square
+from seedstory.image import STORED, Fit, load_image, to_square
 from seedstory.storystream import read_jsonl
 from training.backend import Backend
 from training.recipes import NoRecipe, Recipe
@@ -42,6 +42,7 @@ class PageImages:
         recipe: Recipe | None = None,
         limit: int | None = None,
         keep: bool = True,
+        fit: Fit = "crop",
     ) -> None:
         folder = Path(folder)
         pages: list[tuple[Path, dict[str, Any]]] = []
@@ -53,6 +54,7 @@ class PageImages:
         if not pages:
             raise ValueError(f"{folder / split}.jsonl holds no pages")
         self.pages, self.size, self.recipe, self.keep = pages, size, recipe or NoRecipe(), keep
+        self.fit: Fit = fit
         self.truths = [truth for _, truth in pages]
         if keep:
             self.pixels, self.weights = self._read(range(len(pages)))
@@ -73,7 +75,7 @@ class PageImages:
         def load(index: int) -> None:
             path, truth = self.pages[rows[index]]
             image = load_image(path, formats=STORED)
-            pixels[index] = torch.from_numpy(np.array(to_square(image, size))).permute(2, 0, 1)
+            pixels[index] = torch.from_numpy(np.array(to_square(image, size, self.fit))).permute(2, 0, 1)
             regions = self.recipe.region_weights(truth, image.size, grid)
             if regions is not None:
                 weights[index] = regions

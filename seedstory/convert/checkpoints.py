@@ -7,7 +7,6 @@ from the disk when it is converted.
 from __future__ import annotations
 
 import json
-import pickle
 import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -40,15 +39,21 @@ def open_checkpoint(file: str | Path) -> dict[str, torch.Tensor]:
             found: Any = load_file(file)
         else:
             found = torch.load(file, map_location="cpu", mmap=True, weights_only=True)
-    except (OSError, RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError, SafetensorError) as error:
+    except Exception as error:  # damaged pickles raise whatever they happen to meet
         reason = " ".join(str(error).split())[:200]
         raise ModelError(f"{file} cannot be read as a checkpoint ({reason}): copy or download it again") from error
     if not isinstance(found, dict) or not all(
-        isinstance(name, str) and isinstance(tensor, torch.Tensor) and tensor.is_floating_point()
+        isinstance(name, str)
+        and isinstance(tensor, torch.Tensor)
+        and tensor.is_floating_point()
+        and tensor.layout == torch.strided
         for name, tensor in found.items()
     ):
         raise ModelError(f"{file} is not a checkpoint of weights by name")
-    return {name.removeprefix("module.").replace(".base_layer.", "."): tensor for name, tensor in found.items()}
+    plain = {name.removeprefix("module.").replace(".base_layer.", "."): tensor for name, tensor in found.items()}
+    if len(plain) < len(found):
+        raise ModelError(f"{file} has weights twice, with and without what a wrapper adds to their names")
+    return plain
 
 
 def open_part(folder: str | Path, prefix: str) -> dict[str, torch.Tensor]:
@@ -150,7 +155,10 @@ class SafetensorsWriter:
         self._size, self._total = self._size + size, self._total + size
 
     def _flush(self) -> None:
-        save_file(self._held, self._part(len(self._files)), metadata={"format": "pt"})
+        try:
+            save_file(self._held, self._part(len(self._files)), metadata={"format": "pt"})
+        except SafetensorError as error:
+            raise ModelError(f"{self.folder} cannot be written to ({error}): is the disk full?") from error
         self._files.append(list(self._held))
         self._held, self._size = {}, 0
 

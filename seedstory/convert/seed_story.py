@@ -80,6 +80,8 @@ class SeedStoryConversion:
         self.image_token_ids = read_image_token_ids(
             files.tokenizer, story["num_visual_tokens"], self.form.image_start_id
         )
+        with tempfile.TemporaryDirectory() as scratch:
+            write_base_tokenizer(files.tokenizer, Path(scratch), self.form.image_start_id)
         tower = files.vision_tower
         self.tower = open_part(tower, _TOWER_IN_QWEN_VL) if tower.is_dir() else open_checkpoint(tower)
         check_released(self.form.tower_weights(), self.tower, files.vision_tower, "SEED-Story's vision tower")
@@ -196,8 +198,12 @@ class SeedStoryConversion:
             (folder / target).mkdir()
             for config in sorted((self.sdxl / name).glob("*config.json")):
                 shutil.copyfile(config, folder / target / config.name)
+        writer = SafetensorsWriter(folder / "autoencoder", WEIGHTS, self.sdxl / "vae")
         for file in _network_files(self.sdxl / "vae"):
-            shutil.copyfile(file, folder / "autoencoder" / file.name)
+            with safe_open(file, "pt") as stored:
+                for weight in stored.keys():
+                    writer.add(weight, stored.get_tensor(weight))
+        writer.close()
         trained = {UNET.ours(released): tensor for released, tensor in self.detokenizer.items()}
         writer = SafetensorsWriter(folder / "unet", WEIGHTS, self.files.detokenizer, self.dtype)
         for file in _network_files(self.sdxl / "unet"):

@@ -135,6 +135,12 @@ class PretrainedTower(CheckedLoading, ModelMixin, ConfigMixin):
         """F, the number of feature tokens of an image."""
         return self.grid_size**2
 
+    @torch.no_grad()
+    def blank_features(self) -> Tensor:
+        """Features of a gray picture, [F, D]."""
+        size = self.config.image_size
+        return self(torch.zeros(1, 3, size, size, dtype=self.dtype, device=self.device))[0]
+
     def train(self, mode: bool = True) -> PretrainedTower:
         """Stays in evaluation mode: it is frozen, and DINOv3 jitters its positions in training."""
         super().train(False)

@@ -20,6 +20,7 @@ from seedstory.convert.seed_story_keys import UNUSED
 from seedstory.convert.seed_story_release import AGENT, DETOKENIZER, TOWER, SeedStoryRelease
 from seedstory.convert.seed_story_tokenizer import write_base_tokenizer
 from seedstory.detokenizers.detokenizer import Detokenizer
+from seedstory.errors import ModelError
 from seedstory.image import image_to_tensor
 from seedstory.layout import StoryLayout
 from seedstory.modeling.base_lm import load_tokenizer
@@ -35,7 +36,8 @@ from tests.seedstory.seed_story_checkpoints import (
     tiny_form,
     write_released,
 )
-from tests.tiny_sdxl import tiny_unet
+from tests.tiny_sdxl import tiny_unet, tiny_vae
+from training.assemble import assemble
 
 ATTENTION = "llm.base_model.model.model.layers.1.self_attn.q_proj"
 FOLDERS = ("vision_tower", "detokenizer/adapter", "detokenizer/unet")
@@ -268,6 +270,10 @@ FAULTS = {
         change("agent", lambda w: w.pop("llm.base_model.model.model.norm.modules_to_save.default.weight")),
         r"1 missing: llm\.base_model\.model\.model\.norm\.modules_to_save\.default\.weight$",
     ),
+    "names twice": (
+        change("agent", lambda w: w.update({f"module.{ATTENTION}.weight": w[f"{ATTENTION}.weight"]})),
+        r"agent\.bin has weights twice, with and without what a wrapper adds",
+    ),
     "all names": (
         change("vision_tower", lambda w: [w.update({f"visual.{n}": w.pop(n)}) for n in list(w)]),
         r"42 missing: .*, and 37 more; 42 not expected: visual\.",
@@ -339,6 +345,38 @@ def test_a_detokenizer_with_its_whole_unet_is_taken_too(made, tmp_path):
 def test_a_folder_that_exists_is_left_alone(made):
     with pytest.raises(ValueError, match="model exists: choose a new folder"):
         convert(made[0], made[2])
+
+
+def test_what_cannot_be_written_is_said_in_one_line(tmp_path):
+    writer = SafetensorsWriter(tmp_path / "gone", "model", tmp_path)
+    writer.add("w", torch.zeros(3))
+    with pytest.raises(ModelError, match="gone cannot be written to .*: is the disk full"):
+        writer.close()
+
+
+def test_the_tokenizer_is_checked_before_anything_is_written(made, tmp_path):
+    shutil.copytree(made[0].tokenizer, tmp_path / "tokenizer")
+    for name in ("tokenizer.json", "tokenizer.model"):
+        (tmp_path / "tokenizer" / name).unlink(missing_ok=True)
+    files = dataclasses.replace(made[0], tokenizer=tmp_path / "tokenizer")
+    with pytest.raises(ModelError, match="holds no tokenizer"):
+        SeedStoryConversion(files, form=tiny_form())
+
+
+def test_sdxl_in_half_precision_alone_is_taken(made, tmp_path):
+    shutil.copytree(made[0].sdxl, tmp_path / "sdxl")
+    for part, network in (("vae", tiny_vae()), ("unet", tiny_unet())):
+        for file in (tmp_path / "sdxl" / part).glob("*.safetensors"):
+            file.unlink()
+        network.half().save_pretrained(tmp_path / "sdxl" / part, variant="fp16")
+    convert(dataclasses.replace(made[0], sdxl=str(tmp_path / "sdxl")), tmp_path / "model")
+    assert Detokenizer.from_pretrained(tmp_path / "model/detokenizer").form == "sdxl"
+
+
+def test_an_assembled_model_keeps_the_language_model_beside_it(made, tmp_path):
+    assemble(made[2], made[2], tmp_path / "model")
+    assert (tmp_path / "model/story_model/base_lm/tokenizer.json").is_file()
+    assert StoryPipeline.from_pretrained(tmp_path / "model", device="cpu").identity.fingerprint
 
 
 def test_large_networks_are_written_in_several_files(tmp_path):

@@ -8,6 +8,8 @@ import pytest
 import torch
 
 from seedstory import precision
+from seedstory.modeling import StoryModel
+from tests.seedstory.tiny_language import tiny_model
 from training.config import RunConfig
 
 
@@ -64,3 +66,18 @@ def test_this_machine_is_measured():
     code = "from seedstory.precision import fast_precision, cpu_name; print(fast_precision(), cpu_name())"
     said = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
     assert said.split()[0] in ("bf16", "fp32") and said.strip().endswith(")")
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma3"])
+def test_rotary_frequencies_stay_exact_in_any_type(family, tmp_path):
+    model = tiny_model(family=family)
+    exact = {name: buffer for name, buffer in model.llm.named_buffers() if name.endswith("inv_freq")}
+    model.save_pretrained(tmp_path / "model")
+    loaded = [
+        StoryModel.from_pretrained(tmp_path / "model", base_model=tiny_model(family=family).llm, dtype=torch.bfloat16)
+    ]
+    loaded += [tiny_model(family=family).merge_lora().bfloat16(), tiny_model(family=family).merge_lora().half()]
+    for one in loaded:
+        assert one.llm.dtype in (torch.bfloat16, torch.float16)
+        kept = dict(one.llm.named_buffers())
+        assert exact and all(torch.equal(kept[name], buffer) for name, buffer in exact.items())

@@ -59,6 +59,7 @@ def test_saved_and_loaded_as_any_vision_tower(folders, name, tmp_path):
         assert torch.equal(tower(pixels), loaded(pixels))
         assert torch.equal(loaded.train()(pixels), loaded(pixels)), "nothing is drawn, even in training"
     assert isinstance(loaded, PretrainedTower) and loaded.num_features == 4
+    assert torch.equal(loaded.blank_features(), loaded(torch.zeros(1, 3, SIZE, SIZE))[0])
     text = (tmp_path / "config.json").read_text()
     assert json.loads(text)["_class_name"] == "PretrainedTower" and str(folders[name]) not in text
 
@@ -122,7 +123,11 @@ def test_what_cannot_be_a_tower_is_refused_in_one_line(folders, tmp_path):
     for change, message in (
         ({"_class_name": "Detokenizer"}, "holds a Detokenizer, which is none of VisionTower"),
         ({"image_std": [0.2, 0.2, 0.0]}, "image_mean and image_std must be three numbers"),
-        ({"network_config": settings["network_config"] | {"hidden_size": 48}}, "do not fit its configuration"),
+        (
+            {"network_config": settings["network_config"] | {"hidden_size": 48}},
+            "feature_dim is 24, but the network has",
+        ),
+        ({"network_config": settings["network_config"] | {"num_hidden_layers": 3}}, "do not fit its configuration"),
     ):
         (tmp_path / "tower/config.json").write_text(json.dumps(settings | change))
         with pytest.raises(ModelError, match=message):

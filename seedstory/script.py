@@ -75,6 +75,7 @@ def read_script(path: str | Path) -> Script:
         captions = _paragraphs(text.splitlines())
     if not captions:
         raise RequestError(f"{path} has no words: write a paragraph for each page")
+    _check_count(captions, path)
     words = tuple(check_text(words, f"page {i} of {path}") for i, words in enumerate(captions, 1))
     return Script(words, title, tuple(facts) if any(facts) else ())
 

@@ -30,7 +30,7 @@ _KEYS_AND_VALUES = re.compile(r".*\.attn[12]\.to_[kv]\.weight")
 class SeedStoryRelease:
     """A converted model, perhaps trained further, with names and types of weights as SEED-Story released them.
 
-    What was converted with `--dtype released --keep-lora` comes back bit by bit. What the release holds but does not
+    What was converted with `dtype=None` and `keep_lora` comes back bit by bit. What the release holds but does not
     use is left out: rotary angles, and norms as they were before training.
 
     Args:
@@ -56,7 +56,7 @@ class SeedStoryRelease:
         if not self.config.lora_rank:
             raise ModelError(
                 f"in {self.model} LoRA was added to the weights, from which it cannot be told again: convert the "
-                "release with --keep-lora"
+                "release anew and keep LoRA apart"
             )
         start = self.config.image_start_id
         self.image_token_ids = read_image_token_ids(tokenizer, self.config.num_visual_tokens, start)

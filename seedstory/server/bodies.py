@@ -26,10 +26,10 @@ class Bounded(BaseModel):
     def _is_bounded(cls, values: Any) -> Any:
         if isinstance(values, dict):
             if len(values) > _MAX_FIELDS:
-                raise ValueError(f"at most {_MAX_FIELDS} fields are read, not {len(values):,}")
+                raise RequestError(f"at most {_MAX_FIELDS} fields are read, not {len(values):,}")
             longest = max((len(value) for value in values.values() if isinstance(value, list | dict)), default=0)
             if longest > MAX_PAGES:
-                raise ValueError(f"at most {MAX_PAGES:,} entries of a field are read, not {longest:,}")
+                raise RequestError(f"at most {MAX_PAGES:,} entries of a field are read, not {longest:,}")
         return values
 
 

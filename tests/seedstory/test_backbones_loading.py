@@ -1,5 +1,6 @@
 """Language models of other families from folders: round trips, tokenizers that do not quite fit, and refusals."""
 
+import json
 import shutil
 
 import pytest
@@ -105,6 +106,9 @@ def test_a_tokenizer_that_puts_a_space_before_every_text_keeps_captions():
     steps = [decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
     plain.decoder = decoders.Sequence(steps)
     plain.train_from_iterator(SENTENCES, trainer)
+    stored = json.loads(plain.to_str())  # bytes are plain tokens of the vocabulary
+    stored["added_tokens"] = stored["added_tokens"][:3]
+    plain = Tokenizer.from_str(json.dumps(stored))
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=plain, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
     model = tiny_model(tokenizer, lm={"tie_word_embeddings": False}).merge_lora()
     layout = model.layout

@@ -6,9 +6,12 @@ from the disk when it is converted.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
-from collections.abc import Collection, Mapping
+import shutil
+import tempfile
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +120,25 @@ def check_released(wanted: Shapes, weights: Mapping[str, torch.Tensor], file: Pa
 
 def _listed(names: list[str]) -> str:
     return ", ".join(names[:_NAMED]) + (f", and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
+
+
+@contextlib.contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """A place to write a folder in, which then gets its name: it is there whole or not at all.
+
+    Raises:
+        ModelError: The folder exists.
+    """
+    if folder.exists():
+        raise ModelError(f"{folder} exists: choose a new folder, or remove it")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        yield unfinished
+        unfinished.chmod(0o755)
+        unfinished.rename(folder)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 class SafetensorsWriter:

@@ -17,7 +17,14 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from seedstory.convert.checkpoints import SafetensorsWriter, check_released, open_checkpoint, open_part, without_unused
+from seedstory.convert.checkpoints import (
+    SafetensorsWriter,
+    check_released,
+    new_folder,
+    open_checkpoint,
+    open_part,
+    without_unused,
+)
 from seedstory.convert.seed_story_form import SeedStoryForm
 from seedstory.convert.seed_story_keys import ADAPTER, LANGUAGE_MODEL, LORA, RESAMPLERS, UNET, UNUSED, VISION_TOWER
 from seedstory.convert.seed_story_tokenizer import read_image_token_ids, write_base_tokenizer
@@ -122,11 +129,7 @@ class SeedStoryConversion:
         Raises:
             ModelError: The folder exists, or a weight is NaN or infinite.
         """
-        if folder.exists():
-            raise ModelError(f"{folder} exists: choose a new folder, or remove it")
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-        try:
+        with new_folder(folder) as unfinished:
             for what, write in (
                 ("vision_tower", self._write_tower),
                 ("story_model", self._write_story_model),
@@ -138,10 +141,6 @@ class SeedStoryConversion:
             report("computing what guidance steers away from")
             self._write_adapter(unfinished / "detokenizer" / "adapter", unfinished / "vision_tower")
             StoryPipeline.write_index(unfinished)
-            unfinished.chmod(0o755)
-            unfinished.rename(folder)
-        finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
 
     def _write_tower(self, folder: Path) -> None:
         with torch.device("meta"):

@@ -21,7 +21,7 @@ from seedstory.modeling.configuration import StoryConfig
 from seedstory.modeling.qwen_vision_tower import QwenVisionTower
 from seedstory.modeling.story_model import StoryModel
 
-_KEYS_AND_VALUES = re.compile(r".*\.attn[12]\.to_[kv]\.weight")
+KEYS_AND_VALUES = re.compile(r".*\.attn[12]\.to_[kv]\.weight")
 _LLAMA = {
     "vocab_size": 32066,
     "hidden_size": 4096,
@@ -122,7 +122,7 @@ class SeedStoryForm:
         with torch.device("meta"):
             wanted = _released(self.adapter_for(unet, 8), ADAPTER)
             network = _released(UNet2DConditionModel.from_config(dict(unet)), UNET)
-        return wanted | {name: shape for name, shape in network.items() if whole or _KEYS_AND_VALUES.fullmatch(name)}
+        return wanted | {name: shape for name, shape in network.items() if whole or KEYS_AND_VALUES.fullmatch(name)}
 
 
 def _released(network: nn.Module, keys: KeyMap) -> Shapes:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +10,9 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from seedstory.convert.checkpoints import new_folder
 from seedstory.convert.key_map import KeyMap
+from seedstory.convert.seed_story_form import KEYS_AND_VALUES
 from seedstory.convert.seed_story_keys import ADAPTER, LANGUAGE_MODEL, LORA, RESAMPLERS, UNET, VISION_TOWER
 from seedstory.convert.seed_story_tokenizer import read_image_token_ids
 from seedstory.detokenizers.perceiver_adapter import PerceiverAdapter
@@ -24,7 +24,6 @@ from seedstory.modeling.qwen_vision_tower import QwenVisionTower
 
 AGENT, TOWER, DETOKENIZER = "agent/pytorch_model.bin", "qwen_vit_G.pt", "detokenizer/pytorch_model.bin"
 _FROZEN = re.compile(r"llm\.base_model\.model\.model\.layers\.\d+\..*_proj\.weight|\w+_resampler\.pos_embed")
-_KEYS_AND_VALUES = re.compile(r".*\.attn[12]\.to_[kv]\.weight")
 
 
 class SeedStoryRelease:
@@ -74,19 +73,11 @@ class SeedStoryRelease:
         Raises:
             ModelError: The folder exists.
         """
-        if folder.exists():
-            raise ModelError(f"{folder} exists: choose a new folder, or remove it")
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-        try:
+        with new_folder(folder) as unfinished:
             for name, weights in ((TOWER, self.tower), (AGENT, self.agent), (DETOKENIZER, self.detokenizer)):
                 report(f"writing {name}")
                 (unfinished / name).parent.mkdir(exist_ok=True)
                 torch.save(weights(), unfinished / name)
-            unfinished.chmod(0o755)
-            unfinished.rename(folder)
-        finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
 
     def tower(self) -> dict[str, Tensor]:
         """Weights of the vision tower."""
@@ -112,7 +103,7 @@ class SeedStoryRelease:
         """Weights of the adapter, and what was trained of the U-Net."""
         weights = self._read("detokenizer/adapter", ADAPTER)
         for name, tensor in self._read("detokenizer/unet", UNET).items():
-            if self.whole_unet or _KEYS_AND_VALUES.fullmatch(name):
+            if self.whole_unet or KEYS_AND_VALUES.fullmatch(name):
                 weights[name] = tensor
         return {name: tensor.float() for name, tensor in weights.items()}
 

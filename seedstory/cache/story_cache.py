@@ -23,6 +23,7 @@ import torch
 from transformers import Cache, PreTrainedModel
 from transformers.cache_utils import CacheLayerMixin
 
+from seedstory.cache.books import Books
 from seedstory.cache.kept_tokens import Eviction, KeptTokens
 from seedstory.cache.policy import CachePolicy
 from seedstory.cache.rotation import KeyRotation
@@ -43,22 +44,22 @@ class StoryCacheLayer(CacheLayerMixin):
     is_sliding = False
     is_compileable = True
 
-    def __init__(self, cache: "StoryCache", *, last: bool) -> None:
+    def __init__(self, books: Books, *, last: bool) -> None:
         super().__init__()
-        self.cache, self.last = cache, last
-        self.pristine: list[torch.Tensor | None] = [None] * len(cache.rows)
+        self.books, self.last = books, last
+        self.pristine: list[torch.Tensor | None] = [None] * len(books.rows)
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
         self.dtype, self.device = key_states.dtype, key_states.device
-        rows, heads, width = len(self.cache.rows), key_states.shape[1], key_states.shape[-1]
+        rows, heads, width = len(self.books.rows), key_states.shape[1], key_states.shape[-1]
         # Zeros, since what lies behind a row's end is masked, and a masked NaN is still a NaN.
-        self.keys = key_states.new_zeros(rows, heads, self.cache.capacity or 0, width)
-        self.values = value_states.new_zeros(rows, heads, self.cache.capacity or 0, value_states.shape[-1])
+        self.keys = key_states.new_zeros(rows, heads, self.books.capacity or 0, width)
+        self.values = value_states.new_zeros(rows, heads, self.books.capacity or 0, value_states.shape[-1])
         self.is_initialized = True
         self._mark_static()
 
     def _mark_static(self) -> None:
-        if self.cache.static and not torch.compiler.is_compiling():
+        if self.books.capacity is not None and not torch.compiler.is_compiling():
             for buffer in (self.keys, self.values):
                 torch._dynamo.mark_static_address(buffer)  # or a captured graph would copy them in at every token
 
@@ -68,12 +69,12 @@ class StoryCacheLayer(CacheLayerMixin):
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         count = key_states.shape[-2]
-        if self.cache.in_decoding_step:
+        if self.books.in_decoding_step:
             rows = torch.arange(key_states.shape[0], device=key_states.device)
-            self.keys[rows, :, self.cache.lengths] = key_states[:, :, 0]
-            self.values[rows, :, self.cache.lengths] = value_states[:, :, 0]
+            self.keys[rows, :, self.books.lengths] = key_states[:, :, 0]
+            self.values[rows, :, self.books.lengths] = value_states[:, :, 0]
             return self.keys, self.values
-        starts = [row.length for row in self.cache.rows]
+        starts = [row.length for row in self.books.rows]
         end = max(starts) + count
         self.reserve(end)
         if len(set(starts)) == 1:
@@ -84,16 +85,16 @@ class StoryCacheLayer(CacheLayerMixin):
                 self.keys[row, :, start : start + count] = key_states[row]
                 self.values[row, :, start : start + count] = value_states[row]
         if self.last:
-            self.cache.advance([count] * len(starts))
+            self.books.advance([count] * len(starts))
         return self.keys[:, :, :end], self.values[:, :, :end]
 
     def reserve(self, tokens: int) -> None:
         """Grow the buffers, if need be, to hold this many tokens a row."""
         if tokens <= self.keys.shape[-2]:
             return
-        if self.cache.capacity is not None:
+        if self.books.capacity is not None:
             raise RequestError(
-                f"The static cache has room for {self.cache.capacity} tokens, but {tokens} are needed: "
+                f"The static cache has room for {self.books.capacity} tokens, but {tokens} are needed: "
                 "give it a larger capacity, or shorter captions."
             )
         self.enlarge(tokens)
@@ -130,13 +131,13 @@ class StoryCacheLayer(CacheLayerMixin):
         self.pristine = [None if row is None else self.pristine[row] for row in rows]
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        evicted = {row.evicted_count for row in self.cache.rows}
+        evicted = {row.evicted_count for row in self.books.rows}
         if len(evicted) > 1:
             raise ValueError("Rows have evicted different numbers of tokens: pass the mask of StoryCache.causal_mask.")
-        return self.cache.num_kept + query_length, evicted.pop()
+        return max(row.length for row in self.books.rows) + query_length, evicted.pop()
 
     def get_seq_length(self) -> int:
-        positions = set(self.cache.positions)
+        positions = {row.position for row in self.books.rows}
         if len(positions) > 1:
             raise ValueError("Rows stand at different positions: pass those of StoryCache.position_ids.")
         return positions.pop()
@@ -165,11 +166,6 @@ class StoryCache(Cache):
         capacity: Tokens a row has room for, in the static form; None for the growing form.
         salience: Says which names a caption mentions, by which `mm_sink` knows the pages whose words are worth keeping.
 
-    Attributes:
-        rows: The books of each story.
-        lengths: In the static form, tokens held of each story, on the device, `[B]`.
-        in_decoding_step: Whether the pass under way is the static form's one-token step.
-
     Raises:
         RequestError: If the policy evicts and the model's keys cannot be moved.
     """
@@ -183,19 +179,27 @@ class StoryCache(Cache):
         capacity: int | None = None,
         salience: Salience = by_capitals,
     ) -> None:
-        self.policy, self.capacity, self.salience = policy, capacity, salience
+        self.policy, self.salience = policy, salience
         self.rotations = KeyRotation.of_layers(llm) if policy.bounded else []
-        self.rows = [KeptTokens() for _ in range(stories)]
+        self.books = Books(stories, capacity, llm.device)
         self.rebase_at = _REBASE_AT
-        self.in_decoding_step = False
-        self.lengths = torch.zeros(stories, dtype=torch.long, device=llm.device)
-        self._evicted_counts = torch.zeros_like(self.lengths)
         last = llm.config.num_hidden_layers - 1
-        super().__init__(layers=[StoryCacheLayer(self, last=number == last) for number in range(last + 1)])
+        super().__init__(layers=[StoryCacheLayer(self.books, last=number == last) for number in range(last + 1)])
 
     @property
-    def static(self) -> bool:
-        return self.capacity is not None
+    def rows(self) -> list[KeptTokens]:
+        """The books of each story."""
+        return self.books.rows
+
+    @property
+    def capacity(self) -> int | None:
+        """Tokens a row has room for, in the static form."""
+        return self.books.capacity
+
+    @property
+    def lengths(self) -> torch.Tensor:
+        """In the static form, tokens held of each story, on the device, `[B]`."""
+        return self.books.lengths
 
     @property
     def positions(self) -> list[int]:
@@ -233,16 +237,16 @@ class StoryCache(Cache):
         """Positions `[B, 1]` and mask `[B, 1, 1, C]` of the static form's one-token step, from tensors alone."""
         assert self.capacity is not None, "only the static form has such a step"
         seen = torch.arange(self.capacity, device=self.lengths.device) <= self.lengths[:, None]
-        return (self.lengths + self._evicted_counts)[:, None], seen[:, None, None]
+        return (self.lengths + self.books.evicted_counts)[:, None], seen[:, None, None]
 
     @contextlib.contextmanager
     def step(self) -> Iterator[None]:
         """Within it, one token of each story is written where `lengths` says, and nothing is counted."""
-        self.in_decoding_step = True
+        self.books.in_decoding_step = True
         try:
             yield
         finally:
-            self.in_decoding_step = False
+            self.books.in_decoding_step = False
 
     def reserve(self, count: int) -> None:
         """Make room for `count` more tokens of each story, for who writes them without a pass through the model."""
@@ -253,15 +257,13 @@ class StoryCache(Cache):
 
     def advance(self, counts: Sequence[int]) -> None:
         """Note that the next tokens of each story are held; a pass through the model notes it by itself."""
-        for row, count in zip(self.rows, counts, strict=True):
-            row.advance(count)
-        self._sync_device()
+        self.books.advance(counts)
 
     def drop_last(self, counts: int | Sequence[int]) -> None:
         """Forget the last tokens of each story; they must belong to the page being written."""
         for row, count in zip(self.rows, [counts] * len(self.rows) if isinstance(counts, int) else counts, strict=True):
             row.drop_last(count)
-        self._sync_device()
+        self.books.sync_device()
 
     def end_page(self, row: int, image_start: int, image_end: int, caption: str = "") -> None:
         """Note that a page of one story has ended.
@@ -292,7 +294,7 @@ class StoryCache(Cache):
                 self._move(number, eviction)
             if self.policy.bounded and row.position > self.rebase_at and row.evicted_count:
                 self._rebase(number, row.rebase(), row.length)
-        self._sync_device()
+        self.books.sync_device()
 
     def _move(self, row: int, eviction: Eviction) -> None:
         kept = torch.tensor(eviction.kept, device=self.layers[0].device)
@@ -311,33 +313,24 @@ class StoryCache(Cache):
         tables = {rotation: rotation.table(torch.tensor(distance), device) for rotation in set(self.rotations)}
         return [partial(rotation.apply, table=tables[rotation]) for rotation in self.rotations]
 
-    def _sync_device(self) -> None:
-        if self.static:
-            books = torch.tensor([[row.length for row in self.rows], [row.evicted_count for row in self.rows]])
-            self.lengths.copy_(books[0], non_blocking=True)
-            self._evicted_counts.copy_(books[1], non_blocking=True)
-
     def reset(self, row: int | None = None) -> None:
         """Forget everything of one story, or of all, but the buffers."""
         for number in range(len(self.rows)) if row is None else [row]:
             self.rows[number].reset()
             for layer in self.layers:
                 layer.pristine[number] = None
-        self._sync_device()
+        self.books.sync_device()
 
     def select(self, rows: Sequence[int | None]) -> None:
         """Keep these stories alone, in this order; None is a new one, of which nothing is held yet."""
         for layer in self.layers:
             layer.select(rows)
-        self.rows = [KeptTokens() if row is None else self.rows[row] for row in rows]
-        self.lengths = self.lengths.new_zeros(len(rows))
-        self._evicted_counts = torch.zeros_like(self.lengths)
-        self._sync_device()
+        self.books.select(rows)
 
     def enlarge(self, capacity: int) -> None:
         """Give every row of the static form room for this many tokens at least."""
         assert self.capacity is not None, "the growing form grows by itself"
-        self.capacity = max(self.capacity, -(-capacity // _BLOCK) * _BLOCK)
+        self.books.capacity = max(self.capacity, -(-capacity // _BLOCK) * _BLOCK)
         for layer in self.layers:
             layer.enlarge(self.capacity)
 

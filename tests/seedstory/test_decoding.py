@@ -329,7 +329,7 @@ def test_the_static_cache_refuses_what_it_has_no_room_for(captions):
     assert max(page.cached_tokens for page in engine.pages()) <= engine.cache.capacity
     assert len({layer.keys.shape[2] for layer in engine.cache.layers}) == 1
     engine.start(pages=2)
-    engine.cache.capacity = engine.cache.num_kept
+    engine.cache.books.capacity = engine.cache.num_kept
     engine.cache.layers[0].keys = engine.cache.layers[0].keys[:, :, : engine.cache.num_kept]
     with pytest.raises(ValueError, match="has room for"):
         list(engine.pages())

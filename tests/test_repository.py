@@ -25,7 +25,7 @@ LAYERS = (
     {"pipeline", "pipeline_base", "story_batch", "story_editor", "story_writer", "story_request", "outputs"}
     | {"rendering", "export", "convert"},
     {"generation"},
-    {"detokenizers", "modeling", "cache", "resampler"},
+    {"consistent_attention", "detokenizers", "modeling", "cache", "resampler"},
     {
         "errors",
         "history",

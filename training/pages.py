@@ -45,17 +45,20 @@ class PageImages:
         fit: Fit = "crop",
     ) -> None:
         folder = Path(folder)
-        pages: list[tuple[Path, dict[str, Any]]] = []
+        pages: list[tuple[Path, dict[str, Any], str]] = []
         for name in split.split("+"):
             for record in read_jsonl(folder / f"{name}.jsonl"):
                 truths = record.pages or [{}] * len(record.images)
-                pages += [(folder / image, truth or {}) for image, truth in zip(record.images, truths, strict=True)]
+                pages += [
+                    (folder / image, truth or {}, caption)
+                    for image, truth, caption in zip(record.images, truths, record.captions, strict=True)
+                ]
         pages = pages[:limit]
         if not pages:
             raise ValueError(f"{folder / split}.jsonl holds no pages")
         self.pages, self.size, self.recipe, self.keep = pages, size, recipe or NoRecipe(), keep
         self.fit: Fit = fit
-        self.truths = [truth for _, truth in pages]
+        self.truths, self.captions = [truth for _, truth, _ in pages], [caption for _, _, caption in pages]
         if keep:
             self.pixels, self.weights = self._read(range(len(pages)))
 
@@ -73,7 +76,7 @@ class PageImages:
         weights = torch.ones(len(rows), grid, grid)
 
         def load(index: int) -> None:
-            path, truth = self.pages[rows[index]]
+            path, truth, _ = self.pages[rows[index]]
             image = load_image(path, formats=STORED)
             pixels[index] = torch.from_numpy(np.array(to_square(image, size, self.fit))).permute(2, 0, 1)
             regions = self.recipe.region_weights(truth, image.size, grid)

@@ -12,6 +12,7 @@ Shape legend: `P` pages with a query branch, `N` visual tokens of an image, `D` 
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -32,8 +33,8 @@ RECIPES = {"theatre": ("training.theatre.recipe", "TheatreRecipe", "TheatreSetti
 class Recipe(Protocol):
     """What the stages ask of a recipe. Each method has an answer for data sets that know nothing of the kind.
 
-    `region_weights` is for the stages that see pixels, `names` for the choice of a sample's pages, the rest for
-    stage 2.
+    `region_weights` is for the stages that see pixels, `prompt` for those that draw from words, `names` for the choice
+    of a sample's pages, the rest for stage 2.
     """
 
     def region_weights(self, truth: dict[str, Any], size: tuple[int, int], grid: int) -> Tensor | None:
@@ -52,6 +53,16 @@ class Recipe(Protocol):
     def names(self, truth: dict[str, Any]) -> set[str] | None:
         """Names of who is on a page; None if its ground truth does not say so in a way of this recipe."""
         return None
+
+    def prompt(self, caption: str, truth: dict[str, Any], draw: random.Random) -> str:
+        """What a model that draws from words is to read for a page.
+
+        Args:
+            caption: of the page.
+            truth: as in `region_weights`.
+            draw: all that is random about it.
+        """
+        return caption
 
     @property
     def sources(self) -> Sequence[Path]:

@@ -10,6 +10,7 @@ from training.config import load_config
 from training.detokenizer import DetokenizerConfig
 from training.mllm import MllmConfig
 from training.recipes import make_recipe
+from training.text_to_image import TextToImageConfig
 from training.theatre.reading import ReadingConfig
 from training.theatre.scenes import ScenesConfig
 from training.visual_tokens import VisualTokensConfig
@@ -23,6 +24,7 @@ STAGES = {
     "mllm": MllmConfig,
     "adapt": AdaptConfig,
     "visual_tokens": VisualTokensConfig,
+    "text_to_image": TextToImageConfig,
 }
 
 
@@ -34,6 +36,7 @@ STAGES = {
             *CONFIGS.glob("sdxl/*.yaml"),
             *CONFIGS.glob("published/*.yaml"),
             *CONFIGS.glob("gpu/*.yaml"),
+            *CONFIGS.glob("lab/*.yaml"),
         ]
     ),
     ids=lambda p: f"{p.parent.name}-{p.stem}",

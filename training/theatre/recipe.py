@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ from training.detokenizer import require_files
 from training.theatre import input_resampler, output_resampler
 from training.theatre.context_words import ContextWords
 from training.theatre.output_resampler import head_weights, load_head
+from training.theatre.prompts import scene_prompt
 from training.theatre.scene_codes import ROLES, SceneCodes, SceneWords, word_indices
 
 
@@ -95,6 +97,10 @@ class TheatreRecipe(nn.Module):
         if "actors" not in truth:
             return None
         return {actor["name"] for actor in truth["actors"] if "name" in actor}
+
+    def prompt(self, caption: str, truth: dict[str, Any], draw: random.Random) -> str:
+        """The caption, or for three pages in four what the ground truth says, with or without looks."""
+        return caption if "actors" not in truth or draw.random() < 0.25 else scene_prompt(truth, draw)
 
     @property
     def sources(self) -> Sequence[Path]:

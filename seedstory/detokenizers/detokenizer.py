@@ -83,7 +83,9 @@ class Detokenizer:
             ("pooled_dim", adapter.config.get("pooled_dim", 0), widths.pooled),
         ):
             if own != wanted:
-                raise ModelError(f"the parts of this de-tokenizer do not fit: {what} is {own}, its network has {wanted}")
+                raise ModelError(
+                    f"the parts of this de-tokenizer do not fit: {what} is {own}, its network has {wanted}"
+                )
         self.backbone.objective(self.scheduler, unet.config)
 
     @classmethod

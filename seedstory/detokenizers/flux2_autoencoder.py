@@ -52,8 +52,8 @@ class Flux2Autoencoder(KLAutoencoder):
     def _statistics(self, like: Tensor) -> tuple[Tensor, Tensor]:
         norm = self.vae.bn
         mean, variance = norm.running_mean.float(), norm.running_var.float()
-        both = mean, (variance + self.vae.config.batch_norm_eps).sqrt()
-        return tuple(one.view(1, -1, 1, 1).to(like) for one in both)  # type: ignore[return-value]
+        std = (variance + self.vae.config.batch_norm_eps).sqrt()
+        return mean.view(1, -1, 1, 1).to(like), std.view(1, -1, 1, 1).to(like)
 
     def _type(self) -> torch.dtype:
         if self.vae.dtype == torch.float16:  # trained in bfloat16; nothing says that float16 is enough

@@ -8,10 +8,11 @@ Shapes: B batch, Z latent channels, h w latent grid, N context tokens.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, NamedTuple
 
+import diffusers
 import torch
-from diffusers import Flux2Transformer2DModel, SD3Transformer2DModel, UNet2DConditionModel
 from torch import Tensor
 
 from seedstory.detokenizers.flow_matching import FlowMatching, empirical_shift, linear_shift
@@ -34,14 +35,14 @@ class Backbone:
 
     Attributes:
         form: its name.
-        network: its class.
+        network: name of its class in diffusers, which is imported when it is first used.
         folder: of its network, in a model as in diffusers' layout.
         context_projections: ends of the names of the weights that read the context tokens and nothing else.
         lora_targets: linear layers that LoRA adapts.
     """
 
     form: ClassVar[str]
-    network: ClassVar[Any] = UNet2DConditionModel
+    network: ClassVar[str] = "UNet2DConditionModel"
     folder: ClassVar[str] = "unet"
     context_projections: ClassVar[tuple[str, ...]] = ("attn2.to_k", "attn2.to_v")
     lora_targets: ClassVar[tuple[str, ...]] = ("to_q", "to_k", "to_v", "to_out.0")
@@ -94,7 +95,7 @@ class StableDiffusion3(Backbone):
     """Stable Diffusion 3 and 3.5 (arXiv 2403.03206): a transformer over latents and context tokens side by side."""
 
     form = "sd3"
-    network = SD3Transformer2DModel
+    network = "SD3Transformer2DModel"
     folder = "transformer"
     context_projections = ("add_k_proj", "add_v_proj", "context_embedder")
     lora_targets = ("to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
@@ -120,7 +121,7 @@ class Flux2(Backbone):
     """
 
     form = "flux2"
-    network = Flux2Transformer2DModel
+    network = "Flux2Transformer2DModel"
     folder = "transformer"
     context_projections = ("add_k_proj", "add_v_proj", "context_embedder")
     lora_targets = (*StableDiffusion3.lora_targets, "to_qkv_mlp_proj")
@@ -173,8 +174,27 @@ BACKBONES: dict[str, Backbone] = {
 }
 """The families, by form."""
 
-NETWORKS: dict[str, Any] = {one.network.__name__: one.network for one in BACKBONES.values()}
-"""The classes that a de-tokenizer may draw with, by name."""
+
+class Networks(Mapping[str, Any]):
+    """Classes of diffusers by name, each imported when it is asked for."""
+
+    def __init__(self, *names: str) -> None:
+        self.names = names
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self.names:
+            raise KeyError(name)
+        return getattr(diffusers, name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+NETWORKS = Networks(*dict.fromkeys(one.network for one in BACKBONES.values()))
+"""The classes that a de-tokenizer may draw with."""
 
 
 def backbone_of(network: Any) -> Backbone:
@@ -183,12 +203,13 @@ def backbone_of(network: Any) -> Backbone:
     Raises:
         ModelError: It is of none.
     """
-    if isinstance(network, UNet2DConditionModel):
+    kinds = {kind.__name__ for kind in type(network).__mro__}
+    if Backbone.network in kinds:
         config = network.config
         if config.addition_embed_type == "text_time":
             return BACKBONES["sdxl"]
         return BACKBONES["sd15" if config.in_channels == config.out_channels else "mini"]
     for backbone in BACKBONES.values():
-        if isinstance(network, backbone.network):
+        if backbone.network in kinds:
             return backbone
     raise ModelError(f"a de-tokenizer cannot draw with a {type(network).__name__}: choose {', '.join(NETWORKS)}")

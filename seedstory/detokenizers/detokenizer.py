@@ -11,7 +11,7 @@ Shapes: B batch, F features of a picture, D width of a feature, Z latent channel
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ from seedstory.detokenizers.objectives import Objective
 from seedstory.detokenizers.perceiver_adapter import PerceiverAdapter
 from seedstory.errors import ModelError
 
-_KINDS: dict[str, dict[str, Any]] = {
+_KINDS: dict[str, Mapping[str, Any]] = {
     "unet": NETWORKS,
     "adapter": {
         "FeatureAdapter": FeatureAdapter,

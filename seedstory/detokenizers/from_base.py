@@ -6,7 +6,7 @@ import os
 
 import torch
 
-from seedstory.detokenizers.backbones import BACKBONES, backbone_of
+from seedstory.detokenizers.backbones import BACKBONES, Networks, backbone_of
 from seedstory.detokenizers.components import base_folder, load_component, load_scheduler
 from seedstory.detokenizers.context_adapter import ContextAdapter
 from seedstory.detokenizers.detokenizer import Detokenizer
@@ -51,7 +51,7 @@ def detokenizer_from_base(
         raise ModelError(f"form must be one of {', '.join(CONTEXT_FORMS)}, not {form!r}")
     backbone = BACKBONES[form]
     folder = base_folder(os.fspath(base), backbone.folder, form)
-    network = load_component(folder / backbone.folder, {backbone.network.__name__: backbone.network}, dtype)
+    network = load_component(folder / backbone.folder, Networks(backbone.network), dtype)
     if (found := backbone_of(network).form) != form:
         what = {"mini": "draws from more than latents and context tokens"}.get(found, f"is of the form {found}")
         raise ModelError(f"{folder / backbone.folder} is no network of the form {form}: it {what}")

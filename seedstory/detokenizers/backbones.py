@@ -97,6 +97,7 @@ class StableDiffusion3(Backbone):
     form = "sd3"
     network = "SD3Transformer2DModel"
     folder = "transformer"
+    num_inference_steps = 28  # as in diffusers' pipeline, like the guidance
     context_projections = ("add_k_proj", "add_v_proj", "context_embedder")
     lora_targets = ("to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
 
@@ -105,8 +106,9 @@ class StableDiffusion3(Backbone):
         return Widths(config.in_channels, config.joint_attention_dim, config.pooled_projection_dim)
 
     def objective(self, scheduler: Any, config: Any) -> Objective:
-        """As in `Backbone`: velocity, with steps and guidance of diffusers' pipeline."""
-        return FlowMatching(scheduler, linear_shift, steps=28, guidance_scale=7.0, patch_size=config.patch_size)
+        """As in `Backbone`: the velocity."""
+        steps = self.num_inference_steps
+        return FlowMatching(scheduler, linear_shift, steps=steps, guidance_scale=7.0, patch_size=config.patch_size)
 
     def predict(self, network: Any, noisy: Tensor, timestep: Tensor, inputs: dict[str, Any]) -> Tensor:
         """As in `Backbone`."""
@@ -123,6 +125,7 @@ class Flux2(Backbone):
     form = "flux2"
     network = "Flux2Transformer2DModel"
     folder = "transformer"
+    num_inference_steps = 50  # as in diffusers' pipeline, like the guidance
     context_projections = ("add_k_proj", "add_v_proj", "context_embedder")
     lora_targets = (*StableDiffusion3.lora_targets, "to_qkv_mlp_proj")
 
@@ -135,9 +138,9 @@ class Flux2(Backbone):
         return None
 
     def objective(self, scheduler: Any, config: Any) -> Objective:
-        """As in `Backbone`: velocity, with steps and guidance of diffusers' pipeline."""
-        guidance = 1.0 if config.guidance_embeds else 4.0
-        return FlowMatching(scheduler, empirical_shift, steps=50, guidance_scale=guidance, from_one=True)
+        """As in `Backbone`: the velocity."""
+        steps, guidance = self.num_inference_steps, 1.0 if config.guidance_embeds else 4.0
+        return FlowMatching(scheduler, empirical_shift, steps=steps, guidance_scale=guidance, from_one=True)
 
     def predict(self, network: Any, noisy: Tensor, timestep: Tensor, inputs: dict[str, Any]) -> Tensor:
         """As in `Backbone`; the network itself multiplies times by 1,000."""

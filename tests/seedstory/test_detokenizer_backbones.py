@@ -12,8 +12,6 @@ from diffusers.training_utils import compute_density_for_timestep_sampling
 from seedstory.detokenizers.detokenizer import Detokenizer
 from seedstory.detokenizers.from_base import detokenizer_from_base
 from seedstory.detokenizers.preview import LatentPreview
-from seedstory.pipeline import StoryPipeline
-from tests.tiny import tiny_model_folder
 from tests.tiny_backbones import FORMS, tiny_flux2, tiny_sd3, write_backbone
 from tests.tiny_sdxl import SIDE, tiny_unet
 
@@ -219,19 +217,14 @@ def test_another_size_of_pictures_may_be_asked_for(bases, features):
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_a_model_folder_may_hold_it(detokenizers, tmp_path, form):
-    folder = tiny_model_folder(tmp_path)
-    shutil.rmtree(folder / "detokenizer")
-    detokenizers[form].save_pretrained(folder / "detokenizer")
-    pipeline = StoryPipeline.from_pretrained(folder, dtype=torch.float32, device="cpu")
-    story = pipeline("The fox found a lantern.", pages=2, num_inference_steps=2, guidance_scale=3.0)
-    assert [page.image.size for page in story.pages] == [(SIDE, SIDE)] * 2
-    (draft,) = LatentPreview(pipeline.detokenizer)(torch.randn(1, *latents_of(pipeline.detokenizer)))
-    assert min(draft.size) >= SIDE // 2
+def test_drafts_are_shown_while_it_draws(detokenizers, features, form):
+    preview, drafts = LatentPreview(detokenizers[form]), []
 
+    def show(detokenizer, step, timestep, seen):
+        drafts.extend(preview(seen["pred_original_sample"]))
 
-def latents_of(detokenizer):
-    return detokenizer.autoencoder.config.latent_channels, detokenizer.latent_size, detokenizer.latent_size
+    (image,) = detokenizers[form](features[:1], generators(1), **FEW, callback_on_step_end=show)
+    assert len(drafts) >= 4 and all(draft.size == image.size for draft in drafts)
 
 
 def change_config(folder, **changes):

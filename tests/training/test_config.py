@@ -31,7 +31,7 @@ STAGES = {
     sorted(
         [
             *CONFIGS.glob("mini/*.yaml"),
-            *CONFIGS.glob("sdxl/*.yaml"),
+            *(path for form in ("sdxl", "sd15", "sd3", "flux2") for path in CONFIGS.glob(f"{form}/*.yaml")),
             *CONFIGS.glob("published/*.yaml"),
             *CONFIGS.glob("gpu/*.yaml"),
         ]

@@ -36,7 +36,7 @@ def reconstruct(
     """Figures of renders, their autoencoder reconstructions, and pictures rebuilt from their visual tokens."""
     renders, coded, drawn = [], [], []
     for rows in torch.arange(len(images)).split(_BATCH):
-        pictures = images.pictures(rows)
+        pictures = images.pil_images(rows)
         seen, read, render = (
             image_to_tensor([to_square(picture, size, tower.image_fit) for picture in pictures])
             for size in (tower.config.image_size, detokenizer.encoder_image_size, detokenizer.image_size)

@@ -63,7 +63,7 @@ class TruthImages:
         actors = [actor for truth in self.truths for actor in truth["actors"]]
         return {name: sorted({actor[name] for actor in actors}) for name in attributes}
 
-    def pictures(self, rows: Tensor) -> list[Image.Image]:
+    def pil_images(self, rows: Tensor) -> list[Image.Image]:
         """Pictures as they lie in the data set."""
         return [Image.fromarray(self.images[row].numpy()) for row in rows.tolist()]
 

@@ -23,7 +23,7 @@ from torch import Generator, Tensor
 
 from seedstory.detokenizers.adapters import Condition, FeatureAdapter, ResamplerAdapter
 from seedstory.detokenizers.autoencoder import ImageAutoencoder
-from seedstory.detokenizers.backbones import NETWORKS, backbone_of
+from seedstory.detokenizers.backbones import BACKBONES, NETWORKS, backbone_of
 from seedstory.detokenizers.components import base_folder, load_component, load_scheduler
 from seedstory.detokenizers.context_adapter import ContextAdapter
 from seedstory.detokenizers.flux2_autoencoder import Flux2Autoencoder
@@ -299,10 +299,13 @@ class Detokenizer:
         folder = Path(folder)
         if not folder.is_dir():
             raise ModelError(f"no de-tokenizer at {folder}: the folder does not exist")
-        network = "transformer" if (folder / "transformer").is_dir() else "unet"
-        folders = {"unet": network, "adapter": "adapter", "autoencoder": "autoencoder"}
-        parts = {name: load_component(folder / folders[name], kinds, dtype) for name, kinds in _KINDS.items()}
-        return cls(**parts, scheduler=load_scheduler(folder / "scheduler"))
+        adapter, autoencoder = (
+            load_component(folder / name, _KINDS[name], dtype) for name in ("adapter", "autoencoder")
+        )
+        if adapter.form not in BACKBONES:
+            raise ModelError(f"{folder / 'adapter'} is of the form {adapter.form}, not {', '.join(BACKBONES)}")
+        network = load_component(folder / BACKBONES[adapter.form].folder, _KINDS["unet"], dtype)
+        return cls(network, adapter, autoencoder, load_scheduler(folder / "scheduler"))
 
 
 def to_pil(pixels: Tensor) -> list[Image.Image]:

@@ -12,6 +12,7 @@ from diffusers.training_utils import compute_density_for_timestep_sampling
 from seedstory.detokenizers.detokenizer import Detokenizer
 from seedstory.detokenizers.from_base import detokenizer_from_base
 from seedstory.detokenizers.preview import LatentPreview
+from tests.tiny import tiny_pipeline
 from tests.tiny_backbones import FORMS, tiny_flux2, tiny_sd3, write_backbone
 from tests.tiny_sdxl import SIDE, tiny_unet
 
@@ -290,3 +291,23 @@ def test_parts_of_two_forms_do_not_mix(detokenizers):
         Detokenizer(one.unet, one.adapter, two.autoencoder, one.scheduler)
     with pytest.raises(ValueError, match="a de-tokenizer cannot draw with a Linear"):
         Detokenizer(torch.nn.Linear(2, 2), one.adapter, one.autoencoder, one.scheduler)
+
+
+def test_one_form_is_saved_over_another(detokenizers, tmp_path):
+    pipeline = tiny_pipeline(tmp_path)
+    own = pipeline.detokenizer
+    for detokenizer, network in ((detokenizers["sd3"], "transformer"), (own, "unet")):
+        pipeline.detokenizer = detokenizer
+        pipeline.save_pretrained(tmp_path / "model")
+        folder = tmp_path / "model" / "detokenizer"
+        assert sorted(path.name for path in folder.iterdir()) == sorted(
+            {network, "adapter", "autoencoder", "scheduler"}
+        )
+        assert Detokenizer.from_pretrained(folder).form == detokenizer.form
+
+
+def test_a_folder_that_names_no_form_is_refused(detokenizers, tmp_path):
+    detokenizers["sd3"].save_pretrained(tmp_path)
+    change_config(tmp_path / "adapter", form="sd9")
+    with pytest.raises(ValueError, match="adapter is of the form sd9, not mini, sd15, sdxl, sd3, flux2"):
+        Detokenizer.from_pretrained(tmp_path)

@@ -119,10 +119,10 @@ def evaluate(
         RolloutFolder(out, rollout, model_identity(folder).fingerprint)
     logging.disable_progress_bar()
     pipeline, looker = StoryPipeline.from_pretrained(model), Judge.load(judge)
-    side = pipeline.vision_tower.config.image_size
+    side, fit = pipeline.vision_tower.config.image_size, pipeline.vision_tower.image_fit
     true: list[EvalSample] = []
     if data is not None:
-        true = [sample_from_record(data, record, rollout.pages, side) for record in records]
+        true = [sample_from_record(data, record, rollout.pages, side, fit) for record in records]
 
     seconds = coherence = None
     if is_model:
@@ -133,14 +133,14 @@ def evaluate(
             )
             truths = [None if rollout.free else sample.truths for sample in true]
             samples = [
-                sample_from_folder(home / record.id, rollout.pages, side, known)
+                sample_from_folder(home / record.id, rollout.pages, side, known, fit)
                 for record, known in zip(records, truths, strict=True)
             ]
             if rollout.free and data is not None:
                 texts = [text_from_folder(home / record.id, rollout.pages) for record in records]
                 coherence = plot_coherence(texts, data, split)
     else:
-        samples = [sample_from_folder(folder, pages, side) for folder in folders]
+        samples = [sample_from_folder(folder, pages, side, fit=fit) for folder in folders]
     drawn = [sample for sample in samples if sample is not None]
     if not any(len(sample.captions) > 1 for sample in drawn):
         raise ValueError(f"the stories in {what} have no drawn page after the first: draw them with seedstory resume")

@@ -1,8 +1,8 @@
 """Judge what the picture networks can show: a data set's pictures, rebuilt from their own visual tokens.
 
 No story is generated. The figures are a bound for `inference.evaluate`: a story model can hardly draw better than
-from the features of the true picture. Pictures of any size are brought to the size that the tower reads; PSNR is
-against the picture at the size that is drawn, the judge sees the size of the data set.
+from the features of the true picture. Pictures of any size become squares as the vision tower's own are made, of the
+size that each network reads; PSNR is against the picture at the size that is drawn, the judge sees the data set's.
 
     python -m inference.reconstruction --data data/theatre --split loose-heldout
     python -m inference.reconstruction --data data/theatre --model my_model --limit 64 --json rebuilt.json
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import typer
@@ -22,26 +22,30 @@ from transformers.utils import logging
 
 from inference.judge import WEIGHTS, Judge, score
 from inference.truth_images import TruthImages
-from seedstory.image import resize_pixels
+from seedstory.detokenizers.detokenizer import Detokenizer
+from seedstory.image import image_to_tensor, resize_pixels, to_square
 from seedstory.pipeline import StoryPipeline
 
 _BATCH = 32
 
 
 @torch.inference_mode()
-def reconstruct(model: str, images: TruthImages, judge: Judge, steps: int) -> dict[str, dict[str, float]]:
+def reconstruct(
+    tower: Any, detokenizer: Detokenizer, images: TruthImages, judge: Judge, steps: int
+) -> dict[str, dict[str, float]]:
     """Figures of renders, their autoencoder reconstructions, and pictures rebuilt from their visual tokens."""
-    logging.disable_progress_bar()
-    pipeline = StoryPipeline.from_pretrained(model)
-    tower, detokenizer = pipeline.vision_tower, pipeline.detokenizer
     renders, coded, drawn = [], [], []
     for rows in torch.arange(len(images)).split(_BATCH):
-        pixels = images.pixels(rows)
-        inputs = resize_pixels(pixels, tower.config.image_size).clamp(-1, 1).to(detokenizer.device, detokenizer.dtype)
-        renders.append(resize_pixels(pixels, detokenizer.image_size).clamp(-1, 1))
-        coded.append(detokenizer.autoencoder(inputs).float().clamp(-1, 1).cpu())
+        pictures = images.pil_images(rows)
+        seen, read, render = (
+            image_to_tensor([to_square(picture, size, tower.image_fit) for picture in pictures])
+            for size in (tower.config.image_size, detokenizer.encoder_image_size, detokenizer.image_size)
+        )
+        renders.append(render)
+        coded.append(detokenizer.autoencoder(read.to(detokenizer.device, detokenizer.dtype)).float().clamp(-1, 1).cpu())
         generator = torch.Generator().manual_seed(0)
-        rebuilt = detokenizer(tower(inputs), generator, num_inference_steps=steps, output_type="pt")
+        features = tower(seen.to(tower.device, tower.dtype))
+        rebuilt = detokenizer(features, generator, num_inference_steps=steps, output_type="pt")
         assert isinstance(rebuilt, torch.Tensor)
         drawn.append(rebuilt.float().cpu() * 2 - 1)
     target = torch.cat(renders)
@@ -71,7 +75,10 @@ def main(
     json_file: Annotated[Path | None, typer.Option("--json", help="also write the figures to this file")] = None,
 ) -> None:
     try:
-        columns = reconstruct(model, TruthImages(data, split, limit=limit), Judge.load(judge), steps)
+        images, looker = TruthImages(data, split, limit=limit), Judge.load(judge)
+        logging.disable_progress_bar()
+        pipeline = StoryPipeline.from_pretrained(model)
+        columns = reconstruct(pipeline.vision_tower, pipeline.detokenizer, images, looker, steps)
         if json_file:
             json_file.write_text(json.dumps(columns, indent=1) + "\n", "utf-8")
     except (ValueError, OSError) as error:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from seedstory.image import image_to_tensor, load_image, to_square
+from seedstory.image import Fit, image_to_tensor, load_image, to_square
 from seedstory.story import StoryFolder
 from seedstory.storystream import StoryRecord
 
@@ -34,13 +34,13 @@ class EvalSample:
     regressed: Tensor | None = None
 
 
-def sample_from_record(data: Path, record: StoryRecord, pages: int, size: int) -> EvalSample:
-    """A story of a data set, with its true pictures, brought to `size` px.
+def sample_from_record(data: Path, record: StoryRecord, pages: int, size: int, fit: Fit = "crop") -> EvalSample:
+    """A story of a data set, with its true pictures, made squares of `size` px as the vision tower's `image_fit` says.
 
     Raises:
         ValueError: A picture is missing or cannot be read.
     """
-    images = [image_to_tensor(to_square(load_image(data / path), size)) for path in record.images[:pages]]
+    images = [image_to_tensor(to_square(load_image(data / path), size, fit)) for path in record.images[:pages]]
     truths = [_truth(page) for page in (record.pages or [None] * len(record))[:pages]]
     return EvalSample(record.captions[:pages], torch.stack(images), truths, len(record))
 
@@ -50,7 +50,7 @@ def _truth(page: dict[str, Any] | None) -> dict[str, Any] | None:
 
 
 def sample_from_folder(
-    path: Path, pages: int | None, size: int, truths: list[dict[str, Any] | None] | None = None
+    path: Path, pages: int | None, size: int, truths: list[dict[str, Any] | None] | None = None, fit: Fit = "crop"
 ) -> EvalSample | None:
     """A story folder, up to its first page without a picture; None if that is the first page.
 
@@ -59,6 +59,7 @@ def sample_from_folder(
         pages: At most so many; None for all.
         size: Side of the pictures in px.
         truths: What each page should show; by default as `truth.json` says, if it is there.
+        fit: How a picture becomes a square, the vision tower's `image_fit`.
 
     Raises:
         ValueError: The story is damaged, or `truth.json` belongs to another run of the story.
@@ -70,7 +71,7 @@ def sample_from_folder(
         if page.image is None:
             break
         captions.append(page.caption)
-        images.append(image_to_tensor(to_square(page.image, size)))
+        images.append(image_to_tensor(to_square(page.image, size, fit)))
         features += [] if page.features is None else [page.features]
     if not images:
         return None

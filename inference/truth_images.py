@@ -63,6 +63,10 @@ class TruthImages:
         actors = [actor for truth in self.truths for actor in truth["actors"]]
         return {name: sorted({actor[name] for actor in actors}) for name in attributes}
 
+    def pil_images(self, rows: Tensor) -> list[Image.Image]:
+        """Pictures as they lie in the data set."""
+        return [Image.fromarray(self.images[row].numpy()) for row in rows.tolist()]
+
     def pixels(self, rows: Tensor) -> Tensor:
         """Pictures [B, 3, S, S] in [-1, 1]."""
         return self.images[rows].permute(0, 3, 1, 2).float() / 127.5 - 1

@@ -7,6 +7,7 @@ import gc
 import json
 import logging
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -177,6 +178,9 @@ class PipelineBase:
                 )
             for name in COMPONENTS:
                 _replace_files(Path(scratch) / name, folder / name)
+            drawn_with = {path.name for path in (Path(scratch) / "detokenizer").iterdir()} & {"unet", "transformer"}
+            for other in {"unet", "transformer"} - drawn_with if drawn_with else ():
+                shutil.rmtree(folder / "detokenizer" / other, ignore_errors=True)  # an older de-tokenizer's network
         self.write_index(folder)
         if self.source is not None and folder.resolve() == self.source.resolve():
             self._identity = ModelIdentity.of_folders(folder, base_lm, name=self._identity.name)

@@ -18,7 +18,7 @@ from seedstory.modeling.story_model import StoryModel
 from seedstory.precision import fast_dtype
 from training.backend import Backend, in_memory_format
 from training.command import run_stage
-from training.detokenizer import SDXL_HELDOUT, DetokenizerTrainingConfig, FeaturesStage, require_files
+from training.detokenizer import PRETRAINED_HELDOUT, DetokenizerTrainingConfig, FeaturesStage, require_files
 from training.mllm import StoryConfigOfRun, use_own_features
 from training.pages import PageImages, compute_on_all, noise_of
 from training.recipes import make_recipe
@@ -90,7 +90,7 @@ class AdaptStage(FeaturesStage):
         recipe = make_recipe(config.recipe, config.recipe_settings)
         images = PageImages(config.data, config.split, size, recipe, limit=len(own), keep=False)
         self.read(images, backend)
-        most = config.heldout_limit or (len(heldout_own) if detokenizer.form == "mini" else SDXL_HELDOUT)
+        most = config.heldout_limit or (len(heldout_own) if detokenizer.form == "mini" else PRETRAINED_HELDOUT)
         self.heldout_features = heldout_own[:most]
         self.heldout_pages, _ = PageImages(
             config.data, config.heldout, size, limit=len(self.heldout_features), keep=False

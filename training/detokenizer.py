@@ -2,6 +2,7 @@
 
 python -m training.detokenizer --config configs/mini/detokenizer.yaml    # with the vision tower
 python -m training.detokenizer --config configs/sdxl/detokenizer.yaml    # SDXL, for a vision tower that is there
+python -m training.detokenizer --config configs/sd3/detokenizer.yaml     # or sd15, flux2
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor, nn
 
 from seedstory.detokenizers.autoencoder import ImageAutoencoder
+from seedstory.detokenizers.backbones import backbone_of
 from seedstory.detokenizers.detokenizer import ADAPTERS, Detokenizer
+from seedstory.detokenizers.from_base import CONTEXT_FORMS, detokenizer_from_base
 from seedstory.detokenizers.kl_autoencoder import KLAutoencoder
 from seedstory.detokenizers.perceiver_adapter import PerceiverAdapter
 from seedstory.image import resize_pixels
@@ -35,10 +38,10 @@ from training.recipes import RecipeConfig, make_recipe
 from training.recorder import Recorder
 from training.splits import files_of
 
-Form = Literal["mini", "sdxl"]
+Form = Literal["mini", "sdxl", "sd15", "sd3", "flux2"]
 Parts = Literal["full", "kv", "lora"]
 
-SDXL_HELDOUT = 8
+PRETRAINED_HELDOUT = 8
 PIXELS = 2**21  # of the pictures that are encoded at once: 128 of 128 px
 
 
@@ -48,15 +51,16 @@ class DetokenizerTrainingConfig(RecipeConfig):
 
     Attributes:
         parts: what of the U-Net is trained beside its adapter: "full" (all of it), "kv" (the key and value
-            projections that read the visual tokens, as in IP-Adapter, arXiv 2308.06721), or "lora".
+            projections that read the visual tokens, as in IP-Adapter, arXiv 2308.06721; in a transformer also the
+            projection before its blocks), or "lora".
         lora_rank: of "lora", on the attention's projections; merged into the weights that are written.
         token_noise: visual tokens get Gaussian noise of a level drawn from U(0, token_noise) times their RMS,
             so that the de-tokenizer bears what a language model regresses.
         condition_dropout: share of pictures trained without tokens, for classifier-free guidance.
         limit: at most so many training pictures.
-        heldout_limit: at most so many held-out pictures (None: 8 in the SDXL form, which takes a hundred passes for
-            each; in the mini form 128, and in stage 3 all of eight stories).
-        heldout_steps: diffusion steps of held-out pictures (None: the de-tokenizer's own, 4 or 50).
+        heldout_limit: at most so many held-out pictures (None: 8 in forms of a pretrained network, which takes up to a
+            hundred passes for each; in the mini form 128, and in stage 3 all of eight stories).
+        heldout_steps: diffusion steps of held-out pictures (None: the de-tokenizer's own, mini: 4, else 28 or 50).
     """
 
     parts: Parts = "full"
@@ -80,22 +84,26 @@ class DetokenizerConfig(DetokenizerTrainingConfig):
 
     Attributes:
         form: "mini" trains a small de-tokenizer and the vision tower together; "sdxl" teaches a trained Stable
-            Diffusion XL to draw from the features of a vision tower that stays as it is.
+            Diffusion XL to draw from the features of a vision tower that stays as it is; so do "sd15" (Stable
+            Diffusion 1 or 2), "sd3" (Stable Diffusion 3 or 3.5) and "flux2" (FLUX.2).
         autoencoder: mini: folder of the trained autoencoder.
-        image_size: mini: side of the images in px, a multiple of 16; with `init`, its own.
+        image_size: side of the images in px; mini: a multiple of 16 (None: 128); sd15, sd3, flux2: of a new adapter
+            (None: what the network was made for); with `init`, its own.
         sdxl: sdxl: folder in diffusers' layout, or Hub id.
-        tower: sdxl: folder of the vision tower.
+        base: sd15, sd3, flux2: folder in diffusers' layout, or Hub id.
+        tower: all but mini: folder of the vision tower.
         adapter: sdxl: kind of a new adapter, "resampler" or "perceiver", as in `Detokenizer.sdxl`.
-        context_tokens, adapter_width, adapter_depth: sdxl: of a new adapter.
+        context_tokens, adapter_width, adapter_depth: all but mini: of a new adapter.
         split: JSONL to train on; several are joined by "+".
         heldout: JSONL split for the reported PSNR.
-        init: folder with `vision_tower/` (mini) and `detokenizer/` to go on from; sdxl: instead of `sdxl`.
+        init: folder with `vision_tower/` (mini) and `detokenizer/` to go on from; instead of `sdxl` and `base`.
     """
 
     form: Form = "mini"
     autoencoder: str | None = None
-    image_size: int = 128
+    image_size: int | None = None
     sdxl: str | None = None
+    base: str | None = None
     tower: str | None = None
     adapter: str = "resampler"
     context_tokens: int = 64
@@ -109,11 +117,16 @@ class DetokenizerConfig(DetokenizerTrainingConfig):
         super().__post_init__()
         if self.form not in get_args(Form):
             raise ValueError(f"form must be one of {', '.join(get_args(Form))}, not {self.form!r}")
-        check_image_size(self.image_size)
+        if self.form not in CONTEXT_FORMS:
+            self.image_size = 128 if self.image_size is None else self.image_size
+            check_image_size(self.image_size)
         if self.adapter not in ADAPTERS:
             raise ValueError(f"adapter must be one of {', '.join(ADAPTERS)}, not {self.adapter!r}")
-        needs = {"mini": ("autoencoder",), "sdxl": ("tower",) if self.init else ("tower", "sdxl")}[self.form]
-        for name in ("autoencoder", "tower", "sdxl"):
+        if self.adapter != "resampler" and self.form != "sdxl":
+            raise ValueError(f"adapter: {self.adapter} goes with form: sdxl only")
+        weights = {"mini": "autoencoder", "sdxl": "sdxl"}.get(self.form, "base")
+        needs = [weights] if self.form == "mini" else ["tower"] + [weights] * (self.init is None)
+        for name in ("autoencoder", "tower", "sdxl", "base"):
             if (getattr(self, name) is not None) != (name in needs):
                 verb = "needs" if name in needs else "has no use for"
                 raise ValueError(f"form: {self.form} {verb} {name}" + (" beside init" if self.init else ""))
@@ -137,7 +150,6 @@ class DetokenizerTraining(Stage):
         choose_parts(self.unet, config.parts, config.lora_rank)
         if config.gradient_checkpointing:
             self.unet.enable_gradient_checkpointing()
-        self.scale = detokenizer.autoencoder.config.scaling_factor
 
     def read(self, images: PageImages, backend: Backend) -> None:
         """Take the latents and the weights of regions of all training pictures."""
@@ -172,7 +184,7 @@ class DetokenizerTraining(Stage):
             features: [B, F, D].
         """
         objective, time, noise = self.detokenizer.objective, batch["time"], batch["noise"]
-        latents = batch["latents"].float() * self.scale
+        latents = self.detokenizer.autoencoder.scaled(batch["latents"].float())
         shown = batch["keep"][:, None, None].bool()
         condition = self.adapter(torch.where(shown, features, self.adapter.blank(features)))
         predicted = self.detokenizer.predict(objective.noisy(latents, noise, time), time, condition).float()
@@ -197,16 +209,18 @@ class DetokenizerTraining(Stage):
 
 
 def choose_parts(unet: nn.Module, parts: Parts, lora_rank: int) -> None:
-    """Let only the chosen parts of a U-Net learn."""
+    """Let only the chosen parts of a U-Net, or of a transformer in its place, learn."""
     unet.requires_grad_(parts == "full")
+    backbone = backbone_of(unet)
     if parts == "kv":
-        chosen = [weight for name, weight in unet.named_parameters() if "attn2.to_k" in name or "attn2.to_v" in name]
+        reads = tuple(f"{name}.{kind}" for name in backbone.context_projections for kind in ("weight", "bias"))
+        chosen = [weight for name, weight in unet.named_parameters() if name.endswith(reads)]
         if not chosen:
             raise ValueError("parts: kv needs a U-Net with cross-attention (attn2); this one has none")
         for weight in chosen:
             weight.requires_grad_(True)
     elif parts == "lora":
-        targets = ["to_q", "to_k", "to_v", "to_out.0"]
+        targets = list(backbone.lora_targets)
         inject_adapter_in_model(LoraConfig(r=lora_rank, lora_alpha=lora_rank, target_modules=targets), unet)
 
 
@@ -254,27 +268,20 @@ class FeaturesStage(DetokenizerTraining):
         self.export_detokenizer(folder)
 
 
-class SdxlStage(FeaturesStage):
-    """Stable Diffusion XL learns to draw from the features of a vision tower that stays as it is."""
+class PretrainedStage(FeaturesStage):
+    """A pretrained network learns to draw from the features of a vision tower that stays as it is."""
 
     name = "detokenizer"
     config: DetokenizerConfig
 
     def __init__(self, config: DetokenizerConfig, backend: Backend) -> None:
-        assert config.tower is not None and (config.init or config.sdxl), "as checked by the configuration"
+        base = config.sdxl or config.base
+        assert config.tower is not None and (config.init or base), "as checked by the configuration"
         tower = load_vision_tower(config.tower)
         if config.init:
-            detokenizer = form_of(Path(config.init) / "detokenizer", "sdxl")
+            detokenizer = form_of(Path(config.init) / "detokenizer", config.form)
         else:
-            detokenizer = Detokenizer.sdxl(
-                config.sdxl or "",
-                tower.num_features,
-                tower.config.feature_dim,
-                context_tokens=config.context_tokens,
-                width=config.adapter_width,
-                depth=config.adapter_depth,
-                adapter=config.adapter,
-            )
+            detokenizer = new_detokenizer(config, tower.num_features, tower.config.feature_dim)
             if isinstance(detokenizer.adapter, PerceiverAdapter):
                 with torch.no_grad():
                     detokenizer.adapter.blank_features.copy_(tower.blank_features())
@@ -282,13 +289,13 @@ class SdxlStage(FeaturesStage):
         del tower  # a large one would stand beside the one that reads the features
         super().__init__(config, detokenizer.to(backend.device))
         in_memory_format(self, torch.channels_last)
-        size, most = detokenizer.encoder_image_size, config.heldout_limit or SDXL_HELDOUT
+        size, most = detokenizer.encoder_image_size, config.heldout_limit or PRETRAINED_HELDOUT
         recipe = make_recipe(config.recipe, config.recipe_settings)
         images = PageImages(config.data, config.split, size, recipe, limit=config.limit, keep=False, fit=fit)
         self.read(images, backend)
-        weights = Path(config.init) / "detokenizer" if config.init else Path(config.sdxl or "")
+        weights = Path(config.init) / "detokenizer" if config.init else Path(base or "")
         self.sources = [*files_of(config.data, config.split, config.heldout), config.tower]
-        self.sources += [weights] if weights.is_dir() else []  # SDXL may be of the Hub
+        self.sources += [weights] if weights.is_dir() else []  # it may be of the Hub
         self.features = read_features(config.data, config.split, config.tower, backend, len(images))
         heldout = PageImages(config.data, config.heldout, size, limit=most, keep=False, fit=fit)
         self.heldout_pages, _ = heldout.batch(torch.arange(len(heldout)))
@@ -305,6 +312,19 @@ class SdxlStage(FeaturesStage):
         shutil.rmtree(folder / "vision_tower", ignore_errors=True)
         shutil.copytree(self.config.tower, folder / "vision_tower")
         super().export(folder)
+
+
+def new_detokenizer(config: DetokenizerConfig, num_features: int, feature_dim: int) -> Detokenizer:
+    """A de-tokenizer of the configured form around a pretrained network."""
+    sizes: dict[str, Any] = {
+        "context_tokens": config.context_tokens,
+        "width": config.adapter_width,
+        "depth": config.adapter_depth,
+    }
+    if config.form == "sdxl":
+        return Detokenizer.sdxl(config.sdxl or "", num_features, feature_dim, adapter=config.adapter, **sizes)
+    sizes["image_size"] = config.image_size
+    return detokenizer_from_base(config.form, config.base or "", num_features, feature_dim, **sizes)
 
 
 def require_files(folder: str | Path, names: Sequence[str], stage: str, setting: str) -> None:
@@ -333,14 +353,14 @@ class DetokenizerStage(DetokenizerTraining):
     config: DetokenizerConfig
 
     def __init__(self, config: DetokenizerConfig, backend: Backend) -> None:
-        assert config.autoencoder is not None, "as checked by the configuration"
+        assert config.autoencoder is not None and config.image_size is not None, "as checked by the configuration"
         require_files(config.autoencoder, ("config.json",), "autoencoder", "autoencoder")
         autoencoder = ImageAutoencoder.from_pretrained(config.autoencoder).to(backend.device)
         size, recipe = config.image_size, make_recipe(config.recipe, config.recipe_settings)
         if config.init:
             tower = load_vision_tower(Path(config.init) / "vision_tower")
             if not isinstance(tower, VisionTower):
-                raise ValueError(f"{config.init} has a frozen vision tower, which cannot be trained: set form: sdxl")
+                raise ValueError(f"{config.init} has a frozen vision tower, which cannot be trained: set another form")
             size = tower.config.image_size
             detokenizer = form_of(Path(config.init) / "detokenizer", "mini")
             detokenizer.autoencoder = autoencoder
@@ -401,7 +421,7 @@ def draw_images(detokenizer: Detokenizer, features: Tensor, steps: int | None = 
 
 def detokenizer_stage(config: DetokenizerConfig, backend: Backend) -> DetokenizerTraining:
     """The stage of the configured form."""
-    return {"mini": DetokenizerStage, "sdxl": SdxlStage}[config.form](config, backend)
+    return DetokenizerStage(config, backend) if config.form == "mini" else PretrainedStage(config, backend)
 
 
 def main() -> None:

@@ -116,7 +116,11 @@ class ImageAutoencoder(CheckedLoading, ModelMixin, ConfigMixin):
 
     def encode(self, pixels: Tensor) -> Tensor:
         """Encode pixels [B, 3, H, W] in [-1, 1] to scaled latents [B, Z, H/8, W/8]."""
-        return self.latents(pixels) * self.config.scaling_factor
+        return self.scaled(self.latents(pixels))
+
+    def scaled(self, latents: Tensor) -> Tensor:
+        """Scale what `latents` gave."""
+        return latents * self.config.scaling_factor
 
     def decode(self, latents: Tensor) -> Tensor:
         """Decode scaled latents [B, Z, h, w] to pixels [B, 3, s h, s w] in about [-1, 1], where s is `upscale`."""

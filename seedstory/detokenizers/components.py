@@ -75,31 +75,36 @@ def load_scheduler(folder: Path) -> Any:
     return described(lambda: kind.from_pretrained(folder), folder, "scheduler")
 
 
-def base_folder(name: str | Path) -> Path:
-    """Find an SDXL model in diffusers' layout: a local folder, or what the Hugging Face Hub has by this id.
+def base_folder(name: str | Path, network: str = "unet", what: str = "SDXL") -> Path:
+    """Find a model in diffusers' layout: a local folder, or what the Hugging Face Hub has by this id.
+
+    Args:
+        name: the folder or id.
+        network: the part that denoises: "unet" or "transformer".
+        what: the model's name, for messages.
 
     Raises:
         ModelError: There is no such model, or the folder lacks a part.
     """
-    folder = Path(name)
+    folder, parts = Path(name), (network, *BASE_COMPONENTS[1:])
     if not folder.is_dir():
         if folder.is_absolute() or str(name).count("/") != 1:
-            raise ModelError(f"there is no SDXL folder {name}: give one with {_listed(BASE_COMPONENTS)}, or a Hub id")
-        folder = _from_hub(str(name))
-    missing = [part for part in BASE_COMPONENTS if not (folder / part).is_dir()]
+            raise ModelError(f"there is no {what} folder {name}: give one with {_listed(parts)}, or a Hub id")
+        folder = _from_hub(str(name), parts)
+    missing = [part for part in parts if not (folder / part).is_dir()]
     if missing:
         raise ModelError(
-            f"{folder} is not an SDXL folder of diffusers' layout: it lacks {_listed(missing)}"
+            f"{folder} is no {what} folder of diffusers' layout: it lacks {_listed(missing)}"
             + (" (this is a single-file checkpoint: convert it first)" if any(folder.glob("*.safetensors")) else "")
         )
     return folder
 
 
-def _from_hub(name: str) -> Path:
+def _from_hub(name: str, parts: tuple[str, ...]) -> Path:
     # Plain safetensors only: the repository of SDXL also holds half-precision, ONNX, Flax and OpenVINO copies.
     weights = "diffusion_pytorch_model"
-    patterns = [f"{part}/*.json" for part in BASE_COMPONENTS]
-    patterns += [f"{part}/{weights}{end}" for part in ("unet", "vae") for end in (".safetensors", "-*.safetensors")]
+    patterns = [f"{part}/*.json" for part in parts]
+    patterns += [f"{part}/{weights}{end}" for part in parts[:2] for end in (".safetensors", "-*.safetensors")]
     return download(name, allow_patterns=patterns)
 
 

@@ -1,9 +1,9 @@
 """The diffusion de-tokenizer: visual tokens become a picture.
 
-A conditional U-Net denoises autoencoder latents, steered by visual tokens. It comes in two forms, which are two sets of
-parts of one class: `mini` predicts clean latents by rectified flow, with the tokens laid over the latents as a map
-and read through cross-attention; `sdxl` is a Stable Diffusion XL whose text encoders a resampler stands in for, as in
-SEED-Story (arXiv 2407.08683, section 3.1).
+A conditional network denoises autoencoder latents, steered by visual tokens. It comes in forms, which are sets of parts
+of one class: `mini` predicts clean latents by rectified flow, with the tokens laid over the latents as a map and read
+through cross-attention; `sdxl` is a Stable Diffusion XL whose text encoders a resampler stands in for, as in
+SEED-Story (arXiv 2407.08683, section 3.1); so are `sd15`, `sd3` and `flux2` of theirs (`from_base.py`).
 
 Shapes: B batch, F features of a picture, D width of a feature, Z latent channels, h w latent grid.
 """
@@ -11,35 +11,40 @@ Shapes: B batch, F features of a picture, D width of a feature, Z latent channel
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler, UNet2DConditionModel
+from diffusers import FlowMatchEulerDiscreteScheduler, ModelMixin, UNet2DConditionModel
 from diffusers.utils.torch_utils import randn_tensor
 from PIL import Image
 from torch import Generator, Tensor
 
 from seedstory.detokenizers.adapters import Condition, FeatureAdapter, ResamplerAdapter
 from seedstory.detokenizers.autoencoder import ImageAutoencoder
+from seedstory.detokenizers.backbones import BACKBONES, NETWORKS, backbone_of
 from seedstory.detokenizers.components import base_folder, load_component, load_scheduler
+from seedstory.detokenizers.context_adapter import ContextAdapter
+from seedstory.detokenizers.flux2_autoencoder import Flux2Autoencoder
 from seedstory.detokenizers.kl_autoencoder import KLAutoencoder
-from seedstory.detokenizers.objectives import Objective, make_objective
+from seedstory.detokenizers.objectives import Objective
 from seedstory.detokenizers.perceiver_adapter import PerceiverAdapter
 from seedstory.errors import ModelError
 
-_KINDS: dict[str, dict[str, Any]] = {
-    "unet": {"UNet2DConditionModel": UNet2DConditionModel},
+_KINDS: dict[str, Mapping[str, Any]] = {
+    "unet": NETWORKS,
     "adapter": {
         "FeatureAdapter": FeatureAdapter,
         "ResamplerAdapter": ResamplerAdapter,
         "PerceiverAdapter": PerceiverAdapter,
+        "ContextAdapter": ContextAdapter,
     },
     "autoencoder": {
         "ImageAutoencoder": ImageAutoencoder,
         "PictureAutoencoder": ImageAutoencoder,
         "AutoencoderKL": KLAutoencoder,
+        "AutoencoderKLFlux2": Flux2Autoencoder,
     },
 }
 ADAPTERS: dict[str, Any] = {"resampler": ResamplerAdapter, "perceiver": PerceiverAdapter}
@@ -50,7 +55,8 @@ class Detokenizer:
     """Draws pictures from visual tokens.
 
     Args:
-        unet: predicts what the scheduler's objective asks for, from noisy latents and the adapter's condition.
+        unet: a U-Net, or a transformer in its place; predicts what the scheduler's objective asks for, from noisy
+            latents and the adapter's condition.
         adapter: features to condition.
         autoencoder: latents to pixels.
         scheduler: says what the U-Net predicts and how drawing goes; by default flow-matching Euler.
@@ -61,21 +67,26 @@ class Detokenizer:
 
     def __init__(
         self,
-        unet: UNet2DConditionModel,
-        adapter: FeatureAdapter | ResamplerAdapter | PerceiverAdapter,
+        unet: ModelMixin,
+        adapter: FeatureAdapter | ResamplerAdapter | PerceiverAdapter | ContextAdapter,
         autoencoder: ImageAutoencoder | KLAutoencoder,
         scheduler: Any = None,
     ) -> None:
         self.unet, self.adapter, self.autoencoder = unet, adapter, autoencoder
         self.scheduler = scheduler or FlowMatchEulerDiscreteScheduler()
+        self.backbone = backbone_of(unet)
+        widths = self.backbone.widths(unet.config)
         for what, own, wanted in (
-            ("latent channels", autoencoder.config.latent_channels, unet.config.out_channels),
-            ("cross_attention_dim", adapter.config.cross_attention_dim, unet.config.cross_attention_dim),
-            ("form", adapter.form, "sdxl" if unet.config.addition_embed_type == "text_time" else "mini"),
+            ("latent channels", autoencoder.config.latent_channels, widths.latent_channels),
+            ("cross_attention_dim", adapter.config.cross_attention_dim, widths.context),
+            ("form", adapter.form, self.backbone.form),
+            ("pooled_dim", adapter.config.get("pooled_dim", 0), widths.pooled),
         ):
             if own != wanted:
-                raise ModelError(f"the parts of this de-tokenizer do not fit: {what} is {own}, the U-Net has {wanted}")
-        make_objective(self.scheduler)
+                raise ModelError(
+                    f"the parts of this de-tokenizer do not fit: {what} is {own}, its network has {wanted}"
+                )
+        self.backbone.objective(self.scheduler, unet.config)
 
     @classmethod
     def mini(cls, autoencoder: ImageAutoencoder, num_features: int = 64, feature_dim: int = 64) -> Detokenizer:
@@ -153,23 +164,30 @@ class Detokenizer:
 
     @property
     def form(self) -> str:
-        """Which one it is: "mini" or "sdxl"."""
+        """Which one it is: "mini", "sdxl", "sd15", "sd3" or "flux2"."""
         return self.adapter.form
 
     @property
     def objective(self) -> Objective:
         """What the U-Net predicts, and the way from noise to latents."""
-        return make_objective(self.scheduler)
+        return self.backbone.objective(self.scheduler, self.unet.config)
+
+    @property
+    def latent_size(self) -> int:
+        """Side of the latent grid."""
+        if isinstance(self.adapter, ContextAdapter):
+            return int(self.adapter.config.image_size // self.autoencoder.downscale)
+        return int(self.unet.config.sample_size)
 
     @property
     def image_size(self) -> int:
         """Side of the pictures that are drawn, in px."""
-        return self.autoencoder.upscale * self.unet.config.sample_size
+        return self.autoencoder.upscale * self.latent_size
 
     @property
     def encoder_image_size(self) -> int:
         """Side in px of the pictures whose latents the U-Net learns; the decoder may draw larger ones."""
-        return self.autoencoder.downscale * self.unet.config.sample_size
+        return self.autoencoder.downscale * self.latent_size
 
     @property
     def device(self) -> torch.device:
@@ -190,7 +208,7 @@ class Detokenizer:
         timestep = self.objective.timestep(time, noisy.dtype)
         if condition.overlay is not None:
             noisy = torch.cat([noisy, condition.overlay.to(noisy.dtype)], 1)
-        return self.unet(noisy, timestep, **condition.inputs).sample
+        return self.backbone.predict(self.unet, noisy, timestep, condition.inputs)
 
     @torch.no_grad()
     def __call__(
@@ -212,7 +230,7 @@ class Detokenizer:
             num_inference_steps: by default those of the objective: 4 in the mini form, where the tokens fix the
                 picture and 2 are enough, 50 in the SDXL form.
             guidance_scale: above 1, steer away from the prediction for the adapter's `blank` features (twice the
-                cost); by default 1 in the mini form, 7.5 in the SDXL form.
+                cost); by default 1 in the mini form, 7.5 in the SDXL form, and elsewhere that of diffusers' pipeline.
             output_type: "pil", "pt" (pixels [B, 3, H, W] in [0, 1]) or "latent".
             latents: starting noise [B, Z, h, w] in place of the generator's.
             callback_on_step_end: called as `callback(self, step, timestep, callback_kwargs)`, with "latents" and the
@@ -253,8 +271,8 @@ class Detokenizer:
             unguided = self.predict(noisy, times, hidden).float()
             return unguided + guidance * (predicted - unguided)
 
-        side, channels = self.unet.config.sample_size, self.unet.config.out_channels
         if latents is None:
+            channels, side = self.autoencoder.config.latent_channels, self.latent_size
             shape = (len(features), channels, side, side)
             latents = randn_tensor(shape, generator=generator, device=self.device, dtype=torch.float32)
         drawn = latents
@@ -267,9 +285,9 @@ class Detokenizer:
         return pixels if output_type == "pt" else to_pil(pixels)
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
-        """Write `unet/`, `adapter/`, `autoencoder/` and `scheduler/` into a folder."""
+        """Write `unet/` or `transformer/`, `adapter/`, `autoencoder/` and `scheduler/` into a folder."""
         for name in ("unet", "adapter", "autoencoder", "scheduler"):
-            getattr(self, name).save_pretrained(Path(folder) / name)
+            getattr(self, name).save_pretrained(Path(folder) / (self.backbone.folder if name == "unet" else name))
 
     @classmethod
     def from_pretrained(cls, folder: str | os.PathLike[str], dtype: torch.dtype | None = None) -> Detokenizer:
@@ -281,8 +299,13 @@ class Detokenizer:
         folder = Path(folder)
         if not folder.is_dir():
             raise ModelError(f"no de-tokenizer at {folder}: the folder does not exist")
-        parts = {name: load_component(folder / name, kinds, dtype) for name, kinds in _KINDS.items()}
-        return cls(**parts, scheduler=load_scheduler(folder / "scheduler"))
+        adapter, autoencoder = (
+            load_component(folder / name, _KINDS[name], dtype) for name in ("adapter", "autoencoder")
+        )
+        if adapter.form not in BACKBONES:
+            raise ModelError(f"{folder / 'adapter'} is of the form {adapter.form}, not {', '.join(BACKBONES)}")
+        network = load_component(folder / BACKBONES[adapter.form].folder, _KINDS["unet"], dtype)
+        return cls(network, adapter, autoencoder, load_scheduler(folder / "scheduler"))
 
 
 def to_pil(pixels: Tensor) -> list[Image.Image]:

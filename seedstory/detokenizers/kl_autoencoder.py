@@ -6,7 +6,7 @@ Shapes: B batch, H W pixels, Z latent channels.
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from diffusers import AutoencoderKL
@@ -25,15 +25,15 @@ class KLAutoencoder(nn.Module):
         vae: the network.
 
     Raises:
-        ModelError: Its latents are scaled in another way than by one factor.
+        ModelError: Its latents are scaled in another way than by one shift and one factor.
     """
 
-    network = AutoencoderKL  # what its folder holds
+    network: ClassVar[Any] = AutoencoderKL  # what its folder holds
 
-    def __init__(self, vae: AutoencoderKL) -> None:
+    def __init__(self, vae: Any) -> None:
         super().__init__()
-        if vae.config.get("shift_factor") or vae.config.get("latents_mean"):
-            raise ModelError("an autoencoder whose latents are shifted is not supported: take the one of SDXL")
+        if vae.config.get("latents_mean"):
+            raise ModelError("an autoencoder that shifts each channel by itself (latents_mean) is not supported")
         vae.enable_slicing()
         self.vae = vae
 
@@ -59,12 +59,20 @@ class KLAutoencoder(nn.Module):
 
     def encode(self, pixels: Tensor) -> Tensor:
         """Encode pixels [B, 3, H, W] in [-1, 1] to scaled latents [B, Z, h, w]."""
-        return self.latents(pixels) * self.config.scaling_factor
+        return self.scaled(self.latents(pixels))
+
+    def scaled(self, latents: Tensor) -> Tensor:
+        """Scale what `latents` gave: the shift is that of Stable Diffusion 3."""
+        return (latents - (self.config.get("shift_factor") or 0.0)) * self.config.scaling_factor
+
+    def unscaled(self, latents: Tensor) -> Tensor:
+        """The latents that `scaled` gave these for."""
+        return latents / self.config.scaling_factor + (self.config.get("shift_factor") or 0.0)
 
     def decode(self, latents: Tensor) -> Tensor:
         """Decode scaled latents [B, Z, h, w] to pixels [B, 3, H, W] in about [-1, 1]."""
         with torch.autocast(latents.device.type, enabled=False):
-            return self.vae.decode(latents.to(self._type()) / self.config.scaling_factor).sample
+            return self.vae.decode(self.unscaled(latents.to(self._type()))).sample
 
     def forward(self, pixels: Tensor) -> Tensor:
         return self.decode(self.encode(pixels))
@@ -81,6 +89,6 @@ class KLAutoencoder(nn.Module):
     @classmethod
     def from_pretrained(cls, folder: str | os.PathLike[str], **options: Any) -> KLAutoencoder:
         """Load what `save_pretrained`, or diffusers, wrote."""
-        if options.get("torch_dtype") == torch.float16 and AutoencoderKL.load_config(folder).get("force_upcast", True):
+        if options.get("torch_dtype") == torch.float16 and cls.network.load_config(folder).get("force_upcast", True):
             options["torch_dtype"] = torch.float32
-        return cls(AutoencoderKL.from_pretrained(folder, **options))
+        return cls(cls.network.from_pretrained(folder, **options))

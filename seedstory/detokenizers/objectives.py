@@ -15,6 +15,7 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 from torch import Generator, Tensor
 
+from seedstory.detokenizers.flow_matching import FlowMatching
 from seedstory.errors import ModelError
 
 Predict = Callable[[Tensor, Tensor], Tensor]
@@ -136,11 +137,11 @@ class Diffusion:
         return kept.sqrt(), (1 - kept).sqrt()
 
 
-Objective = RectifiedFlow | Diffusion
+Objective = RectifiedFlow | Diffusion | FlowMatching
 
 
 def make_objective(scheduler: Any) -> Objective:
-    """The objective that a scheduler stands for.
+    """The objective that a U-Net's scheduler stands for.
 
     Raises:
         ModelError: None is known for it.

@@ -35,7 +35,7 @@ class LatentPreview:
 
     def __init__(self, detokenizer: Detokenizer) -> None:
         self._channels = detokenizer.autoencoder.config.latent_channels
-        self._block = max(1, min(SIDE // detokenizer.unet.config.sample_size, detokenizer.autoencoder.upscale))
+        self._block = max(1, min(SIDE // detokenizer.latent_size, detokenizer.autoencoder.upscale))
         self._weight, self._bias = _fit(detokenizer, self._channels, self._block)
 
     @torch.no_grad()

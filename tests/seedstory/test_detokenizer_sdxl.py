@@ -181,7 +181,7 @@ def test_a_model_folder_may_hold_it(base, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda folder: shutil.rmtree(folder / "vae"), "not an SDXL folder of diffusers' layout: it lacks vae/"),
+        (lambda folder: shutil.rmtree(folder / "vae"), "is no SDXL folder of diffusers' layout: it lacks vae/"),
         (lambda folder: shutil.rmtree(folder), "there is no SDXL folder"),
         (lambda folder: (folder / "unet" / "config.json").unlink(), "unet is no part of a model: it has no"),
         (lambda folder: (folder / "vae" / "config.json").write_text("{"), r"config\.json is not valid JSON"),

@@ -33,7 +33,7 @@ STAGES = {
     sorted(
         [
             *CONFIGS.glob("mini/*.yaml"),
-            *CONFIGS.glob("sdxl/*.yaml"),
+            *(path for form in ("sdxl", "sd15", "sd3", "flux2") for path in CONFIGS.glob(f"{form}/*.yaml")),
             *CONFIGS.glob("published/*.yaml"),
             *CONFIGS.glob("gpu/*.yaml"),
             *CONFIGS.glob("lab/*.yaml"),

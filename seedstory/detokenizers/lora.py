@@ -91,7 +91,7 @@ def add_lora(unet: UNet2DConditionModel, lora: Lora, name: str, *, scale: float,
     if fuse:
         _add_to_weights(unet, lora, scale)
         return
-    state = {}
+    state: dict[str, Tensor] = {}
     for module, (down, up) in lora.pairs.items():
         state |= {f"unet.{module}.lora_A.weight": down, f"unet.{module}.lora_B.weight": up}
     unet.load_lora_adapter(state, prefix="unet", adapter_name=name)
@@ -105,7 +105,7 @@ def remove_lora(unet: UNet2DConditionModel, applied: AppliedLora, name: str) -> 
         _add_to_weights(unet, applied.lora, -applied.scale)
         return
     unet.delete_adapters(name)
-    if not unet.peft_config:
+    if not has_lora(unet):
         unet.unload_lora()
 
 
@@ -134,10 +134,7 @@ def _add_to_weights(unet: UNet2DConditionModel, lora: Lora, scale: float) -> Non
 
 def _parts(weights: dict[str, Tensor], unet: UNet2DConditionModel, path: Path) -> dict[str, dict[str, Tensor]]:
     """The weights by module and role."""
-    names, layers = (
-        list(linear_modules(unet)) + [name for name, _ in unet.named_modules()],
-        unet.config.layers_per_block,
-    )
+    names, layers = linear_modules(unet), unet.config.layers_per_block
     parts: dict[str, dict[str, Tensor]] = {}
     meant: dict[str, str | None] = {}
     for key, weight in weights.items():
@@ -158,9 +155,7 @@ def _parts(weights: dict[str, Tensor], unet: UNet2DConditionModel, path: Path) -
 
 def _pair(module: str, part: dict[str, Tensor], unet: UNet2DConditionModel, path: Path) -> tuple[Tensor, Tensor]:
     """Both factors of one module, scaled."""
-    layer = linear_modules(unet).get(module)
-    if layer is None:
-        raise ModelError(f"{path} does not fit this U-Net: {module} is neither a product nor a convolution")
+    layer = linear_modules(unet)[module]
     missing = [role for role in ("down", "up") if role not in part]
     if missing:
         raise ModelError(f"{path} is incomplete: {module} has no {missing[0]} weight")

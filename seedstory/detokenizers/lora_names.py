@@ -47,7 +47,7 @@ def module_name(spelled: str, modules: Iterable[str], layers_per_block: int) -> 
 
     Args:
         spelled: From `split_key`.
-        modules: Names of the modules of the U-Net.
+        modules: Names of the U-Net's products and convolutions.
         layers_per_block: Of its configuration.
     """
     known = set(modules)
@@ -80,7 +80,7 @@ def _renumbered(flat: str, layers: int, known: set[str]) -> str:
         return f"down_blocks_{block}_downsamplers_0_conv"
     if inner == "0":
         return f"{side}_blocks_{block}_resnets_{layer}_{_RESNET.get(rest, rest)}"
-    attends = f"{side}_blocks.{block}.attentions.{layer}" in known
+    attends = any(name.startswith(f"{side}_blocks.{block}.attentions.{layer}.") for name in known)
     if part == "output" and (inner == "2" or not attends):
         return f"up_blocks_{block}_upsamplers_0_conv"
     return f"{side}_blocks_{block}_attentions_{layer}_{rest}"

@@ -164,6 +164,14 @@ class Detokenizer(FastPath):
         """What the U-Net predicts, and the way from noise to latents."""
         return make_objective(self.scheduler)
 
+    def set_scheduler(self, name: str) -> None:
+        """Draw with a scheduler of `schedulers.SCHEDULERS` from now on; `save_pretrained` writes it.
+
+        Raises:
+            ModelError: There is none of this name, or it does not fit what the U-Net predicts.
+        """
+        self.scheduler = make_scheduler(name, self.scheduler)
+
     @property
     def image_size(self) -> int:
         """Side of the pictures that are drawn, in px."""

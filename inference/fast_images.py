@@ -118,7 +118,7 @@ def measure(detokenizer: Detokenizer, some: list[Way], turns: int) -> dict[str, 
     shape = (max(way.pages for way in some), config.num_features, config.feature_dim)
     features = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(detokenizer.device, detokenizer.dtype)
     seconds: dict[str, list[float]] = {way.name: [] for way in some}
-    pictures: dict[str, torch.Tensor] = {}
+    images: dict[str, torch.Tensor] = {}
 
     def now() -> float:
         return time.process_time() if detokenizer.device.type == "cpu" else clock(detokenizer.device)
@@ -127,14 +127,14 @@ def measure(detokenizer: Detokenizer, some: list[Way], turns: int) -> dict[str, 
         for way in some:
             way.enable(detokenizer)
             seeds = [torch.Generator().manual_seed(page) for page in range(way.pages)]
-            if way.name not in pictures:  # compiles, where it does
+            if detokenizer.is_compiled:  # which the first drawing is
                 detokenizer(features[: way.pages], seeds, output_type="pt", **way.options)
             start = now()
             pixels = detokenizer(features[: way.pages], seeds, output_type="pt", **way.options)
             if turn:
                 seconds[way.name].append((now() - start) / way.pages)
             assert isinstance(pixels, torch.Tensor)
-            pictures.setdefault(way.name, pixels[:1].float().cpu())
+            images.setdefault(way.name, pixels[:1].float().cpu())
             detokenizer.disable_fast_path()
     plain = some[0].name
     figures = {}
@@ -142,7 +142,7 @@ def measure(detokenizer: Detokenizer, some: list[Way], turns: int) -> dict[str, 
         ratios = [one / other for one, other in zip(seconds[way.name], seconds[plain], strict=True)]
         figures[way.name] = {"seconds": statistics.median(seconds[way.name]), "ratio": statistics.median(ratios)}
         if way.exact:
-            figures[way.name]["difference"] = (pictures[way.name] - pictures[plain]).abs().max().item()
+            figures[way.name]["difference"] = (images[way.name] - images[plain]).abs().max().item()
     return figures
 
 

@@ -187,6 +187,11 @@ class FastPath:
     def loras(self, loras: dict[str, lora.AppliedLora]) -> None:
         self.__dict__["_loras"] = loras
 
+    @property
+    def is_compiled(self) -> bool:
+        """Whether blocks of the U-Net are compiled."""
+        return self._is_compiled
+
     def prepared(self, condition: Condition) -> Condition:
         """A condition that stays the same for a whole way from noise to latents."""
         if not self._keeps_context or self._is_compiled:

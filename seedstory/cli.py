@@ -25,13 +25,16 @@ from seedstory.commands.running import (
     Cast,
     Decoding,
     Device,
+    FastImages,
     Guidance,
+    GuidanceInterval,
     Int8,
     Model,
     NewFolder,
     Overwrite,
     Policy,
     RenderBatch,
+    Scheduler,
     Steps,
     When,
     check_writable,
@@ -194,6 +197,9 @@ def generate(
     ] = StorySettings.text_guidance_scale,
     steps: Steps = StorySettings.num_inference_steps,
     guidance: Guidance = StorySettings.guidance_scale,
+    scheduler: Scheduler = StorySettings.scheduler,
+    guidance_interval: GuidanceInterval = StorySettings.guidance_interval,
+    fast_images: FastImages = False,
     rendering: When = Rendering.rendering,
     render_batch: RenderBatch = Rendering.render_batch,
     model: Model = "mini",
@@ -224,7 +230,8 @@ def generate(
         if like is not None:
             if text is not None or image is not None or captions is not None:
                 raise RequestError("a story to repeat has its opening: leave text, image and captions out")
-            _repeat(like, out, drawing=Rendering(rendering, render_batch), decoding=decoding, device=device)
+            drawing = Rendering(rendering, render_batch)
+            _repeat(like, out, drawing=drawing, decoding=decoding, device=device, fast_images=fast_images)
             return
         script = read_lines(captions) if captions is not None else None
         lines = read_lines(plan) if plan is not None else None
@@ -239,6 +246,8 @@ def generate(
             seed=seed,
             num_inference_steps=steps,
             guidance_scale=guidance,
+            scheduler=scheduler,
+            guidance_interval=guidance_interval,
             policy=policy,
             captions=script,
             story_state=story_state,
@@ -269,6 +278,7 @@ def generate(
             int8=int8,
             decoding=decoding,
             device=device,
+            fast_images=fast_images,
         )
 
 
@@ -295,6 +305,9 @@ def visualize(
     overwrite: Overwrite = False,
     steps: Steps = StorySettings.num_inference_steps,
     guidance: Guidance = StorySettings.guidance_scale,
+    scheduler: Scheduler = StorySettings.scheduler,
+    guidance_interval: GuidanceInterval = StorySettings.guidance_interval,
+    fast_images: FastImages = False,
     rendering: When = Rendering.rendering,
     render_batch: RenderBatch = Rendering.render_batch,
     model: Model = "mini",
@@ -325,6 +338,8 @@ def visualize(
             cast=read_cast(cast or []),
             num_inference_steps=steps,
             guidance_scale=guidance,
+            scheduler=scheduler,
+            guidance_interval=guidance_interval,
             policy=policy,
         )
         _start(
@@ -339,6 +354,7 @@ def visualize(
             int8=int8,
             decoding=decoding,
             device=device,
+            fast_images=fast_images,
         )
 
 
@@ -416,6 +432,7 @@ def _start(
     int8: bool,
     decoding: str,
     device: str | None,
+    fast_images: bool,
 ) -> None:
     """Generates a new story, once all that can be checked without a model is."""
     title = check_text(title, "the title") if title is not None else None
@@ -430,7 +447,7 @@ def _start(
         out = free_folder(Path("stories"), title or make_title(settings.text or name))
     check_target(out, overwrite=overwrite)
     check_writable(out)
-    pipe = load_pipeline(model, device, int8=int8, decoding=decoding)
+    pipe = load_pipeline(model, device, int8=int8, decoding=decoding, fast_images=fast_images)
     screen = StoryScreen(settings.pages)
     options: dict[str, Any] = asdict(settings) | asdict(drawing)
     del options["image_name"]  # the picture itself is handed over
@@ -441,7 +458,9 @@ def _start(
     run_generation(generated, out, screen)
 
 
-def _repeat(like: Path, out: Path | None, *, drawing: Rendering, decoding: str, device: str | None) -> None:
+def _repeat(
+    like: Path, out: Path | None, *, drawing: Rendering, decoding: str, device: str | None, fast_images: bool
+) -> None:
     """Makes a story once more."""
     from seedstory.story_editor import StoryEditor
 
@@ -450,7 +469,14 @@ def _repeat(like: Path, out: Path | None, *, drawing: Rendering, decoding: str, 
         out = free_folder(Path("stories"), source.title)
     check_writable(out)
     StoryEditor(source).repeat(out)
-    finish_story(out, rendering=drawing.rendering, render_batch=drawing.render_batch, decoding=decoding, device=device)
+    finish_story(
+        out,
+        rendering=drawing.rendering,
+        render_batch=drawing.render_batch,
+        decoding=decoding,
+        device=device,
+        fast_images=fast_images,
+    )
 
 
 def _print_story(story: StoryFolder) -> None:

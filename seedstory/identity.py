@@ -10,7 +10,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,13 @@ class ModelIdentity:
             if path.endswith(".safetensors")
         }
         return cls(name=name, fingerprint=_combined(parts.values()), dtype=dtype, files=files)
+
+    def with_loras(self, loras: dict[str, tuple[str, float]]) -> ModelIdentity:
+        """The identity of these weights with LoRA added, each a SHA-256 and its part, by name."""
+        parts = {f"{sha256} {scale:g}": "" for sha256, scale in sorted(loras.values())}  # names decide nothing
+        files = {f"lora/{name}": sha256 for name, (sha256, _) in loras.items()}
+        mark = _combined([{"": self.fingerprint}, parts])
+        return replace(self, fingerprint=mark, files=self.files | files)
 
     @classmethod
     def from_dict(cls, data: Any) -> ModelIdentity:

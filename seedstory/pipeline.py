@@ -112,8 +112,10 @@ class StoryPipeline(PipelineBase):
         max_sentences: int = StorySettings.max_sentences,
         stop: str | Sequence[str] = StorySettings.stop,
         text_guidance_scale: float = StorySettings.text_guidance_scale,
-        num_inference_steps: int = StorySettings.num_inference_steps,
-        guidance_scale: float = StorySettings.guidance_scale,
+        num_inference_steps: int | None = StorySettings.num_inference_steps,
+        guidance_scale: float | None = StorySettings.guidance_scale,
+        scheduler: str | None = StorySettings.scheduler,
+        guidance_interval: tuple[float, float] = StorySettings.guidance_interval,
         rendering: str = Rendering.rendering,
         render_batch: int = Rendering.render_batch,
         render_queue: int = Rendering.render_queue,
@@ -186,8 +188,10 @@ class StoryPipeline(PipelineBase):
         max_sentences: int = StorySettings.max_sentences,
         stop: str | Sequence[str] = StorySettings.stop,
         text_guidance_scale: float = StorySettings.text_guidance_scale,
-        num_inference_steps: int = StorySettings.num_inference_steps,
-        guidance_scale: float = StorySettings.guidance_scale,
+        num_inference_steps: int | None = StorySettings.num_inference_steps,
+        guidance_scale: float | None = StorySettings.guidance_scale,
+        scheduler: str | None = StorySettings.scheduler,
+        guidance_interval: tuple[float, float] = StorySettings.guidance_interval,
         rendering: str = Rendering.rendering,
         render_batch: int = Rendering.render_batch,
         render_queue: int = Rendering.render_queue,
@@ -227,8 +231,10 @@ class StoryPipeline(PipelineBase):
             max_sentences: Most sentences of a caption; 0 is no limit.
             stop: Texts that end a caption right after themselves.
             text_guidance_scale: Classifier-free guidance of the text; 1.0 is none.
-            num_inference_steps: Diffusion steps of an image.
-            guidance_scale: Classifier-free guidance of the image; 1.0 is none.
+            num_inference_steps: Diffusion steps of an image; None: as many as the scheduler needs.
+            guidance_scale: Classifier-free guidance of the image; 1.0 is none, and None what suits the scheduler.
+            scheduler: The way from noise to an image, one of `seedstory.settings.SCHEDULERS`; None: the model's own.
+            guidance_interval: Share of the steps, from and to, in which guidance steers; the others cost half.
             rendering: When images are drawn: "inline", "ahead" or "after", see `Rendering`.
             render_batch: Images that are drawn in a batch.
             render_queue: Batches that "ahead" may leave undrawn.
@@ -354,6 +360,10 @@ class StoryPipeline(PipelineBase):
             opening = to_square(picture, self.image_size)
             seen = opening if self.vision_tower.image_fit == "crop" else picture
         checked = StorySettings(image_name=name, seed=seed, **settings)
+        if checked.scheduler is not None:
+            from seedstory.detokenizers.schedulers import make_scheduler
+
+            make_scheduler(checked.scheduler, self.detokenizer.scheduler)
         self._check_captions([checked.text or "", *(checked.captions or [])])
         if checked.cast or checked.plan or checked.story_state:
             state_pages(checked, self.story_model.config.story_state)

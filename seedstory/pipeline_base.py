@@ -310,7 +310,7 @@ class PipelineBase:
             return
         import torch
 
-        self._identity = self.identity
+        self._identity = replace(self._identity, dtype=_type_record(self._story_model))
         self._freed = (
             {name: getattr(self._story_model, name) for name in ("dtype", "int8", "device")},
             self._story_model.decode_dtype,
@@ -324,10 +324,12 @@ class PipelineBase:
 
     @property
     def identity(self) -> ModelIdentity:
-        """Which weights these are, and in which types."""
-        if self._story_model is None:
-            return self._identity
-        return replace(self._identity, dtype=_type_record(self._story_model))
+        """Which weights these are, and in which types; LoRA of the de-tokenizer count as weights."""
+        identity = self._identity
+        if self._story_model is not None:
+            identity = replace(identity, dtype=_type_record(self._story_model))
+        loras = {name: (one.lora.sha256, one.scale) for name, one in self.detokenizer.loras.items()}
+        return identity.with_loras(loras) if loras else identity
 
     @property
     def feature_shape(self) -> tuple[int, int]:

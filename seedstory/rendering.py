@@ -20,7 +20,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from seedstory.errors import RequestError
 from seedstory.page import Page, settings_of
@@ -143,14 +143,13 @@ def render_pages(
     check()
     before_batch()
     drawn: list[Page] = []
-    for (steps, scale), group in groupby(pages, lambda page: _drawing_settings(page, settings)):
+    for options, group in groupby(pages, lambda page: drawing_options(settings_of(page, settings))):
         some = list(group)
         images = detokenizer(
             torch.stack([page.features for page in some if page.features is not None]),
             generator=[torch.Generator().manual_seed(page.seed) for page in some],
-            num_inference_steps=steps,
-            guidance_scale=scale,
             callback_on_step_end=check,
+            **options._asdict(),
         )
         drawn += [
             replace(page, image=image, state="opening" if page.state == "opening" else "illustrated")
@@ -159,10 +158,30 @@ def render_pages(
     return drawn
 
 
-def _drawing_settings(page: Page, settings: StorySettings) -> tuple[int, float]:
-    """Diffusion steps and guidance scale of a page's picture."""
-    own = settings_of(page, settings)
-    return own.num_inference_steps, own.guidance_scale
+class DrawingOptions(NamedTuple):
+    """How one call of a `Detokenizer` draws; pages with the same ones are drawn together."""
+
+    num_inference_steps: int | None
+    guidance_scale: float | None
+    scheduler: str | None
+    guidance_interval: tuple[float, float]
+
+
+def drawing_options(settings: StorySettings) -> DrawingOptions:
+    """How a page with these settings is drawn."""
+    return DrawingOptions(**{name: getattr(settings, name) for name in DrawingOptions._fields})
+
+
+def drawing_steps(detokenizer: Detokenizer, settings: StorySettings) -> int:
+    """Diffusion steps of a page with these settings, those that the scheduler brings along included."""
+    from seedstory.detokenizers.objectives import make_objective
+    from seedstory.detokenizers.schedulers import make_scheduler
+
+    if settings.num_inference_steps is not None:
+        return settings.num_inference_steps
+    if settings.scheduler is None:
+        return detokenizer.objective.num_inference_steps
+    return make_objective(make_scheduler(settings.scheduler, detokenizer.scheduler)).num_inference_steps
 
 
 def _kept(pages: Iterable[Page], keep: Callable[[Page], None]) -> Iterator[Page]:

@@ -13,6 +13,7 @@ from seedstory.story_state import StoryState
 from seedstory.text import clean_text, detect_language
 
 POLICIES = ("recompute", "dense", "window", "sink", "mm_sink")
+SCHEDULERS = ("euler", "euler_ancestral", "ddim", "dpmsolver++", "unipc", "lcm", "tcd", "lightning")
 DECODINGS = ("auto", "eager", "native", "static", "compiled")
 MAX_PAGES = 10_000
 MAX_TEXT = 4_000  # characters of one caption or opening
@@ -20,7 +21,17 @@ MAX_CAPTION_TOKENS = 2_000  # of one caption or opening
 MAX_STOPS = 32
 # Settings that a single page may be made with, apart from the story's.
 PAGE_SETTINGS = (
-    *("num_inference_steps", "guidance_scale", "policy", "temperature", "top_k", "top_p", "min_p"),
+    *(
+        "num_inference_steps",
+        "guidance_scale",
+        "scheduler",
+        "guidance_interval",
+        "policy",
+        "temperature",
+        "top_k",
+        "top_p",
+        "min_p",
+    ),
     *("repetition_penalty", "no_repeat_ngram_size", "history_pages", "min_caption_tokens", "max_caption_tokens"),
     *("stop", "max_sentences", "text_guidance_scale"),
 )
@@ -35,8 +46,10 @@ class StorySettings:
         image_name: File name of the opening picture, for the record only; its pixels are those of page 1.
         pages: Pages in all, the opening included.
         seed: The seed from which the seed of every page is derived.
-        num_inference_steps: Diffusion steps per picture.
-        guidance_scale: Strength of classifier-free guidance; 1.0 is none.
+        num_inference_steps: Diffusion steps per picture; None: as many as the scheduler needs.
+        guidance_scale: Strength of classifier-free guidance; 1.0 is none, and None what suits the scheduler.
+        scheduler: The way from noise to a picture, one of `SCHEDULERS`; None: the model's own.
+        guidance_interval: Share of the steps, from and to, in which guidance steers; the others cost half.
         policy: Which keys and values the language model keeps, one of `POLICIES`.
         captions: The user's own script, one caption for each page after the opening, or None.
         story_state: Whether the model writes a cast and a plan first and follows them; None: if it was trained to.
@@ -64,8 +77,10 @@ class StorySettings:
     image_name: str | None = None
     pages: int = 10
     seed: int = 0
-    num_inference_steps: int = 4
-    guidance_scale: float = 1.0
+    num_inference_steps: int | None = None
+    guidance_scale: float | None = None
+    scheduler: str | None = None
+    guidance_interval: tuple[float, float] = (0.0, 1.0)
     policy: str = "mm_sink"
     captions: list[str] | None = None
     story_state: bool | None = None
@@ -94,8 +109,7 @@ class StorySettings:
             raise RequestError("a story needs an opening: give a text, a picture, or both")
         check_int("pages", self.pages, 1, MAX_PAGES)
         check_int("seed", self.seed, 0, 2**63 - 1)
-        check_int("num_inference_steps", self.num_inference_steps, 1, 1000)
-        check_float("guidance_scale", self.guidance_scale, 0.0, 100.0)
+        self._check_drawing()
         self.stop = check_stops(self.stop)
         check_sampling(self)
         if self.policy not in POLICIES:
@@ -120,6 +134,22 @@ class StorySettings:
     def facts_of(self, index: int) -> dict[str, str]:
         """The user's notes of a page, as long as they are not the page's own."""
         return dict(self.facts[index]) if self.facts and index < len(self.facts) else {}
+
+    def _check_drawing(self) -> None:
+        if self.num_inference_steps is not None:
+            check_int("num_inference_steps", self.num_inference_steps, 1, 1000)
+        if self.guidance_scale is not None:
+            check_float("guidance_scale", self.guidance_scale, 0.0, 100.0)
+        if self.scheduler is not None and self.scheduler not in SCHEDULERS:
+            raise RequestError(f"unknown scheduler {self.scheduler!r:.40}: choose one of {', '.join(SCHEDULERS)}")
+        ends = self.guidance_interval
+        if not isinstance(ends, list | tuple) or len(ends) != 2:
+            raise RequestError(f"guidance_interval must be two numbers, from and to, not {ends!r:.40}")
+        for end in ends:
+            check_float("guidance_interval", end, 0.0, 1.0)
+        if ends[0] > ends[1]:
+            raise RequestError(f"guidance_interval must not end, at {ends[1]}, before it begins, at {ends[0]}")
+        self.guidance_interval = (ends[0], ends[1])
 
     def _check_state(self) -> None:
         if self.story_state not in (None, True, False):

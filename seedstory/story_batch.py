@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from seedstory.errors import RequestError
 from seedstory.page import settings_of
 from seedstory.pipeline import OnText, StoryPipeline
-from seedstory.rendering import Rendering, render_pages
+from seedstory.rendering import DrawingOptions, Rendering, drawing_options, render_pages
 from seedstory.settings import StorySettings
 from seedstory.story import Page, StoryFolder
 from seedstory.story_request import drafted_page, opening_page, story_request, writing_runs
@@ -331,11 +331,10 @@ class StoryBatch:
                 self._undrawn.remove(one)
                 self._ready.append((one[0], page))
 
-    def _how(self, number: int, page: Page) -> tuple[float, ...]:
+    def _how(self, number: int, page: Page) -> tuple[DrawingOptions, DrawingOptions]:
         """Pages are drawn in one batch where this is the same: how their stories draw, and how they are drawn."""
         settings = self._members[number].settings
-        own = settings_of(page, settings)
-        return settings.num_inference_steps, settings.guidance_scale, own.num_inference_steps, own.guidance_scale
+        return drawing_options(settings), drawing_options(settings_of(page, settings))
 
 
 def _pass_on_step(

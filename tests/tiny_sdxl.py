@@ -5,6 +5,10 @@ from pathlib import Path
 import torch
 from diffusers import AutoencoderKL, EulerDiscreteScheduler, UNet2DConditionModel
 
+from seedstory.detokenizers.adapters import ResamplerAdapter
+from seedstory.detokenizers.detokenizer import Detokenizer
+from seedstory.detokenizers.kl_autoencoder import KLAutoencoder
+
 SIDE = 16  # px; latents of 8 x 8
 
 
@@ -46,12 +50,23 @@ def write_sdxl(folder: Path, prediction_type: str = "epsilon") -> Path:
     torch.manual_seed(0)
     tiny_unet().save_pretrained(folder / "unet")
     tiny_vae().save_pretrained(folder / "vae")
-    EulerDiscreteScheduler(
+    published_scheduler(prediction_type).save_pretrained(folder / "scheduler")
+    return folder
+
+
+def published_scheduler(prediction_type: str = "epsilon") -> EulerDiscreteScheduler:
+    return EulerDiscreteScheduler(
         beta_start=0.00085,
         beta_end=0.012,
         beta_schedule="scaled_linear",
         prediction_type=prediction_type,
         timestep_spacing="leading",
         steps_offset=1,
-    ).save_pretrained(folder / "scheduler")
-    return folder
+    )
+
+
+def tiny_sdxl_detokenizer() -> Detokenizer:
+    """A random SDXL form for 9 features of width 6, made in memory."""
+    torch.manual_seed(1)
+    adapter = ResamplerAdapter(6, 9, 5, 64, 24, image_size=SIDE, width=32, depth=1, heads=1)
+    return Detokenizer(tiny_unet().eval(), adapter.eval(), KLAutoencoder(tiny_vae()).eval(), published_scheduler())

@@ -16,10 +16,12 @@ from seedstory.commands.running import (
     WORDS,
     Decoding,
     Device,
+    FastImages,
     Folder,
     OtherModel,
     RecordedModel,
     RenderBatch,
+    Scheduler,
     When,
     finish_story,
     read_cast,
@@ -61,6 +63,7 @@ def continue_story(
     model: RecordedModel = None,
     rendering: When = Rendering.rendering,
     render_batch: RenderBatch = Rendering.render_batch,
+    fast_images: FastImages = False,
     decoding: Decoding = "auto",
     device: Device = None,
     allow_other_model: OtherModel = False,
@@ -90,6 +93,7 @@ def continue_story(
             decoding=decoding,
             device=device,
             allow_other_model=allow_other_model,
+            fast_images=fast_images,
         )
 
 
@@ -115,6 +119,7 @@ def redo(
         float | None,
         typer.Option("--guidance-scale", "--guidance", help="Guidance of its picture.", rich_help_panel=IMAGES),
     ] = None,
+    scheduler: Scheduler = None,
     model: RecordedModel = None,
     decoding: Decoding = "auto",
     device: Device = None,
@@ -131,7 +136,12 @@ def redo(
 
     seedstory redo stories/drawing 3 --caption "Mia met a frog." --following rewrite
     """
-    own = {"temperature": temperature, "num_inference_steps": steps, "guidance_scale": guidance}
+    own = {
+        "temperature": temperature,
+        "num_inference_steps": steps,
+        "guidance_scale": guidance,
+        "scheduler": scheduler,
+    }
     settings = {name: value for name, value in own.items() if value is not None}
 
     def change(editor: StoryEditor) -> None:

@@ -23,7 +23,7 @@ from seedstory.page_facts import parse_fact
 from seedstory.progress_display import StoryScreen
 from seedstory.rendering import RENDERING_MODES, Rendering
 from seedstory.script import read_text
-from seedstory.settings import DECODINGS, POLICIES, check_decoding
+from seedstory.settings import DECODINGS, POLICIES, SCHEDULERS, check_decoding
 from seedstory.story import Page, StoryFolder
 from seedstory.story_state import parse_character
 
@@ -65,12 +65,37 @@ NewFolder = Annotated[
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the story in --out.", rich_help_panel=BOOK)]
 Steps = Annotated[
-    int,
-    typer.Option("--num-inference-steps", "--steps", help="Diffusion steps a picture.", rich_help_panel=IMAGES),
+    int | None,
+    typer.Option(
+        "--num-inference-steps",
+        "--steps",
+        help="Diffusion steps a picture. [default: what the scheduler needs; 4 with mini]",
+        rich_help_panel=IMAGES,
+    ),
 ]
 Guidance = Annotated[
-    float,
-    typer.Option("--guidance-scale", "--guidance", help="Classifier-free guidance; 1 is none.", rich_help_panel=IMAGES),
+    float | None,
+    typer.Option(
+        "--guidance-scale",
+        "--guidance",
+        help="Classifier-free guidance; 1 is none. [default: what suits the scheduler]",
+        rich_help_panel=IMAGES,
+    ),
+]
+Scheduler = Annotated[
+    str | None,
+    typer.Option(
+        help=f"The way from noise to a picture ({', '.join(SCHEDULERS)}). [default: the model's own]",
+        rich_help_panel=IMAGES,
+    ),
+]
+GuidanceInterval = Annotated[
+    tuple[float, float],
+    typer.Option(help="Share of the steps that guidance steers, such as 0.1 0.8.", rich_help_panel=IMAGES),
+]
+FastImages = Annotated[
+    bool,
+    typer.Option("--fast-images", help="Draw faster; pictures differ by rounding alone.", rich_help_panel=IMAGES),
 ]
 Model = Annotated[str, typer.Option(help="'mini', a model folder or a Hub id.", rich_help_panel=MODEL)]
 Policy = Annotated[str, typer.Option(help=f"Cache policy: {', '.join(POLICIES)}.", rich_help_panel=MODEL)]
@@ -124,6 +149,7 @@ def finish_story(
     decoding: str = "auto",
     device: str | None = None,
     allow_other_model: bool = False,
+    fast_images: bool = False,
 ) -> None:
     """Makes all pages of a story folder that are missing or are to be made anew, and writes the book."""
     from seedstory.model_folder import versions
@@ -146,7 +172,14 @@ def finish_story(
         typer.echo(f"note: begun with {', '.join(changed)}: new pages may differ in details", err=True)
     story_dtype = story.model.dtype
     name = model or story.model.name or "mini"
-    pipe = load_pipeline(name, device, int8=story_dtype.endswith("int8"), decoding=decoding, story_dtype=story_dtype)
+    pipe = load_pipeline(
+        name,
+        device,
+        int8=story_dtype.endswith("int8"),
+        decoding=decoding,
+        story_dtype=story_dtype,
+        fast_images=fast_images,
+    )
     screen = StoryScreen(total, done=done)
     resumed = pipe.resume(
         story,
@@ -204,7 +237,15 @@ def quiet_libraries() -> None:
         library.utils.logging.disable_progress_bar()
 
 
-def load_pipeline(model: str, device: str | None, *, int8: bool, decoding: str, story_dtype: str = "") -> StoryPipeline:
+def load_pipeline(
+    model: str,
+    device: str | None,
+    *,
+    int8: bool,
+    decoding: str,
+    story_dtype: str = "",
+    fast_images: bool = False,
+) -> StoryPipeline:
     """Loads a model without the chatter of the libraries under it."""
     from seedstory.model_folder import find_model
     from seedstory.pipeline import StoryPipeline
@@ -213,9 +254,12 @@ def load_pipeline(model: str, device: str | None, *, int8: bool, decoding: str, 
     check_decoding(decoding)
     with Console(stderr=True).status(f"loading the model {model}"):
         quiet_libraries()
-        return StoryPipeline.from_pretrained(
+        pipeline = StoryPipeline.from_pretrained(
             model, device=device, int8=int8, decoding=decoding, story_dtype=story_dtype
         )
+        if fast_images:
+            pipeline.detokenizer.enable_fast_path()
+        return pipeline
 
 
 def read_facts(facts: list[str]) -> dict[str, str]:

@@ -26,10 +26,13 @@ from seedstory.detokenizers.autoencoder import ImageAutoencoder
 from seedstory.detokenizers.backbones import BACKBONES, NETWORKS, backbone_of
 from seedstory.detokenizers.components import base_folder, load_component, load_scheduler
 from seedstory.detokenizers.context_adapter import ContextAdapter
+from seedstory.detokenizers.fast_path import FastPath
 from seedstory.detokenizers.flux2_autoencoder import Flux2Autoencoder
+from seedstory.detokenizers.guidance import EVERY_STEP, GuidedPredictor, check_interval
 from seedstory.detokenizers.kl_autoencoder import KLAutoencoder
 from seedstory.detokenizers.objectives import Objective
 from seedstory.detokenizers.perceiver_adapter import PerceiverAdapter
+from seedstory.detokenizers.schedulers import make_scheduler
 from seedstory.errors import ModelError
 
 _KINDS: dict[str, Mapping[str, Any]] = {
@@ -51,7 +54,7 @@ ADAPTERS: dict[str, Any] = {"resampler": ResamplerAdapter, "perceiver": Perceive
 """The adapters of the SDXL form, by the names that settings have for them."""
 
 
-class Detokenizer:
+class Detokenizer(FastPath):
     """Draws pictures from visual tokens.
 
     Args:
@@ -179,6 +182,14 @@ class Detokenizer:
             return int(self.adapter.config.image_size // self.autoencoder.downscale)
         return int(self.unet.config.sample_size)
 
+    def set_scheduler(self, name: str) -> None:
+        """Draw with a scheduler of `schedulers.SCHEDULERS` from now on; `save_pretrained` writes it.
+
+        Raises:
+            ModelError: There is none of this name, or it does not fit what the U-Net predicts.
+        """
+        self.scheduler = make_scheduler(name, self.scheduler)
+
     @property
     def image_size(self) -> int:
         """Side of the pictures that are drawn, in px."""
@@ -201,6 +212,7 @@ class Detokenizer:
         """Move or cast all networks, as `nn.Module.to`."""
         for module in (self.unet, self.adapter, self.autoencoder):
             module.to(*args, **kwargs)
+        self._after_move()
         return self
 
     def predict(self, noisy: Tensor, time: Tensor, condition: Condition) -> Tensor:
@@ -220,6 +232,8 @@ class Detokenizer:
         output_type: str = "pil",
         latents: Tensor | None = None,
         callback_on_step_end: Callable[[Detokenizer, int, float, dict[str, Tensor]], None] | None = None,
+        scheduler: str | None = None,
+        guidance_interval: tuple[float, float] = EVERY_STEP,
     ) -> list[Image.Image] | Tensor:
         """Draw one picture for each row of features.
 
@@ -227,21 +241,25 @@ class Detokenizer:
             features: [B, F, D].
             generator: source of the starting noise, one for all or a list with one for each picture. A picture that
                 has its own gets the noise that it gets when it is drawn alone.
-            num_inference_steps: by default those of the objective: 4 in the mini form, where the tokens fix the
-                picture and 2 are enough, 50 in the SDXL form.
+            num_inference_steps: by default those of the scheduler (`schedulers.SCHEDULERS`): 4 in the mini form, where
+                the tokens fix the picture and 2 are enough, 50 in the SDXL form as it is published.
             guidance_scale: above 1, steer away from the prediction for the adapter's `blank` features (twice the
-                cost); by default 1 in the mini form, 7.5 in the SDXL form, and elsewhere that of diffusers' pipeline.
+                cost); by default 1 in the mini form, that of the scheduler in the SDXL form (7.5; 1 for lcm, tcd and
+                lightning), and elsewhere that of diffusers' pipeline.
             output_type: "pil", "pt" (pixels [B, 3, H, W] in [0, 1]) or "latent".
             latents: starting noise [B, Z, h, w] in place of the generator's.
             callback_on_step_end: called as `callback(self, step, timestep, callback_kwargs)`, with "latents" and the
                 clean latents that they seem to become ("pred_original_sample"), both [B, Z, h, w].
+            scheduler: draw with this one of `schedulers.SCHEDULERS` in place of the de-tokenizer's own.
+            guidance_interval: share of the steps, from and to, in which guidance steers (arXiv 2404.07724); the others
+                cost half.
 
         Returns:
             Pictures in the asked form.
 
         Raises:
-            ModelError: on features of the wrong shape, non-finite features, an unknown `output_type` or a list of
-                generators of another length than the features.
+            ModelError: on features of the wrong shape, non-finite features, an unknown `output_type`, a list of
+                generators of another length than the features, or a scheduler that does not fit.
         """
         expected = (self.adapter.config.num_features, self.adapter.config.feature_dim)
         if features.ndim != 3 or tuple(features.shape[1:]) != expected:
@@ -254,22 +272,14 @@ class Detokenizer:
             raise ModelError(f"unknown output_type {output_type!r}: choose pil, pt or latent")
         if isinstance(generator, list) and len(generator) != len(features):
             raise ModelError(f"there are {len(generator)} generators for {len(features)} pictures: give one for each")
-        objective = self.objective
+        check_interval(guidance_interval)
+        chosen = self.scheduler if scheduler is None else make_scheduler(scheduler, self.scheduler)
+        objective = self.backbone.objective(chosen, self.unet.config)
         steps = objective.num_inference_steps if num_inference_steps is None else num_inference_steps
         guidance = objective.guidance_scale if guidance_scale is None else guidance_scale
         if steps < 1:
             raise ModelError(f"num_inference_steps must be at least 1, not {steps}")
-        features = features.to(self.device, self.dtype)
-        shown = self.adapter(features)
-        hidden = self.adapter(self.adapter.blank(features)) if guidance != 1.0 else None
-
-        def predict(latents: Tensor, time: Tensor) -> Tensor:
-            noisy, times = latents.to(self.dtype), time.to(self.device).expand(len(features))
-            predicted = self.predict(noisy, times, shown).float()
-            if hidden is None:
-                return predicted
-            unguided = self.predict(noisy, times, hidden).float()
-            return unguided + guidance * (predicted - unguided)
+        predict = GuidedPredictor(self, features.to(self.device, self.dtype), steps, guidance, guidance_interval)
 
         if latents is None:
             channels, side = self.autoencoder.config.latent_channels, self.latent_size
@@ -285,9 +295,16 @@ class Detokenizer:
         return pixels if output_type == "pt" else to_pil(pixels)
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
-        """Write `unet/` or `transformer/`, `adapter/`, `autoencoder/` and `scheduler/` into a folder."""
-        for name in ("unet", "adapter", "autoencoder", "scheduler"):
-            getattr(self, name).save_pretrained(Path(folder) / (self.backbone.folder if name == "unet" else name))
+        """Write `unet/` or `transformer/`, `adapter/`, `autoencoder/` and `scheduler/` into a folder.
+
+        A fused LoRA is in the weights.
+
+        Raises:
+            ModelError: A LoRA lies beside the weights.
+        """
+        with self._plain_weights():
+            for name in ("unet", "adapter", "autoencoder", "scheduler"):
+                getattr(self, name).save_pretrained(Path(folder) / (self.backbone.folder if name == "unet" else name))
 
     @classmethod
     def from_pretrained(cls, folder: str | os.PathLike[str], dtype: torch.dtype | None = None) -> Detokenizer:

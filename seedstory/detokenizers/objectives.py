@@ -16,6 +16,7 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 from torch import Generator, Tensor
 
 from seedstory.detokenizers.flow_matching import FlowMatching
+from seedstory.detokenizers.schedulers import scheduler_choice
 from seedstory.errors import ModelError
 
 Predict = Callable[[Tensor, Tensor], Tensor]
@@ -76,7 +77,8 @@ class Diffusion:
     arXiv 2006.11239, equation 14), as SDXL was trained.
 
     Args:
-        scheduler: any of diffusers that knows the schedule (`alphas_cumprod`); its config says what is predicted.
+        scheduler: any of diffusers that knows the schedule (`alphas_cumprod`); its config says what is predicted. Steps
+            and guidance are those of `schedulers.SCHEDULERS`, where it is one of these.
 
     Raises:
         ModelError: The scheduler is of another kind.
@@ -92,6 +94,9 @@ class Diffusion:
         if kind not in ("epsilon", "v_prediction"):
             raise ModelError(f"prediction_type of {name} must be epsilon or v_prediction, not {kind!r}")
         self.scheduler, self.predicts_noise = scheduler, kind == "epsilon"
+        choice = scheduler_choice(scheduler)
+        if choice is not None:
+            self.num_inference_steps, self.guidance_scale = choice.num_inference_steps, choice.guidance_scale
 
     def time(self, uniform: Tensor) -> Tensor:
         """As in `RectifiedFlow`."""
@@ -117,7 +122,11 @@ class Diffusion:
     ) -> Iterator[tuple[float, Tensor, Tensor]]:
         """As in `RectifiedFlow`; the generator serves schedulers that add noise on the way."""
         scheduler = type(self.scheduler).from_config(self.scheduler.config)  # it counts steps, two threads may draw
-        scheduler.set_timesteps(steps, device=noise.device)
+        try:
+            scheduler.set_timesteps(steps, device=noise.device)
+        except (ValueError, IndexError) as error:  # such as more steps than its weights were distilled for
+            reason = " ".join(str(error).split())[:200]
+            raise ModelError(f"{type(scheduler).__name__} cannot draw in {steps} steps: {reason}") from error
         options = {"generator": generator} if "generator" in inspect.signature(scheduler.step).parameters else {}
         latents = noise * scheduler.init_noise_sigma
         for timestep in scheduler.timesteps:

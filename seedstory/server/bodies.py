@@ -65,8 +65,10 @@ class StoryBody(Body):
     max_sentences: int = StorySettings.max_sentences
     stop: str | list[str] = Field(default_factory=list)
     text_guidance_scale: float = StorySettings.text_guidance_scale
-    num_inference_steps: int = StorySettings.num_inference_steps
-    guidance_scale: float = StorySettings.guidance_scale
+    num_inference_steps: int | None = StorySettings.num_inference_steps
+    guidance_scale: float | None = StorySettings.guidance_scale
+    scheduler: str | None = StorySettings.scheduler
+    guidance_interval: list[float] = Field(default_factory=lambda: list(StorySettings.guidance_interval))
 
 
 class RedoBody(Body):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from seedstory.error_reporting import one_line
 from seedstory.errors import RequestError, SeedStoryError
 from seedstory.page import settings_of
+from seedstory.rendering import drawing_steps
 from seedstory.server.job import BusyError, Job, ServerFullError
 from seedstory.server.library import JobRecord, Library
 from seedstory.server.memory import release_free_memory
@@ -338,7 +339,8 @@ class JobRunner:
             job = members[number]
             if job.settings is None:
                 job.settings = self.library.open(job.story_id).settings
-            said: dict[str, Any] = {"number": page.number, "steps": settings_of(page, job.settings).num_inference_steps}
+            steps = drawing_steps(self.pipeline.detokenizer, settings_of(page, job.settings))
+            said: dict[str, Any] = {"number": page.number, "steps": steps}
             if step == 0:
                 job.log.add("written", said | {"text": page.caption})
                 continue

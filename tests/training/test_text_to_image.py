@@ -30,7 +30,14 @@ def runs(tmp_path_factory):
 
 
 def run(runs, name, steps, **changes):
-    small = {"widths": (32,), "text_width": 64, "text_depth": 1, "vocabulary": 700, "max_tokens": 77, "heldout_steps": 2}
+    small = {
+        "widths": (32,),
+        "text_width": 64,
+        "text_depth": 1,
+        "vocabulary": 700,
+        "max_tokens": 77,
+        "heldout_steps": 2,
+    }
     config = TextToImageConfig(
         data=str(runs / "data"), out=str(runs / name), autoencoder=str(runs / "ae"), split="loose-train",
         heldout="loose-heldout", image_size=64, batch_size=4, steps=steps, log_every=1, save_every=1, device="cpu",

@@ -34,6 +34,7 @@ STAGES = {
             *CONFIGS.glob("sdxl/*.yaml"),
             *CONFIGS.glob("published/*.yaml"),
             *CONFIGS.glob("gpu/*.yaml"),
+            *CONFIGS.glob("large/*.yaml"),
         ]
     ),
     ids=lambda p: f"{p.parent.name}-{p.stem}",

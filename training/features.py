@@ -39,6 +39,7 @@ from seedstory.io import atomic_path
 from training.checkpoint import digest_of
 from training.command import run_function
 from training.feature_shards import ENGINES, FeatureWorker, shard_name
+from training.row_shards import MappedRows, joined
 from training.splits import fingerprint, open_split
 
 if TYPE_CHECKING:
@@ -62,12 +63,8 @@ class Shard:
     sha256: str
 
 
-class PageFeatures:
+class PageFeatures(MappedRows):
     """Features of all pages of a split, bf16 [N, F, D], in the order of the data set.
-
-    `features[3:7]`, `features[5]` and `features[rows]` with a LongTensor give tensors. The shards are mapped into
-    memory, so a data set may be larger than that; `features[:]` reads everything. It can be sent to other processes,
-    which map the files anew.
 
     Args:
         folder: With `index.json` and all shards, as `page_features` leaves it.
@@ -78,48 +75,13 @@ class PageFeatures:
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
-        self.shape, self.shards = read_index(self.folder)
+        shape, self.shards = read_index(self.folder)
         for shard in self.shards:
             path = self.folder / shard.name
             if not path.is_file() or path.stat().st_size != shard.bytes:
                 raise ValueError(changed(path, f"it is missing or has not {shard.bytes} bytes any more"))
-        self._starts = torch.tensor([shard.start for shard in self.shards])
-        self._mapped: list[Tensor | None] = [None] * len(self.shards)
-
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def __getitem__(self, rows: int | slice | Tensor) -> Tensor:
-        if isinstance(rows, int):
-            return self[torch.tensor([rows])][0]
-        if isinstance(rows, slice):
-            start, stop, step = rows.indices(len(self))
-            if step != 1:
-                return self[torch.arange(start, stop, step)]
-            inside = [(n, shard) for n, shard in enumerate(self.shards) if shard.start < stop and start < shard.stop]
-            parts = [self._map(n)[max(start - shard.start, 0) : stop - shard.start] for n, shard in inside]
-            if start >= stop or not parts:
-                return torch.empty(0, *self.shape[1:], dtype=torch.bfloat16)
-            return parts[0] if len(parts) == 1 else torch.cat(parts)
-        rows = torch.where(rows < 0, rows + len(self), rows)
-        if len(rows) and not 0 <= int(rows.min()) <= int(rows.max()) < len(self):
-            raise IndexError(f"there are {len(self)} pages, not {int(rows.max()) + 1}")
-        found = torch.empty(len(rows), *self.shape[1:], dtype=torch.bfloat16)
-        of_shard = torch.searchsorted(self._starts, rows, right=True) - 1
-        for n in of_shard.unique().tolist():
-            here = of_shard == n
-            found[here] = self._map(n)[rows[here] - self.shards[n].start]
-        return found
-
-    def _map(self, number: int) -> Tensor:
-        mapped = self._mapped[number]
-        if mapped is None:
-            with safe_open(self.folder / self.shards[number].name, "pt") as file:
-                mapped = self._mapped[number] = file.get_slice("features")[:]  # a view of the mapped file, no copy
-        return mapped
-
-    def __getstate__(self) -> dict[str, Any]:
-        return vars(self) | {"_mapped": [None] * len(self.shards)}
+        files = [(self.folder / shard.name, shard.stop - shard.start) for shard in self.shards]
+        super().__init__(files, "features", shape, what="pages")
 
 
 def page_features(
@@ -183,20 +145,27 @@ def page_features(
     return PageFeatures(folder)
 
 
-def read_features(
+def open_features(
     data: str | Path, splits: str, tower_folder: str | Path, backend: Backend, count: int | None = None
-) -> Tensor:
-    """Features [N, F, D] of the first `count` pages of the splits (joined by "+"), bf16, read into memory.
+) -> MappedRows:
+    """Features [N, F, D] of the first `count` pages of the splits (joined by "+"), bf16, mapped into memory.
 
     What is not on disk yet is computed first, by the main process.
     """
-    parts: list[Tensor] = []
+    parts: list[MappedRows] = []
     with backend.main_process_first():
         for split in splits.split("+"):
-            room = None if count is None else count - sum(map(len, parts))
-            if room != 0:
-                parts.append(page_features(data, split, tower_folder, backend.device)[:room])
-    return torch.cat(parts)
+            if count is None or sum(map(len, parts)) < count:
+                parts.append(page_features(data, split, tower_folder, backend.device))
+    return joined(parts, count)
+
+
+def read_features(
+    data: str | Path, splits: str, tower_folder: str | Path, backend: Backend, count: int | None = None
+) -> Tensor:
+    """The same, read into memory."""
+    features = open_features(data, splits, tower_folder, backend, count)
+    return features[:].clone() if len(features.files) == 1 else features[:]
 
 
 def digest_tower(folder: str | Path) -> str:

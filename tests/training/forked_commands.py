@@ -12,6 +12,7 @@ import os
 import runpy
 import socket
 import sys
+import time
 import traceback
 from pathlib import Path
 from typing import Any
@@ -58,9 +59,11 @@ def main() -> None:
         if importlib.util.find_spec(name.partition(".")[0]) is not None:
             importlib.import_module(name)
     for command in json.loads(Path(sys.argv[1]).read_text("utf-8")):
+        begun = time.monotonic()
         print(">", command["module"], *command["arguments"], flush=True)
         if status := run(**command):
             sys.exit(f"{command['module']} ended with {status}")
+        print(f"< {time.monotonic() - begun:.1f} s", flush=True)
 
 
 if __name__ == "__main__":

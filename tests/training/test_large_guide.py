@@ -23,9 +23,11 @@ from tests.tiny_sdxl import SIDE, write_sdxl
 
 ROOT = Path(__file__).parents[2]
 GUIDE = ROOT / "docs/guides/train_large.md"
-STEPS = "steps=2 save_every=1 log_every=1 batch_size=2 device=cpu"
-DRAWING = f"{STEPS} micro_batch_size=1 heldout_limit=1 heldout_steps=1"
-SIZES = " ".join(f"{side}_resampler_{size}" for side in ("input", "output") for size in ("width=16", "depth=1", "heads=2"))
+STEPS = "steps=2 save_every=1 log_every=1 batch_size=2 device=cpu heldout_steps=1"
+DRAWING = f"{STEPS} micro_batch_size=1 heldout_limit=1"
+SIZES = " ".join(
+    f"{side}_resampler_{size}" for side in ("input", "output") for size in ("width=16", "depth=1", "heads=2")
+)
 # What makes a command small: it goes to the end of the command line, where it wins.
 SMALLER = {
     "training.detokenizer": f"{DRAWING} context_tokens=3 adapter_width=16 adapter_depth=1",
@@ -124,17 +126,18 @@ def done(tmp_path_factory):
             subprocess.run(words, cwd=desk, check=True)
     (desk / "commands.json").write_text(json.dumps(modules))
     environment = os.environ | {"PYTHONPATH": str(ROOT), "HF_HUB_CACHE": str(desk / "hub"), "CUDA_VISIBLE_DEVICES": ""}
+    said = desk / "said.txt"
     ran = subprocess.run(
         [sys.executable, "-m", "tests.training.forked_commands", "commands.json"],
         cwd=desk,
         env=environment | {"OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
+        stdout=said.open("w"),
         stderr=subprocess.STDOUT,
-        text=True,
         timeout=600,
     )
-    assert ran.returncode == 0, ran.stdout[-6000:]
-    return desk, ran.stdout
+    assert ran.returncode == 0, said.read_text()[-6000:]
+    return desk, said.read_text()
 
 
 def test_the_last_command_writes_a_whole_story(done):

@@ -131,7 +131,6 @@ def done(tmp_path_factory):
         [sys.executable, "-m", "tests.training.forked_commands", "commands.json"],
         cwd=desk,
         env=environment | {"OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
         stdout=said.open("w"),
         stderr=subprocess.STDOUT,
         timeout=600,

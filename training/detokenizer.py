@@ -443,11 +443,15 @@ def reconstruct(
 
 
 def draw_images(detokenizer: Detokenizer, features: Tensor, steps: int | None = None) -> Tensor:
-    """Pictures [B, 3, H, W] in [0, 1] from features [B, F, D], always with the same noise."""
+    """Pictures [B, 3, H, W] in [0, 1] from features [B, F, D], always with the same noise; few large ones at once."""
     generator = torch.Generator(features.device).manual_seed(0)
-    drawn = detokenizer(features, generator, num_inference_steps=steps, output_type="pt")
-    assert isinstance(drawn, Tensor)
-    return drawn.float().cpu()
+    side, channels = detokenizer.unet.config.sample_size, detokenizer.unet.config.out_channels
+    noise = torch.randn(len(features), channels, side, side, generator=generator, device=features.device)
+    count, drawn = at_once(detokenizer.image_size), []
+    for some, start in zip(features.split(count), noise.split(count), strict=True):
+        drawn.append(detokenizer(some, generator, num_inference_steps=steps, output_type="pt", latents=start))
+    assert all(isinstance(one, Tensor) for one in drawn)
+    return torch.cat([torch.as_tensor(one).float().cpu() for one in drawn])
 
 
 def detokenizer_stage(config: DetokenizerConfig, backend: Backend) -> DetokenizerTraining:

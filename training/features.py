@@ -3,7 +3,7 @@
 They lie in shards of a fixed number of pages beside the data set:
 
     data/theatre/features/train-1f2e3d4c5b6a7988/
-        features-00000.safetensors   "features", bf16 [8192, F, D], pages in the order of the data set
+        features-00000.safetensors   "features", bf16 [8192, F, D], pages in the order of the data set (fewer if large)
         features-00001.safetensors   ...
         index.json                   rows, bytes and SHA-256 of each shard; written last
 
@@ -36,6 +36,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from seedstory.io import atomic_path
+from seedstory.modeling.vision_tower import tower_class
 from training.checkpoint import digest_of
 from training.command import run_function
 from training.feature_shards import ENGINES, FeatureWorker, shard_name
@@ -49,6 +50,7 @@ FORMAT = "seedstory features 1"
 INDEX = "index.json"
 CHECKED = "checked.json"
 SHARD_PAGES = 8192
+SHARD_BYTES = 2**29  # a shard is computed in memory and written whole; of large features it holds fewer pages
 BATCH = 128
 
 
@@ -92,7 +94,7 @@ def page_features(
     *,
     engine: str = "local",
     batch_size: int = BATCH,
-    shard_pages: int = SHARD_PAGES,
+    shard_pages: int | None = None,
     verify: bool = False,
 ) -> PageFeatures:
     """Features of all pages of a split; what is not on disk yet is computed first.
@@ -104,13 +106,15 @@ def page_features(
         device: where the tower runs.
         engine: "local" (this process) or "ray"; both give the same bytes on devices of one kind.
         batch_size: pictures the tower sees at once.
-        shard_pages: pages of a shard.
+        shard_pages: pages of a shard; by default as many as `pages_of_a_shard` says, which training looks for.
         verify: read every shard and compare its checksum. Otherwise this is done for shards whose size or time of
             change is not the one it was when this machine last did so; hashing reads about 1.3 GB/s.
 
     Raises:
         ValueError: no such data or tower, a damaged picture, or a shard that has changed since it was written.
     """
+    checked = digest_tower(tower_folder)
+    shard_pages = pages_of_a_shard(Path(tower_folder)) if shard_pages is None else shard_pages
     for name, value in (("batch_size", batch_size), ("shard_pages", shard_pages)):
         if value < 1:
             raise ValueError(f"{name} must be at least 1, not {value}")
@@ -119,7 +123,7 @@ def page_features(
     stories = open_split(data, split)
     generated = {
         "format": FORMAT,
-        "tower": digest_tower(tower_folder),
+        "tower": checked,
         **fingerprint(stories),
         "shard_pages": shard_pages,
     }
@@ -166,6 +170,20 @@ def read_features(
     """The same, read into memory."""
     features = open_features(data, splits, tower_folder, backend, count)
     return features[:].clone() if len(features.files) == 1 else features[:]
+
+
+def features_shape(tower: Path) -> tuple[int, int]:
+    """F and Df, the tokens of an image's features and their width, by the configuration of a vision tower."""
+    kind = tower_class(tower)
+    with torch.device("meta"):
+        built = kind.from_config(kind.load_config(tower))
+    return built.num_features, built.config.feature_dim
+
+
+def pages_of_a_shard(tower: Path) -> int:
+    """The largest power of two, at most `SHARD_PAGES`, whose features take no more than `SHARD_BYTES` in bf16."""
+    tokens, width = features_shape(tower)
+    return min(SHARD_PAGES, 2 ** max(0, (SHARD_BYTES // (2 * tokens * width)).bit_length() - 1))
 
 
 def digest_tower(folder: str | Path) -> str:
@@ -246,7 +264,9 @@ def command(
     engine: Annotated[str, typer.Option(help="local (this process) or ray.")] = "local",
     device: Annotated[str, typer.Option(help="auto (a GPU if there is one), cpu or cuda.")] = "auto",
     batch_size: Annotated[int, typer.Option(help="Pictures at once.")] = BATCH,
-    shard_pages: Annotated[int, typer.Option(help="Pictures of a shard.")] = SHARD_PAGES,
+    shard_pages: Annotated[
+        int | None, typer.Option(help="Pictures of a shard; training finds those of the default, 8192 or 512 MB.")
+    ] = None,
     verify: Annotated[bool, typer.Option("--verify", help="Read all shards and compare their checksums.")] = False,
 ) -> None:
     """Compute the features of each split and say where they are."""

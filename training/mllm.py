@@ -23,12 +23,12 @@ from seedstory.layout import IGNORE, attention_mask, find_places
 from seedstory.modeling.base_lm import base_lm_folder
 from seedstory.modeling.flash_attention import can_flash, find_runs
 from seedstory.modeling.story_model import StoryModel
-from seedstory.modeling.vision_tower import tower_class
 from training.backend import Backend
 from training.command import run_stage
 from training.config import fill
 from training.detokenizer import draw_images, require_files
 from training.distances import psnr
+from training.features import features_shape
 from training.loop import Stage, StepPlan
 from training.pages import ShuffledSampler, noise_of
 from training.recipes import Recipe, RecipeConfig, make_recipe
@@ -167,14 +167,6 @@ def make_story_model(config: MllmConfig) -> StoryModel:
         return model
     sizes = {name: getattr(config, name) for name in SIZES}
     return StoryModel.from_base(config.base_lm, dtype=dtype, feature_tokens=shape[0], feature_dim=shape[1], **sizes)
-
-
-def features_shape(tower: Path) -> tuple[int, int]:
-    """F and Df, the tokens of an image's features and their width, by the configuration of a vision tower."""
-    kind = tower_class(tower)
-    with torch.device("meta"):
-        built = kind.from_config(kind.load_config(tower))
-    return built.num_features, built.config.feature_dim
 
 
 def use_own_features(model: StoryModel, batch: dict[str, Any]) -> dict[str, Any]:

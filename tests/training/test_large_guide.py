@@ -14,12 +14,17 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from transformers import AutoModel, SiglipConfig, SiglipImageProcessorPil
+from transformers import AutoModel, Qwen3Config, SiglipConfig, SiglipImageProcessorPil
 
+from seedstory.modeling.configuration import StoryConfig
+from seedstory.modeling.story_model import StoryModel
 from seedstory.story_folder import StoryFolder
 from tests.seedstory.families import family_lm
 from tests.seedstory.tiny_language import tiny_tokenizer
 from tests.tiny_sdxl import SIDE, write_sdxl
+from training.config import load_config
+from training.mllm import SIZES as SIZES_OF_A_RUN
+from training.mllm import MllmConfig
 
 ROOT = Path(__file__).parents[2]
 GUIDE = ROOT / "docs/guides/train_large.md"
@@ -143,3 +148,52 @@ def test_the_last_command_writes_a_whole_story(done):
     desk, _ = done
     story = StoryFolder.open(desk / "stories/george")
     assert [page.image.size for page in story.pages] == [(SIDE, SIDE)] * 3
+
+
+def test_a_run_that_stops_goes_on(done):
+    desk, said = done
+    assert said.count("stopped by max_minutes after 1 of 2 steps") >= 3
+    for stage, name in (("stage1", "detokenizer"), ("stage2", "mllm"), ("stage3", "adapt")):
+        lines = [json.loads(line) for line in (desk / "runs/large" / stage / f"{name}.jsonl").read_text().splitlines()]
+        assert {line["step"] for line in lines} == {0, 1}, stage
+
+
+def test_what_is_large_lies_on_disk_and_is_computed_once(done):
+    desk, _ = done
+    stored = [path for name in ("latents", "features") for path in (desk / "data/storystream" / name).iterdir()]
+    stored += (desk / "runs/large/stage3/regressed").iterdir()
+    assert len(stored) == 4  # latents of a split, features of two, regressed features of one
+    assert all(list(folder.glob("*.safetensors")) for folder in stored)
+
+
+def test_the_model_is_of_the_networks_that_were_named(done):
+    desk, _ = done
+    story_model = json.loads((desk / "runs/large/model/story_model/config.json").read_text())
+    assert story_model["base_lm"] == "Qwen/Qwen3-8B" and story_model["feature_tokens"] == 256
+    tower = json.loads((desk / "runs/large/model/vision_tower/config.json").read_text())
+    assert tower["network_config"]["model_type"] == "siglip_vision_model"
+    scores = json.loads((desk / "runs/large/scores.json").read_text())
+    assert scores["stories"] == 2 and scores["perplexity"] > 1 and scores["feature_cosine"] is not None
+
+
+def test_the_guide_counts_the_weights_of_stage_2():
+    config = load_config(ROOT / "configs/large/mllm.yaml", MllmConfig)
+    lm = Qwen3Config(
+        vocab_size=151_936,
+        hidden_size=4096,
+        intermediate_size=12_288,
+        num_hidden_layers=36,
+        num_attention_heads=32,
+        num_key_value_heads=8,
+        head_dim=128,
+        tie_word_embeddings=False,
+    )
+    sizes = {name: getattr(config, name) for name in SIZES_OF_A_RUN} | {"feature_tokens": 256, "feature_dim": 1152}
+    settings = StoryConfig(base_lm=config.base_lm, base_lm_config=lm.to_dict(), image_start_id=151_936, **sizes)
+    with torch.device("meta"):
+        model = StoryModel(settings)
+    counts = {True: 0, False: 0}
+    for weight in model.parameters():
+        counts[weight.requires_grad] += weight.numel()
+    assert f"{counts[True] / 1e6:.1f} million trained" in GUIDE.read_text()
+    assert f"{counts[False] / 1e9:.2f} billion frozen" in GUIDE.read_text()

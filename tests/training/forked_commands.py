@@ -59,11 +59,12 @@ def main() -> None:
         if importlib.util.find_spec(name.partition(".")[0]) is not None:
             importlib.import_module(name)
     for command in json.loads(Path(sys.argv[1]).read_text("utf-8")):
-        begun = time.monotonic()
+        begun = time.monotonic(), sum(os.times()[2:4])
         print(">", command["module"], *command["arguments"], flush=True)
         if status := run(**command):
             sys.exit(f"{command['module']} ended with {status}")
-        print(f"< {time.monotonic() - begun:.1f} s", flush=True)
+        now = time.monotonic(), sum(os.times()[2:4])
+        print(f"< {now[0] - begun[0]:.1f} s, {now[1] - begun[1]:.1f} s of all cores", flush=True)
 
 
 if __name__ == "__main__":

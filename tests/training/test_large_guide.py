@@ -29,7 +29,7 @@ from training.mllm import MllmConfig
 ROOT = Path(__file__).parents[2]
 GUIDE = ROOT / "docs/guides/train_large.md"
 STEPS = "steps=2 save_every=1 log_every=1 batch_size=2 device=cpu heldout_steps=1"
-DRAWING = f"{STEPS} micro_batch_size=1 heldout_limit=1"
+DRAWING = f"{STEPS} precision=fp32 micro_batch_size=1 heldout_limit=1"
 SIZES = " ".join(
     f"{side}_resampler_{size}" for side in ("input", "output") for size in ("width=16", "depth=1", "heads=2")
 )

@@ -17,7 +17,8 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-SHARED = ("transformers", "diffusers", "peft", "accelerate", "deepspeed", "seedstory.pipeline", "training.adapt")
+SHARED = ("transformers", "diffusers", "peft", "accelerate", "torch.utils.tensorboard", "training.adapt")
+SHARED += ("inference.evaluate", "seedstory.cli", "data_tools.importers.__main__", "deepspeed.runtime.engine")
 
 
 def run(module: str, arguments: list[str], processes: int) -> int:

@@ -28,7 +28,7 @@ from training.mllm import MllmConfig
 
 ROOT = Path(__file__).parents[2]
 GUIDE = ROOT / "docs/guides/train_large.md"
-STEPS = "steps=2 save_every=1 log_every=1 batch_size=2 device=cpu heldout_steps=1"
+STEPS = "steps=2 save_every=2 log_every=1 batch_size=2 device=cpu heldout_steps=1"
 DRAWING = f"{STEPS} precision=fp32 micro_batch_size=1 heldout_limit=1"
 SIZES = " ".join(
     f"{side}_resampler_{size}" for side in ("input", "output") for size in ("width=16", "depth=1", "heads=2")
@@ -119,11 +119,11 @@ def done(tmp_path_factory):
     (desk / "configs").symlink_to(ROOT / "configs")
     modules = []
     for words in guide_commands():
+        if "--nnodes" in words:
+            continue  # a command that ran, but for the launcher
         if command := python_command(words):
             if importlib.util.find_spec("deepspeed") is None:
                 command["arguments"] = [one for one in command["arguments"] if not one.startswith("zero_stage")]
-            if command["module"].startswith("training.") and "steps=2" in command["arguments"]:
-                modules.append(command | {"arguments": [*command["arguments"], "max_minutes=1e-9"]})  # and again
             modules.append(command)
         elif words[0] == "hf":
             write_download(desk / words[words.index("--local-dir") + 1] / "George")
@@ -131,11 +131,12 @@ def done(tmp_path_factory):
             subprocess.run(words, cwd=desk, check=True)
     (desk / "commands.json").write_text(json.dumps(modules))
     environment = os.environ | {"PYTHONPATH": str(ROOT), "HF_HUB_CACHE": str(desk / "hub"), "CUDA_VISIBLE_DEVICES": ""}
+    environment |= {"OMP_NUM_THREADS": "1", "TORCHDYNAMO_DISABLE": "1"}  # DeepSpeed loads torch's compiler for nothing
     said = desk / "said.txt"
     ran = subprocess.run(
         [sys.executable, "-m", "tests.training.forked_commands", "commands.json"],
         cwd=desk,
-        env=environment | {"OMP_NUM_THREADS": "1"},
+        env=environment,
         stdout=said.open("w"),
         stderr=subprocess.STDOUT,
         timeout=600,
@@ -150,12 +151,17 @@ def test_the_last_command_writes_a_whole_story(done):
     assert [page.image.size for page in story.pages] == [(SIDE, SIDE)] * 3
 
 
-def test_a_run_that_stops_goes_on(done):
-    desk, said = done
-    assert said.count("stopped by max_minutes after 1 of 2 steps") >= 3
+def test_every_stage_takes_its_steps(done):
+    desk, _ = done
     for stage, name in (("stage1", "detokenizer"), ("stage2", "mllm"), ("stage3", "adapt")):
         lines = [json.loads(line) for line in (desk / "runs/large" / stage / f"{name}.jsonl").read_text().splitlines()]
         assert {line["step"] for line in lines} == {0, 1}, stage
+
+
+def test_several_machines_run_what_one_runs():
+    commands = [python_command(words) for words in guide_commands()]
+    several = [command for command, words in zip(commands, guide_commands(), strict=True) if "--nnodes" in words]
+    assert several and all(commands.count(command) == 2 for command in several)
 
 
 def test_what_is_large_lies_on_disk_and_is_computed_once(done):

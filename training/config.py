@@ -23,7 +23,7 @@ Device = Literal["auto", "cpu", "cuda"]
 # What may change between the first and the second half of a run: where and how it runs, not what it computes.
 _OF_THE_MACHINE = frozenset(
     "out max_minutes micro_batch_size zero_stage offload gradient_checkpointing log_every save_every eval_every "
-    "keep_checkpoints resume device threads workers max_bad_steps wandb_project".split()
+    "keep_checkpoints resume device threads workers max_bad_steps wandb_project heldout_steps".split()
 )
 
 

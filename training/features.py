@@ -3,7 +3,7 @@
 They lie in shards of a fixed number of pages beside the data set:
 
     data/theatre/features/train-1f2e3d4c5b6a7988/
-        features-00000.safetensors   "features", bf16 [8192, F, D], pages in the order of the data set
+        features-00000.safetensors   "features", bf16 [8192, F, D], pages in the order of the data set (fewer if large)
         features-00001.safetensors   ...
         index.json                   rows, bytes and SHA-256 of each shard; written last
 
@@ -36,9 +36,11 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from seedstory.io import atomic_path
+from seedstory.modeling.vision_tower import tower_class
 from training.checkpoint import digest_of
 from training.command import run_function
 from training.feature_shards import ENGINES, FeatureWorker, shard_name
+from training.row_shards import MappedRows, joined
 from training.splits import fingerprint, open_split
 
 if TYPE_CHECKING:
@@ -48,6 +50,7 @@ FORMAT = "seedstory features 1"
 INDEX = "index.json"
 CHECKED = "checked.json"
 SHARD_PAGES = 8192
+SHARD_BYTES = 2**29  # a shard is computed in memory and written whole; of large features it holds fewer pages
 BATCH = 128
 
 
@@ -62,12 +65,8 @@ class Shard:
     sha256: str
 
 
-class PageFeatures:
+class PageFeatures(MappedRows):
     """Features of all pages of a split, bf16 [N, F, D], in the order of the data set.
-
-    `features[3:7]`, `features[5]` and `features[rows]` with a LongTensor give tensors. The shards are mapped into
-    memory, so a data set may be larger than that; `features[:]` reads everything. It can be sent to other processes,
-    which map the files anew.
 
     Args:
         folder: With `index.json` and all shards, as `page_features` leaves it.
@@ -78,48 +77,13 @@ class PageFeatures:
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
-        self.shape, self.shards = read_index(self.folder)
+        shape, self.shards = read_index(self.folder)
         for shard in self.shards:
             path = self.folder / shard.name
             if not path.is_file() or path.stat().st_size != shard.bytes:
                 raise ValueError(changed(path, f"it is missing or has not {shard.bytes} bytes any more"))
-        self._starts = torch.tensor([shard.start for shard in self.shards])
-        self._mapped: list[Tensor | None] = [None] * len(self.shards)
-
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def __getitem__(self, rows: int | slice | Tensor) -> Tensor:
-        if isinstance(rows, int):
-            return self[torch.tensor([rows])][0]
-        if isinstance(rows, slice):
-            start, stop, step = rows.indices(len(self))
-            if step != 1:
-                return self[torch.arange(start, stop, step)]
-            inside = [(n, shard) for n, shard in enumerate(self.shards) if shard.start < stop and start < shard.stop]
-            parts = [self._map(n)[max(start - shard.start, 0) : stop - shard.start] for n, shard in inside]
-            if start >= stop or not parts:
-                return torch.empty(0, *self.shape[1:], dtype=torch.bfloat16)
-            return parts[0] if len(parts) == 1 else torch.cat(parts)
-        rows = torch.where(rows < 0, rows + len(self), rows)
-        if len(rows) and not 0 <= int(rows.min()) <= int(rows.max()) < len(self):
-            raise IndexError(f"there are {len(self)} pages, not {int(rows.max()) + 1}")
-        found = torch.empty(len(rows), *self.shape[1:], dtype=torch.bfloat16)
-        of_shard = torch.searchsorted(self._starts, rows, right=True) - 1
-        for n in of_shard.unique().tolist():
-            here = of_shard == n
-            found[here] = self._map(n)[rows[here] - self.shards[n].start]
-        return found
-
-    def _map(self, number: int) -> Tensor:
-        mapped = self._mapped[number]
-        if mapped is None:
-            with safe_open(self.folder / self.shards[number].name, "pt") as file:
-                mapped = self._mapped[number] = file.get_slice("features")[:]  # a view of the mapped file, no copy
-        return mapped
-
-    def __getstate__(self) -> dict[str, Any]:
-        return vars(self) | {"_mapped": [None] * len(self.shards)}
+        files = [(self.folder / shard.name, shard.stop - shard.start) for shard in self.shards]
+        super().__init__(files, "features", shape, what="pages")
 
 
 def page_features(
@@ -130,7 +94,7 @@ def page_features(
     *,
     engine: str = "local",
     batch_size: int = BATCH,
-    shard_pages: int = SHARD_PAGES,
+    shard_pages: int | None = None,
     verify: bool = False,
 ) -> PageFeatures:
     """Features of all pages of a split; what is not on disk yet is computed first.
@@ -142,13 +106,15 @@ def page_features(
         device: where the tower runs.
         engine: "local" (this process) or "ray"; both give the same bytes on devices of one kind.
         batch_size: pictures the tower sees at once.
-        shard_pages: pages of a shard.
+        shard_pages: pages of a shard; by default as many as `pages_of_a_shard` says, which training looks for.
         verify: read every shard and compare its checksum. Otherwise this is done for shards whose size or time of
             change is not the one it was when this machine last did so; hashing reads about 1.3 GB/s.
 
     Raises:
         ValueError: no such data or tower, a damaged picture, or a shard that has changed since it was written.
     """
+    checked = digest_tower(tower_folder)
+    shard_pages = pages_of_a_shard(Path(tower_folder)) if shard_pages is None else shard_pages
     for name, value in (("batch_size", batch_size), ("shard_pages", shard_pages)):
         if value < 1:
             raise ValueError(f"{name} must be at least 1, not {value}")
@@ -157,7 +123,7 @@ def page_features(
     stories = open_split(data, split)
     generated = {
         "format": FORMAT,
-        "tower": digest_tower(tower_folder),
+        "tower": checked,
         **fingerprint(stories),
         "shard_pages": shard_pages,
     }
@@ -183,20 +149,41 @@ def page_features(
     return PageFeatures(folder)
 
 
-def read_features(
+def open_features(
     data: str | Path, splits: str, tower_folder: str | Path, backend: Backend, count: int | None = None
-) -> Tensor:
-    """Features [N, F, D] of the first `count` pages of the splits (joined by "+"), bf16, read into memory.
+) -> MappedRows:
+    """Features [N, F, D] of the first `count` pages of the splits (joined by "+"), bf16, mapped into memory.
 
     What is not on disk yet is computed first, by the main process.
     """
-    parts: list[Tensor] = []
+    parts: list[MappedRows] = []
     with backend.main_process_first():
         for split in splits.split("+"):
-            room = None if count is None else count - sum(map(len, parts))
-            if room != 0:
-                parts.append(page_features(data, split, tower_folder, backend.device)[:room])
-    return torch.cat(parts)
+            if count is None or sum(map(len, parts)) < count:
+                parts.append(page_features(data, split, tower_folder, backend.device))
+    return joined(parts, count)
+
+
+def read_features(
+    data: str | Path, splits: str, tower_folder: str | Path, backend: Backend, count: int | None = None
+) -> Tensor:
+    """The same, read into memory."""
+    features = open_features(data, splits, tower_folder, backend, count)
+    return features[:].clone() if len(features.files) == 1 else features[:]
+
+
+def features_shape(tower: Path) -> tuple[int, int]:
+    """F and Df, the tokens of an image's features and their width, by the configuration of a vision tower."""
+    kind = tower_class(tower)
+    with torch.device("meta"):
+        built = kind.from_config(kind.load_config(tower))
+    return built.num_features, built.config.feature_dim
+
+
+def pages_of_a_shard(tower: Path) -> int:
+    """The largest power of two, at most `SHARD_PAGES`, whose features take no more than `SHARD_BYTES` in bf16."""
+    tokens, width = features_shape(tower)
+    return min(SHARD_PAGES, 2 ** max(0, (SHARD_BYTES // (2 * tokens * width)).bit_length() - 1))
 
 
 def digest_tower(folder: str | Path) -> str:
@@ -277,7 +264,9 @@ def command(
     engine: Annotated[str, typer.Option(help="local (this process) or ray.")] = "local",
     device: Annotated[str, typer.Option(help="auto (a GPU if there is one), cpu or cuda.")] = "auto",
     batch_size: Annotated[int, typer.Option(help="Pictures at once.")] = BATCH,
-    shard_pages: Annotated[int, typer.Option(help="Pictures of a shard.")] = SHARD_PAGES,
+    shard_pages: Annotated[
+        int | None, typer.Option(help="Pictures of a shard; training finds those of the default, 8192 or 512 MB.")
+    ] = None,
     verify: Annotated[bool, typer.Option("--verify", help="Read all shards and compare their checksums.")] = False,
 ) -> None:
     """Compute the features of each split and say where they are."""

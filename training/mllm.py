@@ -23,12 +23,12 @@ from seedstory.layout import IGNORE, attention_mask, find_places
 from seedstory.modeling.base_lm import base_lm_folder
 from seedstory.modeling.flash_attention import can_flash, find_runs
 from seedstory.modeling.story_model import StoryModel
-from seedstory.modeling.vision_tower import tower_class
 from training.backend import Backend
 from training.command import run_stage
 from training.config import fill
 from training.detokenizer import draw_images, require_files
 from training.distances import psnr
+from training.features import features_shape
 from training.loop import Stage, StepPlan
 from training.pages import ShuffledSampler, noise_of
 from training.recipes import Recipe, RecipeConfig, make_recipe
@@ -86,6 +86,7 @@ class MllmConfig(StoryConfigOfRun):
         own_features_from: share of the run after which half of the steps show the model its own regressed
             features as context (Bengio et al. 2015, arXiv 1506.03099, in one parallel pass); 1: never.
         last_page_only: supervise the last page alone, as published (for comparison).
+        heldout_steps: diffusion steps of held-out sample pages (None: the de-tokenizer's own, 4 or 50).
         num_visual_tokens: N, tokens of an image inside the language model.
         feature_tokens, feature_dim: F and Df of the features (null: as the vision tower of `stage1` has them; a tower
             with others is refused).
@@ -110,6 +111,7 @@ class MllmConfig(StoryConfigOfRun):
     context_noise: float = 0.5
     own_features_from: float = 0.6
     last_page_only: bool = False
+    heldout_steps: int | None = None
     num_visual_tokens: int = 16
     resampler: str = "transformer"
     feature_tokens: int | None = None
@@ -165,14 +167,6 @@ def make_story_model(config: MllmConfig) -> StoryModel:
         return model
     sizes = {name: getattr(config, name) for name in SIZES}
     return StoryModel.from_base(config.base_lm, dtype=dtype, feature_tokens=shape[0], feature_dim=shape[1], **sizes)
-
-
-def features_shape(tower: Path) -> tuple[int, int]:
-    """F and Df, the tokens of an image's features and their width, by the configuration of a vision tower."""
-    kind = tower_class(tower)
-    with torch.device("meta"):
-        built = kind.from_config(kind.load_config(tower))
-    return built.num_features, built.config.feature_dim
 
 
 def use_own_features(model: StoryModel, batch: dict[str, Any]) -> dict[str, Any]:
@@ -303,7 +297,8 @@ class MllmStage(Stage):
         return {"lm": sizes.lm_loss_weight, **visual, **self.recipe.loss_weights}
 
     def evaluate(self, step: int, recorder: Recorder, backend: Backend) -> None:
-        report(self.model, self.heldout, step, recorder, backend, self.config.stage1, self.recipe)
+        config = self.config
+        report(self.model, self.heldout, step, recorder, backend, config.stage1, self.recipe, config.heldout_steps)
 
     def export(self, folder: Path) -> None:
         """Write `story_model/`."""
@@ -319,6 +314,7 @@ def report(
     backend: Backend,
     stage1: str | Path,
     recipe: Recipe,
+    drawing_steps: int | None = None,
 ) -> None:
     """Log held-out figures and save sample pages: drawn from true features above, from regressed ones below.
 
@@ -354,7 +350,7 @@ def report(
     values |= {f"heldout_{name}": right / total for name, (right, total) in asked.items() if total}
     detokenizer = Detokenizer.from_pretrained(Path(stage1) / "detokenizer").to(backend.device)
     with backend.autocast():
-        rows = [draw_images(detokenizer, features.to(backend.device)) for features in shown]
+        rows = [draw_images(detokenizer, features.to(backend.device), drawing_steps) for features in shown]
     recorder.write(step, **values, heldout_psnr=psnr(2 * rows[1] - 1, 2 * rows[0] - 1).mean().item())
     recorder.sheet(step, rows)
 

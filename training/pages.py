@@ -15,6 +15,7 @@ from seedstory.image import STORED, Fit, load_image, to_square
 from seedstory.storystream import read_jsonl
 from training.backend import Backend
 from training.recipes import NoRecipe, Recipe
+from training.splits import fingerprint, open_split
 
 T = TypeVar("T")
 
@@ -57,13 +58,21 @@ class PageImages:
         if not pages:
             raise ValueError(f"{folder / split}.jsonl holds no pages")
         self.pages, self.size, self.recipe, self.keep = pages, size, recipe or NoRecipe(), keep
+        self.folder, self.split = folder, split
         self.fit: Fit = fit
+        self.even = isinstance(self.recipe, NoRecipe)
         self.truths, self.captions = [truth for _, truth, _ in pages], [caption for _, _, caption in pages]
         if keep:
             self.pixels, self.weights = self._read(range(len(pages)))
 
     def __len__(self) -> int:
         return len(self.pages)
+
+    def identity(self) -> dict[str, Any]:
+        """What the pictures and their weights are made from, as plain values, without reading one."""
+        splits = [fingerprint(open_split(self.folder, name)) for name in self.split.split("+")]
+        recipe = None if self.even else repr(getattr(self.recipe, "settings", self.recipe.__class__.__name__))
+        return {"splits": splits, "size": self.size, "fit": self.fit, "recipe": recipe}
 
     def batch(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Pixels [B, 3, S, S] in [-1, 1] and weights [B, S/4, S/4] of the given rows."""

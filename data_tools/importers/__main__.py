@@ -190,6 +190,7 @@ def vistory(
 @command
 def storystream(
     *,
+    images: Annotated[Path | None, typer.Option(help="Where paths of images start; else beside their file.")] = None,
     prefix: Annotated[str, typer.Option(help="Goes before each id, in case another data set has the same ids.")] = "",
     shared: Import,
 ) -> None:
@@ -198,7 +199,7 @@ def storystream(
     Example: python -m data_tools.importers storystream george/train.jsonl --split george --prefix george- --out data
     """
     convert = partial(storystream_importer.convert, prefix=prefix)
-    shared.run(convert, lambda: storystream_importer.find(shared.sources))
+    shared.run(convert, lambda: storystream_importer.find(shared.sources, images))
 
 
 app = application(

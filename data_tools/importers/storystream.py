@@ -26,17 +26,23 @@ class SourceLine(Source):
     number: int = 1
 
 
-def find(paths: list[Path]) -> list[Source]:
+def find(paths: list[Path], images: Path | None = None) -> list[Source]:
     """The stories of some files or data set folders.
 
+    Args:
+        paths: `NAME.jsonl`, or folders that hold them.
+        images: Where the paths of images start; by default in the folder of each file.
+
     Raises:
-        ValueError: There is no such file, or no story file in a folder.
+        ValueError: There is no such file or folder, or no story file in a folder.
     """
+    if images is not None and not images.is_dir():
+        raise ValueError(f"there is no folder {images}: name the one in which the images' paths start")
     files = [file for path in paths for file in (story_files(path) if path.is_dir() else [path])]
     for file in files:
         if not file.is_file():
             raise ValueError(f"there is no file {file}: name a data set folder, or a NAME.jsonl of one")
-    return [line for file in files for line in _lines(file)]
+    return [line for file in files for line in _lines(file, images or file.parent)]
 
 
 def convert(source: Source, target: Target, prefix: str = "") -> Imported:
@@ -93,7 +99,7 @@ def convert(source: Source, target: Target, prefix: str = "") -> Imported:
     return Imported([record], drops)
 
 
-def _lines(file: Path) -> Iterator[SourceLine]:
+def _lines(file: Path, root: Path) -> Iterator[SourceLine]:
     with open_regular(file) as opened:
         offset = number = 0
         if opened.read(3) != b"\xef\xbb\xbf":
@@ -102,7 +108,7 @@ def _lines(file: Path) -> Iterator[SourceLine]:
         for raw in opened:
             number += 1
             if raw.strip():
-                yield SourceLine(f"{file.stem}-{number}", file, file.parent, (), offset, number)
+                yield SourceLine(f"{file.stem}-{number}", file, root, (), offset, number)
             offset += len(raw)
 
 

@@ -37,6 +37,7 @@ STAGES = {
             *CONFIGS.glob("published/*.yaml"),
             *CONFIGS.glob("gpu/*.yaml"),
             *CONFIGS.glob("lab/*.yaml"),
+            *CONFIGS.glob("large/*.yaml"),
         ]
     ),
     ids=lambda p: f"{p.parent.name}-{p.stem}",

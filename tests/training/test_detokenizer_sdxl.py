@@ -14,8 +14,9 @@ from tests.training.test_loop import losses
 from tests.training.tiny_data import write_base, write_book, write_model
 from training.adapt import AdaptConfig, AdaptStage
 from training.backend import Backend
-from training.detokenizer import DetokenizerConfig, detokenizer_stage
+from training.detokenizer import DetokenizerConfig, detokenizer_stage, draw_images, encode_pages
 from training.loop import train
+from training.pages import PageImages
 
 LEARNS = {
     "kv": lambda name: "attn2.to_k" in name or "attn2.to_v" in name,
@@ -125,6 +126,24 @@ def test_what_it_writes_draws_images_from_the_towers_features(trained, parts):
     assert image.size == (SIDE, SIDE)
     lines = [json.loads(line) for line in (folder / "detokenizer.jsonl").read_text().splitlines()]
     assert any("heldout_psnr" in line for line in lines) and list((folder / "samples").glob("*.png"))
+
+
+def test_large_images_are_drawn_few_at_a_time_to_the_same_pixels(trained, monkeypatch):
+    detokenizer = Detokenizer.from_pretrained(trained("kv") / "detokenizer")
+    features = torch.randn(5, 9, 6)
+    at_once = draw_images(detokenizer, features, 2)
+    monkeypatch.setattr("training.detokenizer.PIXELS", 2 * SIDE**2)
+    in_groups = draw_images(detokenizer, features, 2)
+    assert at_once.shape == (5, 3, SIDE, SIDE) and (at_once - in_groups).abs().max() < 1e-4
+
+
+def test_latents_are_stored_as_they_are_computed_at_once(parts, tmp_path, monkeypatch):
+    config = config_of(parts, tmp_path)
+    monkeypatch.setattr("training.detokenizer.LATENT_ROWS", 3)
+    stage = detokenizer_stage(config, Backend(config))
+    images = PageImages(config.data, "train", SIDE, keep=False)
+    latents, regions = encode_pages(stage.detokenizer.autoencoder, images, Backend(config))
+    assert torch.equal(stage.latents[:], latents) and torch.equal(stage.regions[torch.arange(4)], regions)
 
 
 def test_dropout_teaches_the_condition_of_guidance(parts, tmp_path):

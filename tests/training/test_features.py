@@ -18,6 +18,7 @@ from seedstory.image import image_to_tensor
 from seedstory.modeling.vision_tower import VisionTower
 from seedstory.storystream import StoryRecord, write_jsonl
 from tests.tiny import SIDE, tiny_vision_tower
+from training import features
 from training.feature_shards import FeatureWorker
 from training.features import main, page_features
 
@@ -82,6 +83,14 @@ def test_rows_come_as_from_a_tensor(data, tower):
     for beyond in (10, -11, torch.tensor([0, 10])):
         with pytest.raises(IndexError, match="10 pages"):
             features[beyond]
+
+
+def test_shards_of_large_features_hold_fewer_pages(tower, tmp_path, monkeypatch):
+    assert features.pages_of_a_shard(tower) == 8192
+    page = 2 * 9 * 6  # bytes
+    for room, pages in ((100 * page, 64), (64 * page, 64), (page - 1, 1)):
+        monkeypatch.setattr(features, "SHARD_BYTES", room)
+        assert features.pages_of_a_shard(tower) == pages
 
 
 def test_what_is_there_is_read_and_only_what_is_missing_computed(data, tower, monkeypatch):

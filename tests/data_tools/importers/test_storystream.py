@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import pytest
 from PIL import Image
 
 from data_tools.check import check
@@ -35,6 +36,20 @@ def test_records_and_images_are_kept(tmp_path):
     assert content(tmp_path / "out") == first
     run_import(partial(convert, prefix="x-"), find([data]), target)
     assert [record.id for record in read_jsonl(tmp_path / "out" / "films.jsonl")] == ["x-a", "x-b c"]
+
+
+def test_images_may_lie_apart_from_their_stories(tmp_path):
+    data = write_data(tmp_path / "data", {"x": [drawing(1), drawing(2)]})
+    (tmp_path / "stories").mkdir()
+    line = b'{"id": 3, "images": ["x/0.png", "x/1.png"], "captions": ["One.", "Two."]}'
+    (tmp_path / "stories/val.jsonl").write_bytes(line)
+    assert run_import(convert, find([tmp_path / "stories"]), Target(tmp_path / "none"))[0] == 0
+    found = find([tmp_path / "stories"], data / "images")
+    assert run_import(convert, found, Target(tmp_path / "out"))[0] == 1
+    (record,) = read_jsonl(tmp_path / "out/train.jsonl")
+    assert (tmp_path / "out" / record.images[1]).read_bytes() == (data / "images/x/1.png").read_bytes()
+    with pytest.raises(ValueError, match="there is no folder .*nowhere: name the one in which the images' paths start"):
+        find([data], tmp_path / "nowhere")
 
 
 def test_released_lines_and_broken_ones(tmp_path):

@@ -36,7 +36,7 @@ from seedstory.modeling.flash_attention import Runs, find_runs, kernel_of
 from seedstory.modeling.flow_head import FlowResampler, make_output_resampler
 from seedstory.modeling.int8 import Int8Linear, quantize_int8
 from seedstory.modeling.layer_masks import layer_masks
-from seedstory.modeling.lora import merge_lora
+from seedstory.modeling.lora import add_in_product, merge_lora
 from seedstory.modeling.packed_attention import NAME as PACKED_ATTENTION
 from seedstory.resampler import InputResampler
 
@@ -185,6 +185,7 @@ class StoryModel(PreTrainedModel):
                 part.float()
             # Autocast casts once to bfloat16; peft would cast to float32 first, and autocast back.
             layer.cast_input_dtype_enabled = False
+            add_in_product(layer)
 
     def _lora_layers(self) -> Iterator[LoraLayer]:
         return (module for module in self.llm.modules() if isinstance(module, LoraLayer))

@@ -72,7 +72,7 @@ def files_of_tests() -> list[Path]:
 
 def tests(settings: Settings, note: Note, files: Iterable[Path] | None = None) -> None:
     """Run the tests that need a GPU."""
-    needs("pytest")
+    needs("pytest", "hypothesis")
     command = [sys.executable, "-m", "pytest", "-q", "-m", "cuda", "-p", "no:cacheprovider", "-ra"]
     command += [str(file) for file in (files_of_tests() if files is None else files)]
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}

@@ -18,7 +18,7 @@ INSTALL := $(PIP) install --quiet --constraint requirements.lock
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help story test test-avx2 lint docs mini-gpu format clean distclean
+.PHONY: help story test test-avx2 lint docs gpu mini-gpu format clean distclean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -55,6 +55,12 @@ lint: $(VENV)/.dev ## check style, formatting and types
 
 docs: $(VENV)/.docs ## build the documentation site into site/, strictly
 	$(BIN)/mkdocs build --strict --quiet
+
+GPU_JSON ?= gpu.json
+GPU_ARGS ?=
+
+gpu: $(VENV)/.test ## check tests, speed and memory on one GPU within ten minutes (GPU_JSON=file GPU_ARGS=--quick)
+	$(BIN)/python -m inference.gpu_check --json $(GPU_JSON) $(GPU_ARGS)
 
 # The embedded model, trained on: about a quarter of an hour on one GPU with 16 cores. Each step goes on where it was
 # stopped, so the same command goes on with all of it.

@@ -21,7 +21,7 @@ from torch import Tensor
 from seedstory.detokenizers.detokenizer import Detokenizer
 from seedstory.layout import IGNORE, attention_mask, find_places
 from seedstory.modeling.base_lm import base_lm_folder
-from seedstory.modeling.flash_attention import can_flash, find_runs
+from seedstory.modeling.flash_attention import Runs, find_runs
 from seedstory.modeling.story_model import StoryModel
 from training.backend import Backend
 from training.command import run_stage
@@ -206,7 +206,8 @@ class MllmStage(Stage):
         self.loose_rows = ShuffledSampler(len(self.loose), config.seed + 1) if self.loose else None
         self.long_rows = ShuffledSampler(len(self.long), config.seed + 2) if self.long else None
         self._drawn: tuple[int, Counter[str]] = 0, Counter()
-        self.uses_flash = can_flash(torch.empty(0, device=backend.device))
+        products = torch.bfloat16 if config.precision == "bf16" else torch.float32
+        self.takes_runs = self.model.takes_runs(backend.device, products)
 
     def draw(self, step: int, progress: float) -> StepPlan:
         stream, kind, size = self._kind(step)
@@ -262,7 +263,7 @@ class MllmStage(Stage):
         assert places.labels is not None and places.targets is not None, "all are given"
         counts = {"lm": len(places.labels), **dict.fromkeys(names, len(places.targets))}
         # What a GPU would have to be waited for, or what need not travel there.
-        spans = find_runs(batch["spans"], batch["input_ids"].shape[1]) if self.uses_flash else None
+        spans = find_runs(batch["spans"], batch["input_ids"].shape[1]) if self.takes_runs else None
         more = {"places": places, "spans": spans, "context_length": int(batch["context_length"])}
         return batch | more | {"kind": kind, "counts": counts}
 
@@ -273,7 +274,8 @@ class MllmStage(Stage):
         counts, rows = batch["counts"], batch.get("page_rows")
         others = ("counts", "page_rows", "kind", "branch", "order")
         stories = {name: value for name, value in batch.items() if name not in others}
-        stories["attention_mask"] = attention_mask(batch["branch"], batch["order"])
+        if not isinstance(batch["spans"], Runs):
+            stories["attention_mask"] = attention_mask(batch["branch"], batch["order"])
         if batch["kind"].startswith("own"):
             stories = use_own_features(self.model, stories)
         output = self.model(**stories)

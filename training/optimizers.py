@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,6 +14,9 @@ from torch import Tensor
 from seedstory.precision import fast_dtype
 from training.config import RunConfig
 
+_MOMENTS = ("mean", "square")
+# Numbers in a stack of matrices: larger ones keep a GPU busy one by one, and on a CPU they leave its caches.
+_MOST_STACKED = {"cuda": 2**22, "cpu": 2**15}
 
 class MuonAdamW(torch.optim.Optimizer):
     """Momentum orthogonalized by Newton-Schulz for weights of two or more axes, AdamW for the rest.
@@ -53,29 +57,61 @@ class MuonAdamW(torch.optim.Optimizer):
         assert closure is None, "closures are not supported"
         for group in self.param_groups:
             update = self._muon_step if group["kind"] == "muon" else self._adam_step
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    update(parameter, self.state[parameter], group)
+            weights = [weight for weight in group["params"] if weight.grad is not None]
+            if weights:
+                update(weights, group)
 
-    def _muon_step(self, parameter: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
-        assert parameter.grad is not None
-        if "momentum" not in state:
-            state["momentum"] = torch.zeros_like(parameter)
-        momentum = state["momentum"].lerp_(parameter.grad, 0.05)
-        direction = orthogonalize(parameter.grad.lerp(momentum, 0.95).flatten(1))
-        scale = max(1.0, direction.shape[0] / direction.shape[1]) ** 0.5
-        parameter.mul_(1 - group["lr"] * group["weight_decay"])
-        parameter.add_(direction.view_as(parameter), alpha=-group["lr"] * scale)
+    def _states(self, weights: list[Tensor], name: str) -> list[Tensor]:
+        return [self.state[weight].setdefault(name, torch.zeros_like(weight)) for weight in weights]
 
-    def _adam_step(self, parameter: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
-        assert parameter.grad is not None
-        if "step" not in state:
-            state.update(step=0, mean=torch.zeros_like(parameter), square=torch.zeros_like(parameter))
-        state["step"] = int(state["step"]) + 1  # a checkpoint gives it back as a tensor
-        mean = state["mean"].lerp_(parameter.grad, 0.1)
-        square = state["square"].lerp_(parameter.grad.square(), 0.01)
-        corrected = (square / (1 - 0.99 ** state["step"])).sqrt_().add_(1e-8)
-        parameter.addcdiv_(mean / (1 - 0.9 ** state["step"]), corrected, value=-group["lr"])
+    def _muon_step(self, weights: list[Tensor], group: dict[str, Any]) -> None:
+        grads, momenta = [_grad(weight) for weight in weights], self._states(weights, "momentum")
+        torch._foreach_lerp_(momenta, grads, 0.05)
+        directions = [lerped.flatten(1) for lerped in torch._foreach_lerp(grads, momenta, 0.95)]
+        torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
+        most = _MOST_STACKED.get(weights[0].device.type, 2**15)
+        for rows in _stacks([direction.shape for direction in directions], most):
+            stacked = orthogonalize(torch.stack([directions[row] for row in rows]))
+            scale = max(1.0, stacked.shape[1] / stacked.shape[2]) ** 0.5
+            some = [weights[row] for row in rows]
+            changes = [change.view_as(weight) for change, weight in zip(stacked, some, strict=True)]
+            torch._foreach_add_(some, changes, alpha=-group["lr"] * scale)
+
+    def _adam_step(self, weights: list[Tensor], group: dict[str, Any]) -> None:
+        by_step: dict[int, list[Tensor]] = {}
+        for weight in weights:
+            state = self.state[weight]
+            state["step"] = int(state.get("step", 0)) + 1  # a checkpoint gives it back as a tensor
+            by_step.setdefault(state["step"], []).append(weight)
+        for step, some in by_step.items():
+            grads, means, squares = [_grad(weight) for weight in some], *map(partial(self._states, some), _MOMENTS)
+            torch._foreach_lerp_(means, grads, 0.1)
+            torch._foreach_lerp_(squares, torch._foreach_mul(grads, grads), 0.01)
+            corrected = torch._foreach_div(squares, 1 - 0.99**step)
+            torch._foreach_sqrt_(corrected)
+            torch._foreach_add_(corrected, 1e-8)
+            torch._foreach_addcdiv_(some, torch._foreach_div(means, 1 - 0.9**step), corrected, value=-group["lr"])
+
+
+def _grad(weight: Tensor) -> Tensor:
+    assert weight.grad is not None, "only weights with a gradient are changed"
+    return weight.grad
+
+
+def _cut(rows: list[int], most: int) -> list[list[int]]:
+    return [rows[start : start + most] for start in range(0, len(rows), most)]
+
+
+def _stacks(shapes: Sequence[tuple[int, ...]], most: int) -> list[list[int]]:
+    """Numbers of matrices of one shape that are orthogonalized together: a GPU is given one product for all of them."""
+    by_shape: dict[tuple[int, ...], list[int]] = {}
+    for row, shape in enumerate(shapes):
+        by_shape.setdefault(tuple(shape), []).append(row)
+    return [
+        rows
+        for shape, alike in by_shape.items()
+        for rows in _cut(alike, max(1, most // math.prod(shape)))
+    ]
 
 
 def build_optimizer(
@@ -107,19 +143,19 @@ def learning_rate(progress: float, warmup: float = 0.02, minimum: float = 0.02) 
 
 
 def orthogonalize(matrix: Tensor, steps: int = 5) -> Tensor:
-    """Return the nearest semi-orthogonal matrix to [M, N], roughly, by quintic Newton-Schulz iteration.
+    """Return the nearest semi-orthogonal matrix to each of [..., M, N], roughly, by quintic Newton-Schulz iteration.
 
     In the type that the machine multiplies fastest: the iteration bears the rounding of bfloat16, and on a CPU that is
     slow at it, it would take nearly all of a step.
     """
     a, b, c = 3.4445, -4.7750, 2.0315
-    tall = matrix.shape[0] > matrix.shape[1]
-    x = (matrix.T if tall else matrix).to(fast_dtype(matrix.device))
-    x = x / (x.norm() + 1e-7)
+    tall = matrix.shape[-2] > matrix.shape[-1]
+    x = (matrix.mT if tall else matrix).to(fast_dtype(matrix.device))
+    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
     for _ in range(steps):
-        gram = x @ x.T
+        gram = x @ x.mT
         x = a * x + (b * gram + c * gram @ gram) @ x
-    return (x.T if tall else x).to(matrix.dtype)
+    return (x.mT if tall else x).to(matrix.dtype)
 
 
 class AveragedWeights:
@@ -138,8 +174,8 @@ class AveragedWeights:
     def update(self, step: int) -> None:
         """Blend in the current weights; the first steps are averaged over a shorter span."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        for name, weight in self.weights.items():
-            self.average[name].lerp_(weight.float(), 1 - decay)
+        weights = [weight.detach().float() for weight in self.weights.values()]
+        torch._foreach_lerp_(list(self.average.values()), weights, 1 - decay)
 
     @contextmanager
     def applied(self) -> Iterator[None]:

@@ -9,6 +9,8 @@ anything else goes to the stock attention.
 Shape legend: `B` stories, `Hq` query heads, `H` key heads, `T` tokens, `Dh` width of a head.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 from transformers import AttentionInterface, AttentionMaskInterface
@@ -81,6 +83,7 @@ def _attention(
     scaling: float | None = None,
     packed_context_length: int | None = None,
     packed_runs: Runs | None = None,
+    packed_windows: Sequence[int | None] = (),
     **kwargs: object,
 ) -> tuple[torch.Tensor, None]:
     if packed_runs is None and packed_context_length is None:
@@ -89,7 +92,8 @@ def _attention(
         return sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **kwargs)
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
     if packed_runs is not None:
-        return flash_attention(query, key, value, packed_runs, scaling, dropout), None
+        window = packed_windows[module.layer_idx] if packed_windows else None
+        return flash_attention(query, key, value, packed_runs, scaling, dropout, window), None
     assert attention_mask is not None and packed_context_length is not None, "a packed story comes with its mask"
     out = packed_attention(query, key, value, attention_mask, packed_context_length, scaling, dropout)
     return out.contiguous(), None

@@ -32,11 +32,11 @@ from seedstory.modeling.base_lm import (
 from seedstory.modeling.checkpoint import read_trained, resolve_checkpoint, trained_state, write_trained
 from seedstory.modeling.configuration import StoryConfig, check_base_lm, layer_windows
 from seedstory.modeling.cross_attention import CrossAttentionResampler
-from seedstory.modeling.flash_attention import Runs, can_flash, find_runs
+from seedstory.modeling.flash_attention import Runs, find_runs, kernel_of
 from seedstory.modeling.flow_head import FlowResampler, make_output_resampler
 from seedstory.modeling.int8 import Int8Linear, quantize_int8
 from seedstory.modeling.layer_masks import layer_masks
-from seedstory.modeling.lora import merge_lora
+from seedstory.modeling.lora import add_in_product, merge_lora
 from seedstory.modeling.packed_attention import NAME as PACKED_ATTENTION
 from seedstory.resampler import InputResampler
 
@@ -185,6 +185,7 @@ class StoryModel(PreTrainedModel):
                 part.float()
             # Autocast casts once to bfloat16; peft would cast to float32 first, and autocast back.
             layer.cast_input_dtype_enabled = False
+            add_in_product(layer)
 
     def _lora_layers(self) -> Iterator[LoraLayer]:
         return (module for module in self.llm.modules() if isinstance(module, LoraLayer))
@@ -296,8 +297,8 @@ class StoryModel(PreTrainedModel):
             feature_time: At which times in (0, 1] its loss is taken, `[P]`; given with `feature_noise`.
             context_length: Tokens before the branches; lets CPUs leave out what nobody sees. The rows before it must
                 be causal in `attention_mask`.
-            spans: The same mask as causal runs of tokens, `[R, 4]`, or what `find_runs` makes of them; lets GPUs use
-                FlashAttention.
+            spans: The same mask as causal runs of tokens, `[R, 4]`, or what `find_runs` makes of them; where
+                `takes_runs`, GPUs use FlashAttention and need no `attention_mask`.
             places: What `find_places` finds in labels and masks; given, a GPU never has to be waited for.
 
         Returns:
@@ -319,11 +320,17 @@ class StoryModel(PreTrainedModel):
         elif places.context is not None and len(places.context):
             raise ModelError("context_mask marks pictures but context_features is missing.")
         options: dict[str, Any] = {}
-        if attention_mask is not None and self.llm.config._attn_implementation == PACKED_ATTENTION:
-            if context_length is not None and embeds.device.type == "cpu":
-                options["packed_context_length"] = int(context_length)
-            elif spans is not None and can_flash(embeds) and not self.has_windows:
-                options["packed_runs"] = spans if isinstance(spans, Runs) else find_runs(spans, embeds.shape[1])
+        if spans is not None and self.takes_runs(embeds.device, _computed_in(embeds)):
+            runs = spans if isinstance(spans, Runs) else find_runs(spans, embeds.shape[1])
+            options = {"packed_runs": runs, "packed_windows": self.windows}
+            attention_mask = embeds.new_ones(1, 1, 1, 1, dtype=torch.bool)  # or transformers would make one
+        elif (
+            attention_mask is not None
+            and context_length is not None
+            and embeds.device.type == "cpu"
+            and self.llm.config._attn_implementation == PACKED_ATTENTION
+        ):
+            options["packed_context_length"] = int(context_length)
         hidden = self.hidden_states(embeds, position_ids, attention_mask, **options)
         output = StoryModelOutput(last_hidden_state=hidden, context_embeddings=images)
         losses = []
@@ -555,10 +562,14 @@ class StoryModel(PreTrainedModel):
         quantize_int8(self.llm)
         return self
 
-    @property
-    def has_windows(self) -> bool:
-        """Whether layers of the language model see a sliding window only."""
-        return any(window is not None for window in self.windows)
+    def takes_runs(self, device: torch.device, dtype: torch.dtype) -> bool:
+        """Whether packed stories are attended as runs of tokens where and in what type they are computed."""
+        config = self.llm.config
+        if config._attn_implementation != PACKED_ATTENTION:
+            return False
+        width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        dropout = float(getattr(config, "attention_dropout", 0.0) or 0.0)
+        return kernel_of(device, dtype, width, dropout) is not None
 
     @property
     def has_lora(self) -> bool:
@@ -574,6 +585,12 @@ class StoryModel(PreTrainedModel):
 def _flat(rows: torch.Tensor) -> torch.Tensor:
     """All rows one after another: `[B, T, D]` → `[B * T, D]`."""
     return rows.flatten(0, 1)
+
+
+def _computed_in(embeds: torch.Tensor) -> torch.dtype:
+    """The type of products of these embeddings, with mixed precision as it is here."""
+    kind = embeds.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else embeds.dtype
 
 
 def _as_scores(mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

@@ -82,8 +82,8 @@ def main(
             }
             for number, record in enumerate(records)
         ]
-        with makers:
-            faults = _make(makers, asked, batch_size)
+        with makers as ready:
+            faults = _make(ready, asked, batch_size)
     except ValueError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2) from None

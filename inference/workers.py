@@ -143,10 +143,13 @@ class StoryActor:
     def load(self, model: str, int8: bool) -> str:
         """Loads the model; returns why it cannot be, or nothing."""
         from seedstory.commands.running import quiet_libraries
-        from seedstory.pipeline import StoryPipeline
+        from seedstory.model_folder import find_model
 
-        quiet_libraries()
         try:
+            find_model(model)  # which waits for no network to be imported
+            from seedstory.pipeline import StoryPipeline
+
+            quiet_libraries()
             self.pipeline = StoryPipeline.from_pretrained(model, int8=int8)
         except (SeedStoryError, OSError) as error:
             return one_line(str(error))

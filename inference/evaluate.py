@@ -64,12 +64,12 @@ from inference.workers import (
     RayWorkers,
     Workers,
     WorkersOption,
-    check_engine,
 )
 from seedstory.generation import GivenPage
 from seedstory.model_folder import find_model
 from seedstory.modeling.base_lm import model_identity
 from seedstory.pipeline import StoryPipeline
+from seedstory.ray_cluster import check_engine
 from seedstory.settings import POLICIES, StorySettings
 from seedstory.storystream import StoryRecord
 

@@ -28,9 +28,9 @@ from inference.workers import (
     RayWorkers,
     Workers,
     WorkersOption,
-    check_engine,
 )
 from seedstory.pipeline import StoryPipeline
+from seedstory.ray_cluster import check_engine
 from seedstory.settings import StorySettings
 from seedstory.storystream import StoryRecord, read_jsonl
 

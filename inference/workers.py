@@ -23,7 +23,6 @@ from seedstory.ray_cluster import connect, divide, is_connected
 if TYPE_CHECKING:
     from seedstory.pipeline import StoryPipeline
 
-ENGINES = ("local", "ray")
 _TRIES = 2  # of a task, before its stories are tried one by one or given up
 _LOADS = 3  # workers in a row that may die while they load the model
 _NOTICE = 10.0  # seconds between two looks at a cluster that has no room
@@ -303,15 +302,3 @@ def _check_seen(task: Task) -> None:
             raise RequestError(
                 f"a worker has made {folder}, which is not to be seen here: write to a disk that all machines share"
             )
-
-
-def check_engine(engine: str, workers: int | None, address: str | None) -> None:
-    """Checks options of the command line.
-
-    Raises:
-        RequestError: There is no such engine, or the options are those of another one.
-    """
-    if engine not in ENGINES:
-        raise RequestError(f"the engine must be one of {', '.join(ENGINES)}, not {engine!r}")
-    if engine == "local" and (workers is not None or address is not None):
-        raise RequestError("--workers and --address are for --engine ray: this process makes one batch at a time")

@@ -16,6 +16,7 @@ from typing import Any
 
 from seedstory.errors import RequestError
 
+ENGINES = ("local", "ray")
 ADDRESS_VARIABLE = "RAY_ADDRESS"
 _PASSED_ON = ("HF_HUB_OFFLINE", "OMP_NUM_THREADS", "SEEDSTORY_PRECISION", "TOKENIZERS_PARALLELISM")
 _SMALL_STORE = 100 * 2**20  # bytes: what passes between workers is pages' numbers and words
@@ -41,6 +42,18 @@ class Share:
     def options(self) -> dict[str, float]:
         """As `ray.remote` takes them."""
         return {"num_cpus": self.num_cpus, "num_gpus": self.num_gpus}
+
+
+def check_engine(engine: str, workers: int | None, address: str | None) -> None:
+    """Checks where stories shall be made.
+
+    Raises:
+        RequestError: There is no such engine, or the others are for another one.
+    """
+    if engine not in ENGINES:
+        raise RequestError(f"the engine must be one of {', '.join(ENGINES)}, not {engine!r}")
+    if engine == "local" and (workers is not None or address is not None):
+        raise RequestError("workers and an address are for the engine ray: this process makes one batch at a time")
 
 
 def connect(address: str | None = None, *, small: bool = False, processes: int | None = None) -> Any:

@@ -160,7 +160,7 @@ def test_bad_requests_are_one_line(workers, model, tmp_path, capsys):
     with pytest.raises(typer.Exit):
         generate.main(openings=tmp_path, engine="dask")
     assert capsys.readouterr().err.splitlines()[-1] == "error: the engine must be one of local, ray, not 'dask'"
-    with pytest.raises(ValueError, match="--workers and --address are for --engine ray"):
+    with pytest.raises(ValueError, match="workers and an address are for the engine ray"):
         evaluate("mini", RolloutOptions(), workers=2)
     with pytest.raises(ValueError, match="--engine is for a model: the stories in .* are generated already"):
         evaluate(str(tmp_path), RolloutOptions(), engine="ray")

@@ -72,13 +72,7 @@ def connect(address: str | None = None, *, small: bool = False, processes: int |
         RequestError: Ray is not installed, or the cluster cannot be reached.
     """
     address = address or os.environ.get(ADDRESS_VARIABLE) or None
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it reports nothing to anybody
-    if address is None:  # read when Ray is imported; its name says it of other systems, but it holds for all
-        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
-    try:
-        import ray
-    except ImportError:
-        raise RequestError("the engine 'ray' needs Ray: pip install 'seedstory[ray]', or choose another") from None
+    ray = import_ray(address)
     if ray.is_initialized():
         return ray
     options: dict[str, Any] = {"address": address or "local"}
@@ -96,6 +90,22 @@ def connect(address: str | None = None, *, small: bool = False, processes: int |
     except (ConnectionError, RuntimeError, ValueError) as error:
         where = f"the Ray cluster at {address} cannot be reached" if address else "Ray cannot be started here"
         raise RequestError(f"{where}: {str(error).strip().splitlines()[0]}") from None
+    return ray
+
+
+def import_ray(address: str | None = None) -> Any:
+    """The module `ray`, set so that it reports nothing and, without an address, listens on this machine alone.
+
+    Raises:
+        RequestError: Ray is not installed.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if not (address or os.environ.get(ADDRESS_VARIABLE)):  # its name says it of other systems, but it holds for all
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+    try:
+        import ray
+    except ImportError:
+        raise RequestError("the engine 'ray' needs Ray: pip install 'seedstory[ray]', or choose another") from None
     return ray
 
 

@@ -197,7 +197,7 @@ def _load(
         return load_pipeline(name, device, int8=int8, decoding=decoding), None
     from seedstory.server.remote import RemoteBatches
 
-    with Console(stderr=True).status(f"workers load the model {name}"):
+    with Console(stderr=True).status(f"workers load the model {name}, as soon as the cluster has room for them"):
         remote = RemoteBatches(name, device=device, int8=int8, decoding=decoding, workers=workers, address=address)
     stack.callback(remote.close)
     dtype = remote.identity.dtype

@@ -17,6 +17,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import partial
+from importlib import import_module
 from itertools import islice
 from multiprocessing import connection, get_context, parent_process
 from pathlib import Path
@@ -180,6 +181,6 @@ def _ray_row(call: _Call[Any, Any], row: dict[str, bytes]) -> dict[str, bytes]:
 def _import_ray() -> None:
     import_ray()
     try:
-        import ray.data
+        import_module("ray.data")
     except ImportError:
         raise ValueError("engine 'ray' needs Ray Data: pip install 'seedstory[ray]', or choose 'processes'") from None

@@ -141,8 +141,8 @@ class StoryActor:
 
     def load(self, model: str, int8: bool) -> str:
         """Loads the model; returns why it cannot be, or nothing."""
-        from seedstory.commands.running import quiet_libraries
         from seedstory.model_folder import find_model
+        from seedstory.progress_display import quiet_libraries
 
         try:
             find_model(model)  # which waits for no network to be imported

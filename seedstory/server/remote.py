@@ -46,8 +46,8 @@ class BatchActor:
         """Loads the model."""
 
         def load() -> ModelIdentity:
-            from seedstory.commands.running import quiet_libraries
             from seedstory.model_folder import find_model
+            from seedstory.progress_display import quiet_libraries
 
             find_model(model)  # which waits for no network to be imported
             from seedstory.pipeline import StoryPipeline
@@ -67,12 +67,12 @@ class BatchActor:
         """Lets a story join."""
         number: list[int] = []
 
-        def on_text(index: int, text: str) -> None:
+        def pass_on(index: int, text: str) -> None:
             self._check_going()
             self._events.put(("text", (number[0], index, text)))
 
         def resume() -> int:
-            number.append(self._batch.resume(folder, callback_on_text=on_text))
+            number.append(self._batch.resume(folder, callback_on_text=pass_on))
             return number[0]
 
         return self._answer(self._thread.submit(resume))

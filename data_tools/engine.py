@@ -17,6 +17,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import partial
+from importlib import import_module
 from itertools import islice
 from multiprocessing import connection, get_context, parent_process
 from pathlib import Path
@@ -24,6 +25,8 @@ from typing import Any, Generic, Literal, TypeVar, get_args
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from seedstory.ray_cluster import connect, import_ray
 
 Engine = Literal["inline", "processes", "ray"]
 Item = TypeVar("Item")
@@ -156,10 +159,8 @@ def _start_worker() -> None:
 
 
 def _ray(call: _Call[Any, Any], items: Iterable[Item], workers: int | None) -> Iterator[tuple[Any, str]]:
-    ray = _import_ray()
-    if not ray.is_initialized():
-        root = str(Path(__file__).resolve().parents[1])
-        ray.init(log_to_driver=False, logging_level="error", runtime_env={"env_vars": {"PYTHONPATH": root}})
+    _import_ray()
+    ray = connect()
     context = ray.data.DataContext.get_current()
     context.execution_options.preserve_order = True
     context.enable_progress_bars = False
@@ -177,10 +178,9 @@ def _ray_row(call: _Call[Any, Any], row: dict[str, bytes]) -> dict[str, bytes]:
     return {"outcome": pickle.dumps(call(pickle.loads(row["item"])))}
 
 
-def _import_ray() -> Any:
+def _import_ray() -> None:
+    import_ray()
     try:
-        import ray
-        import ray.data
+        import_module("ray.data")
     except ImportError:
-        raise ValueError("engine 'ray' needs Ray: pip install 'seedstory[ray]', or choose 'processes'") from None
-    return ray
+        raise ValueError("engine 'ray' needs Ray Data: pip install 'seedstory[ray]', or choose 'processes'") from None

@@ -27,7 +27,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -57,10 +57,19 @@ from inference.samples import EvalSample, find_story_folders, sample_from_folder
 from inference.scorecard import print_scores
 from inference.story_text import text_from_folder
 from inference.text_quality import base_scores, perplexity, story_scores, variety
+from inference.workers import (
+    AddressOption,
+    EngineOption,
+    LocalWorker,
+    RayWorkers,
+    Workers,
+    WorkersOption,
+)
 from seedstory.generation import GivenPage
 from seedstory.model_folder import find_model
 from seedstory.modeling.base_lm import model_identity
 from seedstory.pipeline import StoryPipeline
+from seedstory.ray_cluster import check_engine
 from seedstory.settings import POLICIES, StorySettings
 from seedstory.storystream import StoryRecord
 
@@ -78,6 +87,9 @@ def evaluate(
     out: Path | None = None,
     model: str | None = None,
     judge: Path = WEIGHTS,
+    engine: str = "local",
+    workers: int | None = None,
+    address: str | None = None,
 ) -> dict[str, Any]:
     """The scores of a model or of stories, as `inference/scorecard.py` describes them.
 
@@ -91,6 +103,9 @@ def evaluate(
         out: Where generated stories are kept.
         model: By whose features and probabilities stories that are there are scored; by default the mini.
         judge: Folder of the judge's weights.
+        engine: Where a model generates: "local", or "ray", by workers of a Ray cluster; scored is here.
+        workers: How many workers of Ray, see `inference.workers.RayWorkers`.
+        address: Of the Ray cluster.
 
     Raises:
         ValueError: There is no such model, data set, split or story, or a setting is out of range.
@@ -101,9 +116,12 @@ def evaluate(
         raise ValueError("--pages must be 2 or more: the first page is given and not scored")
     if not (judge / "config.json").is_file():
         raise ValueError(f"{judge} holds no judge: train one with python -m inference.judge train --out {judge}")
+    check_engine(engine, workers, address)
     is_model = what == "mini" or (Path(what) / "model_index.json").is_file()
     if is_model and model is not None:
         raise ValueError(f"--model is for stories that are there: {what} is scored by its own features")
+    if not is_model and engine != "local":
+        raise ValueError(f"--engine is for a model: the stories in {what} are generated already")
     if not is_model and (rollout.free or out is not None):
         raise ValueError(f"--free and --out are for a model: the stories in {what} are generated already")
     if is_model:
@@ -114,23 +132,24 @@ def evaluate(
     if data is not None:
         split, records = choose_records(data, split, stories or len(folders), rollout.pages)
     folder = find_model(model)
-    if is_model and out is not None:
-        # Refuses a folder of something else before anything is loaded.
-        RolloutFolder(out, rollout, model_identity(folder).fingerprint)
     logging.disable_progress_bar()
-    pipeline, looker = StoryPipeline.from_pretrained(model), Judge.load(judge)
-    side, fit = pipeline.vision_tower.config.image_size, pipeline.vision_tower.image_fit
-    true: list[EvalSample] = []
-    if data is not None:
-        true = [sample_from_record(data, record, rollout.pages, side, fit) for record in records]
-
     seconds = coherence = None
-    if is_model:
-        with tempfile.TemporaryDirectory() as temporary, _progress("generating", 2 * len(true) * rollout.pages) as step:
-            home = out or Path(temporary)
-            seconds = generate_stories(
-                pipeline, records, RolloutFolder(home, rollout, pipeline.identity.fingerprint), step
-            )
+    with ExitStack() as stack:
+        if is_model:
+            home = out or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            # Refuses a folder of something else before anything is loaded.
+            generated = RolloutFolder(home, rollout, model_identity(folder).fingerprint)
+            if engine == "ray":  # as long as this process has no model in memory
+                with RayWorkers(model, workers=workers, address=address) as makers:
+                    seconds = _generate(makers, records, generated)
+        pipeline, looker = StoryPipeline.from_pretrained(model), Judge.load(judge)
+        side, fit = pipeline.vision_tower.config.image_size, pipeline.vision_tower.image_fit
+        true: list[EvalSample] = []
+        if data is not None:
+            true = [sample_from_record(data, record, rollout.pages, side, fit) for record in records]
+        if is_model:
+            if engine == "local":
+                seconds = _generate(LocalWorker(pipeline), records, generated)
             truths = [None if rollout.free else sample.truths for sample in true]
             samples = [
                 sample_from_folder(home / record.id, rollout.pages, side, known, fit)
@@ -139,8 +158,8 @@ def evaluate(
             if rollout.free and data is not None:
                 texts = [text_from_folder(home / record.id, rollout.pages) for record in records]
                 coherence = plot_coherence(texts, data, split)
-    else:
-        samples = [sample_from_folder(folder, pages, side, fit=fit) for folder in folders]
+        else:
+            samples = [sample_from_folder(folder, pages, side, fit=fit) for folder in folders]
     drawn = [sample for sample in samples if sample is not None]
     if not any(len(sample.captions) > 1 for sample in drawn):
         raise ValueError(f"the stories in {what} have no drawn page after the first: draw them with seedstory resume")
@@ -268,17 +287,22 @@ def _consistency(
     return {"consistency": figures | {"true_pictures": consistency(real_appearances) if true else None}}
 
 
+def _generate(workers: Workers, records: Sequence[StoryRecord], generated: RolloutFolder) -> float:
+    with _progress("generating", 2 * len(records) * generated.rollout.pages) as step:
+        return generate_stories(workers, records, generated, step)
+
+
 def _pooled(features: list[Tensor]) -> Tensor:
     """Mean token of every picture after the first, `[N, D]`."""
     return torch.cat([pages[1:].mean(1) for pages in features])
 
 
 @contextmanager
-def _progress(name: str, total: int) -> Iterator[Callable[[], None]]:
+def _progress(name: str, total: int) -> Iterator[Callable[..., None]]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
         bar = bars.add_task(name, total=total)
-        yield lambda: bars.advance(bar)
+        yield lambda pages=1: bars.advance(bar, pages)
 
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
@@ -313,6 +337,9 @@ def main(
     judge: Annotated[
         Path, typer.Option(help="folder of the judge's weights", show_default="the shipped one")
     ] = WEIGHTS,
+    engine: EngineOption = "local",
+    workers: WorkersOption = None,
+    address: AddressOption = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="also write the figures to this file")] = None,
 ) -> None:
     try:
@@ -325,7 +352,18 @@ def main(
             batch_size=batch_size,
         )
         scores = evaluate(
-            what, generated, data=data, split=split, stories=stories, pages=pages, out=out, model=model, judge=judge
+            what,
+            generated,
+            data=data,
+            split=split,
+            stories=stories,
+            pages=pages,
+            out=out,
+            model=model,
+            judge=judge,
+            engine=engine,
+            workers=workers,
+            address=address,
         )
         if json_file:
             json_file.parent.mkdir(parents=True, exist_ok=True)

@@ -4,6 +4,9 @@ python -m inference.generate --data data/theatre --split heldout --stories 10 --
 python -m inference.generate --data data/theatre --stories 60 --batch-size 8 --int8 --out stories/heldout
 python -m inference.generate --openings tests/data/openings.jsonl --out stories/openings
 
+  # by two workers of Ray; several machines: docs/guides/many_stories.md
+  python -m inference.generate --data data/theatre --stories 60 --engine ray --workers 2 --out stories/heldout
+
 Stories of `--openings` also come on one page, OUT/index.html, to be read aloud.
 """
 
@@ -17,10 +20,18 @@ import typer
 from rich.progress import MofNCompleteColumn, Progress
 
 from inference.openings import read_openings, write_contact_page
-from seedstory.export.html import write_html
+from inference.story_task import StoryTask, is_finished
+from inference.workers import (
+    AddressOption,
+    EngineOption,
+    LocalWorker,
+    RayWorkers,
+    Workers,
+    WorkersOption,
+)
 from seedstory.pipeline import StoryPipeline
+from seedstory.ray_cluster import check_engine
 from seedstory.settings import StorySettings
-from seedstory.story import StoryFolder
 from seedstory.storystream import StoryRecord, read_jsonl
 
 
@@ -40,45 +51,61 @@ def main(
     model: str = "mini",
     seed: int = 0,
     openings: Annotated[Path | None, typer.Option(help="JSONL of openings, in place of a data set")] = None,
+    engine: EngineOption = "local",
+    workers: WorkersOption = None,
+    address: AddressOption = None,
 ) -> None:
     """Generate stories from the openings of a data set; a stopped run resumes behind its finished stories."""
     if opening not in ("text", "image", "both"):
         raise typer.BadParameter(f"{opening!r}: choose text, image or both", param_hint="--opening")
     try:
+        check_engine(engine, workers, address)
         records = _records(data, split, openings, stories, text_alone=opening == "text" and not scripted)
+        makers: Workers = (
+            LocalWorker(StoryPipeline.from_pretrained(model, int8=int8))
+            if engine == "local"
+            else RayWorkers(model, int8=int8, workers=workers, address=address)
+        )
+        asked: list[dict[str, Any]] = [
+            {
+                "text": record.captions[0] if opening != "image" or scripted else None,
+                "image": (data / record.images[0]).resolve() if data and opening != "text" else None,
+                "pages": len(record.captions) if scripted or not pages else pages,
+                "captions": record.captions[1:] if scripted else None,
+                "seed": seed + number,
+                "title": record.title or None,
+                "policy": policy,
+                "temperature": temperature,
+                "num_inference_steps": steps,
+                "out": out.resolve() / record.id,
+                "overwrite": True,
+            }
+            for number, record in enumerate(records)
+        ]
+        with makers as ready:
+            faults = _make(ready, asked, batch_size)
     except ValueError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2) from None
-    pipeline = StoryPipeline.from_pretrained(model, int8=int8)
-    asked: list[dict[str, Any]] = [
-        {
-            "text": record.captions[0] if opening != "image" or scripted else None,
-            "image": data / record.images[0] if data and opening != "text" else None,
-            "pages": len(record.captions) if scripted or not pages else pages,
-            "captions": record.captions[1:] if scripted else None,
-            "seed": seed + number,
-            "title": record.title or None,
-            "policy": policy,
-            "temperature": temperature,
-            "num_inference_steps": steps,
-            "out": out / record.id,
-            "overwrite": True,
-        }
-        for number, record in enumerate(records)
-        if not (out / record.id / "index.html").is_file()
-    ]
-    with Progress(*Progress.get_default_columns(), MofNCompleteColumn(), transient=True) as progress:
-        bar = progress.add_task("pages", total=2 * sum(story["pages"] for story in asked))
-        for first in range(0, len(asked), batch_size):
-            group = asked[first : first + batch_size]
-            for _ in pipeline.write_batch(group):
-                progress.advance(bar)
-            for story in group:
-                for _ in pipeline.resume(story["out"]):
-                    progress.advance(bar)
-                write_html(StoryFolder.open(story["out"]), story["out"] / "index.html")
     if openings:
-        write_contact_page([out / record.id for record in records], out / "index.html")
+        made = [out / record.id for record in records if is_finished(out / record.id)]
+        write_contact_page(made, out / "index.html")
+    if faults:
+        typer.echo(f"error: {len(faults)} of {len(records)} stories could not be made; the others are there", err=True)
+        raise typer.Exit(1)
+
+
+def _make(makers: Workers, asked: list[dict[str, Any]], batch_size: int) -> list[str]:
+    """Makes the stories that are not finished; returns why some could not be made, and says so at once."""
+    groups = [StoryTask(tuple(asked[first : first + batch_size])) for first in range(0, len(asked), batch_size)]
+    tasks, faults = [task for task in groups if not all(map(is_finished, task.folders))], []
+    with Progress(*Progress.get_default_columns(), MofNCompleteColumn(), transient=True) as progress:
+        bar = progress.add_task("pages", total=sum(task.pages for task in tasks))
+        for outcome in makers.run(tasks, lambda pages: progress.advance(bar, pages)):
+            if outcome.fault:
+                faults.append(outcome.line)
+                typer.echo(f"error: {outcome.line}", err=True)
+    return faults
 
 
 def _records(

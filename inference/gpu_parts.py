@@ -134,12 +134,13 @@ def language_model(settings: Settings, note: Note) -> None:
 def stage2(settings: Settings, note: Note) -> None:
     """Steps of stage 2 with 32 stories of ten pages, as the mini trains, and what share of them is arithmetic."""
     needs("peft")
+    from transformers import AutoModelForCausalLM, LlamaConfig
+
     from inference.model_shapes import SHAPES, script, word_tokenizer
     from seedstory.layout import attention_mask, collate, find_places
     from seedstory.modeling import StoryModel
     from seedstory.modeling.flash_attention import find_runs
     from training.optimizers import MuonAdamW
-    from transformers import AutoModelForCausalLM, LlamaConfig
 
     device, tiny = settings.device, settings.tiny
     stories, pages, tokens, steps = (2, 3, 8, 2) if tiny else (32, 10, 46, 5 if settings.quick else 20)

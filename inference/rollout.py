@@ -9,18 +9,18 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from inference.workers import Workers
 from seedstory.export.html import write_html
 from seedstory.io import write_atomic
 from seedstory.pipeline import StoryPipeline
 from seedstory.rendering import render_pages
-from seedstory.story import StoryFolder
+from seedstory.story import Page, StoryFolder
 from seedstory.storystream import StoryRecord, read_jsonl
 
 _BATCH = 8  # pictures drawn together
@@ -133,73 +133,100 @@ def _key(record: StoryRecord) -> str:
     return f"{record.id} {hashlib.sha256(json.dumps(record.captions).encode()).hexdigest()[:16]}"
 
 
+@dataclass(frozen=True)
+class RolloutTask:
+    """The generation of stories whose words are written together.
+
+    Args:
+        records: Give the captions, or the first one.
+        out: Folder for the story folders.
+        rollout: How they are generated.
+        first: Number of the first one among all stories, which its seed follows.
+    """
+
+    records: tuple[StoryRecord, ...]
+    out: Path
+    rollout: RolloutOptions
+    first: int
+
+    @property
+    def pages(self) -> int:
+        return 2 * len(self.records) * self.rollout.pages
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        return tuple(self.out / record.id for record in self.records)
+
+    def split(self) -> list[RolloutTask]:
+        numbered = enumerate(self.records, self.first)
+        return [replace(self, records=(record,), first=number) for number, record in numbered]
+
+    def make(self, pipeline: StoryPipeline) -> Iterator[Any]:
+        """Words and features of all stories, always the same ones together, so that rounding is the same; then images.
+
+        Yields:
+            Once for each page that is written and for each one that is drawn.
+        """
+        asked = [
+            {
+                "text": record.captions[0],
+                "captions": None if self.rollout.free else record.captions[1:],
+                "pages": self.rollout.pages if self.rollout.free else len(record),
+                "title": record.title or None,
+                "seed": self.rollout.seed + number,
+                "policy": self.rollout.policy,
+                "num_inference_steps": self.rollout.steps,
+                "out": self.out / record.id,
+                "overwrite": True,
+            }
+            for number, record in enumerate(self.records, self.first)
+        ]
+        with closing(pipeline.write_batch(asked)) as written:
+            yield from itertools.islice(written, len(self.records) * self.rollout.pages)
+        for folder in self.folders:
+            yield from _draw(pipeline, StoryFolder.open(folder))
+
+
 def generate_stories(
-    pipeline: StoryPipeline,
-    records: Sequence[StoryRecord],
-    generated: RolloutFolder,
-    callback_on_page: Callable[[], Any],
+    workers: Workers, records: Sequence[StoryRecord], generated: RolloutFolder, advance: Callable[[int], Any]
 ) -> float:
     """Generates a story for each record in a folder of its own, named by its id; finished ones stay.
 
     Args:
-        pipeline: The model.
+        workers: Make the stories.
         records: Give the captions, or the first one.
         generated: Where the stories go, and how they are generated.
-        callback_on_page: Called for each page that is written and for each one that is drawn.
+        advance: Called with the number of pages that are written or drawn.
 
     Returns:
-        Seconds a page, words and picture.
+        Seconds of a worker a page, words and picture.
+
+    Raises:
+        ValueError: Stories could not be made; all others are there.
     """
-    out, rollout = generated.folder, generated.rollout
+    out, rollout = generated.folder.resolve(), generated.rollout
     out.mkdir(parents=True, exist_ok=True)
-    for first in range(0, len(records), rollout.batch_size):
-        group = records[first : first + rollout.batch_size]
-        if generated.hold(group):
-            for _ in range(2 * len(group) * rollout.pages):
-                callback_on_page()
-            continue
-        start = time.perf_counter()
-        _write(pipeline, group, out, rollout, first, callback_on_page)
-        for record in group:
-            _draw(pipeline, StoryFolder.open(out / record.id), callback_on_page)
-        seconds = time.perf_counter() - start
-        for record in group:
-            write_html(StoryFolder.open(out / record.id), out / record.id / "index.html")
-        generated.note(group, seconds)
+    starts = range(0, len(records), rollout.batch_size)
+    tasks = [RolloutTask(tuple(records[at : at + rollout.batch_size]), out, rollout, at) for at in starts]
+    lacking = [task for task in tasks if not generated.hold(task.records)]
+    advance(sum(task.pages for task in tasks) - sum(task.pages for task in lacking))
+    faults = []
+    for outcome in workers.run(lacking, advance):
+        assert isinstance(outcome.task, RolloutTask)
+        if outcome.fault:
+            faults.append(outcome.line)
+        else:
+            for folder in outcome.task.folders:
+                write_html(StoryFolder.open(folder), folder / "index.html")
+            generated.note(outcome.task.records, outcome.seconds)
+    if faults:
+        raise ValueError(f"{len(faults)} of {len(records)} stories could not be made: {'; '.join(sorted(faults))}")
     return generated.seconds(records) / (len(records) * rollout.pages)
 
 
-def _write(
-    pipeline: StoryPipeline,
-    group: Sequence[StoryRecord],
-    out: Path,
-    rollout: RolloutOptions,
-    first: int,
-    callback_on_page: Callable[[], Any],
-) -> None:
-    """Words and features of a group of stories, always the same ones together, so that rounding is the same."""
-    asked = [
-        {
-            "text": record.captions[0],
-            "captions": None if rollout.free else record.captions[1:],
-            "pages": rollout.pages if rollout.free else len(record),
-            "title": record.title or None,
-            "seed": rollout.seed + first + place,
-            "policy": rollout.policy,
-            "num_inference_steps": rollout.steps,
-            "out": out / record.id,
-            "overwrite": True,
-        }
-        for place, record in enumerate(group)
-    ]
-    with closing(pipeline.write_batch(asked)) as written:
-        for _ in itertools.islice(written, len(group) * rollout.pages):
-            callback_on_page()
-
-
-def _draw(pipeline: StoryPipeline, folder: StoryFolder, callback_on_page: Callable[[], Any]) -> None:
+def _draw(pipeline: StoryPipeline, folder: StoryFolder) -> Iterator[Page]:
     for start in range(0, len(folder), _BATCH):
         pages = [folder.page(index) for index in range(start, min(start + _BATCH, len(folder)))]
         for page in render_pages(pipeline.detokenizer, folder.settings, pages):
             folder.add_page(page)
-            callback_on_page()
+            yield page

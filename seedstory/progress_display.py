@@ -1,6 +1,9 @@
-"""The terminal while a story is generated."""
+"""The terminal while a story is generated, without the chatter of the libraries under this one."""
 
 from __future__ import annotations
+
+import os
+import warnings
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -53,3 +56,18 @@ class StoryScreen:
         row.add_row(str(page.number), Text(clean_text(page.caption) or "(a picture)"))
         self._console.print(row)
         self._bar.update(self._task, completed=self.done)
+
+
+def quiet_libraries() -> None:
+    """Silences the chatter of the libraries under this one."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    warnings.filterwarnings("ignore")
+    import diffusers
+    import transformers
+
+    for library in (transformers, diffusers):
+        library.utils.logging.set_verbosity_error()
+        library.utils.logging.disable_progress_bar()

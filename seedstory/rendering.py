@@ -174,14 +174,9 @@ def drawing_options(settings: StorySettings) -> DrawingOptions:
 
 def drawing_steps(detokenizer: Detokenizer, settings: StorySettings) -> int:
     """Diffusion steps of a page with these settings, those that the scheduler brings along included."""
-    from seedstory.detokenizers.objectives import make_objective
-    from seedstory.detokenizers.schedulers import make_scheduler
-
     if settings.num_inference_steps is not None:
         return settings.num_inference_steps
-    if settings.scheduler is None:
-        return detokenizer.objective.num_inference_steps
-    return make_objective(make_scheduler(settings.scheduler, detokenizer.scheduler)).num_inference_steps
+    return detokenizer.objective_with(settings.scheduler).num_inference_steps
 
 
 def _kept(pages: Iterable[Page], keep: Callable[[Page], None]) -> Iterator[Page]:

@@ -39,7 +39,7 @@ LAYERS = (
         "page",
         "page_facts",
     }
-    | {"precision", "salience", "script", "settings", "shards", "story", "story_folder", "story_record"}
+    | {"precision", "ray_cluster", "salience", "script", "settings", "shards", "story", "story_folder", "story_record"}
     | {"story_state", "storystream", "text"},
 )
 LAYER_OF = {unit: level for level, units in enumerate(LAYERS) for unit in units}

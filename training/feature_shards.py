@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,6 +19,7 @@ from seedstory.image import image_to_tensor, to_square
 from seedstory.io import atomic_path
 from seedstory.modeling.vision_tower import AnyTower, load_vision_tower
 from seedstory.precision import fast_precision
+from seedstory.ray_cluster import connect
 from training.splits import Stories, Story, open_split
 
 
@@ -97,14 +97,9 @@ def compute_here(worker: FeatureWorker, jobs: list[tuple[int, int, int]], advanc
 
 def compute_with_ray(worker: FeatureWorker, jobs: list[tuple[int, int, int]], advance: Callable[[int], None]) -> None:
     """One worker a CPU, or a GPU, of the cluster that RAY_ADDRESS names, or of this machine."""
-    try:
-        import ray
-        from ray.util import ActorPool
-    except ImportError:
-        raise ValueError("engine 'ray' needs Ray: pip install 'seedstory[ray]', or choose 'local'") from None
-    if not ray.is_initialized():
-        root = str(Path(__file__).resolve().parents[1])
-        ray.init(log_to_driver=False, logging_level=logging.ERROR, runtime_env={"env_vars": {"PYTHONPATH": root}})
+    ray = connect()
+    from ray.util import ActorPool
+
     kind = "GPU" if torch.device(worker.device).type == "cuda" else "CPU"
     count = min(len(jobs), int(ray.cluster_resources().get(kind, 0)))
     if not count:

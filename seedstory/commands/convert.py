@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from seedstory.commands.running import quiet_libraries
 from seedstory.error_reporting import reported_errors
 from seedstory.errors import RequestError
+from seedstory.progress_display import quiet_libraries
 
 TYPES = ("bfloat16", "float16", "float32", "released")
 

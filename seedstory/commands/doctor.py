@@ -16,10 +16,10 @@ from typing import Annotated
 
 import typer
 
-from seedstory.commands.running import quiet_libraries
 from seedstory.error_reporting import FAILED, one_line, reported_errors
 from seedstory.errors import SeedStoryError
 from seedstory.model_folder import COMPONENTS, find_model, versions
+from seedstory.progress_display import quiet_libraries
 
 GB = 1e9
 # Libraries and working memory beside the weights: the mini has 0.62 GB of weights in float32 and peaks at 0.93 GB.

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import signal
 import tempfile
 import unicodedata
-import warnings
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -20,7 +18,7 @@ from seedstory.error_reporting import FAILED, INTERRUPTED, machine_error, print_
 from seedstory.errors import RequestError
 from seedstory.io import exclusive_writer
 from seedstory.page_facts import parse_fact
-from seedstory.progress_display import StoryScreen
+from seedstory.progress_display import StoryScreen, quiet_libraries
 from seedstory.rendering import RENDERING_MODES, Rendering
 from seedstory.script import read_text
 from seedstory.settings import DECODINGS, POLICIES, SCHEDULERS, check_decoding
@@ -220,21 +218,6 @@ def write_book(folder: Path) -> Path:
     from seedstory.export.html import write_html
 
     return write_html(StoryFolder.open(folder), folder / "index.html")
-
-
-def quiet_libraries() -> None:
-    """Silences the chatter of the libraries under this one."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    warnings.filterwarnings("ignore")
-    import diffusers
-    import transformers
-
-    for library in (transformers, diffusers):
-        library.utils.logging.set_verbosity_error()
-        library.utils.logging.disable_progress_bar()
 
 
 def load_pipeline(

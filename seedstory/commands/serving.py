@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import webbrowser
 from collections.abc import Callable
@@ -10,16 +11,20 @@ from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.console import Console
 
 from seedstory.commands.running import Decoding, Device, Int8, Model, load_pipeline
 from seedstory.error_reporting import reported_errors
-from seedstory.errors import RequestError
+from seedstory.errors import ModelError, RequestError
 from seedstory.io import check_unlocked
+from seedstory.ray_cluster import check_engine
 
 if TYPE_CHECKING:
+    from seedstory.pipeline import StoryPipeline
+    from seedstory.server.batches import OpenBatch
     from seedstory.server.jobs import JobRunner
 
-ACCESS, LIMITS = "Access", "Limits"  # panels of the help
+ACCESS, LIMITS, WORKERS = "Access", "Limits", "Workers"  # panels of the help
 _HEADER_BYTES = 64 * 1024
 _SHUTDOWN = 10  # seconds for requests under way
 
@@ -34,6 +39,20 @@ Keys = Annotated[
 Names = Annotated[
     list[str] | None,
     typer.Option(help="Name by which clients may call this server; may be repeated.", rich_help_panel=ACCESS),
+]
+Engine = Annotated[
+    str,
+    typer.Option(help="Where stories are made: local, or ray (workers of a Ray cluster).", rich_help_panel=WORKERS),
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(help="Workers of Ray; by default one a GPU, or a CPU where there is no GPU.", rich_help_panel=WORKERS),
+]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        help="HOST:PORT of a Ray cluster, or auto; by default RAY_ADDRESS, or this machine.", rich_help_panel=WORKERS
+    ),
 ]
 MaxStories = Annotated[int, typer.Option(help="Stories made at a time.", rich_help_panel=LIMITS)]
 MaxPages = Annotated[int, typer.Option(help="Most pages of a story.", rich_help_panel=LIMITS)]
@@ -51,6 +70,9 @@ def serve(
     int8: Int8 = False,
     decoding: Decoding = "auto",
     device: Device = None,
+    engine: Engine = "local",
+    workers: Workers = None,
+    address: Address = None,
 ) -> None:
     """Make stories for a web page and for programs, over HTTP; OpenAI's clients can use it, too.
 
@@ -61,6 +83,8 @@ def serve(
     seedstory serve --library stories --port 9000 --max-stories 4
 
     SEEDSTORY_API_KEYS=long-secret-key seedstory serve --host 0.0.0.0
+
+    seedstory serve --engine ray --workers 4 --max-stories 32
     """
     with reported_errors():
         _run(
@@ -71,6 +95,7 @@ def serve(
             model=(model, device, int8, decoding),
             host=host,
             allowed_hosts=tuple(allowed_host or ()),
+            engine=(engine, workers, address),
             max_stories=max_stories,
             max_pages=max_pages,
         )
@@ -125,6 +150,7 @@ def _run(
     api_keys: Path | None,
     model: tuple[str, str | None, bool, str],
     host: str,
+    engine: tuple[str, int | None, str | None] = ("local", None, None),
     **limits: Any,
 ) -> None:
     """Serves a library until it is stopped; `announce` is told where."""
@@ -141,24 +167,44 @@ def _run(
     if not 0 <= port < 2**16:
         raise RequestError(f"a port is a number from 0 to 65535, not {port}")
     check_unlocked(Library(library).path)  # a folder that is not free is found before the model is loaded
-    name, device, int8, decoding = model
-    pipeline = load_pipeline(name, device, int8=int8, decoding=decoding)
-    served = create_app(pipeline, library, settings)
-    config = uvicorn.Config(
-        served,
-        host=host,
-        port=port,
-        http="h11",  # which bounds the size of headers
-        ws="none",
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        limit_concurrency=settings.max_streams + 200,
-        timeout_keep_alive=15,
-        timeout_graceful_shutdown=_SHUTDOWN,
-        h11_max_incomplete_event_size=_HEADER_BYTES,
-    )
-    make_server(config, served.state.service.jobs, announce).run()
+    check_engine(*engine)
+    with contextlib.ExitStack() as stack:
+        pipeline, batches = _load(stack, model, engine)
+        served = create_app(pipeline, library, settings, batches=batches)
+        config = uvicorn.Config(
+            served,
+            host=host,
+            port=port,
+            http="h11",  # which bounds the size of headers
+            ws="none",
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            limit_concurrency=settings.max_streams + 200,
+            timeout_keep_alive=15,
+            timeout_graceful_shutdown=_SHUTDOWN,
+            h11_max_incomplete_event_size=_HEADER_BYTES,
+        )
+        make_server(config, served.state.service.jobs, announce).run()
+
+
+def _load(
+    stack: contextlib.ExitStack, model: tuple[str, str | None, bool, str], engine: tuple[str, int | None, str | None]
+) -> tuple[StoryPipeline, list[OpenBatch] | None]:
+    """The model, and the workers that make stories in its place; these end with the stack."""
+    (name, device, int8, decoding), (kind, workers, address) = model, engine
+    if kind == "local":
+        return load_pipeline(name, device, int8=int8, decoding=decoding), None
+    from seedstory.server.remote import RemoteBatches
+
+    with Console(stderr=True).status(f"workers load the model {name}, as soon as the cluster has room for them"):
+        remote = RemoteBatches(name, device=device, int8=int8, decoding=decoding, workers=workers, address=address)
+    stack.callback(remote.close)
+    dtype = remote.identity.dtype
+    pipeline = load_pipeline(name, "cpu", int8=int8, decoding=decoding, story_dtype=dtype)
+    if (pipeline.identity.fingerprint, pipeline.identity.dtype) != (remote.identity.fingerprint, dtype):
+        raise ModelError(f"the workers have another model {name} than this machine: give all the same folder")
+    return pipeline, remote.open_all()
 
 
 def make_server(config: Any, jobs: JobRunner, announce: Any) -> Any:

@@ -173,7 +173,16 @@ class Detokenizer(FastPath):
     @property
     def objective(self) -> Objective:
         """What the U-Net predicts, and the way from noise to latents."""
-        return self.backbone.objective(self.scheduler, self.unet.config)
+        return self.objective_with(None)
+
+    def objective_with(self, scheduler: str | None) -> Objective:
+        """As `objective`, with a scheduler of `schedulers.SCHEDULERS` in place of its own.
+
+        Raises:
+            ModelError: There is none of this name, or it does not fit what the network predicts.
+        """
+        chosen = self.scheduler if scheduler is None else make_scheduler(scheduler, self.scheduler)
+        return self.backbone.objective(chosen, self.unet.config)
 
     @property
     def latent_size(self) -> int:
@@ -273,8 +282,7 @@ class Detokenizer(FastPath):
         if isinstance(generator, list) and len(generator) != len(features):
             raise ModelError(f"there are {len(generator)} generators for {len(features)} pictures: give one for each")
         check_interval(guidance_interval)
-        chosen = self.scheduler if scheduler is None else make_scheduler(scheduler, self.scheduler)
-        objective = self.backbone.objective(chosen, self.unet.config)
+        objective = self.objective_with(scheduler)
         steps = objective.num_inference_steps if num_inference_steps is None else num_inference_steps
         guidance = objective.guidance_scale if guidance_scale is None else guidance_scale
         if steps < 1:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from html import escape
 from pathlib import Path
@@ -14,6 +14,7 @@ from fastapi.staticfiles import StaticFiles
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
+from seedstory.server.batches import OpenBatch
 from seedstory.server.bodies import SessionBody
 from seedstory.server.edit_routes import make_edit_router
 from seedstory.server.export_routes import make_export_router
@@ -38,13 +39,21 @@ _APP_POLICY = (
 )
 
 
-def create_app(pipeline: StoryPipeline, library: Path, settings: ServerSettings | None = None) -> FastAPI:
+def create_app(
+    pipeline: StoryPipeline,
+    library: Path,
+    settings: ServerSettings | None = None,
+    *,
+    batches: Sequence[OpenBatch] | None = None,
+) -> FastAPI:
     """A server of stories as an ASGI application.
 
     Args:
-        pipeline: Makes the stories; from now on in the application's own thread alone.
+        pipeline: Makes the stories; from now on in the application's own thread alone. With `batches` it only checks
+            what is asked for.
         library: The folder of the stories.
         settings: Limits; by default those of `ServerSettings`.
+        batches: What makes the stories instead, such as workers of Ray (`seedstory.server.remote.RemoteBatches`).
 
     Returns:
         The application; `app.state.service` is its `Service`.
@@ -56,7 +65,9 @@ def create_app(pipeline: StoryPipeline, library: Path, settings: ServerSettings 
 
     settings = ServerSettings() if settings is None else settings
     stories = Library(Path(library))
-    jobs = JobRunner(pipeline, stories, max_stories=settings.max_stories, page_timeout=settings.page_timeout)
+    jobs = JobRunner(
+        pipeline, stories, max_stories=settings.max_stories, page_timeout=settings.page_timeout, batches=batches
+    )
     service = Service(pipeline, stories, settings, jobs)
 
     @asynccontextmanager

@@ -1,4 +1,4 @@
-"""The thread that makes stories: it alone uses the pipeline. Stories join and leave between pages."""
+"""The threads that make stories, each with a batch of its own. Stories join and leave between pages."""
 
 from __future__ import annotations
 
@@ -15,13 +15,12 @@ from seedstory.error_reporting import one_line
 from seedstory.errors import RequestError, SeedStoryError
 from seedstory.page import settings_of
 from seedstory.rendering import drawing_steps
+from seedstory.server.batches import Batch, DrawPreview, OpenBatch, WorkerLostError, local_batches
 from seedstory.server.job import BusyError, Job, ServerFullError
 from seedstory.server.library import JobRecord, Library
 from seedstory.server.memory import release_free_memory
-from seedstory.server.previews import Previews
 from seedstory.server.views import page_view, story_view
 from seedstory.story import Page, StoryFolder
-from seedstory.story_batch import StoryBatch
 
 if TYPE_CHECKING:
     from seedstory.pipeline import StoryPipeline
@@ -39,23 +38,31 @@ class JobRunner:
     """Makes the stories of a library that are waiting, as many side by side as are allowed.
 
     Args:
-        pipeline: Used by this object's thread alone.
+        pipeline: Checks what is asked for and, without `batches`, makes it, in this object's thread alone.
         library: The stories.
         max_stories: Stories under way at a time.
         page_timeout: Seconds that a change waits for the page under way.
+        batches: What makes the stories, each in a thread; by default one batch of this process.
     """
 
     def __init__(
-        self, pipeline: StoryPipeline, library: Library, *, max_stories: int = 8, page_timeout: float = 300.0
+        self,
+        pipeline: StoryPipeline,
+        library: Library,
+        *,
+        max_stories: int = 8,
+        page_timeout: float = 300.0,
+        batches: Sequence[OpenBatch] | None = None,
     ) -> None:
         self.pipeline, self.library = pipeline, library
+        self._batches = local_batches(pipeline) if batches is None else batches
         self.max_stories, self.page_timeout = max_stories, page_timeout
         self.counts: Counter[str] = Counter()
-        self._previews = Previews(pipeline)
         self._jobs: dict[str, Job] = {}
         self._changed = threading.Condition(threading.RLock())
         self._closing = False
-        self._thread: threading.Thread | None = None
+        self._threads: list[threading.Thread] = []
+        self._working: list[dict[int, Job]] = []  # the stories of each batch that is ready
         self._owned = ExitStack()
 
     # ------------------------------------------------------------------------------------------------ for the clients
@@ -79,14 +86,18 @@ class JobRunner:
                 continue
             if job.record.temporary:
                 self.remove(story_id)
-        self._thread = threading.Thread(target=self._work, name="seedstory-jobs")
-        self._thread.start()
+        for number, open_batch in enumerate(self._batches):
+            self._threads.append(
+                threading.Thread(target=self._work, args=(open_batch,), name=f"seedstory-jobs-{number}")
+            )
+        for thread in list(self._threads):
+            thread.start()
 
     def close(self) -> None:
         """Stops, and waits for the end of it."""
         self.stop()
-        if self._thread is not None:
-            self._thread.join()
+        for thread in self._threads:
+            thread.join()
         self._owned.close()
 
     def stop(self) -> None:
@@ -250,63 +261,92 @@ class JobRunner:
         if announce:
             job.log.add("state", {"state": job.state, "error": job.record.error})
 
-    # ---------------------------------------------------------------------------------------------- for its own thread
+    # --------------------------------------------------------------------------------------------- for its own threads
 
-    def _work(self) -> None:
+    def _work(self, open_batch: OpenBatch) -> None:
         members: dict[int, Job] = {}
-        batch = StoryBatch(self.pipeline, partial(self._drawing, members))
+        batch: Batch | None = None
         try:
             while not self._closing:
-                self._let_go(batch, members)
-                self._let_join(batch, members)
-                with self._changed:
-                    if not members:
-                        self._changed.wait_for(lambda: self._closing or bool(self._joining(0)))
-                        continue
+                if batch is None:
+                    batch = open_batch(partial(self._drawing, members), lambda: self._closing)
+                    with self._changed:
+                        self._working.append(members)
+                        self._changed.notify_all()
                 try:
-                    pages = batch.step()
+                    self._let_go(batch, members)
+                    self._let_join(batch, members)
+                    with self._changed:
+                        if not members:
+                            self._changed.wait_for(lambda: self._closing or bool(self._joining(members)))
+                            continue
+                    pages = batch.step(previews=any(job.log.wants_preview("") for job in members.values()))
                 except _ClosingError:
                     break
                 except Exception as error:  # noqa: BLE001 - one story's failure must not end the others
+                    if self._closing and isinstance(error, WorkerLostError):
+                        break
                     self._step_failed(members, error)
                     with suppress(Exception):
                         batch.close()
-                    members.clear()
-                    batch = StoryBatch(self.pipeline, partial(self._drawing, members))
+                    self._retire(members)
+                    batch = None
                     continue
                 self._announce(batch, members, pages)
-        except BaseException:
-            logger.exception("the thread that makes stories has ended")
-            raise
+        except BaseException as error:
+            if not (self._closing and isinstance(error, WorkerLostError)):
+                logger.exception("a thread that makes stories has ended")
+                raise
         finally:
-            with suppress(Exception):
-                batch.close()
+            if batch is not None:
+                with suppress(Exception):
+                    batch.close()
             with self._changed:
                 for job in members.values():
                     job.number = None
-                self._closing = True
+                self._retire(members)
+                self._threads = [one for one in self._threads if one is not threading.current_thread() or self._closing]
+                self._closing = self._closing or not self._threads
                 self._changed.notify_all()
 
-    def _joining(self, running: int) -> list[Job]:
-        """Which stories may join. One whose step broke is made alone, so that it is known which one breaks."""
-        waiting = [job for job in self._jobs.values() if job.is_wanted and job.number is None and not job.is_held]
-        suspects = [job for job in self._jobs.values() if job.is_wanted and job.failures]
-        if suspects:
-            return [job for job in waiting if job.failures][:1] if not running else []
-        return waiting[: max(0, self.max_stories - running)]
-
-    def _let_join(self, batch: StoryBatch, members: dict[int, Job]) -> None:
+    def _retire(self, members: dict[int, Job]) -> None:
+        """A batch has ended: others take its stories."""
         with self._changed:
-            joining = self._joining(len(members))
+            members.clear()
+            self._working = [one for one in self._working if one is not members]
+            self._changed.notify_all()
+
+    def _joining(self, members: dict[int, Job]) -> list[Job]:
+        """Which stories may join a batch. One whose step broke is made alone, so that it is known which one breaks."""
+        waiting = [job for job in self._jobs.values() if job.is_wanted and job.number is None and not job.is_held]
+        if any(job.failures for job in members.values()):
+            return []
+        suspects = [job for job in waiting if job.failures]
+        if suspects:
+            return [] if members else suspects[:1]
+        running = sum(map(len, self._working))
+        fair = -(-(running + len(waiting)) // max(1, len(self._working)))
+        return waiting[: max(0, min(self.max_stories - running, fair - len(members)))]
+
+    def _let_join(self, batch: Batch, members: dict[int, Job]) -> None:
+        with self._changed:
+            joining = self._joining(members)
             for job in joining:
                 job.number = -1  # it may not be held from now on
-        for job in joining:
+        for place, job in enumerate(joining):
             try:
                 job.settings = None
-                opened = self.library.store_opening(job.story_id, self.pipeline._encode)
+                opened = self.library.store_opening(job.story_id, batch.encode)
                 if opened is not None:
                     job.log.add("page", page_view(job.story_id, opened, 0))
                 number = batch.resume(self.library.folder(job.story_id), callback_on_text=partial(self._text, job))
+            except WorkerLostError as error:
+                with self._changed:
+                    for other in joining[place:]:
+                        other.number = None
+                if not self._closing:
+                    self._step_failed({-1: job}, error)
+                raise
             except Exception as error:  # noqa: BLE001
                 self._fail(job, error)
                 continue
@@ -314,7 +354,7 @@ class JobRunner:
                 job.number, members[number] = number, job
             self._set(job, job.record)
 
-    def _let_go(self, batch: StoryBatch, members: dict[int, Job]) -> None:
+    def _let_go(self, batch: Batch, members: dict[int, Job]) -> None:
         with self._changed:
             leaving = [(number, job) for number, job in members.items() if job.is_held or not job.is_wanted]
             for number, job in leaving:
@@ -331,7 +371,7 @@ class JobRunner:
         job.log.add("text", {"number": index + 1, "text": text}, topic=f"text {index}")
 
     def _drawing(
-        self, members: dict[int, Job], pages: Sequence[tuple[int, Page]], step: int, callback_kwargs: dict[str, Any]
+        self, members: dict[int, Job], pages: Sequence[tuple[int, Page]], step: int, draw_preview: DrawPreview
     ) -> None:
         if self._closing:
             raise _ClosingError
@@ -346,10 +386,10 @@ class JobRunner:
                 continue
             topic, preview = f"step {page.index}", None
             if step < said["steps"] and job.log.wants_preview(topic):  # after the last one the image itself comes
-                preview = self._previews(callback_kwargs["pred_original_sample"][row])
+                preview = draw_preview(row)
             job.log.add("step", said | {"step": step}, topic=topic, preview=preview)
 
-    def _announce(self, batch: StoryBatch, members: dict[int, Job], pages: list[tuple[int, Page]]) -> None:
+    def _announce(self, batch: Batch, members: dict[int, Job], pages: list[tuple[int, Page]]) -> None:
         """Says which pages are made; stories that are complete end."""
         for number, page in pages:
             job, self.counts["pages"] = members[number], self.counts["pages"] + 1
@@ -375,10 +415,12 @@ class JobRunner:
                 self._fail(job, lost or RuntimeError("no page came"))
 
     def _step_failed(self, members: dict[int, Job], error: Exception) -> None:
+        """Has the stories of a batch tried once more, each alone; one that is known to break it has failed."""
         logger.error("a step broke off", exc_info=error)
+        alone = len(members) == 1 and not isinstance(error, WorkerLostError)
         for job in members.values():
             job.failures += 1
-            if len(members) == 1 or job.failures > 1:
+            if alone or job.failures > 1:
                 self._fail(job, error)
             else:
                 with self._changed:

@@ -61,9 +61,9 @@ class Client(httpx.Client):
 
 
 @contextlib.contextmanager
-def serving(pipe: Any, library: Path, **settings: Any) -> Iterator[Client]:
+def serving(pipe: Any, library: Path, *, batches: Any = None, **settings: Any) -> Iterator[Client]:
     """A server of a library, and a client of it."""
-    app = create_app(pipe, library, ServerSettings(**settings))
+    app = create_app(pipe, library, ServerSettings(**settings), batches=batches)
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", timeout_graceful_shutdown=2))
     thread = threading.Thread(target=server.run)
     thread.start()

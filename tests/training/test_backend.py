@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -182,3 +183,31 @@ def test_the_story_model_under_zero_is_the_story_model(stories, stage):
     # Weights that agree to 1e-5 may be stored as neighbours in bfloat16, whose steps are at most 2**-7 of a value.
     for key in one:
         torch.testing.assert_close(two[key].float(), one[key].float(), rtol=2**-7, atol=1e-5, msg=key)
+
+
+@needs_deepspeed
+def test_two_machines_of_the_guide_are_one_process(stories):
+    """The command of the guide, once for each machine; each has one process."""
+    page = (ROOT / "docs" / "guides" / "train.md").read_text("utf-8")
+    (command,) = re.findall(r"^torchrun (--nnodes 2 .*)$", page, re.M)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        host = f"127.0.0.1:{free.getsockname()[1]}"
+    out = stories.parent / "machines"
+    small = {"8": "1", "HOST:29500": host, "configs/mini/mllm.yaml": str(stories), "batch_size=16": "batch_size=2"}
+    small["steps=250"] = "steps=3"
+    words = command.split()
+    assert small.keys() <= set(words)
+    call = [sys.executable, "-m", "torch.distributed.run", *[small.get(word, word) for word in words], f"out={out}"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    machines = [subprocess.Popen(call, cwd=ROOT, env=environment, **pipes) for _ in range(2)]
+    try:
+        said = [machine.communicate(timeout=600)[0] for machine in machines]
+    finally:
+        for machine in machines:
+            machine.kill()
+    assert [machine.returncode for machine in machines] == [0, 0], said
+    for key in ("story_lm", "story_visual", "heldout_lm"):
+        expected = losses(stories.parent / "alone", key)
+        assert expected and losses(out, key) == pytest.approx(expected, abs=1e-5), key

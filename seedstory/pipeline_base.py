@@ -75,6 +75,7 @@ class PipelineBase:
         device: str | torch.device | None = None,
         device_map: str | Mapping[str, str | torch.device] | None = None,
         int8: bool = False,
+        quantization: str = "",
         decoding: str = "auto",
         salience: Salience = by_capitals,
         story_dtype: str = "",
@@ -95,7 +96,9 @@ class PipelineBase:
             device: Where the model runs; by default a GPU if there is one.
             device_map: A device, "auto" (as by default) or a device for each component, such as
                 `{"story_model": "cuda:0", "detokenizer": "cuda:1"}`; components that it leaves out go to `device`.
-            int8: Store the language model's weights in eight bits: less memory, faster words, slightly rounded.
+            int8: The same as `quantization="int8"`.
+            quantization: "int8" or "int4" stores the language model's weights in eight or four bits: less memory,
+                slightly rounded. On CPUs eight bits make words faster, four bits slower.
             decoding: As in the class.
             salience: As in the class.
             story_dtype: The `dtype` recorded in a story to be resumed, perhaps on another kind of machine; the
@@ -429,10 +432,10 @@ def _parameters(component: Any) -> Iterator[torch.Tensor]:
 
 def _type_record(model: StoryModel) -> str:
     """What the words of a story depend on: "float32+bfloat16" computes in the one and decodes from the other."""
-    names = [str(model.dtype).removeprefix("torch.")]
-    if model.decode_dtype not in (None, model.dtype) and not model.int8:
+    names, quantization = [str(model.dtype).removeprefix("torch.")], model.quantization
+    if model.decode_dtype not in (None, model.dtype) and not quantization:
         names.append(str(model.decode_dtype).removeprefix("torch."))
-    return "+".join(names) + (", int8" if model.int8 else "")
+    return "+".join(names) + (f", {quantization}" if quantization else "")
 
 
 def _recorded_types(record: str) -> tuple[torch.dtype, torch.dtype | None]:
@@ -440,7 +443,7 @@ def _recorded_types(record: str) -> tuple[torch.dtype, torch.dtype | None]:
     import torch
 
     known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-    names = record.removesuffix(", int8").split("+")
+    names = record.partition(", ")[0].split("+")
     if len(names) > 2 or not all(name in known for name in names):
         raise RequestError(f"the story was begun with an unknown type of weights ({record!r}): start it again")
     types = [known[name] for name in names]

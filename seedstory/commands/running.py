@@ -146,7 +146,7 @@ def finish_story(
         typer.echo(f"note: begun with {', '.join(changed)}: new pages may differ in details", err=True)
     story_dtype = story.model.dtype
     name = model or story.model.name or "mini"
-    pipe = load_pipeline(name, device, int8=story_dtype.endswith("int8"), decoding=decoding, story_dtype=story_dtype)
+    pipe = load_pipeline(name, device, quantization=story_dtype.partition(", ")[2], decoding=decoding, story_dtype=story_dtype)
     screen = StoryScreen(total, done=done)
     resumed = pipe.resume(
         story,

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import json
 import logging
 import os
-import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -19,6 +17,11 @@ from seedstory.errors import ModelError, RequestError, raised_as
 from seedstory.hub import model_card, push_folder
 from seedstory.identity import NO_IDENTITY, ModelIdentity, fingerprint
 from seedstory.io import read_json, write_atomic
+from seedstory.memory.choose import MemoryPlan, asked_plan
+from seedstory.memory.machine import release_free_memory
+from seedstory.memory.modes import check_memory
+from seedstory.memory.networks import Networks
+from seedstory.memory.phases import NetworkPhases
 from seedstory.model_folder import COMPONENTS, find_model
 from seedstory.salience import Salience, by_capitals
 from seedstory.settings import check_decoding
@@ -50,6 +53,8 @@ class PipelineBase:
         self._story_model: StoryModel | None = story_model
         self._freed: tuple[dict[str, Any], torch.dtype | None] | None = None  # how a freed one is loaded again
         self._offload_device: torch.device | None = None
+        self._phases: NetworkPhases | None = None
+        self.memory_plan: MemoryPlan | None = None
         self._progress_bar_config: dict[str, Any] = {}
         self.vision_tower = vision_tower
         self.detokenizer = detokenizer
@@ -79,6 +84,7 @@ class PipelineBase:
         decoding: str = "auto",
         salience: Salience = by_capitals,
         story_dtype: str = "",
+        memory: str = "",
     ) -> Self:
         """Loads a model.
 
@@ -103,12 +109,17 @@ class PipelineBase:
             salience: As in the class.
             story_dtype: The `dtype` recorded in a story to be resumed, perhaps on another kind of machine; the
                 language model is then loaded in it.
+            memory: One of `seedstory.memory.modes.MEMORY_MODES`: "auto" takes the best way to hold the model that fits
+                the memory that is free; a name takes that one. By default everything stays on the device. With
+                "offload" and "phases" a story is written before its first page is drawn.
 
         Raises:
-            ModelError: There is no such model, or its folder is incomplete or damaged.
-            RequestError: There is no such type, decoding or device.
+            ModelError: There is no such model, its folder is incomplete or damaged, or `memory="auto"` finds no way to
+                hold it here.
+            RequestError: There is no such type, decoding, device or memory mode, or they do not agree.
         """
         check_decoding(decoding)
+        check_memory(memory)
         folder = find_model(
             pretrained_model_name_or_path,
             revision=revision,
@@ -118,10 +129,7 @@ class PipelineBase:
         )
         import torch
 
-        from seedstory.detokenizers.detokenizer import Detokenizer
         from seedstory.modeling.base_lm import model_identity, resolve_base_lm
-        from seedstory.modeling.story_model import StoryModel
-        from seedstory.modeling.vision_tower import load_vision_tower
         from seedstory.precision import fast_dtype
 
         devices = _devices(device, device_map)
@@ -131,21 +139,34 @@ class PipelineBase:
         language_dtype, decode_dtype = dtype or fast_dtype(language_device), None if dtype else torch.bfloat16
         if story_dtype and dtype is None:
             language_dtype, decode_dtype = _recorded_types(story_dtype)
+        quantization = quantization or ("int8" if int8 else "")
+        plan = None
         with raised_as(ModelError):
-            story_model = StoryModel.from_pretrained(
-                folder / "story_model", dtype=language_dtype, int8=int8, device=language_device
-            )
-            story_model.decode_dtype = decode_dtype
+            if memory:
+                if len({str(one) for one in devices.values()}) > 1:
+                    raise RequestError("memory modes put all components on one device: leave device_map out")
+                plan = asked_plan(
+                    folder,
+                    memory,
+                    torch.device(language_device),
+                    quantization if quantization or story_dtype else None,
+                    dtype=language_dtype,
+                    image_dtype=dtype,
+                )
+                quantization = plan.mode.quantization
+                image_dtype = dtype or (language_dtype if plan.mode.half else torch.float32)
+            networks = Networks(folder, language_dtype, decode_dtype, quantization, image_dtype, devices, plan)
             pipeline = cls(
-                story_model,
-                load_vision_tower(folder / "vision_tower", image_dtype).to(devices["vision_tower"]),
-                Detokenizer.from_pretrained(folder / "detokenizer", dtype=image_dtype).to(devices["detokenizer"]),
+                **networks.made(),
                 identity=model_identity(folder, name=str(pretrained_model_name_or_path)),
                 source=folder,
                 decoding=decoding,
                 salience=salience,
             )
             pipeline._base_fingerprint = fingerprint(resolve_base_lm(folder / "story_model"))
+        pipeline.memory_plan, pipeline._phases = plan, networks.phases
+        if plan is not None and plan.mode.placement == "offload":
+            pipeline._offload_device = torch.device(language_device)
         logger.info(
             "loaded %s (%s) in %s on %s",
             pretrained_model_name_or_path,
@@ -172,8 +193,10 @@ class PipelineBase:
         base_lm = self._check_base_lm()
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder, prefix=".saving-") as scratch:
-            for name, component in self.components.items():
-                component.save_pretrained(Path(scratch) / name)
+            for name in COMPONENTS:
+                if self._phases is not None:
+                    self._activate(name)
+                self.components[name].save_pretrained(Path(scratch) / name)
             for config in Path(scratch).rglob("config.json"):  # diffusers notes where a network was loaded from
                 _write_config(
                     config, {key: value for key, value in read_json(config).items() if key != "_name_or_path"}
@@ -264,7 +287,13 @@ class PipelineBase:
         return {name: getattr(self, name) for name in COMPONENTS}
 
     def to(self, device: str | torch.device) -> Self:
-        """Moves all components to a device."""
+        """Moves all components to a device.
+
+        Raises:
+            RequestError: They are read from disk when they work (memory "phases").
+        """
+        if self._phases is not None:
+            raise RequestError("this pipeline reads its networks from disk when they work: load it without 'phases'")
         for component in self.components.values():
             component.to(device)
         self._offload_device = None
@@ -305,21 +334,22 @@ class PipelineBase:
         """
         if self.source is None:
             raise ModelError("this pipeline was not loaded from a folder: a freed language model could not come back")
-        if self._story_model is None:
+        if self._phases is not None:
+            self._activate("")
+        if self._story_model is None or self._phases is not None:
             return
         import torch
 
         self._identity = self.identity
         self._freed = (
-            {name: getattr(self._story_model, name) for name in ("dtype", "int8", "device")},
+            {name: getattr(self._story_model, name) for name in ("dtype", "quantization", "device")},
             self._story_model.decode_dtype,
         )
         self._story_model = None
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        if sys.platform == "linux":  # glibc keeps what is freed for later
-            getattr(ctypes.CDLL(None), "malloc_trim", int)(0)
+        release_free_memory()
 
     @property
     def identity(self) -> ModelIdentity:
@@ -337,6 +367,8 @@ class PipelineBase:
     @property
     def device(self) -> torch.device:
         """Where the model works."""
+        if self._phases is not None:
+            return self._phases.device
         return self._offload_device or self.detokenizer.device
 
     @property
@@ -364,7 +396,10 @@ class PipelineBase:
             raise ModelError(f"{source} is gone or has changed since this model was loaded from it: load it again")
 
     def _activate(self, name: str) -> None:
-        """With offloading, brings a component to the device and sends the others away."""
+        """With offloading, brings a component to the device and sends the others away; with phases, reads it."""
+        if self._phases is not None:
+            self._change_phase(self._phases, name)
+            return
         if self._offload_device is None:
             return
         for other, component in self.components.items():
@@ -372,6 +407,20 @@ class PipelineBase:
                 component.to("cpu")
         if self.components[name].device != self._offload_device:
             self.components[name].to(self._offload_device)
+
+    def _change_phase(self, phases: NetworkPhases, name: str) -> None:
+        """Has one component in memory, or none (""), and no other."""
+        if phases.active == name:
+            return
+        resting = phases.resting
+        self._story_model, self.vision_tower = resting["story_model"], resting["vision_tower"]
+        if not name:
+            phases.end()
+            return
+        assert self.source is not None, "what is read in phases lies in a folder"
+        self._check_source(self.source)
+        components = phases.begin(name)
+        self._story_model, self.vision_tower = components["story_model"], components["vision_tower"]
 
     def _progress_bar(self, pages: int) -> Any:
         from tqdm.auto import tqdm

@@ -23,10 +23,11 @@ from torch import Generator, Tensor
 
 from seedstory.detokenizers.adapters import Condition, FeatureAdapter, ResamplerAdapter
 from seedstory.detokenizers.autoencoder import ImageAutoencoder
-from seedstory.detokenizers.components import base_folder, load_component, load_scheduler
+from seedstory.detokenizers.components import base_folder, lay_out_component, load_component, load_scheduler
 from seedstory.detokenizers.kl_autoencoder import KLAutoencoder
 from seedstory.detokenizers.objectives import Objective, make_objective
 from seedstory.detokenizers.perceiver_adapter import PerceiverAdapter
+from seedstory.detokenizers.tiny_autoencoder import TinyAutoencoder
 from seedstory.errors import ModelError
 
 _KINDS: dict[str, dict[str, Any]] = {
@@ -40,6 +41,7 @@ _KINDS: dict[str, dict[str, Any]] = {
         "ImageAutoencoder": ImageAutoencoder,
         "PictureAutoencoder": ImageAutoencoder,
         "AutoencoderKL": KLAutoencoder,
+        "AutoencoderTiny": TinyAutoencoder,
     },
 }
 ADAPTERS: dict[str, Any] = {"resampler": ResamplerAdapter, "perceiver": PerceiverAdapter}
@@ -63,7 +65,7 @@ class Detokenizer:
         self,
         unet: UNet2DConditionModel,
         adapter: FeatureAdapter | ResamplerAdapter | PerceiverAdapter,
-        autoencoder: ImageAutoencoder | KLAutoencoder,
+        autoencoder: ImageAutoencoder | KLAutoencoder | TinyAutoencoder,
         scheduler: Any = None,
     ) -> None:
         self.unet, self.adapter, self.autoencoder = unet, adapter, autoencoder
@@ -283,6 +285,34 @@ class Detokenizer:
             raise ModelError(f"no de-tokenizer at {folder}: the folder does not exist")
         parts = {name: load_component(folder / name, kinds, dtype) for name, kinds in _KINDS.items()}
         return cls(**parts, scheduler=load_scheduler(folder / "scheduler"))
+
+
+    @classmethod
+    def lay_out(cls, folder: str | os.PathLike[str]) -> Detokenizer:
+        """What `from_pretrained` loads, without memory for its weights: on torch's meta device, in float32.
+
+        Raises:
+            ModelError: As `from_pretrained`.
+        """
+        folder = Path(folder)
+        parts = {name: lay_out_component(folder / name, kinds) for name, kinds in _KINDS.items()}
+        return cls(**parts, scheduler=load_scheduler(folder / "scheduler"))
+
+    def enable_tiling(self) -> bool:
+        """Decode images in overlapping tiles, where the autoencoder can: less memory, slightly other colors.
+
+        Returns:
+            Whether it can.
+        """
+        can = hasattr(self.autoencoder, "enable_tiling")
+        if can:
+            self.autoencoder.enable_tiling()
+        return can
+
+    def disable_tiling(self) -> None:
+        """Decode images whole."""
+        if hasattr(self.autoencoder, "disable_tiling"):
+            self.autoencoder.disable_tiling()
 
 
 def to_pil(pixels: Tensor) -> list[Image.Image]:

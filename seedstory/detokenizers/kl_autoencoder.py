@@ -15,6 +15,9 @@ from torch import Tensor, nn
 from seedstory.errors import ModelError
 
 
+TILE = 512  # px
+
+
 class KLAutoencoder(nn.Module):
     """Latents of a picture are the mean of what diffusers' `AutoencoderKL` says of it; pictures pass one at a time.
 
@@ -65,6 +68,15 @@ class KLAutoencoder(nn.Module):
         """Decode scaled latents [B, Z, h, w] to pixels [B, 3, H, W] in about [-1, 1]."""
         with torch.autocast(latents.device.type, enabled=False):
             return self.vae.decode(latents.to(self._type()) / self.config.scaling_factor).sample
+
+    def enable_tiling(self, tile: int = TILE) -> None:
+        """Pass images through in overlapping tiles of so many px, where they are larger: less memory."""
+        self.vae.tile_sample_min_size, self.vae.tile_latent_min_size = tile, tile // self.downscale
+        self.vae.enable_tiling()
+
+    def disable_tiling(self) -> None:
+        """Pass images through whole."""
+        self.vae.disable_tiling()
 
     def forward(self, pixels: Tensor) -> Tensor:
         return self.decode(self.encode(pixels))

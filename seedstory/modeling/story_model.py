@@ -534,6 +534,29 @@ class StoryModel(PreTrainedModel):
         return model
 
     @classmethod
+    def lay_out(cls, folder: Path, *, dtype: torch.dtype = torch.bfloat16, quantization: str = "") -> "StoryModel":
+        """What `from_pretrained` loads with LoRA merged, without memory for its weights: on torch's meta device.
+
+        Raises:
+            ModelError: As `from_pretrained`.
+        """
+        check_quantization(quantization)
+        check_files(folder)
+        config, base_folder = StoryConfig.of_folder(folder), resolve_base_lm(folder)
+        base_lm_config(base_folder)
+        cls._check_trained(config, stored_shapes(folder), folder)
+        config.lora_rank = 0
+        with torch.device("meta"):
+            llm = AutoModelForCausalLM.from_config(config.language_config(), trust_remote_code=False)
+            model = cls(config, llm).to(dtype).eval().requires_grad_(False)
+            if quantization:
+                model.quantize(quantization)
+        own_tokenizer = (folder / "tokenizer_config.json").is_file()
+        tokenizer = load_tokenizer(folder if own_tokenizer else base_folder)
+        model.layout = StoryLayout.extend(tokenizer, config.num_visual_tokens)
+        return model
+
+    @classmethod
     def _check_trained(cls, config: StoryConfig, stored: dict[str, tuple[int, ...]], folder: Path) -> None:
         """Holds the stored weights against those of a model that takes no memory."""
         own = {key: value for key, value in config.to_dict().items() if key != "base_lm_config"}

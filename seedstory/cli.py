@@ -27,6 +27,7 @@ from seedstory.commands.running import (
     Device,
     Guidance,
     Int8,
+    Memory,
     Model,
     NewFolder,
     Overwrite,
@@ -199,6 +200,7 @@ def generate(
     model: Model = "mini",
     policy: Policy = StorySettings.policy,
     int8: Int8 = False,
+    memory: Memory = "",
     decoding: Decoding = "auto",
     device: Device = None,
 ) -> None:
@@ -267,6 +269,7 @@ def generate(
             drawing=Rendering(rendering, render_batch),
             model=model,
             int8=int8,
+            memory=memory,
             decoding=decoding,
             device=device,
         )
@@ -300,6 +303,7 @@ def visualize(
     model: Model = "mini",
     policy: Policy = StorySettings.policy,
     int8: Int8 = False,
+    memory: Memory = "",
     decoding: Decoding = "auto",
     device: Device = None,
 ) -> None:
@@ -337,6 +341,7 @@ def visualize(
             drawing=Rendering(rendering, render_batch),
             model=model,
             int8=int8,
+            memory=memory,
             decoding=decoding,
             device=device,
         )
@@ -414,6 +419,7 @@ def _start(
     drawing: Rendering,
     model: str,
     int8: bool,
+    memory: str,
     decoding: str,
     device: str | None,
 ) -> None:
@@ -430,7 +436,8 @@ def _start(
         out = free_folder(Path("stories"), title or make_title(settings.text or name))
     check_target(out, overwrite=overwrite)
     check_writable(out)
-    pipe = load_pipeline(model, device, int8=int8, decoding=decoding)
+    quantization = "int8" if int8 else ""
+    pipe = load_pipeline(model, device, quantization=quantization, decoding=decoding, memory=memory)
     screen = StoryScreen(settings.pages)
     options: dict[str, Any] = asdict(settings) | asdict(drawing)
     del options["image_name"]  # the picture itself is handed over

@@ -19,6 +19,7 @@ from rich.console import Console
 from seedstory.error_reporting import FAILED, INTERRUPTED, machine_error, print_error
 from seedstory.errors import RequestError
 from seedstory.io import exclusive_writer
+from seedstory.memory.modes import MEMORY_MODES, check_memory
 from seedstory.page_facts import parse_fact
 from seedstory.progress_display import StoryScreen
 from seedstory.rendering import RENDERING_MODES, Rendering
@@ -78,6 +79,15 @@ Int8 = Annotated[
     bool,
     typer.Option("--int8", help="Keep the language model in 8 bits: faster, less memory.", rich_help_panel=MODEL),
 ]
+Memory = Annotated[
+    str,
+    typer.Option(
+        help=f"How the model is held in memory ({', '.join(MEMORY_MODES)}); auto takes the best that fits, see "
+        "`seedstory doctor`. [default: all of it on the device]",
+        rich_help_panel=MODEL,
+        show_default=False,
+    ),
+]
 OtherModel = Annotated[
     bool, typer.Option("--allow-other-model", help="Also go on with a story that another model began.")
 ]
@@ -124,12 +134,14 @@ def finish_story(
     decoding: str = "auto",
     device: str | None = None,
     allow_other_model: bool = False,
+    memory: str = "",
 ) -> None:
     """Makes all pages of a story folder that are missing or are to be made anew, and writes the book."""
     from seedstory.model_folder import versions
     from seedstory.story_writer import check_resumable
 
     drawing = Rendering(rendering, render_batch)
+    check_memory(memory)
     story = StoryFolder.open(folder)
     check_resumable(story)
     check_writable(folder)
@@ -146,7 +158,10 @@ def finish_story(
         typer.echo(f"note: begun with {', '.join(changed)}: new pages may differ in details", err=True)
     story_dtype = story.model.dtype
     name = model or story.model.name or "mini"
-    pipe = load_pipeline(name, device, quantization=story_dtype.partition(", ")[2], decoding=decoding, story_dtype=story_dtype)
+    quantization = story_dtype.partition(", ")[2]
+    pipe = load_pipeline(
+        name, device, quantization=quantization, decoding=decoding, story_dtype=story_dtype, memory=memory
+    )
     screen = StoryScreen(total, done=done)
     resumed = pipe.resume(
         story,
@@ -204,18 +219,29 @@ def quiet_libraries() -> None:
         library.utils.logging.disable_progress_bar()
 
 
-def load_pipeline(model: str, device: str | None, *, int8: bool, decoding: str, story_dtype: str = "") -> StoryPipeline:
+def load_pipeline(
+    model: str, device: str | None, *, quantization: str, decoding: str, story_dtype: str = "", memory: str = ""
+) -> StoryPipeline:
     """Loads a model without the chatter of the libraries under it."""
     from seedstory.model_folder import find_model
     from seedstory.pipeline import StoryPipeline
 
     find_model(model)
     check_decoding(decoding)
+    check_memory(memory)
     with Console(stderr=True).status(f"loading the model {model}"):
         quiet_libraries()
-        return StoryPipeline.from_pretrained(
-            model, device=device, int8=int8, decoding=decoding, story_dtype=story_dtype
+        pipeline = StoryPipeline.from_pretrained(
+            model,
+            device=device,
+            quantization=quantization,
+            decoding=decoding,
+            story_dtype=story_dtype,
+            memory=memory,
         )
+    if pipeline.memory_plan is not None:
+        typer.echo(f"memory: {pipeline.memory_plan}", err=True)
+    return pipeline
 
 
 def read_facts(facts: list[str]) -> dict[str, str]:

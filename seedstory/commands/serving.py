@@ -142,7 +142,7 @@ def _run(
         raise RequestError(f"a port is a number from 0 to 65535, not {port}")
     check_unlocked(Library(library).path)  # a folder that is not free is found before the model is loaded
     name, device, int8, decoding = model
-    pipeline = load_pipeline(name, device, int8=int8, decoding=decoding)
+    pipeline = load_pipeline(name, device, quantization="int8" if int8 else "", decoding=decoding)
     served = create_app(pipeline, library, settings)
     config = uvicorn.Config(
         served,

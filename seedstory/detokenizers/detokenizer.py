@@ -286,7 +286,6 @@ class Detokenizer:
         parts = {name: load_component(folder / name, kinds, dtype) for name, kinds in _KINDS.items()}
         return cls(**parts, scheduler=load_scheduler(folder / "scheduler"))
 
-
     @classmethod
     def lay_out(cls, folder: str | os.PathLike[str]) -> Detokenizer:
         """What `from_pretrained` loads, without memory for its weights: on torch's meta device, in float32.

@@ -6,6 +6,7 @@ Shapes: B batch, H W pixels, Z latent channels.
 from __future__ import annotations
 
 import os
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -13,7 +14,6 @@ from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
 from seedstory.errors import ModelError
-
 
 TILE = 512  # px
 
@@ -57,7 +57,7 @@ class KLAutoencoder(nn.Module):
 
     def latents(self, pixels: Tensor) -> Tensor:
         """Encode pixels [B, 3, H, W] in [-1, 1] to latents as they are, unscaled."""
-        with torch.autocast(pixels.device.type, enabled=False):
+        with _without_autocast(pixels):
             return self.vae.encode(pixels.to(self._type())).latent_dist.mode()
 
     def encode(self, pixels: Tensor) -> Tensor:
@@ -66,7 +66,7 @@ class KLAutoencoder(nn.Module):
 
     def decode(self, latents: Tensor) -> Tensor:
         """Decode scaled latents [B, Z, h, w] to pixels [B, 3, H, W] in about [-1, 1]."""
-        with torch.autocast(latents.device.type, enabled=False):
+        with _without_autocast(latents):
             return self.vae.decode(latents.to(self._type()) / self.config.scaling_factor).sample
 
     def enable_tiling(self, tile: int = TILE) -> None:
@@ -96,3 +96,7 @@ class KLAutoencoder(nn.Module):
         if options.get("torch_dtype") == torch.float16 and AutoencoderKL.load_config(folder).get("force_upcast", True):
             options["torch_dtype"] = torch.float32
         return cls(AutoencoderKL.from_pretrained(folder, **options))
+
+
+def _without_autocast(x: Tensor) -> AbstractContextManager[Any]:
+    return nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False)

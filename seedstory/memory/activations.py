@@ -1,4 +1,4 @@
-"""How much memory a computation takes beside its weights, found by running it on tensors that have shapes and no memory.
+"""How much memory a computation takes beside its weights, found by running it on tensors without memory.
 
 The networks stand on torch's `meta` device. Every tensor that an operation makes is counted while it is alive; the
 peak is what a GPU's allocator would have handed out. Attention counts as the fused kernels compute it, which never hold

@@ -33,29 +33,43 @@ class MemoryPlan:
     tiled: bool
     needs: MemoryNeeds
 
+    def __str__(self) -> str:
+        where = f"{self.needs.gpu / GB:.1f} GB on the GPU and " if self.needs.gpu else ""
+        tiles = ", images decoded in tiles" if self.tiled else ""
+        return f"{self.mode.name}{tiles}, about {where}{self.needs.host / GB:.1f} GB of main memory"
+
     def fits(self, gpu: int, host: int) -> bool:
         """Whether that is there; what is not known (0) is taken to suffice."""
         return self.needs.gpu <= gpu and (not host or self.needs.host <= host)
 
 
-def memory_plans(memory: ModelMemory, device_type: str, **types: torch.dtype | None) -> Iterator[MemoryPlan]:
+def memory_plans(
+    memory: ModelMemory, device_type: str, dtype: torch.dtype | None = None, image_dtype: torch.dtype | None = None
+) -> Iterator[MemoryPlan]:
     """All plans for a kind of device, the best first; each is made when it is asked for.
 
     Args:
         memory: Of the model.
         device_type: "cpu" or "cuda".
-        **types: As `ModelMemory.needs` takes them.
+        dtype: As `ModelMemory.needs` takes it.
+        image_dtype: As `dtype`.
     """
     for mode in memory_modes(device_type):
-        whole = memory.needs(mode, device_type, **types)
+        whole = memory.needs(mode, device_type, dtype=dtype, image_dtype=image_dtype)
         yield MemoryPlan(mode, False, whole)
-        tiled = memory.needs(mode, device_type, tiled=True, **types)
+        tiled = memory.needs(mode, device_type, tiled=True, dtype=dtype, image_dtype=image_dtype)
         if max(tiled.gpu, tiled.host) < max(whole.gpu, whole.host):
             yield MemoryPlan(mode, True, tiled)
 
 
 def asked_plan(
-    folder: Path, memory: str, device: torch.device, quantization: str | None = None, **types: torch.dtype | None
+    folder: Path,
+    memory: str,
+    device: torch.device,
+    quantization: str | None = None,
+    *,
+    dtype: torch.dtype | None = None,
+    image_dtype: torch.dtype | None = None,
 ) -> MemoryPlan:
     """The plan of a name, or with "auto" the best one that fits this machine.
 
@@ -64,7 +78,8 @@ def asked_plan(
         memory: "auto" or the name of a mode.
         device: Where the model works.
         quantization: Only modes with this one, as a story that is resumed needs it; None for any.
-        **types: As `ModelMemory.needs` takes them.
+        dtype: As `ModelMemory.needs` takes it.
+        image_dtype: As `dtype`.
 
     Raises:
         RequestError: There is no such mode here, or it has another quantization.
@@ -72,15 +87,15 @@ def asked_plan(
     """
     from seedstory.memory.estimate import ModelMemory
 
-    sizes = ModelMemory(folder)
+    sizes = ModelMemory.of_folder(folder)
     if memory != "auto":
         mode = find_mode(memory, device.type)
         if quantization not in (None, mode.quantization):
             raise RequestError(f"memory {memory!r} does not go with {quantization or 'weights that are not quantized'}")
-        return MemoryPlan(mode, mode.half, sizes.needs(mode, device.type, tiled=mode.half, **types))
+        return MemoryPlan(mode, False, sizes.needs(mode, device.type, dtype=dtype, image_dtype=image_dtype))
     gpu, host = free_memory(device)
     smallest = None
-    for plan in memory_plans(sizes, device.type, **types):
+    for plan in memory_plans(sizes, device.type, dtype, image_dtype):
         if quantization is not None and plan.mode.quantization != quantization:
             continue
         if plan.fits(gpu, host):

@@ -4,7 +4,9 @@ The formulas, all in bytes; `docs/guides/memory.md` compares them with measured 
 
     W      of a network: what its parameters and buffers take in their types, laid out without memory
     A      of a network: the peak of what its largest pass makes (`activations.peak_bytes`)
-    C      the cache: room x layers x key heads x (width of keys + of values) x itemsize, and once more the keys of sinks
+    C      the cache: room x layers x key heads x (width of keys + of values) x itemsize
+    S      keys of its sinks as the model made them, which lie in host memory
+    E      embeddings of tokens: in host memory with a GPU that has one network at a time, unless the head shares them
     L      LoRA's factors, which stay in host memory in float32 so that a model can be saved again
     R      on CPUs: the bfloat16 copies of the language model's matrices that decoding in C reads
     M      for a moment, while LoRA is added to a matrix: two of the largest one in float32
@@ -12,9 +14,9 @@ The formulas, all in bytes; `docs/guides/memory.md` compares them with measured 
     phase of writing  P1 = W + C + R + A      of reading an image  P2 = W + A      of drawing  P3 = W + A
     resident          sum of W, + C + R + the largest A
     offload, phases   the largest P
-    host, on a CPU    LIBRARIES + L + what the mode takes + M
-    host, with a GPU  LIBRARIES + GPU_LIBRARIES + L + M + (offload: sum of W; else: the largest W, while it is loaded)
-    GPU               GPU_CONTEXT + what the mode takes
+    host, on a CPU    LIBRARIES + L + S + M + what the mode takes
+    host, with a GPU  LIBRARIES + GPU_LIBRARIES + L + S + M + (offload: sum of W; else: the largest W, while it is read)
+    GPU               GPU_CONTEXT + what the mode takes - E
 """
 
 from __future__ import annotations
@@ -22,7 +24,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
-from functools import cached_property
 from math import prod
 from pathlib import Path
 
@@ -31,6 +32,7 @@ from torch import Tensor, nn
 
 from seedstory.cache import CachePolicy
 from seedstory.detokenizers.detokenizer import Detokenizer
+from seedstory.generation.state_sampler import MAX_LINE_TOKENS
 from seedstory.layout import countdown
 from seedstory.memory.activations import peak_bytes
 from seedstory.memory.modes import MemoryMode
@@ -39,6 +41,7 @@ from seedstory.modeling.story_model import StoryModel
 from seedstory.modeling.vision_tower import AnyTower, lay_out_vision_tower
 from seedstory.precision import fast_dtype
 from seedstory.settings import StorySettings
+from seedstory.story_state import MAX_CAST
 
 LIBRARIES = 350_000_000  # Python, torch, transformers and diffusers, once a story is under way
 GPU_LIBRARIES = 600_000_000  # CUDA's own in host memory; not measured by us
@@ -64,46 +67,51 @@ class MemoryNeeds:
 
 
 class ModelMemory:
-    """What a model folder takes; its networks are laid out once.
+    """What a model takes whose networks are laid out on the meta device.
 
     Args:
-        folder: A checked model folder.
+        story_model: With its layout, LoRA merged.
+        vision_tower: Reads images.
+        detokenizer: Draws.
+        lora_bytes: L, of the factors that were merged.
         pages: Of the story that is written.
-
-    Raises:
-        ModelError: The folder is damaged, or its base language model is not found.
     """
 
-    def __init__(self, folder: Path, pages: int = StorySettings.pages) -> None:
-        self.folder, self.pages = folder, pages
-        self._language: dict[str, StoryModel] = {}
+    def __init__(
+        self,
+        story_model: StoryModel,
+        vision_tower: AnyTower,
+        detokenizer: Detokenizer,
+        *,
+        lora_bytes: int = 0,
+        pages: int = StorySettings.pages,
+    ) -> None:
+        self.lora_bytes, self.pages = lora_bytes, pages
+        self._language = {"": story_model}
+        self._tower, self._detokenizer = vision_tower, detokenizer
         self._passes: dict[tuple[object, ...], int] = {}
 
-    # ------------------------------------------------------------------------------------------------------ the parts
+    @classmethod
+    def of_folder(cls, folder: Path, *, pages: int = StorySettings.pages) -> ModelMemory:
+        """That of a checked model folder.
+
+        Raises:
+            ModelError: The folder is damaged, or its base language model is not found.
+        """
+        shapes = stored_shapes(folder / "story_model").items()
+        return cls(
+            StoryModel.lay_out(folder / "story_model"),
+            lay_out_vision_tower(folder / "vision_tower"),
+            Detokenizer.lay_out(folder / "detokenizer"),
+            lora_bytes=sum(4 * prod(shape) for name, shape in shapes if ".lora_" in name),
+            pages=pages,
+        )
 
     def language(self, quantization: str = "", dtype: torch.dtype = torch.bfloat16) -> StoryModel:
         """The story model without memory; the same object for all types."""
-        if not self._language:
-            self._language[""] = StoryModel.lay_out(self.folder / "story_model")
         if quantization not in self._language:
             self._language[quantization] = deepcopy(self._language[""]).quantize(quantization)
         return self._language[quantization].to(dtype)
-
-    @cached_property
-    def _detokenizer(self) -> Detokenizer:
-        return Detokenizer.lay_out(self.folder / "detokenizer")
-
-    @cached_property
-    def _tower(self) -> AnyTower:
-        return lay_out_vision_tower(self.folder / "vision_tower")
-
-    @cached_property
-    def lora_bytes(self) -> int:
-        """L."""
-        shapes = stored_shapes(self.folder / "story_model").items()
-        return sum(4 * prod(shape) for name, shape in shapes if ".lora_" in name)
-
-    # --------------------------------------------------------------------------------------------------- the formulas
 
     def needs(
         self,
@@ -137,10 +145,13 @@ class ModelMemory:
             "draw": self._drawing_pass(image_dtype, tiled),
         }
         phases = {name: size + beside.get(name, 0) + passes[name] for name, size in weights.items()}
+        if mode.one_at_a_time and not on_cpu:
+            phases["write"] -= host_embedding_bytes(model)
         networks = sum(weights.values()) + sum(beside.values()) + max(passes.values())
         if mode.one_at_a_time:
             networks = max(phases.values())
-        host = LIBRARIES + self.lora_bytes + self._merging_bytes
+        sinks = CachePolicy().max_sink_tokens * key_bytes(model)
+        host = LIBRARIES + self.lora_bytes + sinks + self._merging_bytes
         if on_cpu:
             return MemoryNeeds(0, host + networks, networks, phases)
         host += GPU_LIBRARIES + (sum(weights.values()) if mode.placement == "offload" else max(weights.values()))
@@ -153,8 +164,10 @@ class ModelMemory:
         assert layout is not None, "a story model that is laid out has its layout"
         label = max(len(layout.page_label_ids(one)) for one in countdown(self.pages))
         page = label + StorySettings.max_caption_tokens + layout.num_visual_tokens + 2
+        sinks = policy.most_sinks(self.pages, page, layout.num_visual_tokens)
         held = min(self.pages, policy.window_pages) + 2
-        tokens = len(layout.opening_ids) + policy.max_sink_tokens + held * page
+        states = (MAX_CAST + self.pages + 2) * (MAX_LINE_TOKENS + 8) if self.language().config.story_state else 0
+        tokens = len(layout.opening_ids) + sinks + held * page + states
         return -(-tokens // 64) * 64
 
     @property
@@ -162,8 +175,13 @@ class ModelMemory:
         """M."""
         if not self.lora_bytes:
             return 0
-        linears = (layer for layer in self.language().llm.modules() if isinstance(layer, nn.Linear))
-        return 2 * 4 * max(layer.weight.numel() for layer in linears)
+        layers = self.language().llm.base_model.modules()
+        return 2 * 4 * max(layer.weight.numel() for layer in layers if isinstance(layer, nn.Linear))
+
+    @property
+    def image_networks(self) -> tuple[nn.Module, ...]:
+        """The vision tower and the networks of the de-tokenizer."""
+        return self._tower, self._detokenizer.unet, self._detokenizer.adapter, self._detokenizer.autoencoder
 
     def _drawing_weights(self, dtype: torch.dtype) -> int:
         parts = (self._detokenizer.unet, self._detokenizer.adapter, self._detokenizer.autoencoder)
@@ -222,6 +240,13 @@ class ModelMemory:
         return self._passes[key]
 
 
+def parameter_count(memory: ModelMemory) -> tuple[int, int]:
+    """Weights of the story model, and of the networks that see and draw."""
+    networks = (memory.language(), *memory.image_networks)
+    counts = [sum(weight.numel() for weight in network.parameters()) for network in networks]
+    return counts[0], sum(counts[1:])
+
+
 def weight_bytes(network: nn.Module, dtype: torch.dtype | None = None) -> int:
     """W: bytes of all parameters and buffers, each once; floats as if they were of another type."""
     size = 0
@@ -231,12 +256,16 @@ def weight_bytes(network: nn.Module, dtype: torch.dtype | None = None) -> int:
 
 
 def cache_bytes(model: StoryModel, room: int) -> int:
-    """C: keys and values of so many tokens, and the keys of sinks as the model made them."""
+    """C: keys and values of so many tokens."""
+    return 2 * room * key_bytes(model)
+
+
+def key_bytes(model: StoryModel) -> int:
+    """Bytes of a token's keys in all layers."""
     config = model.llm.config
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    token = config.num_hidden_layers * heads * width * model.dtype.itemsize
-    return token * (2 * room + CachePolicy().max_sink_tokens)
+    return config.num_hidden_layers * heads * width * model.dtype.itemsize
 
 
 def rounded_bytes(model: StoryModel) -> int:
@@ -245,6 +274,12 @@ def rounded_bytes(model: StoryModel) -> int:
         return 0
     linears = (layer for layer in model.llm.modules() if type(layer) is nn.Linear)
     return sum(torch.bfloat16.itemsize * layer.weight.numel() for layer in linears)
+
+
+def host_embedding_bytes(model: StoryModel) -> int:
+    """E."""
+    embedding = model.llm.get_input_embeddings()
+    return 0 if model.has_tied_head else embedding.weight.numel() * model.dtype.itemsize
 
 
 def _tensors(network: nn.Module) -> list[Tensor]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from seedstory.memory.machine import release_free_memory
 from seedstory.memory.phases import NetworkPhases
 
 if TYPE_CHECKING:
@@ -54,16 +55,16 @@ class Networks:
             "detokenizer": self._detokenizer,
         }
         if self.plan is None or self.plan.mode.placement != "phases":
-            return {name: read() for name, read in load.items()}
+            networks = {name: read() for name, read in load.items()}
+            release_free_memory()  # what reading took
+            return networks
         import torch
 
         from seedstory.detokenizers.detokenizer import Detokenizer
         from seedstory.modeling.story_model import StoryModel
         from seedstory.modeling.vision_tower import lay_out_vision_tower
 
-        language = StoryModel.lay_out(
-            self.folder / "story_model", dtype=self.dtype, quantization=self.quantization
-        )
+        language = StoryModel.lay_out(self.folder / "story_model", dtype=self.dtype, quantization=self.quantization)
         language.decode_dtype = self.decode_dtype
         laid_out = {
             "story_model": language,
@@ -84,10 +85,11 @@ class Networks:
             self.folder / "story_model",
             dtype=self.dtype,
             quantization=self.quantization,
-            device=self._device("story_model"),
         )
         model.decode_dtype = self.decode_dtype
-        return model
+        if self.plan is not None and self.plan.mode.one_at_a_time and str(self.devices["story_model"]) != "cpu":
+            model.keep_embedding_on_host()
+        return model.to(self._device("story_model"))
 
     def _vision_tower(self) -> AnyTower:
         from seedstory.modeling.vision_tower import load_vision_tower

@@ -38,6 +38,7 @@ class NetworkPhases:
         if self.active != name:
             self.end()
             loaded = self._load[name]()
+            release_free_memory()  # what reading took
             self.active = name
             if name == "detokenizer":
                 vars(self._laid_out[name][0]).update(vars(loaded))

@@ -45,4 +45,3 @@ class Int8Linear(nn.Module):
         super()._apply(fn, recurse)
         self.scale = scale.to(self.weight.device)
         return self
-

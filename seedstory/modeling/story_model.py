@@ -35,6 +35,7 @@ from seedstory.modeling.configuration import StoryConfig, check_base_lm, layer_w
 from seedstory.modeling.cross_attention import CrossAttentionResampler
 from seedstory.modeling.flash_attention import Runs, can_flash, find_runs
 from seedstory.modeling.flow_head import FlowResampler, make_output_resampler
+from seedstory.modeling.host_embedding import HostEmbedding
 from seedstory.modeling.layer_masks import layer_masks
 from seedstory.modeling.lora import merge_lora
 from seedstory.modeling.packed_attention import NAME as PACKED_ATTENTION
@@ -611,6 +612,18 @@ class StoryModel(PreTrainedModel):
             raise ModelError("Merge LoRA before storing the weights in fewer bits: call merge_lora() first.")
         quantize(self.llm, quantization)
         return self
+
+    def keep_embedding_on_host(self) -> "StoryModel":
+        """Leave the token embeddings in main memory wherever the model goes, unless the head shares them."""
+        embedding = self.llm.get_input_embeddings()
+        if type(embedding) is nn.Embedding and not self.has_tied_head:
+            self.llm.set_input_embeddings(HostEmbedding(embedding))
+        return self
+
+    @property
+    def has_tied_head(self) -> bool:
+        """Whether the head reads the same weights as the token embeddings."""
+        return getattr(self.llm.get_output_embeddings(), "weight", None) is self.llm.get_input_embeddings().weight
 
     @property
     def has_windows(self) -> bool:

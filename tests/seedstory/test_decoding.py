@@ -221,7 +221,8 @@ def test_int8_reads_the_same_weights_in_every_form():
     (pages,), scores = generate(model, "native", ONE)
     assert_same_pages(plain, pages)
     assert_same_scores(expected, scores)
-    assert model.quantization == "int8" and model.bfloat16().llm.base_model.layers[0].self_attn.q_proj.scale.dtype == torch.float32
+    assert model.quantization == "int8"
+    assert model.bfloat16().llm.base_model.layers[0].self_attn.q_proj.scale.dtype == torch.float32
     with pytest.raises(ValueError, match="merge_lora"):
         tiny_model().quantize("int8")
 

@@ -6,6 +6,7 @@ import gc
 import json
 import logging
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -22,6 +23,7 @@ from seedstory.memory.machine import release_free_memory
 from seedstory.memory.modes import check_memory
 from seedstory.memory.networks import Networks
 from seedstory.memory.phases import NetworkPhases
+from seedstory.model_credits import read_credits, write_credits
 from seedstory.model_folder import COMPONENTS, find_model
 from seedstory.salience import Salience, by_capitals
 from seedstory.settings import check_decoding
@@ -141,20 +143,16 @@ class PipelineBase:
             language_dtype, decode_dtype = _recorded_types(story_dtype)
         quantization = quantization or ("int8" if int8 else "")
         plan = None
+        if memory:
+            if len({str(one) for one in devices.values()}) > 1:
+                raise RequestError("memory modes put all components on one device: leave device_map out")
+            fixed = quantization if quantization or story_dtype else None
+            plan = asked_plan(
+                folder, memory, torch.device(language_device), fixed, dtype=language_dtype, image_dtype=dtype
+            )
+            quantization = plan.mode.quantization
+            image_dtype = dtype or (language_dtype if plan.mode.half else torch.float32)
         with raised_as(ModelError):
-            if memory:
-                if len({str(one) for one in devices.values()}) > 1:
-                    raise RequestError("memory modes put all components on one device: leave device_map out")
-                plan = asked_plan(
-                    folder,
-                    memory,
-                    torch.device(language_device),
-                    quantization if quantization or story_dtype else None,
-                    dtype=language_dtype,
-                    image_dtype=dtype,
-                )
-                quantization = plan.mode.quantization
-                image_dtype = dtype or (language_dtype if plan.mode.half else torch.float32)
             networks = Networks(folder, language_dtype, decode_dtype, quantization, image_dtype, devices, plan)
             pipeline = cls(
                 **networks.made(),
@@ -203,6 +201,8 @@ class PipelineBase:
                 )
             for name in COMPONENTS:
                 _replace_files(Path(scratch) / name, folder / name)
+        if self.source is not None and folder.resolve() != self.source.resolve():
+            write_credits(folder, read_credits(self.source))
         self.write_index(folder)
         if self.source is not None and folder.resolve() == self.source.resolve():
             self._identity = ModelIdentity.of_folders(folder, base_lm, name=self._identity.name)
@@ -219,6 +219,9 @@ class PipelineBase:
         create_pr: bool = False,
     ) -> str:
         """Uploads what is in memory to the Hugging Face Hub, with a generated model card.
+
+        A base language model that lies in the folder that was loaded, as in converted models, goes along. What
+        `credits.json` there says of license and makers goes into the card.
 
         Args:
             repo_id: `owner/model`; made where it is missing.
@@ -238,15 +241,21 @@ class PipelineBase:
                 or it cannot be reached.
         """
         name = base_lm or self.story_model.config.base_lm
-        if Path(name).is_absolute():
+        own = None
+        if base_lm is None and self.source is not None and Path(name).is_absolute():
+            own = _inside(Path(name), self.source / "story_model")
+        if Path(name).is_absolute() and own is None:
             raise ModelError(
                 f"the base language model is the local folder {name}, which nobody else has: give base_lm, its Hub id"
             )
         with tempfile.TemporaryDirectory() as scratch:
             self.save_pretrained(scratch)
             config = Path(scratch) / "story_model" / "config.json"
-            _write_config(config, read_json(config) | {"base_lm": name})
-            write_atomic(Path(scratch) / "README.md", self._model_card(repo_id, Path(scratch), name))
+            _write_config(config, read_json(config) | {"base_lm": "base_lm" if own else name})
+            if own is not None:
+                _link_files(own, Path(scratch) / "story_model" / "base_lm")
+            card = self._model_card(repo_id, Path(scratch), "" if own else name)
+            write_atomic(Path(scratch) / "README.md", card)
             return push_folder(
                 Path(scratch),
                 repo_id,
@@ -262,7 +271,7 @@ class PipelineBase:
         config = self.story_model.config
         count = sum(weight.numel() for part in self.components.values() for weight in _parameters(part))
         facts = {
-            "base language model": f"{base_lm} ({config.base_lm_config.get('model_type', '')})",
+            "base language model": f"{base_lm or 'in this repository'} ({config.base_lm_config.get('model_type', '')})",
             "visual tokens per image": str(config.num_visual_tokens),
             "image features": "{} x {}".format(*self.feature_shape),
             "image size": f"{self.image_size} px",
@@ -270,7 +279,8 @@ class PipelineBase:
             "parameters, base included": f"{count / 1e6:.0f} M",
             "written by": f"seedstory {__version__}",
         }
-        return model_card(name, base_lm, facts, ModelIdentity.of_folders(folder, None).files)
+        files = ModelIdentity.of_folders(folder, None).files
+        return model_card(name, base_lm, facts, files, read_credits(folder))
 
     @classmethod
     def write_index(cls, folder: Path) -> None:
@@ -441,6 +451,22 @@ def _replace_files(new: Path, old: Path) -> None:
         for path in folder.iterdir():
             if not path.is_dir() and path.relative_to(old) not in files:
                 path.unlink()
+
+
+def _inside(path: Path, folder: Path) -> Path | None:
+    """A folder, if it lies in another one."""
+    return path if path.resolve().is_relative_to(folder.resolve()) else None
+
+
+def _link_files(source: Path, target: Path) -> None:
+    """Makes the files of a folder appear in another one, without copying them where that can be."""
+    target.mkdir()
+    for path in sorted(source.iterdir()):
+        if path.is_file():
+            try:
+                (target / path.name).symlink_to(path.resolve())
+            except OSError:
+                shutil.copyfile(path, target / path.name)
 
 
 def _write_config(path: Path, settings: dict[str, Any]) -> None:

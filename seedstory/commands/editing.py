@@ -17,6 +17,7 @@ from seedstory.commands.running import (
     Decoding,
     Device,
     Folder,
+    Memory,
     OtherModel,
     RecordedModel,
     RenderBatch,
@@ -63,6 +64,7 @@ def continue_story(
     render_batch: RenderBatch = Rendering.render_batch,
     decoding: Decoding = "auto",
     device: Device = None,
+    memory: Memory = "",
     allow_other_model: OtherModel = False,
 ) -> None:
     """Go on with a story: after an interruption as if there had been none, past its end, or anew from a page on.
@@ -89,6 +91,7 @@ def continue_story(
             render_batch=render_batch,
             decoding=decoding,
             device=device,
+            memory=memory,
             allow_other_model=allow_other_model,
         )
 

@@ -546,7 +546,7 @@ class StoryModel(PreTrainedModel):
         config, base_folder = StoryConfig.of_folder(folder), resolve_base_lm(folder)
         base_lm_config(base_folder)
         cls._check_trained(config, stored_shapes(folder), folder)
-        config.lora_rank = 0
+        config.base_lm, config.lora_rank = base_lm_name(folder), 0
         with torch.device("meta"):
             llm = AutoModelForCausalLM.from_config(config.language_config(), trust_remote_code=False)
             model = cls(config, llm).to(dtype).eval().requires_grad_(False)

@@ -1,4 +1,4 @@
-"""Under which terms SEED-Story's released weights and what they stand on may be used: written into a converted model."""
+"""Under which terms SEED-Story's released weights may be used, and what they stand on: goes into a converted model."""
 
 from __future__ import annotations
 

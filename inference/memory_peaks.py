@@ -20,6 +20,7 @@ import typer
 
 STATUS = Path("/proc/self/status")
 GB = 1e9
+TEXT = "Mia the fox found a golden key."
 app = typer.Typer(add_completion=False)
 
 
@@ -50,7 +51,7 @@ def own_memory() -> int:
     return int(found[1]) * 1024 if found else 0
 
 
-def measure(model: str, mode: str, pages: int, tokens: int, steps: int | None) -> dict[str, Any]:
+def measure(model: str, mode: str, pages: int, tokens: int, steps: int | None, text: str = TEXT) -> dict[str, Any]:
     """Writes and draws a story in one mode, in this process.
 
     Args:
@@ -59,6 +60,7 @@ def measure(model: str, mode: str, pages: int, tokens: int, steps: int | None) -
         pages: Of the story.
         tokens: Longest caption.
         steps: Diffusion steps a page; by default those of the pipeline.
+        text: Opening.
     """
     import torch
 
@@ -67,7 +69,7 @@ def measure(model: str, mode: str, pages: int, tokens: int, steps: int | None) -
     options = {} if steps is None else {"num_inference_steps": steps}
     with HostPeak() as host:
         pipeline = StoryPipeline.from_pretrained(model, memory=mode)
-        story = pipeline("Mia the fox found a golden key.", pages=pages, seed=3, max_caption_tokens=tokens, **options)
+        story = pipeline(text, pages=pages, seed=3, max_caption_tokens=tokens, **options)
     plan = pipeline.memory_plan
     assert plan is not None and len(story.pages) == pages
     return {
@@ -86,6 +88,7 @@ def main(
     pages: Annotated[int, typer.Option(help="Pages of the story.")] = 10,
     tokens: Annotated[int, typer.Option(help="Longest caption.")] = 96,
     steps: Annotated[int | None, typer.Option(help="Diffusion steps a page.")] = None,
+    text: Annotated[str, typer.Option(help="Opening.")] = TEXT,
     alone: Annotated[bool, typer.Option("--alone", hidden=True)] = False,
 ) -> None:
     """Measure peaks, a line of JSON for each mode as soon as it is measured."""
@@ -93,11 +96,11 @@ def main(
         from seedstory.commands.running import quiet_libraries
 
         quiet_libraries()
-        typer.echo(json.dumps(measure(model, modes, pages, tokens, steps)))
+        typer.echo(json.dumps(measure(model, modes, pages, tokens, steps, text)))
         return
     for mode in modes.split(","):
         command = [sys.executable, "-m", "inference.memory_peaks", "--alone", "--model", model, "--modes", mode]
-        command += ["--pages", str(pages), "--tokens", str(tokens)]
+        command += ["--pages", str(pages), "--tokens", str(tokens), "--text", text]
         command += [] if steps is None else ["--steps", str(steps)]
         run = subprocess.run(command, capture_output=True, text=True)
         lines = (run.stdout if run.returncode == 0 else run.stderr).strip().splitlines()

@@ -242,7 +242,7 @@ class ModelMemory:
 
 def parameter_count(memory: ModelMemory) -> tuple[int, int]:
     """Weights of the story model, and of the networks that see and draw."""
-    networks = (memory.language(), *memory.image_networks)
+    networks: list[nn.Module] = [memory.language(), *memory.image_networks]
     counts = [sum(weight.numel() for weight in network.parameters()) for network in networks]
     return counts[0], sum(counts[1:])
 

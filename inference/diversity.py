@@ -233,7 +233,7 @@ def main(
         plots = None if data is None else load_plot_model(data)
         if data is not None and plots is None:
             raise ValueError(f"{data} has no train.jsonl whose stories say their plots: leave --data out, or write it")
-        pipeline = StoryPipeline.from_pretrained(model, int8=int8)
+        pipeline = StoryPipeline.from_pretrained(model, quantization="int8" if int8 else "")
         figures = []
         with Progress(transient=True) as progress:
             bar = progress.add_task("stories", total=seeds * len(asked))

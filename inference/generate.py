@@ -62,7 +62,7 @@ def main(
         check_engine(engine, workers, address)
         records = _records(data, split, openings, stories, text_alone=opening == "text" and not scripted)
         makers: Workers = (
-            LocalWorker(StoryPipeline.from_pretrained(model, int8=int8))
+            LocalWorker(StoryPipeline.from_pretrained(model, quantization="int8" if int8 else ""))
             if engine == "local"
             else RayWorkers(model, int8=int8, workers=workers, address=address)
         )

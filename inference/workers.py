@@ -149,7 +149,7 @@ class StoryActor:
             from seedstory.pipeline import StoryPipeline
 
             quiet_libraries()
-            self.pipeline = StoryPipeline.from_pretrained(model, int8=int8)
+            self.pipeline = StoryPipeline.from_pretrained(model, quantization="int8" if int8 else "")
         except (SeedStoryError, OSError) as error:
             return one_line(str(error))
         return ""

@@ -29,6 +29,7 @@ from seedstory.commands.running import (
     Guidance,
     GuidanceInterval,
     Int8,
+    Memory,
     Model,
     NewFolder,
     Overwrite,
@@ -205,6 +206,7 @@ def generate(
     model: Model = "mini",
     policy: Policy = StorySettings.policy,
     int8: Int8 = False,
+    memory: Memory = "",
     decoding: Decoding = "auto",
     device: Device = None,
 ) -> None:
@@ -276,6 +278,7 @@ def generate(
             drawing=Rendering(rendering, render_batch),
             model=model,
             int8=int8,
+            memory=memory,
             decoding=decoding,
             device=device,
             fast_images=fast_images,
@@ -313,6 +316,7 @@ def visualize(
     model: Model = "mini",
     policy: Policy = StorySettings.policy,
     int8: Int8 = False,
+    memory: Memory = "",
     decoding: Decoding = "auto",
     device: Device = None,
 ) -> None:
@@ -352,6 +356,7 @@ def visualize(
             drawing=Rendering(rendering, render_batch),
             model=model,
             int8=int8,
+            memory=memory,
             decoding=decoding,
             device=device,
             fast_images=fast_images,
@@ -430,6 +435,7 @@ def _start(
     drawing: Rendering,
     model: str,
     int8: bool,
+    memory: str,
     decoding: str,
     device: str | None,
     fast_images: bool,
@@ -447,7 +453,10 @@ def _start(
         out = free_folder(Path("stories"), title or make_title(settings.text or name))
     check_target(out, overwrite=overwrite)
     check_writable(out)
-    pipe = load_pipeline(model, device, int8=int8, decoding=decoding, fast_images=fast_images)
+    quantization = "int8" if int8 else ""
+    pipe = load_pipeline(
+        model, device, quantization=quantization, decoding=decoding, memory=memory, fast_images=fast_images
+    )
     screen = StoryScreen(settings.pages)
     options: dict[str, Any] = asdict(settings) | asdict(drawing)
     del options["image_name"]  # the picture itself is handed over

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from seedstory.errors import ModelError
 
@@ -117,20 +118,37 @@ def push_folder(
     return str(commit.commit_url)
 
 
-def model_card(name: str, base_lm: str, facts: dict[str, str], files: dict[str, str]) -> str:
+def model_card(
+    name: str, base_lm: str, facts: dict[str, str], files: dict[str, str], credits: Mapping[str, Any] | None = None
+) -> str:
     """The README.md of a model on the Hub.
 
     Args:
         name: The model's name.
-        base_lm: Its base language model, by name or Hub id.
+        base_lm: Its base language model, by name or Hub id; "" if it lies in the same repository.
         facts: Rows of the table of facts.
         files: SHA-256 of each weight file by its path.
+        credits: What `seedstory.model_credits` read of its folder.
     """
+    license = [f"license: {credits['license']}"] if credits else []
     base = [f"base_model: {base_lm}"] if is_repo_id(base_lm) else []
-    head = ["---", "library_name: seedstory", "pipeline_tag: text-to-image", *base, "tags:", "- story-generation"]
+    head = [
+        "---",
+        "library_name: seedstory",
+        *license,
+        "pipeline_tag: text-to-image",
+        *base,
+        "tags:",
+        "- story-generation",
+    ]
     head += ["- story-visualization", "- multimodal", "---"]
     table = ["| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in facts.items())]
     sums = ["| file | SHA-256 |", "|---|---|", *(f"| `{path}` | `{digest}` |" for path, digest in files.items())]
+    where = "is not part of this repository; it is fetched by its name" if base_lm else "is in `story_model/base_lm`"
+    terms = "\n".join(f"- {line}" for line in (credits or {}).get("credits", ()))
+    about = "Say here which data the model was trained on, under which license you share it,"
+    if terms:
+        about = f"{terms}\n\nSay here what else it was trained on,"
     body = f"""
 # {name}
 
@@ -147,11 +165,11 @@ output = pipeline("Once upon a time there was a small fox.", pages=10, seed=7, o
 {chr(10).join(table)}
 
 ## Weights
-The base language model is not part of this repository; it is fetched by its name.
+The base language model {where}.
 
 {chr(10).join(sums)}
 
 ## Data, license and limits
-Say here which data the model was trained on, under which license you share it, what it is good for and where it fails.
+{about} what it is good for and where it fails.
 """
     return "\n".join(head) + "\n" + body

@@ -16,6 +16,7 @@ from typing import Any
 
 from seedstory.errors import ModelError, raised_as
 from seedstory.io import MAX_JSON_BYTES, cache_folder, open_regular, parse_json, write_atomic
+from seedstory.model_credits import FILE as CREDITS
 
 logger = logging.getLogger(__name__)
 
@@ -106,7 +107,7 @@ def fingerprint(*folders: Path) -> str:
 def _digests(folder: Path) -> dict[str, str]:
     """SHA-256 of each deciding file of a folder, by its path in it."""
     digests = {}
-    for path in sorted(p for p in folder.rglob("*") if p.suffix in _DECIDING and not p.is_dir()):
+    for path in sorted(p for p in folder.rglob("*") if p.suffix in _DECIDING and p.name != CREDITS and not p.is_dir()):
         if path.name in _SETTINGS:
             with raised_as(ModelError), open_regular(path) as file:
                 settings = parse_json(file.read(MAX_JSON_BYTES), str(path))

@@ -409,12 +409,14 @@ class StoryPipeline(PipelineBase):
 
     def _rendering(self, rendering: str, render_batch: int, render_queue: int) -> Rendering:
         how = Rendering(rendering, render_batch, render_queue)
+        if rendering == "inline" and self.memory_plan is not None and self.memory_plan.mode.one_at_a_time:
+            how = replace(how, rendering="after")  # the same story; networks come and go once, not for every page
         if rendering == "after" and self.source is None and self._offload_device is None:
             raise RequestError(
                 "rendering 'after' frees the language model, and this pipeline has no folder to load it from again: "
                 "choose inline or ahead, or load the pipeline with from_pretrained"
             )
-        if rendering == "ahead" and self._offload_device is not None:
+        if rendering == "ahead" and (self._offload_device is not None or self._phases is not None):
             raise RequestError("rendering 'ahead' needs all components at once: choose after, or inline")
         return how
 
@@ -465,7 +467,7 @@ class StoryPipeline(PipelineBase):
             settings,
             rendering,
             write,
-            (lambda: None) if self._offload_device is not None else self.free_story_model,
+            (lambda: None) if self._offload_device or self._phases else self.free_story_model,
             before_batch=lambda: self._activate("detokenizer"),
             callback_on_step_end=callback_on_step_end,
         )

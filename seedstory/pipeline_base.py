@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import json
 import logging
 import os
 import shutil
-import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -20,6 +18,12 @@ from seedstory.errors import ModelError, RequestError, raised_as
 from seedstory.hub import model_card, push_folder
 from seedstory.identity import NO_IDENTITY, ModelIdentity, fingerprint
 from seedstory.io import read_json, write_atomic
+from seedstory.memory.choose import MemoryPlan, asked_plan
+from seedstory.memory.machine import release_free_memory
+from seedstory.memory.modes import check_memory
+from seedstory.memory.networks import Networks
+from seedstory.memory.phases import NetworkPhases
+from seedstory.model_credits import read_credits, write_credits
 from seedstory.model_folder import COMPONENTS, find_model
 from seedstory.salience import Salience, by_capitals
 from seedstory.settings import check_decoding
@@ -51,6 +55,8 @@ class PipelineBase:
         self._story_model: StoryModel | None = story_model
         self._freed: tuple[dict[str, Any], torch.dtype | None] | None = None  # how a freed one is loaded again
         self._offload_device: torch.device | None = None
+        self._phases: NetworkPhases | None = None
+        self.memory_plan: MemoryPlan | None = None
         self._progress_bar_config: dict[str, Any] = {}
         self.vision_tower = vision_tower
         self.detokenizer = detokenizer
@@ -76,9 +82,11 @@ class PipelineBase:
         device: str | torch.device | None = None,
         device_map: str | Mapping[str, str | torch.device] | None = None,
         int8: bool = False,
+        quantization: str = "",
         decoding: str = "auto",
         salience: Salience = by_capitals,
         story_dtype: str = "",
+        memory: str = "",
     ) -> Self:
         """Loads a model.
 
@@ -96,17 +104,24 @@ class PipelineBase:
             device: Where the model runs; by default a GPU if there is one.
             device_map: A device, "auto" (as by default) or a device for each component, such as
                 `{"story_model": "cuda:0", "detokenizer": "cuda:1"}`; components that it leaves out go to `device`.
-            int8: Store the language model's weights in eight bits: less memory, faster words, slightly rounded.
+            int8: The same as `quantization="int8"`.
+            quantization: "int8" or "int4" stores the language model's weights in eight or four bits: less memory,
+                slightly rounded. On CPUs eight bits make words faster, four bits slower.
             decoding: As in the class.
             salience: As in the class.
             story_dtype: The `dtype` recorded in a story to be resumed, perhaps on another kind of machine; the
                 language model is then loaded in it.
+            memory: One of `seedstory.memory.modes.MEMORY_MODES`: "auto" takes the best way to hold the model that fits
+                the memory that is free; a name takes that one. By default everything stays on the device. With
+                "offload" and "phases" a story is written before its first page is drawn.
 
         Raises:
-            ModelError: There is no such model, or its folder is incomplete or damaged.
-            RequestError: There is no such type, decoding or device.
+            ModelError: There is no such model, its folder is incomplete or damaged, or `memory="auto"` finds no way to
+                hold it here.
+            RequestError: There is no such type, decoding, device or memory mode, or they do not agree.
         """
         check_decoding(decoding)
+        check_memory(memory)
         folder = find_model(
             pretrained_model_name_or_path,
             revision=revision,
@@ -116,10 +131,7 @@ class PipelineBase:
         )
         import torch
 
-        from seedstory.detokenizers.detokenizer import Detokenizer
         from seedstory.modeling.base_lm import model_identity, resolve_base_lm
-        from seedstory.modeling.story_model import StoryModel
-        from seedstory.modeling.vision_tower import load_vision_tower
         from seedstory.precision import fast_dtype
 
         devices = _devices(device, device_map)
@@ -129,21 +141,30 @@ class PipelineBase:
         language_dtype, decode_dtype = dtype or fast_dtype(language_device), None if dtype else torch.bfloat16
         if story_dtype and dtype is None:
             language_dtype, decode_dtype = _recorded_types(story_dtype)
-        with raised_as(ModelError):
-            story_model = StoryModel.from_pretrained(
-                folder / "story_model", dtype=language_dtype, int8=int8, device=language_device
+        quantization = quantization or ("int8" if int8 else "")
+        plan = None
+        if memory:
+            if len({str(one) for one in devices.values()}) > 1:
+                raise RequestError("memory modes put all components on one device: leave device_map out")
+            fixed = quantization if quantization or story_dtype else None
+            plan = asked_plan(
+                folder, memory, torch.device(language_device), fixed, dtype=language_dtype, image_dtype=dtype
             )
-            story_model.decode_dtype = decode_dtype
+            quantization = plan.mode.quantization
+            image_dtype = dtype or (language_dtype if plan.mode.half else torch.float32)
+        with raised_as(ModelError):
+            networks = Networks(folder, language_dtype, decode_dtype, quantization, image_dtype, devices, plan)
             pipeline = cls(
-                story_model,
-                load_vision_tower(folder / "vision_tower", image_dtype).to(devices["vision_tower"]),
-                Detokenizer.from_pretrained(folder / "detokenizer", dtype=image_dtype).to(devices["detokenizer"]),
+                **networks.made(),
                 identity=model_identity(folder, name=str(pretrained_model_name_or_path)),
                 source=folder,
                 decoding=decoding,
                 salience=salience,
             )
             pipeline._base_fingerprint = fingerprint(resolve_base_lm(folder / "story_model"))
+        pipeline.memory_plan, pipeline._phases = plan, networks.phases
+        if plan is not None and plan.mode.placement == "offload":
+            pipeline._offload_device = torch.device(language_device)
         logger.info(
             "loaded %s (%s) in %s on %s",
             pretrained_model_name_or_path,
@@ -170,8 +191,10 @@ class PipelineBase:
         base_lm = self._check_base_lm()
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder, prefix=".saving-") as scratch:
-            for name, component in self.components.items():
-                component.save_pretrained(Path(scratch) / name)
+            for name in COMPONENTS:
+                if self._phases is not None:
+                    self._activate(name)
+                self.components[name].save_pretrained(Path(scratch) / name)
             for config in Path(scratch).rglob("config.json"):  # diffusers notes where a network was loaded from
                 _write_config(
                     config, {key: value for key, value in read_json(config).items() if key != "_name_or_path"}
@@ -181,6 +204,8 @@ class PipelineBase:
             drawn_with = {path.name for path in (Path(scratch) / "detokenizer").iterdir()} & {"unet", "transformer"}
             for other in {"unet", "transformer"} - drawn_with if drawn_with else ():
                 shutil.rmtree(folder / "detokenizer" / other, ignore_errors=True)  # an older de-tokenizer's network
+        if self.source is not None and folder.resolve() != self.source.resolve():
+            write_credits(folder, read_credits(self.source))
         self.write_index(folder)
         if self.source is not None and folder.resolve() == self.source.resolve():
             self._identity = ModelIdentity.of_folders(folder, base_lm, name=self._identity.name)
@@ -197,6 +222,9 @@ class PipelineBase:
         create_pr: bool = False,
     ) -> str:
         """Uploads what is in memory to the Hugging Face Hub, with a generated model card.
+
+        A base language model that lies in the folder that was loaded, as in converted models, goes along. What
+        `credits.json` there says of license and makers goes into the card.
 
         Args:
             repo_id: `owner/model`; made where it is missing.
@@ -216,15 +244,21 @@ class PipelineBase:
                 or it cannot be reached.
         """
         name = base_lm or self.story_model.config.base_lm
-        if Path(name).is_absolute():
+        own = None
+        if base_lm is None and self.source is not None and Path(name).is_absolute():
+            own = _inside(Path(name), self.source / "story_model")
+        if Path(name).is_absolute() and own is None:
             raise ModelError(
                 f"the base language model is the local folder {name}, which nobody else has: give base_lm, its Hub id"
             )
         with tempfile.TemporaryDirectory() as scratch:
             self.save_pretrained(scratch)
             config = Path(scratch) / "story_model" / "config.json"
-            _write_config(config, read_json(config) | {"base_lm": name})
-            write_atomic(Path(scratch) / "README.md", self._model_card(repo_id, Path(scratch), name))
+            _write_config(config, read_json(config) | {"base_lm": "base_lm" if own else name})
+            if own is not None:
+                _link_files(own, Path(scratch) / "story_model" / "base_lm")
+            card = self._model_card(repo_id, Path(scratch), "" if own else name)
+            write_atomic(Path(scratch) / "README.md", card)
             return push_folder(
                 Path(scratch),
                 repo_id,
@@ -240,7 +274,7 @@ class PipelineBase:
         config = self.story_model.config
         count = sum(weight.numel() for part in self.components.values() for weight in _parameters(part))
         facts = {
-            "base language model": f"{base_lm} ({config.base_lm_config.get('model_type', '')})",
+            "base language model": f"{base_lm or 'in this repository'} ({config.base_lm_config.get('model_type', '')})",
             "visual tokens per image": str(config.num_visual_tokens),
             "image features": "{} x {}".format(*self.feature_shape),
             "image size": f"{self.image_size} px",
@@ -248,7 +282,8 @@ class PipelineBase:
             "parameters, base included": f"{count / 1e6:.0f} M",
             "written by": f"seedstory {__version__}",
         }
-        return model_card(name, base_lm, facts, ModelIdentity.of_folders(folder, None).files)
+        files = ModelIdentity.of_folders(folder, None).files
+        return model_card(name, base_lm, facts, files, read_credits(folder))
 
     @classmethod
     def write_index(cls, folder: Path) -> None:
@@ -265,7 +300,13 @@ class PipelineBase:
         return {name: getattr(self, name) for name in COMPONENTS}
 
     def to(self, device: str | torch.device) -> Self:
-        """Moves all components to a device."""
+        """Moves all components to a device.
+
+        Raises:
+            RequestError: They are read from disk when they work (memory "phases").
+        """
+        if self._phases is not None:
+            raise RequestError("this pipeline reads its networks from disk when they work: load it without 'phases'")
         for component in self.components.values():
             component.to(device)
         self._offload_device = None
@@ -306,21 +347,22 @@ class PipelineBase:
         """
         if self.source is None:
             raise ModelError("this pipeline was not loaded from a folder: a freed language model could not come back")
-        if self._story_model is None:
+        if self._phases is not None:
+            self._activate("")
+        if self._story_model is None or self._phases is not None:
             return
         import torch
 
         self._identity = replace(self._identity, dtype=_type_record(self._story_model))
         self._freed = (
-            {name: getattr(self._story_model, name) for name in ("dtype", "int8", "device")},
+            {name: getattr(self._story_model, name) for name in ("dtype", "quantization", "device")},
             self._story_model.decode_dtype,
         )
         self._story_model = None
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        if sys.platform == "linux":  # glibc keeps what is freed for later
-            getattr(ctypes.CDLL(None), "malloc_trim", int)(0)
+        release_free_memory()
 
     @property
     def identity(self) -> ModelIdentity:
@@ -340,6 +382,8 @@ class PipelineBase:
     @property
     def device(self) -> torch.device:
         """Where the model works."""
+        if self._phases is not None:
+            return self._phases.device
         return self._offload_device or self.detokenizer.device
 
     @property
@@ -367,7 +411,10 @@ class PipelineBase:
             raise ModelError(f"{source} is gone or has changed since this model was loaded from it: load it again")
 
     def _activate(self, name: str) -> None:
-        """With offloading, brings a component to the device and sends the others away."""
+        """With offloading, brings a component to the device and sends the others away; with phases, reads it."""
+        if self._phases is not None:
+            self._change_phase(self._phases, name)
+            return
         if self._offload_device is None:
             return
         for other, component in self.components.items():
@@ -375,6 +422,20 @@ class PipelineBase:
                 component.to("cpu")
         if self.components[name].device != self._offload_device:
             self.components[name].to(self._offload_device)
+
+    def _change_phase(self, phases: NetworkPhases, name: str) -> None:
+        """Has one component in memory, or none (""), and no other."""
+        if phases.active == name:
+            return
+        resting = phases.resting
+        self._story_model, self.vision_tower = resting["story_model"], resting["vision_tower"]
+        if not name:
+            phases.end()
+            return
+        assert self.source is not None, "what is read in phases lies in a folder"
+        self._check_source(self.source)
+        components = phases.begin(name)
+        self._story_model, self.vision_tower = components["story_model"], components["vision_tower"]
 
     def _progress_bar(self, pages: int) -> Any:
         from tqdm.auto import tqdm
@@ -395,6 +456,22 @@ def _replace_files(new: Path, old: Path) -> None:
         for path in folder.iterdir():
             if not path.is_dir() and path.relative_to(old) not in files:
                 path.unlink()
+
+
+def _inside(path: Path, folder: Path) -> Path | None:
+    """A folder, if it lies in another one."""
+    return path if path.resolve().is_relative_to(folder.resolve()) else None
+
+
+def _link_files(source: Path, target: Path) -> None:
+    """Makes the files of a folder appear in another one, without copying them where that can be."""
+    target.mkdir()
+    for path in sorted(source.iterdir()):
+        if path.is_file():
+            try:
+                (target / path.name).symlink_to(path.resolve())
+            except OSError:
+                shutil.copyfile(path, target / path.name)
 
 
 def _write_config(path: Path, settings: dict[str, Any]) -> None:
@@ -435,10 +512,10 @@ def _parameters(component: Any) -> Iterator[torch.Tensor]:
 
 def _type_record(model: StoryModel) -> str:
     """What the words of a story depend on: "float32+bfloat16" computes in the one and decodes from the other."""
-    names = [str(model.dtype).removeprefix("torch.")]
-    if model.decode_dtype not in (None, model.dtype) and not model.int8:
+    names, quantization = [str(model.dtype).removeprefix("torch.")], model.quantization
+    if model.decode_dtype not in (None, model.dtype) and not quantization:
         names.append(str(model.decode_dtype).removeprefix("torch."))
-    return "+".join(names) + (", int8" if model.int8 else "")
+    return "+".join(names) + (f", {quantization}" if quantization else "")
 
 
 def _recorded_types(record: str) -> tuple[torch.dtype, torch.dtype | None]:
@@ -446,7 +523,7 @@ def _recorded_types(record: str) -> tuple[torch.dtype, torch.dtype | None]:
     import torch
 
     known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-    names = record.removesuffix(", int8").split("+")
+    names = record.partition(", ")[0].split("+")
     if len(names) > 2 or not all(name in known for name in names):
         raise RequestError(f"the story was begun with an unknown type of weights ({record!r}): start it again")
     types = [known[name] for name in names]

@@ -23,7 +23,7 @@ MB = 1_000_000
 LAYERS = (
     {"cli", "commands", "error_reporting", "progress_display", "server", "app", "__main__"},
     {"pipeline", "pipeline_base", "story_batch", "story_editor", "story_writer", "story_request", "outputs"}
-    | {"rendering", "export", "convert"},
+    | {"rendering", "export", "convert", "memory"},
     {"generation"},
     {"consistent_attention", "detokenizers", "modeling", "cache", "resampler"},
     {
@@ -34,6 +34,7 @@ LAYERS = (
         "image",
         "io",
         "layout",
+        "model_credits",
         "model_files",
         "model_folder",
         "page",

@@ -27,6 +27,7 @@ from seedstory.detokenizers.detokenizer import ADAPTERS, Detokenizer
 from seedstory.detokenizers.from_base import CONTEXT_FORMS, detokenizer_from_base
 from seedstory.detokenizers.kl_autoencoder import KLAutoencoder
 from seedstory.detokenizers.perceiver_adapter import PerceiverAdapter
+from seedstory.detokenizers.tiny_autoencoder import TinyAutoencoder
 from seedstory.image import resize_pixels
 from seedstory.modeling.lora import merge_lora
 from seedstory.modeling.vision_tower import VisionTower, load_vision_tower
@@ -233,7 +234,7 @@ def choose_parts(unet: nn.Module, parts: Parts, lora_rank: int) -> None:
 
 @torch.no_grad()
 def encode_pages(
-    autoencoder: ImageAutoencoder | KLAutoencoder, images: PageImages, backend: Backend
+    autoencoder: ImageAutoencoder | KLAutoencoder | TinyAutoencoder, images: PageImages, backend: Backend
 ) -> tuple[Tensor, Tensor]:
     """Unscaled latents [N, Z, h, w] of all pictures, bf16, and weights of their regions [N, h, w]."""
 
@@ -246,7 +247,7 @@ def encode_pages(
 
 
 def encode_rows(
-    autoencoder: ImageAutoencoder | KLAutoencoder, images: PageImages, rows: Tensor, backend: Backend
+    autoencoder: ImageAutoencoder | KLAutoencoder | TinyAutoencoder, images: PageImages, rows: Tensor, backend: Backend
 ) -> tuple[Tensor, Tensor]:
     """Latents and regions of some pictures, as `encode_pages` gives them."""
     pixels, weights = images.batch(rows)
@@ -262,7 +263,7 @@ def at_once(size: int) -> int:
 
 @torch.no_grad()
 def store_pages(
-    autoencoder: ImageAutoencoder | KLAutoencoder, images: PageImages, backend: Backend
+    autoencoder: ImageAutoencoder | KLAutoencoder | TinyAutoencoder, images: PageImages, backend: Backend
 ) -> tuple[MappedRows, MappedRows | Tensor]:
     """As `encode_pages`, in files beside the data set: latents of 1,024 px take 131 kB a picture."""
     key = [images.identity(), backend.config.precision, digest_weights(autoencoder)]

@@ -122,6 +122,15 @@ class CachePolicy:
                     kept |= tokens
         return sorted(kept)
 
+    def most_sinks(self, pages: int, page_tokens: int, visual_tokens: int) -> int:
+        """Most tokens that are kept of evicted pages in a story of so many pages, each of at most so many tokens."""
+        if self.name == "sink":
+            return self.first_tokens
+        if self.name != "mm_sink":
+            return 0
+        kept = page_tokens - max(0, visual_tokens - self.image_head - self.image_tail)
+        return min(self.max_sink_tokens, self.first_tokens + max(0, pages - self.window_pages) * kept)
+
     def _salient_pages(self, evicted: Sequence[PageSpan], last_used: Mapping[str, int]) -> list[PageSpan]:
         """The first page, and those that introduce somebody: whose names were used again last, then the earliest."""
         others = [page for page in evicted[1:] if page.names]

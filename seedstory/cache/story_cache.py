@@ -38,7 +38,8 @@ class StoryCacheLayer(CacheLayerMixin):
     """Keys and values of one layer, `[B, K, C, Dh]` each; see `StoryCache`, which keeps the books of all layers.
 
     Attributes:
-        pristine: For each row, keys of its sinks as the model made them, `[K, S, Dh]`, or None.
+        pristine: For each row, keys of its sinks as the model made them, `[K, S, Dh]`, or None. They are read once a
+            page, so they lie in main memory.
     """
 
     is_sliding = False
@@ -113,8 +114,8 @@ class StoryCacheLayer(CacheLayerMixin):
         pristine = self.keys[row, :, kept[:sinks]]
         previous = self.pristine[row]
         if previous is not None:
-            pristine[:, :old_sinks] = previous[:, kept[:old_sinks]]
-        self.pristine[row] = pristine if sinks else None
+            pristine[:, :old_sinks] = previous.to(pristine.device)[:, kept[:old_sinks]]
+        self.pristine[row] = pristine.cpu() if sinks else None
         # Index before writing: the source and the destination overlap.
         self.keys[row, :, : len(kept)] = self.keys[row, :, kept]
         self.values[row, :, : len(kept)] = self.values[row, :, kept]
@@ -305,7 +306,7 @@ class StoryCache(Cache):
         for layer, rotate in zip(self.layers, self._movers([-base]), strict=True):
             layer.keys[row, :, :length] = rotate(layer.keys[row, :, :length])
             if layer.pristine[row] is not None:
-                layer.pristine[row] = rotate(layer.pristine[row])
+                layer.pristine[row] = rotate(layer.pristine[row].to(layer.keys.device)).cpu()
 
     def _movers(self, distance: list[int]) -> list[Callable[[torch.Tensor], torch.Tensor]]:
         """For each layer what moves its keys on by these distances."""

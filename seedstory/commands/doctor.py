@@ -10,20 +10,17 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from math import prod
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from seedstory.error_reporting import FAILED, one_line, reported_errors
 from seedstory.errors import SeedStoryError
-from seedstory.model_folder import COMPONENTS, find_model, versions
+from seedstory.memory.machine import host_memory
+from seedstory.model_folder import find_model, versions
 from seedstory.progress_display import quiet_libraries
 
 GB = 1e9
-# Libraries and working memory beside the weights: the mini has 0.62 GB of weights in float32 and peaks at 0.93 GB.
-BESIDE_WEIGHTS = 0.35
 # What may be missing: the import, what it is for, and how it comes.
 OPTIONAL = (
     ("typst", "PDF, CBZ and films", "pip install 'seedstory[book]'"),
@@ -111,7 +108,7 @@ def machine() -> Iterator[Check]:
     yield Check("system", f"{platform.system()} {platform.machine()}")
     yield Check("CPU", f"{cpu_name()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads used")
     yield Check("faster type", fast_precision("cpu"))
-    total, free = _main_memory()
+    total, free = host_memory()
     if total:
         yield Check("memory", f"{free / GB:.1f} GB free of {total / GB:.1f} GB")
     if not torch.cuda.is_available():
@@ -123,60 +120,35 @@ def machine() -> Iterator[Check]:
 
 
 def memory(model: str) -> Iterator[Check]:
-    """What a model needs in each mode. An estimate: its weights, and what else the mini was seen to take."""
+    """What a model needs in each mode, by its files alone (`seedstory.memory.estimate`), and which mode fits here."""
+    import torch
+
+    from seedstory.memory.choose import free_memory, memory_plans
+    from seedstory.memory.estimate import ModelMemory, parameter_count
+
     try:
         folder = find_model(model)
-        parts = {name: _parameters(folder / name) for name in COMPONENTS}
-        base = _base_parameters(folder)
+        sizes = ModelMemory.of_folder(folder)
     except (SeedStoryError, OSError) as error:
         yield Check(model, one_line(str(error)), False)
         return
     yield Check("folder", str(folder), True)
-    language = parts["story_model"] + base
-    drawing = parts["vision_tower"] + parts["detokenizer"]
+    language, drawing = parameter_count(sizes)
     yield Check("parameters", f"{language / 1e6:.0f} M to write, {drawing / 1e6:.0f} M to see and draw")
-    _, free = _main_memory()
-    for name, size in (
-        ("float32", 4 * (language + drawing)),
-        ("bfloat16", 2 * (language + drawing)),
-        ("--int8", language + 4 * drawing),
-        ("--rendering after", 4 * max(language, drawing)),
-    ):
-        needs = size / GB + BESIDE_WEIGHTS
-        short = free and needs > free / GB
-        yield Check(name, f"about {needs:.1f} GB", None, "more than is free here" if short else "")
-
-
-def _parameters(folder: Path) -> int:
-    """Numbers in the weight files of a component."""
-    from seedstory.model_files import stored_shapes
-
-    folders = {file.parent for file in folder.rglob("*.safetensors")}
-    return sum(prod(shape) for one in folders for shape in stored_shapes(one).values())
-
-
-def _base_parameters(folder: Path) -> int:
-    """Parameters of the base language model of a story model."""
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    from seedstory.modeling.base_lm import base_lm_config, resolve_base_lm
-
-    config = base_lm_config(resolve_base_lm(folder / "story_model"))
-    with torch.device("meta"):
-        return sum(weight.numel() for weight in AutoModelForCausalLM.from_config(config).parameters())
-
-
-def _main_memory() -> tuple[int, int]:
-    """Bytes of main memory in all and free; zeros where the system does not say."""
-    try:
-        page, total = os.sysconf("SC_PAGE_SIZE"), os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, OSError, ValueError):
-        return 0, 0
-    free = total // 2
-    try:
-        lines = Path("/proc/meminfo").read_text("ascii").splitlines()
-        free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
-        return page * total, free
-    except (OSError, StopIteration, ValueError):
-        return page * total, page * free
+    here = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    gpu, host = free_memory(here)
+    taken = False
+    for device_type in ("cpu", "cuda"):
+        for plan in memory_plans(sizes, device_type):
+            name = f"{'GPU' if device_type == 'cuda' else 'CPU'} {plan.mode.name}{' +tiles' if plan.tiled else ''}"
+            sizes_there = f"{plan.needs.host / GB:.1f} GB of main memory"
+            if device_type == "cuda":
+                sizes_there = f"{plan.needs.gpu / GB:.1f} GB on the GPU, {sizes_there}"
+            note = ""
+            if device_type == here.type:
+                fits = plan.fits(gpu, host)
+                note = "more than is free here" if not fits else "" if taken else "--memory auto takes this"
+                taken = taken or fits
+            yield Check(name, sizes_there, None, note)
+    if not taken:
+        yield Check("memory", "this model does not fit here: end other programs, or take a smaller one", False)

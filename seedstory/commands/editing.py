@@ -18,6 +18,7 @@ from seedstory.commands.running import (
     Device,
     FastImages,
     Folder,
+    Memory,
     OtherModel,
     RecordedModel,
     RenderBatch,
@@ -66,6 +67,7 @@ def continue_story(
     fast_images: FastImages = False,
     decoding: Decoding = "auto",
     device: Device = None,
+    memory: Memory = "",
     allow_other_model: OtherModel = False,
 ) -> None:
     """Go on with a story: after an interruption as if there had been none, past its end, or anew from a page on.
@@ -92,6 +94,7 @@ def continue_story(
             render_batch=render_batch,
             decoding=decoding,
             device=device,
+            memory=memory,
             allow_other_model=allow_other_model,
             fast_images=fast_images,
         )

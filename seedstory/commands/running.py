@@ -17,6 +17,7 @@ from rich.console import Console
 from seedstory.error_reporting import FAILED, INTERRUPTED, machine_error, print_error
 from seedstory.errors import RequestError
 from seedstory.io import exclusive_writer
+from seedstory.memory.modes import MEMORY_MODES, check_memory
 from seedstory.page_facts import parse_fact
 from seedstory.progress_display import StoryScreen, quiet_libraries
 from seedstory.rendering import RENDERING_MODES, Rendering
@@ -101,6 +102,15 @@ Int8 = Annotated[
     bool,
     typer.Option("--int8", help="Keep the language model in 8 bits: faster, less memory.", rich_help_panel=MODEL),
 ]
+Memory = Annotated[
+    str,
+    typer.Option(
+        help=f"How the model is held in memory ({', '.join(MEMORY_MODES)}); auto takes the best that fits, see "
+        "`seedstory doctor`. [default: all of it on the device]",
+        rich_help_panel=MODEL,
+        show_default=False,
+    ),
+]
 OtherModel = Annotated[
     bool, typer.Option("--allow-other-model", help="Also go on with a story that another model began.")
 ]
@@ -148,12 +158,14 @@ def finish_story(
     device: str | None = None,
     allow_other_model: bool = False,
     fast_images: bool = False,
+    memory: str = "",
 ) -> None:
     """Makes all pages of a story folder that are missing or are to be made anew, and writes the book."""
     from seedstory.model_folder import versions
     from seedstory.story_writer import check_resumable
 
     drawing = Rendering(rendering, render_batch)
+    check_memory(memory)
     story = StoryFolder.open(folder)
     check_resumable(story)
     check_writable(folder)
@@ -170,12 +182,14 @@ def finish_story(
         typer.echo(f"note: begun with {', '.join(changed)}: new pages may differ in details", err=True)
     story_dtype = story.model.dtype
     name = model or story.model.name or "mini"
+    quantization = story_dtype.partition(", ")[2]
     pipe = load_pipeline(
         name,
         device,
-        int8=story_dtype.endswith("int8"),
+        quantization=quantization,
         decoding=decoding,
         story_dtype=story_dtype,
+        memory=memory,
         fast_images=fast_images,
     )
     screen = StoryScreen(total, done=done)
@@ -224,9 +238,10 @@ def load_pipeline(
     model: str,
     device: str | None,
     *,
-    int8: bool,
+    quantization: str,
     decoding: str,
     story_dtype: str = "",
+    memory: str = "",
     fast_images: bool = False,
 ) -> StoryPipeline:
     """Loads a model without the chatter of the libraries under it."""
@@ -235,14 +250,22 @@ def load_pipeline(
 
     find_model(model)
     check_decoding(decoding)
+    check_memory(memory)
     with Console(stderr=True).status(f"loading the model {model}"):
         quiet_libraries()
         pipeline = StoryPipeline.from_pretrained(
-            model, device=device, int8=int8, decoding=decoding, story_dtype=story_dtype
+            model,
+            device=device,
+            quantization=quantization,
+            decoding=decoding,
+            story_dtype=story_dtype,
+            memory=memory,
         )
         if fast_images:
             pipeline.detokenizer.enable_fast_path()
-        return pipeline
+    if pipeline.memory_plan is not None:
+        typer.echo(f"memory: {pipeline.memory_plan}", err=True)
+    return pipeline
 
 
 def read_facts(facts: list[str]) -> dict[str, str]:

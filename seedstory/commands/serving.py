@@ -193,15 +193,16 @@ def _load(
 ) -> tuple[StoryPipeline, list[OpenBatch] | None]:
     """The model, and the workers that make stories in its place; these end with the stack."""
     (name, device, int8, decoding), (kind, workers, address) = model, engine
+    quantization = "int8" if int8 else ""
     if kind == "local":
-        return load_pipeline(name, device, int8=int8, decoding=decoding), None
+        return load_pipeline(name, device, quantization=quantization, decoding=decoding), None
     from seedstory.server.remote import RemoteBatches
 
     with Console(stderr=True).status(f"workers load the model {name}, as soon as the cluster has room for them"):
         remote = RemoteBatches(name, device=device, int8=int8, decoding=decoding, workers=workers, address=address)
     stack.callback(remote.close)
     dtype = remote.identity.dtype
-    pipeline = load_pipeline(name, "cpu", int8=int8, decoding=decoding, story_dtype=dtype)
+    pipeline = load_pipeline(name, "cpu", quantization=quantization, decoding=decoding, story_dtype=dtype)
     if (pipeline.identity.fingerprint, pipeline.identity.dtype) != (remote.identity.fingerprint, dtype):
         raise ModelError(f"the workers have another model {name} than this machine: give all the same folder")
     return pipeline, remote.open_all()

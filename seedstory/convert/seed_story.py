@@ -25,11 +25,13 @@ from seedstory.convert.checkpoints import (
     open_part,
     without_unused,
 )
+from seedstory.convert.seed_story_credits import CREDITS
 from seedstory.convert.seed_story_form import SeedStoryForm
 from seedstory.convert.seed_story_keys import ADAPTER, LANGUAGE_MODEL, LORA, RESAMPLERS, UNET, UNUSED, VISION_TOWER
 from seedstory.convert.seed_story_tokenizer import read_image_token_ids, write_base_tokenizer
 from seedstory.detokenizers.components import base_folder, load_scheduler
 from seedstory.errors import ModelError
+from seedstory.model_credits import write_credits
 from seedstory.model_files import check_network, read_config, tensor_files
 from seedstory.modeling.checkpoint import WEIGHTS_FILE
 from seedstory.modeling.qwen_vision_tower import QwenVisionTower
@@ -140,6 +142,7 @@ class SeedStoryConversion:
                 write(unfinished / what)
             report("computing what guidance steers away from")
             self._write_adapter(unfinished / "detokenizer" / "adapter", unfinished / "vision_tower")
+            write_credits(unfinished, CREDITS)
             StoryPipeline.write_index(unfinished)
 
     def _write_tower(self, folder: Path) -> None:

@@ -44,6 +44,24 @@ def load_component(folder: Path, kinds: Mapping[str, Any], dtype: torch.dtype | 
     return network
 
 
+def lay_out_component(folder: Path, kinds: Mapping[str, Any]) -> Any:
+    """The network of `load_component` without memory for its weights, on torch's meta device.
+
+    Raises:
+        ModelError: As `load_component`.
+    """
+    kind = component_class(folder, kinds)
+    network = getattr(kind, "network", kind)
+    check_network(network, folder)
+
+    def build() -> Any:
+        with torch.device("meta"):
+            made = network.from_config(read_config(folder))
+        return made if kind is network else kind(made)
+
+    return described(build, folder / "config.json", network.__name__).eval()
+
+
 def component_class(folder: Path, kinds: Mapping[str, Any]) -> Any:
     """The class that a folder names; the arguments are those of `load_component`.
 

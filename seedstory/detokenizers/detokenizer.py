@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from torch import Generator, Tensor
 from seedstory.detokenizers.adapters import Condition, FeatureAdapter, ResamplerAdapter
 from seedstory.detokenizers.autoencoder import ImageAutoencoder
 from seedstory.detokenizers.backbones import BACKBONES, NETWORKS, backbone_of
-from seedstory.detokenizers.components import base_folder, load_component, load_scheduler
+from seedstory.detokenizers.components import base_folder, lay_out_component, load_component, load_scheduler
 from seedstory.detokenizers.context_adapter import ContextAdapter
 from seedstory.detokenizers.fast_path import FastPath
 from seedstory.detokenizers.flux2_autoencoder import Flux2Autoencoder
@@ -33,6 +34,7 @@ from seedstory.detokenizers.kl_autoencoder import KLAutoencoder
 from seedstory.detokenizers.objectives import Objective
 from seedstory.detokenizers.perceiver_adapter import PerceiverAdapter
 from seedstory.detokenizers.schedulers import make_scheduler
+from seedstory.detokenizers.tiny_autoencoder import TinyAutoencoder
 from seedstory.errors import ModelError
 
 _KINDS: dict[str, Mapping[str, Any]] = {
@@ -48,6 +50,7 @@ _KINDS: dict[str, Mapping[str, Any]] = {
         "PictureAutoencoder": ImageAutoencoder,
         "AutoencoderKL": KLAutoencoder,
         "AutoencoderKLFlux2": Flux2Autoencoder,
+        "AutoencoderTiny": TinyAutoencoder,
     },
 }
 ADAPTERS: dict[str, Any] = {"resampler": ResamplerAdapter, "perceiver": PerceiverAdapter}
@@ -72,7 +75,7 @@ class Detokenizer(FastPath):
         self,
         unet: ModelMixin,
         adapter: FeatureAdapter | ResamplerAdapter | PerceiverAdapter | ContextAdapter,
-        autoencoder: ImageAutoencoder | KLAutoencoder,
+        autoencoder: ImageAutoencoder | KLAutoencoder | TinyAutoencoder,
         scheduler: Any = None,
     ) -> None:
         self.unet, self.adapter, self.autoencoder = unet, adapter, autoencoder
@@ -324,13 +327,43 @@ class Detokenizer(FastPath):
         folder = Path(folder)
         if not folder.is_dir():
             raise ModelError(f"no de-tokenizer at {folder}: the folder does not exist")
-        adapter, autoencoder = (
-            load_component(folder / name, _KINDS[name], dtype) for name in ("adapter", "autoencoder")
-        )
-        if adapter.form not in BACKBONES:
-            raise ModelError(f"{folder / 'adapter'} is of the form {adapter.form}, not {', '.join(BACKBONES)}")
-        network = load_component(folder / BACKBONES[adapter.form].folder, _KINDS["unet"], dtype)
-        return cls(network, adapter, autoencoder, load_scheduler(folder / "scheduler"))
+        parts = _parts(folder, partial(load_component, dtype=dtype))
+        return cls(**parts, scheduler=load_scheduler(folder / "scheduler"))
+
+    @classmethod
+    def lay_out(cls, folder: str | os.PathLike[str]) -> Detokenizer:
+        """What `from_pretrained` loads, without memory for its weights: on torch's meta device, in float32.
+
+        Raises:
+            ModelError: As `from_pretrained`.
+        """
+        folder = Path(folder)
+        return cls(**_parts(folder, lay_out_component), scheduler=load_scheduler(folder / "scheduler"))
+
+    def enable_tiling(self) -> bool:
+        """Decode images in overlapping tiles, where the autoencoder can: less memory, slightly other colors.
+
+        Returns:
+            Whether it can.
+        """
+        can = hasattr(self.autoencoder, "enable_tiling")
+        if can:
+            self.autoencoder.enable_tiling()
+        return can
+
+    def disable_tiling(self) -> None:
+        """Decode images whole."""
+        if hasattr(self.autoencoder, "disable_tiling"):
+            self.autoencoder.disable_tiling()
+
+
+def _parts(folder: Path, load: Callable[..., Any]) -> dict[str, Any]:
+    """The networks of a folder; the adapter's form says which one draws."""
+    parts = {name: load(folder / name, _KINDS[name]) for name in ("adapter", "autoencoder")}
+    form = parts["adapter"].form
+    if form not in BACKBONES:
+        raise ModelError(f"{folder / 'adapter'} is of the form {form}, not {', '.join(BACKBONES)}")
+    return parts | {"unet": load(folder / BACKBONES[form].folder, _KINDS["unet"])}
 
 
 def to_pil(pixels: Tensor) -> list[Image.Image]:

@@ -6,6 +6,7 @@ Shapes: B batch, H W pixels, Z latent channels.
 from __future__ import annotations
 
 import os
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar
 
 import torch
@@ -13,6 +14,8 @@ from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
 from seedstory.errors import ModelError
+
+TILE = 512  # px
 
 
 class KLAutoencoder(nn.Module):
@@ -54,7 +57,7 @@ class KLAutoencoder(nn.Module):
 
     def latents(self, pixels: Tensor) -> Tensor:
         """Encode pixels [B, 3, H, W] in [-1, 1] to latents as they are, unscaled."""
-        with torch.autocast(pixels.device.type, enabled=False):
+        with _without_autocast(pixels):
             return self.vae.encode(pixels.to(self._type())).latent_dist.mode()
 
     def encode(self, pixels: Tensor) -> Tensor:
@@ -71,8 +74,17 @@ class KLAutoencoder(nn.Module):
 
     def decode(self, latents: Tensor) -> Tensor:
         """Decode scaled latents [B, Z, h, w] to pixels [B, 3, H, W] in about [-1, 1]."""
-        with torch.autocast(latents.device.type, enabled=False):
+        with _without_autocast(latents):
             return self.vae.decode(self.unscaled(latents.to(self._type()))).sample
+
+    def enable_tiling(self, tile: int = TILE) -> None:
+        """Pass images through in overlapping tiles of so many px, where they are larger: less memory."""
+        self.vae.tile_sample_min_size, self.vae.tile_latent_min_size = tile, tile // self.downscale
+        self.vae.enable_tiling()
+
+    def disable_tiling(self) -> None:
+        """Pass images through whole."""
+        self.vae.disable_tiling()
 
     def forward(self, pixels: Tensor) -> Tensor:
         return self.decode(self.encode(pixels))
@@ -92,3 +104,7 @@ class KLAutoencoder(nn.Module):
         if options.get("torch_dtype") == torch.float16 and cls.network.load_config(folder).get("force_upcast", True):
             options["torch_dtype"] = torch.float32
         return cls(cls.network.from_pretrained(folder, **options))
+
+
+def _without_autocast(x: Tensor) -> AbstractContextManager[Any]:
+    return nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False)

@@ -109,7 +109,7 @@ class StoryRows:
             page = max(page, label + caption + self.layout.num_visual_tokens + 2)
         longest = max(story.pages for story in self.stories)
         states = max((self._state_tokens(story) for story in self.stories), default=0)
-        sinks = {"sink": self.policy.first_tokens, "mm_sink": self.policy.max_sink_tokens}.get(self.policy.name, 0)
+        sinks = self.policy.most_sinks(longest, page, self.layout.num_visual_tokens)
         pages = longest if self.policy.name == "dense" else min(longest, self.policy.window_pages)
         needed = len(self.layout.opening_ids) + sinks + (pages + 2) * page + states
         return -(-needed // 64) * 64

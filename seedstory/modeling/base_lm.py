@@ -182,15 +182,23 @@ def _text_config(config: PreTrainedConfig, has_head: bool) -> PreTrainedConfig:
     return AutoConfig.for_model(kind, **settings)
 
 
+def weight_names(folder: Path) -> dict[str, str]:
+    """Of each stored weight of a base language model the name that the language model alone has for it."""
+    is_part = read_config(folder).get("text_config") is not None
+    return {stored: _text_name(stored) if is_part else stored for stored in stored_shapes(folder)}
+
+
+def _text_name(stored: str) -> str:
+    """The name that a language model alone has for a weight of a multimodal checkpoint."""
+    for pattern, plain in _TEXT_WEIGHTS.items():
+        stored = re.sub(pattern, plain, stored)
+    return stored
+
+
 def _text_shapes(shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
     """Of a multimodal checkpoint what belongs to its language model, under the names that it has alone."""
-    found = {}
-    for name, shape in shapes.items():
-        for pattern, plain in _TEXT_WEIGHTS.items():
-            name = re.sub(pattern, plain, name)
-        if re.match(r"(lm_head|model\.(embed_tokens|layers|norm))\.", name):
-            found[name] = shape
-    return found
+    named = ((_text_name(name), shape) for name, shape in shapes.items())
+    return {name: shape for name, shape in named if re.match(r"(lm_head|model\.(embed_tokens|layers|norm))\.", name)}
 
 
 def embedding_scale(llm: PreTrainedModel) -> float:

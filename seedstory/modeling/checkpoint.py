@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from seedstory.errors import ModelError
@@ -33,8 +33,13 @@ def write_trained(model: torch.nn.Module, folder: Path, dtype: torch.dtype | Non
         temporary.chmod(0o644)
 
 
-def read_trained(model: torch.nn.Module, folder: Path) -> None:
+def read_trained(model: torch.nn.Module, folder: Path, *, lora: bool = True) -> None:
     """Read the trained weights of `folder` into `model`, in the model's own types.
+
+    Args:
+        model: The story model.
+        folder: What `write_trained` wrote.
+        lora: Whether the model has LoRA. What is stored of it is otherwise left out.
 
     Raises:
         ModelError: If the file is missing or broken, or if weights are missing, unknown or of another shape.
@@ -44,12 +49,30 @@ def read_trained(model: torch.nn.Module, folder: Path) -> None:
         stored = load_file(file)
     except (OSError, SafetensorError) as error:
         raise ModelError(f"{file} cannot be read as a safetensors checkpoint: {error}") from error
+    if not lora:
+        stored = {name: tensor for name, tensor in stored.items() if ".lora_" not in name}
     own = trained_state(model)
     check_shapes(_shapes(own), _shapes(stored), file)
     check_finite(stored, file)
     with torch.no_grad():
         for name, tensor in own.items():
             tensor.copy_(stored[name])
+
+
+def read_lora(folder: Path) -> dict[str, torch.Tensor]:
+    """LoRA's factors in a folder, in float32, by their names in the file.
+
+    Raises:
+        ModelError: If the file is missing, broken or holds NaN.
+    """
+    file = folder / WEIGHTS_FILE
+    try:
+        with safe_open(file, "pt") as stored:
+            factors = {name: stored.get_tensor(name).float() for name in stored.keys() if ".lora_" in name}
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"{file} cannot be read as a safetensors checkpoint: {error}") from error
+    check_finite(factors, file)
+    return factors
 
 
 def _shapes(tensors: dict[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:

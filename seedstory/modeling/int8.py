@@ -8,7 +8,6 @@ from collections.abc import Callable
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
 
 
 class Int8Linear(nn.Module):
@@ -46,14 +45,3 @@ class Int8Linear(nn.Module):
         super()._apply(fn, recurse)
         self.scale = scale.to(self.weight.device)
         return self
-
-
-def quantize_int8(llm: PreTrainedModel) -> None:
-    """Replace all linear layers of a language model, its head included, by `Int8Linear`.
-
-    The input embedding keeps its type; a head that shared its weight with it becomes one of its own.
-    """
-    for parent in list(llm.modules()):
-        for name, layer in list(parent.named_children()):
-            if type(layer) is nn.Linear:
-                setattr(parent, name, Int8Linear(layer))

@@ -5,6 +5,7 @@ pictures), `N` visual tokens, `F` feature tokens of width `Df`, `D` hidden width
 """
 
 from collections.abc import Callable, Iterator
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,15 +30,16 @@ from seedstory.modeling.base_lm import (
     load_tokenizer,
     resolve_base_lm,
 )
-from seedstory.modeling.checkpoint import read_trained, resolve_checkpoint, trained_state, write_trained
+from seedstory.modeling.checkpoint import read_lora, read_trained, resolve_checkpoint, trained_state, write_trained
 from seedstory.modeling.configuration import StoryConfig, check_base_lm, layer_windows
 from seedstory.modeling.cross_attention import CrossAttentionResampler
 from seedstory.modeling.flash_attention import Runs, find_runs, kernel_of
 from seedstory.modeling.flow_head import FlowResampler, make_output_resampler
-from seedstory.modeling.int8 import Int8Linear, quantize_int8
+from seedstory.modeling.host_embedding import HostEmbedding
 from seedstory.modeling.layer_masks import layer_masks
 from seedstory.modeling.lora import add_in_product, merge_lora
 from seedstory.modeling.packed_attention import NAME as PACKED_ATTENTION
+from seedstory.modeling.quantization import check_quantization, load_quantized, quantization_of, quantize
 from seedstory.resampler import InputResampler
 
 NEVER = -1e4  # score of a token that cannot be written; finite, since guidance subtracts scores
@@ -454,7 +456,7 @@ class StoryModel(PreTrainedModel):
         base_model: str | Path | PreTrainedModel | None = None,
         dtype: torch.dtype = torch.bfloat16,
         merge: bool = True,
-        int8: bool = False,
+        quantization: str = "",
         device: str | torch.device = "cpu",
     ) -> "StoryModel":
         """Load the base language model and our weights on top.
@@ -466,7 +468,8 @@ class StoryModel(PreTrainedModel):
             base_model: Where the base model is; by default what the configuration names.
             dtype: Type of the base weights, and of all weights if merged. Otherwise ours stay float32.
             merge: Merge LoRA into the base weights, for inference. False keeps it apart, for training.
-            int8: Store the language model's merged weights in eight bits, see `quantize_int8`.
+            quantization: "int8" or "int4" stores the language model's merged matrices in fewer bits, one by one as
+                they are read.
             device: Where the model is put.
 
         Returns:
@@ -474,10 +477,13 @@ class StoryModel(PreTrainedModel):
 
         Raises:
             ModelError: If the checkpoint has missing, unknown or wrongly shaped weights, or does not fit the base; or
-                LoRA that is kept apart shall be stored in eight bits.
+                LoRA is kept apart from weights that shall be stored in fewer bits.
         """
-        if int8 and not merge:
-            raise ModelError("int8 weights are for inference: merge LoRA into them (merge=True), or leave int8 out.")
+        check_quantization(quantization)
+        if quantization and not merge:
+            raise ModelError(
+                f"{quantization} weights are for inference: merge LoRA into them (merge=True), or leave it out."
+            )
         folder = resolve_checkpoint(pretrained_model_name_or_path)
         check_files(folder)
         config, shapes = StoryConfig.of_folder(folder), stored_shapes(folder)
@@ -496,8 +502,11 @@ class StoryModel(PreTrainedModel):
                     f"but this one has {getattr(found, key)}. Pass the right base_model."
                 )
         cls._check_trained(config, shapes, folder)
-        model = cls(config, base_model if base_folder is None else load_base_lm(base_folder, dtype))
-        read_trained(model, folder)
+        if quantization and base_folder is not None:
+            model = cls._load_quantized(config, folder, base_folder, dtype, quantization)
+        else:
+            model = cls(config, base_model if base_folder is None else load_base_lm(base_folder, dtype))
+            read_trained(model, folder)
         own_tokenizer = (folder / "tokenizer_config.json").is_file()
         tokenizer = load_tokenizer(folder if own_tokenizer or base_folder is None else base_folder)
         model.layout = StoryLayout.extend(tokenizer, config.num_visual_tokens)
@@ -506,9 +515,54 @@ class StoryModel(PreTrainedModel):
         _check_tokenizer(model.layout, found.vocab_size)
         if merge:
             model.merge_lora().to(dtype).eval().requires_grad_(False)
-        if int8:
-            model.quantize_int8()
+        if quantization:
+            model.quantize(quantization)
         return model.to(device)
+
+    @classmethod
+    def _load_quantized(
+        cls, config: StoryConfig, folder: Path, base_folder: Path, dtype: torch.dtype, quantization: str
+    ) -> "StoryModel":
+        """A model whose base language model is stored in fewer bits, but for its head, with LoRA merged into it."""
+        factors = read_lora(folder)
+        scale = config.lora_alpha / max(1, config.lora_rank)
+
+        def merge(name: str, weight: torch.Tensor) -> torch.Tensor:
+            down, up = (factors.get(f"llm.{name.removesuffix('.weight')}.lora_{side}.weight") for side in "AB")
+            if down is None or up is None:
+                return weight
+            return (weight.float() + scale * (up @ down)).to(weight.dtype)
+
+        plain = copy(config)
+        plain.lora_rank = 0
+        model = cls(plain, load_quantized(base_folder, dtype, quantization, merge))
+        read_trained(model, folder, lora=False)
+        model.config.lora_rank = config.lora_rank
+        model.merged_lora = factors
+        return model
+
+    @classmethod
+    def lay_out(cls, folder: Path, *, dtype: torch.dtype = torch.bfloat16, quantization: str = "") -> "StoryModel":
+        """What `from_pretrained` loads with LoRA merged, without memory for its weights: on torch's meta device.
+
+        Raises:
+            ModelError: As `from_pretrained`.
+        """
+        check_quantization(quantization)
+        check_files(folder)
+        config, base_folder = StoryConfig.of_folder(folder), resolve_base_lm(folder)
+        base_lm_config(base_folder)
+        cls._check_trained(config, stored_shapes(folder), folder)
+        config.base_lm, config.lora_rank = base_lm_name(folder), 0
+        with torch.device("meta"):
+            llm = AutoModelForCausalLM.from_config(config.language_config(), trust_remote_code=False)
+            model = cls(config, llm).to(dtype).eval().requires_grad_(False)
+            if quantization:
+                model.quantize(quantization)
+        own_tokenizer = (folder / "tokenizer_config.json").is_file()
+        tokenizer = load_tokenizer(folder if own_tokenizer else base_folder)
+        model.layout = StoryLayout.extend(tokenizer, config.num_visual_tokens)
+        return model
 
     @classmethod
     def _check_trained(cls, config: StoryConfig, stored: dict[str, tuple[int, ...]], folder: Path) -> None:
@@ -551,15 +605,19 @@ class StoryModel(PreTrainedModel):
         merge_lora(self.llm)
         return self
 
-    def quantize_int8(self) -> "StoryModel":
-        """Store the language model's linear layers in eight bits (see `seedstory.modeling.int8`), for inference.
+    def quantize(self, quantization: str) -> "StoryModel":
+        """Store the language model's linear layers in fewer bits, for inference.
+
+        Args:
+            quantization: "int8" or "int4", see `seedstory.modeling.int8` and `seedstory.modeling.int4`.
 
         Raises:
             ModelError: If LoRA is not merged.
         """
+        check_quantization(quantization)
         if self.has_lora:
-            raise ModelError("Merge LoRA before storing the weights in eight bits: call merge_lora() first.")
-        quantize_int8(self.llm)
+            raise ModelError("Merge LoRA before storing the weights in fewer bits: call merge_lora() first.")
+        quantize(self.llm, quantization)
         return self
 
     def takes_runs(self, device: torch.device, dtype: torch.dtype) -> bool:
@@ -571,15 +629,32 @@ class StoryModel(PreTrainedModel):
         dropout = float(getattr(config, "attention_dropout", 0.0) or 0.0)
         return kernel_of(device, dtype, width, dropout) is not None
 
+    def keep_embedding_on_host(self) -> "StoryModel":
+        """Leave the token embeddings in main memory wherever the model goes, unless the head shares them."""
+        embedding = self.llm.get_input_embeddings()
+        if type(embedding) is nn.Embedding and not self.has_tied_head:
+            self.llm.set_input_embeddings(HostEmbedding(embedding))
+        return self
+
+    @property
+    def has_tied_head(self) -> bool:
+        """Whether the head reads the same weights as the token embeddings."""
+        return getattr(self.llm.get_output_embeddings(), "weight", None) is self.llm.get_input_embeddings().weight
+
+    @property
+    def has_windows(self) -> bool:
+        """Whether layers of the language model see a sliding window only."""
+        return any(window is not None for window in self.windows)
+
     @property
     def has_lora(self) -> bool:
         """Whether LoRA stands apart from the base weights."""
         return any(True for _ in self._lora_layers())
 
     @property
-    def int8(self) -> bool:
-        """Whether the language model's weights are stored in eight bits."""
-        return isinstance(self.llm.get_output_embeddings(), Int8Linear)
+    def quantization(self) -> str:
+        """In which form the language model's matrices are stored: "int8", "int4", or "" for floats."""
+        return quantization_of(self.llm)
 
 
 def _flat(rows: torch.Tensor) -> torch.Tensor:

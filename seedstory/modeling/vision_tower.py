@@ -15,7 +15,7 @@ from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
 from seedstory.detokenizers.autoencoder import ImageEncoder, ResidualBlock
-from seedstory.detokenizers.components import component_class, load_component
+from seedstory.detokenizers.components import component_class, lay_out_component, load_component
 from seedstory.errors import ModelError
 from seedstory.image import Fit
 from seedstory.model_files import CheckedLoading
@@ -140,4 +140,14 @@ def load_vision_tower(folder: str | Path, dtype: torch.dtype | None = None) -> A
         ModelError: The folder is missing, damaged or holds something else.
     """
     tower: AnyTower = load_component(Path(folder), VISION_TOWERS, dtype)
+    return tower
+
+
+def lay_out_vision_tower(folder: str | Path) -> AnyTower:
+    """What `load_vision_tower` loads, without memory for its weights: on torch's meta device, in float32.
+
+    Raises:
+        ModelError: As `load_vision_tower`.
+    """
+    tower: AnyTower = lay_out_component(Path(folder), VISION_TOWERS)
     return tower

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from seedstory.error_reporting import one_line
 from seedstory.errors import RequestError, SeedStoryError
+from seedstory.memory.machine import release_free_memory
 from seedstory.page import settings_of
 from seedstory.rendering import drawing_steps
 from seedstory.server.batches import Batch, DrawPreview, OpenBatch, WorkerLostError, local_batches
 from seedstory.server.job import BusyError, Job, ServerFullError
 from seedstory.server.library import JobRecord, Library
-from seedstory.server.memory import release_free_memory
 from seedstory.server.views import page_view, story_view
 from seedstory.story import Page, StoryFolder
 

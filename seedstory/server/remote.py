@@ -53,7 +53,9 @@ class BatchActor:
             from seedstory.pipeline import StoryPipeline
 
             quiet_libraries()
-            pipeline = StoryPipeline.from_pretrained(model, device=device, int8=int8, decoding=decoding)
+            pipeline = StoryPipeline.from_pretrained(
+                model, device=device, quantization="int8" if int8 else "", decoding=decoding
+            )
             self._batch = LocalBatch(pipeline, Previews(pipeline), self._drawing)
             return pipeline.identity
 

@@ -243,7 +243,7 @@ def test_lora_and_int8_leave_the_tied_embeddings_alone():
     for name in ("gemma3", "smollm3"):
         model = family_model(name)
         before = model.llm.get_input_embeddings().weight.clone()
-        model.merge_lora().quantize_int8()
+        model.merge_lora().quantize("int8")
         assert torch.equal(model.llm.get_input_embeddings().weight, before)
         engine = StoryEngine(model, sampling=SamplingConfig(max_caption_tokens=3), decoding="eager")
         engine.start([GivenPage(SENTENCES[0])], pages=2)

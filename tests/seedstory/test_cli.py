@@ -451,7 +451,9 @@ def test_info(desk, capsys, model):
 def test_doctor_says_what_a_machine_can_run(desk, capsys, model):
     code, out, _ = run(capsys, "doctor", "--model", model)
     assert code == 0 and "Ready: seedstory generate" in out
-    assert re.search(r"parameters +\d+ M to write", out) and "float32               about 0." in out
+    assert re.search(r"parameters +\d+ M to write", out)
+    assert re.search(r"resident +0\.\d GB of main memory; --memory auto takes this", out)
+    assert re.search(r"GPU int4-phases +0\.\d GB on the GPU, [01]\.\d GB of main memory", out)
     code, out, _ = run(capsys, "doctor", "--model", "nowhere")
     assert code == 1 and "! nowhere" in out and "No story can be generated yet" in out
 

@@ -211,7 +211,7 @@ def test_log_likelihood_is_that_of_one_pass_over_the_text(captions):
 def test_int8_reads_the_same_weights_in_every_form():
     model = tiny_model(lm={"hidden_size": 64, "intermediate_size": 96}).merge_lora()
     exact = [weight.clone() for name, weight in model.llm.named_parameters() if name.endswith("q_proj.weight")]
-    model.quantize_int8()
+    model.quantize("int8")
     needs_native(model)
     for layer, weight in zip(model.llm.base_model.layers, exact, strict=True):
         stored = layer.self_attn.q_proj
@@ -221,9 +221,10 @@ def test_int8_reads_the_same_weights_in_every_form():
     (pages,), scores = generate(model, "native", ONE)
     assert_same_pages(plain, pages)
     assert_same_scores(expected, scores)
-    assert model.int8 and model.bfloat16().llm.base_model.layers[0].self_attn.q_proj.scale.dtype == torch.float32
+    assert model.quantization == "int8"
+    assert model.bfloat16().llm.base_model.layers[0].self_attn.q_proj.scale.dtype == torch.float32
     with pytest.raises(ValueError, match="merge_lora"):
-        tiny_model().quantize_int8()
+        tiny_model().quantize("int8")
 
 
 def test_bfloat16_in_c_is_closer_to_float32_than_the_models_own_layers():
@@ -263,7 +264,7 @@ def test_in_c_a_story_has_the_same_bits_in_any_company(kind, heads):
     shape = {"hidden_size": 108, "intermediate_size": 172, "num_attention_heads": heads[0], "head_dim": 36}
     model = tiny_model(lm={**shape, "num_key_value_heads": heads[1]}).merge_lora()
     if kind == "int8":
-        model.quantize_int8()
+        model.quantize("int8")
     model = model.bfloat16() if kind == "bfloat16" else model
     needs_native(model)
     step, counts, held = NativeStep.of(model), range(1, 12), [75, 3, 40, 66, 1, 17, 33, 32, 75, 9, 12]

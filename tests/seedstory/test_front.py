@@ -30,7 +30,7 @@ from seedstory.pipeline import StoryPipeline
 from seedstory.salience import no_salience
 from seedstory.settings import StorySettings
 from seedstory.story import StoryFolder
-from tests.hub_server import TOKEN, serve_hub
+from tests.hub_server import TOKEN, ask_hub, serve_hub
 
 TEXT = "The fox found a lantern near the mill."
 QUICK = {"num_inference_steps": 1}
@@ -161,11 +161,7 @@ def test_what_is_in_memory_is_saved_onto_its_own_folder_too(folder, tmp_path):
 @pytest.fixture
 def hub(monkeypatch):
     with serve_hub() as served:
-        template = served.url + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", served.url)
-        monkeypatch.setattr(huggingface_hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
+        ask_hub(served, monkeypatch)
         yield served
 
 

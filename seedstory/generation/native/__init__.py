@@ -243,7 +243,7 @@ def _epsilon(norm: nn.Module) -> float:
 
 def native_unsupported_reason(model: StoryModel) -> str:
     """Why captions of this model cannot be decoded in C here; empty if they can."""
-    state = (model.device, model.llm.dtype, model.has_lora, model.int8, model.decode_dtype)
+    state = (model.device, model.llm.dtype, model.has_lora, model.quantization, model.decode_dtype)
     known = _KNOWN.get(model)
     if known is None or known[0] != state:
         try:

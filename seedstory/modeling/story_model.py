@@ -399,7 +399,8 @@ class StoryModel(PreTrainedModel):
             if folder is None:
                 raise ModelError("Pass the tokenizer along with a loaded base model.")
             tokenizer = load_tokenizer(folder)
-        layout = StoryLayout.extend(tokenizer, settings.get("num_visual_tokens", StoryConfig.num_visual_tokens))
+        layout_settings = (settings.get(name, getattr(StoryConfig, name)) for name in ("num_visual_tokens", "layout"))
+        layout = StoryLayout.extend(tokenizer, *layout_settings)
         _check_tokenizer(layout, llm.config.vocab_size)
         name = llm.config.name_or_path if folder is None else str(base_lm)
         if Path(name).is_dir():  # a relative path would start at the folder that this model is saved to
@@ -493,7 +494,7 @@ class StoryModel(PreTrainedModel):
         read_trained(model, folder)
         own_tokenizer = (folder / "tokenizer_config.json").is_file()
         tokenizer = load_tokenizer(folder if own_tokenizer or base_folder is None else base_folder)
-        model.layout = StoryLayout.extend(tokenizer, config.num_visual_tokens)
+        model.layout = StoryLayout.extend(tokenizer, config.num_visual_tokens, config.layout)
         if model.layout.image_start_id != config.image_start_id:
             raise ModelError("The checkpoint's tokenizer and configuration disagree about the id of <img>.")
         _check_tokenizer(model.layout, found.vocab_size)

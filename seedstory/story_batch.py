@@ -246,7 +246,7 @@ class StoryBatch:
 
         own = member.runs[0][1]
         settings = replace(member.settings, **own) if own else member.settings
-        member.key = (SamplingConfig.of(settings), settings.policy, id(member.logits_processor))
+        member.key = (SamplingConfig.of(settings), settings.policy, settings.reference, id(member.logits_processor))
         request = story_request(member.settings, member.given, self.pipeline.story_model.config.story_state)
         if member.key not in self._groups:
             self._groups = {key: group for key, group in self._groups.items() if group.members}

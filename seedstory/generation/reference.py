@@ -168,6 +168,11 @@ class ReferenceEngine(StoryEngine):
         ids = self._ids(text)
         embeds, first = self._rows.embed(ids), self.layout.query_ids[0]
         if prompt.images:
+            if ids.count(self.layout.image_start_id) < len(prompt.images):
+                raise RequestError(
+                    "SEED-Story's script has cut its prompt inside an image, since a page does not begin with "
+                    f"{INSTRUCTION}: it can write no further page"
+                )
             features = torch.stack(prompt.images).to(self.model.device)
             images = self._cast(self.model.embed_images, features).flatten(0, 1)
             slots = [at for at, id in enumerate(ids) if first <= id <= self.layout.query_ids[-1]][: len(images)]

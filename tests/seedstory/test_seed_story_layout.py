@@ -1,5 +1,7 @@
 """SEED-Story's order of tokens: the same ids, the same supervision, and every shortcut equals the slow way."""
 
+import copy
+
 import pytest
 import torch
 
@@ -109,15 +111,14 @@ def test_a_packed_story_equals_seed_storys_samples(model, plain):
 
 
 def test_every_way_to_write_a_story_gives_the_same(model):
-    dense = write(model)
-    assert_same(dense, write(model, policy="recompute", window_pages=99))
-    assert_same(dense, write(model, policy="mm_sink", **NOTHING_LEAVES))
-    bounded = write(model, policy="mm_sink", window_pages=2, max_sink_tokens=20)
-    assert [page.features.isfinite().all() for page in bounded] == [True] * 6
-    for policy, whole in (("dense", dense), ("mm_sink", bounded)):
-        options = {} if policy == "dense" else {"window_pages": 2, "max_sink_tokens": 20}
+    dense, few = write(model, pages=4), {"window_pages": 2, "max_sink_tokens": 20}
+    assert_same(dense, write(model, pages=4, policy="recompute", window_pages=99))
+    assert_same(dense, write(model, pages=4, policy="mm_sink", **NOTHING_LEAVES))
+    bounded = write(model, pages=4, policy="mm_sink", **few)
+    assert (bounded[3].features - dense[3].features).abs().max() > 1e-4
+    for policy, whole, options in (("dense", dense, {}), ("mm_sink", bounded, few)):
         opening = [page.as_opening() for page in whole[:3]]
-        assert_same(whole, write(model, opening, policy=policy, **options), atol=0)
+        assert_same(whole, write(model, opening, pages=4, policy=policy, **options), atol=0)
 
 
 def test_a_batch_is_its_stories_alone(model):
@@ -140,11 +141,12 @@ def test_generation_reads_what_training_packs(model):
 
 @pytest.mark.parametrize("decoding", ["static", "native"])
 def test_faster_decoding_gives_the_same_words(model, decoding):
+    merged = copy.deepcopy(model).merge_lora()
     if decoding == "native":
-        needs_native(model)
+        needs_native(merged)
     stories = []
     for name in ("eager", decoding):
-        engine = StoryEngine(model, sampling=SamplingConfig(temperature=0, max_caption_tokens=8), decoding=name)
+        engine = StoryEngine(merged, sampling=SamplingConfig(temperature=0, max_caption_tokens=8), decoding=name)
         engine.start(pages=3)
         stories.append(list(engine.pages()))
     assert_same(*stories)

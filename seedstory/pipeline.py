@@ -558,12 +558,12 @@ class StoryPipeline(PipelineBase):
         """How the vision tower's picture becomes a square."""
         return "stretch" if settings.reference else self.vision_tower.image_fit
 
-    def _encode(self, image: Image.Image, fit: Fit) -> torch.Tensor:
+    def _encode(self, image: Image.Image, fit: Fit | None = None) -> torch.Tensor:
         """Features `[F, Df]` of an image."""
         import torch
 
         self._activate("vision_tower")
         with torch.inference_mode():
-            image = to_square(image, self.vision_tower.config.image_size, fit)
+            image = to_square(image, self.vision_tower.config.image_size, fit or self.vision_tower.image_fit)
             pixels = image_to_tensor(image).unsqueeze(0).to(self.vision_tower.device, self.vision_tower.dtype)
             return self.vision_tower(pixels)[0].float().cpu()

@@ -297,6 +297,19 @@ class StoryBatch:
                 if member.runs:
                     self._join(number, member)
 
+        for story, number in list(group.members.items()):
+            if story not in group.engine.stories:
+                self._end(number)
+
+    def _end(self, number: int) -> None:
+        """Lets a story go that its model has ended early, as soon as its pages are out."""
+        member = self._members[number]
+        self._quit(member)
+        member.runs = []
+        member.waiting = {page.index for one, page in [*self._undrawn, *self._ready] if one == number}
+        if not member.waiting:
+            self._leave(number)
+
     def _write_drafts(self, group: _Group) -> None:
         def pass_on(story: int, index: int, text: str) -> None:
             member = self._members.get(group.members.get(story, -1))

@@ -159,7 +159,9 @@ def rotated(x, traps=()):
     angles = torch.arange(x.shape[2])[:, None] / 10000 ** (torch.arange(half) / half)
     if "neighbors as pairs" in traps:
         one, two = x[..., ::2], x[..., 1::2]
-        return torch.stack([one * angles.cos() - two * angles.sin(), one * angles.sin() + two * angles.cos()], -1).flatten(-2)
+        return torch.stack(
+            [one * angles.cos() - two * angles.sin(), one * angles.sin() + two * angles.cos()], -1
+        ).flatten(-2)
     one, two = x[..., :half], x[..., half:]
     return torch.cat([one * angles.cos() - two * angles.sin(), two * angles.cos() + one * angles.sin()], -1)
 

@@ -43,7 +43,9 @@ def features(pages, seed=0):
 
 def in_our_order(model, ids):
     """Released ids as ours: image tokens lie in another order."""
-    names = {WORDS + place: model.layout.tokenizer.convert_tokens_to_ids(name) for place, name in enumerate(IMAGE_TOKENS)}
+    names = {
+        WORDS + place: model.layout.tokenizer.convert_tokens_to_ids(name) for place, name in enumerate(IMAGE_TOKENS)
+    }
     return [names.get(id, id) for id in ids]
 
 

@@ -10,10 +10,11 @@ from seedstory.convert.seed_story import SeedStoryConversion
 from seedstory.errors import RequestError
 from seedstory.generation import GivenPage, StoryRequest
 from seedstory.generation.reference import ReferenceEngine
-from seedstory.image import image_to_tensor, to_square
+from seedstory.image import image_to_tensor
 from seedstory.modeling.story_model import StoryModel
 from seedstory.pipeline import StoryPipeline
 from seedstory.story import Story
+from seedstory.story_batch import StoryBatch
 from tests.seedstory import seed_story_reference as reference
 from tests.seedstory import seed_story_table as released
 from tests.seedstory.seed_story_checkpoints import IMAGE_TOKENS, tiny_form, write_released
@@ -165,9 +166,14 @@ def test_a_story_that_is_resumed_is_the_one_of_one_go(engine):
         again = list(engine.pages())
         assert [page.prompt for page in again] == [page.prompt for page in whole]
         assert all(torch.equal(one.features, two.features) for one, two in zip(again, whole))
-    # Given words get the picture that the script gives them when it writes them.
-    engine.start([whole[0].as_opening(), GivenPage(whole[1].caption, prompt=whole[1].prompt)], pages=2)
-    torch.testing.assert_close(list(engine.pages())[1].features, whole[1].features, rtol=0, atol=1e-5)
+
+
+def test_given_words_get_the_picture_that_the_script_would_draw_from_them(made, engine):
+    _, agent, tokenizer = made
+    engine.start([GivenPage(OPENING, picture()), GivenPage("Bruno laughed!")], pages=2)
+    drawn = list(engine.pages())[1].features
+    hidden = agent.hidden([1, *tokenizer.encode(f"{OPENING}{IMAGE}[INST]Bruno laughed!{IMAGE}")], picture()[None])
+    torch.testing.assert_close(drawn, agent.features(hidden[-SIZES.visual_tokens - 1 : -1]), rtol=0, atol=1e-5)
 
 
 def test_a_cut_through_an_image_is_said(engine):
@@ -177,36 +183,64 @@ def test_a_cut_through_an_image_is_said(engine):
         list(engine.pages())
 
 
-def test_what_a_script_does_not_know_is_refused(made, engine):
+def test_what_a_script_does_not_know_is_refused(pipe, engine):
     with pytest.raises(RequestError, match="not trained with SEED-Story's prompt"):
         ReferenceEngine(tiny_model())
     with pytest.raises(RequestError, match="Reference knows no story state"):
         engine.start_batch([StoryRequest([GivenPage("a")], 3, state_pages=(1,))])
     with pytest.raises(RequestError, match="Reference has no static decoding"):
         ReferenceEngine(engine.model, decoding="static")
-    pipe = StoryPipeline.from_pretrained(made[0], dtype=torch.float32, device="cpu")
     for name, value in {"temperature": 0.9, "policy": "dense", "captions": ["a"] * 9, "cast": {"Mia": "fox"}}.items():
         with pytest.raises(RequestError, match=f"leave {name} out"):
             pipe("The fox.", reference=True, **{name: value})
 
 
-def test_the_pipeline_squashes_the_image_draws_from_seed_42_and_resumes(made, engine, tmp_path):
-    pipe = StoryPipeline.from_pretrained(made[0], dtype=torch.float32, device="cpu", decoding="eager")
-    shown = Image.effect_noise((40, 24), 90).convert("RGB")
-    options = {"pages": 3, "num_inference_steps": 2, "guidance_scale": 2.0, "reference": True}
-    story = pipe(OPENING, shown, out=tmp_path / "story", **options).story
-    squashed = image_to_tensor(to_square(shown, 32, "stretch"))[None]
+@pytest.fixture(scope="module")
+def pipe(made):
+    return StoryPipeline.from_pretrained(made[0], dtype=torch.float32, device="cpu", decoding="eager")
+
+
+DRAWING = {"num_inference_steps": 2, "guidance_scale": 2.0, "reference": True}
+GOES_ON = ("Bruno laughed!", Image.new("RGB", (40, 24), (168, 8, 248)))  # openings that this model follows, or ends
+ENDS = (OPENING, Image.new("RGB", (40, 24)))
+
+
+def test_the_pipeline_stretches_the_image_and_draws_every_page_from_seed_42(pipe, engine, tmp_path):
+    noise = Image.effect_noise((40, 24), 90).convert("RGB")
+    [page] = pipe(OPENING, noise, pages=1, output_type="features", reference=True).story.pages
     with torch.no_grad():
-        torch.testing.assert_close(story.pages[0].features, pipe.vision_tower(squashed)[0])
+        squashed = image_to_tensor(noise.resize((32, 32), Image.Resampling.BILINEAR))[None]
+        torch.testing.assert_close(page.features, pipe.vision_tower(squashed)[0])
+    story = pipe(*GOES_ON, pages=3, **DRAWING).story
     assert [page.seed for page in story.pages] == [42] * 3 and story.settings.reference
-    generators = [torch.Generator().manual_seed(42)]
-    [image] = pipe.detokenizer(story.pages[2].features[None], generators, 2, 2.0)
+    [image] = pipe.detokenizer(story.pages[2].features[None], [torch.Generator().manual_seed(42)], 2, 2.0)
     assert image.tobytes() == story.pages[2].image.tobytes()
-    begun = pipe.stream(OPENING, shown, out=tmp_path / "begun", **options)
+
+
+def test_a_story_folder_is_resumed_to_the_same_story(pipe, engine, tmp_path):
+    pipe(*GOES_ON, pages=3, out=tmp_path / "whole", **DRAWING)
+    begun = pipe.stream(*GOES_ON, pages=3, out=tmp_path / "begun", **DRAWING)
     for _ in range(2):
         next(begun)
     begun.close()
     list(pipe.resume(tmp_path / "begun"))
-    for one, two in zip(Story.load(tmp_path / "begun").pages, story.pages, strict=True):
-        assert (one.caption, one.prompt) == (two.caption, two.prompt) and torch.equal(one.features, two.features)
-        assert one.image.tobytes() == two.image.tobytes()
+    with StoryBatch(pipe) as batch:
+        batch.add(text=GOES_ON[0], image=GOES_ON[1], pages=3, out=tmp_path / "batch", **DRAWING)
+        while batch:
+            batch.step()
+    whole, *others = (Story.load(tmp_path / name).pages for name in ("whole", "begun", "batch"))
+    for one, two in ((one, two) for pages in others for one, two in zip(pages, whole, strict=True)):
+        assert (one.caption, one.prompt, one.seed) == (two.caption, two.prompt, two.seed)
+        assert torch.equal(one.features, two.features) and one.image.tobytes() == two.image.tobytes()
+
+
+def test_a_story_that_the_model_ends_is_kept_as_it_is(pipe, engine, tmp_path):
+    assert len(pipe(*ENDS, pages=3, out=tmp_path / "alone", **DRAWING).story.pages) == 1
+    assert list(pipe.resume(tmp_path / "alone")) == []
+    with StoryBatch(pipe) as batch:
+        first = batch.add(text=ENDS[0], image=ENDS[1], pages=3, out=tmp_path / "batch", **DRAWING)
+        batch.add(text=GOES_ON[0], image=GOES_ON[1], pages=2, out=tmp_path / "other", **DRAWING)
+        pages = []
+        while batch:
+            pages += batch.step()
+    assert [page.number for number, page in pages if number == first] == [1] and len(pages) == 3

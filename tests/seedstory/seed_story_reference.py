@@ -156,14 +156,14 @@ def rms_norm(x, weight, eps):
 def rotated(x, traps=()):
     """Rotary positions 0, 1, ... with the halves of a head as pairs: [B, H, L, E]"""
     half = x.shape[-1] // 2
+
+    def turned(one, two):
+        return one * angles.cos() - two * angles.sin(), two * angles.cos() + one * angles.sin()
+
     angles = torch.arange(x.shape[2])[:, None] / 10000 ** (torch.arange(half) / half)
     if "neighbors as pairs" in traps:
-        one, two = x[..., ::2], x[..., 1::2]
-        return torch.stack(
-            [one * angles.cos() - two * angles.sin(), one * angles.sin() + two * angles.cos()], -1
-        ).flatten(-2)
-    one, two = x[..., :half], x[..., half:]
-    return torch.cat([one * angles.cos() - two * angles.sin(), two * angles.cos() + one * angles.sin()], -1)
+        return torch.stack(turned(x[..., ::2], x[..., 1::2]), -1).flatten(-2)
+    return torch.cat(turned(x[..., :half], x[..., half:]), -1)
 
 
 def language_model(weights, embeds, heads, traps=()):

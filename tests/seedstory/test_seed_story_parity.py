@@ -2,12 +2,15 @@
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from seedstory.cache import CachePolicy, StoryCache
 from seedstory.convert.seed_story import SeedStoryConversion
+from seedstory.detokenizers.detokenizer import Detokenizer
 from seedstory.generation import GivenPage
 from seedstory.layout import IGNORE, collate
 from seedstory.modeling.story_model import StoryModel
+from tests.seedstory import plain_unet
 from tests.seedstory import seed_story_reference as reference
 from tests.seedstory import seed_story_table as released
 from tests.seedstory.seed_story_checkpoints import IMAGE_TOKENS, tiny_form, write_released
@@ -33,7 +36,7 @@ def made(tmp_path_factory):
     ids = {name: WORDS + place for place, name in enumerate(IMAGE_TOKENS)}
     agent = reference.Agent(weights["agent"], SIZES.heads, SIZES.resampler_heads, ids)
     model = StoryModel.from_pretrained(folder / "model/story_model", dtype=torch.float32)
-    return model, agent, PlainTokenizer(folder / "tokenizer/tokenizer.model", IMAGE_TOKENS)
+    return model, agent, PlainTokenizer(folder / "tokenizer/tokenizer.model", IMAGE_TOKENS), folder, weights
 
 
 def features(pages, seed=0):
@@ -52,7 +55,7 @@ def in_our_order(model, ids):
 @torch.no_grad()
 def both_prompts(made, traps=()):
     """Last hidden states and scores of two pages, whose second picture is made: ours and the plain ones."""
-    model, agent, tokenizer = made
+    model, agent, tokenizer = made[:3]
     images = features(1)
     ids = [1, *tokenizer.encode(CAPTIONS[0] + IMAGE + "[INST]" + CAPTIONS[1] + IMAGE)]
     own = torch.tensor([in_our_order(model, ids)])
@@ -77,14 +80,14 @@ def test_a_trap_of_the_language_model_would_be_seen(made, trap):
 
 
 def test_the_engine_reads_the_released_prompt(made):
-    model, _, tokenizer = made
+    model, _, tokenizer = made[:3]
     story = model.layout.pack_story(CAPTIONS)
     prompt = tokenizer.encode(CAPTIONS[0] + IMAGE + "[INST]" + CAPTIONS[1] + IMAGE)
     assert story.input_ids[story.branch == -1].tolist() == in_our_order(model, [1, *prompt])
 
 
 def test_states_of_the_query_tokens_one_by_one_are_those_of_one_pass(made):
-    model, agent, tokenizer = made
+    model, agent, tokenizer = made[:3]
     given = features(1)
     page = write(model, [GivenPage(CAPTIONS[0], given[0]), GivenPage(CAPTIONS[1])], pages=2)[1]
     ids = [1, *tokenizer.encode(CAPTIONS[0] + IMAGE + "[INST]" + CAPTIONS[1] + "<img>")]
@@ -104,8 +107,8 @@ def test_states_of_the_query_tokens_one_by_one_are_those_of_one_pass(made):
 
 
 def test_both_losses_of_a_sample_are_the_released_ones(made):
-    """The last page of a sample is learned: "[INST]", caption, `<img>` and eos, but neither query tokens nor `</img>`."""
-    model, agent, tokenizer = made
+    """Of a sample the last page is learned: "[INST]", caption, `<img>`, eos; neither query tokens nor `</img>`."""
+    model, agent, tokenizer = made[:3]
     images, target = features(1), features(1, 1)
     instruction = [1, *tokenizer.encode(CAPTIONS[0] + IMAGE)]
     response = tokenizer.after_token("[INST]" + CAPTIONS[1])
@@ -131,3 +134,38 @@ def test_both_losses_of_a_sample_are_the_released_ones(made):
     torch.testing.assert_close(output.lm_loss, reference.cross_entropy(kept, ours_of), **TOLERANCE)
     assert lm_loss > output.lm_loss
     torch.testing.assert_close(output.loss, output.lm_loss + output.visual_loss, **TOLERANCE)
+
+
+@torch.no_grad()
+def both_steps(made, traps=()):
+    """What the U-Net predicts at one step, of latents and features: ours and the plain one."""
+    folder, weights = made[3:]
+    detokenizer = Detokenizer.from_pretrained(folder / "model/detokenizer")
+    latents = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(5))
+    size, given = detokenizer.image_size, features(2)
+    condition = detokenizer.adapter(given).inputs
+    added = condition["added_cond_kwargs"]
+    assert added["time_ids"].tolist() == [[size, size, 0, 0, size, size]] * 2
+    ids = torch.tensor([[480.0, 854, 0, 398, size, size]] * 2)  # of a wide picture whose middle is cut out
+    ours = detokenizer.unet(
+        latents, 601, condition["encoder_hidden_states"], added_cond_kwargs=added | {"time_ids": ids}
+    ).sample
+    trained = load_file(f"{folder}/sdxl/unet/diffusion_pytorch_model.safetensors")
+    trained |= {name.removeprefix("unet."): one for name, one in weights["detokenizer"].items() if name.startswith("unet.")}
+    context, pooled = reference.sdxl_resampler(reference.part(weights["detokenizer"], "resampler."), given, 4)
+    plain = plain_unet.predict(
+        trained, latents, 601, context, pooled, {"height": 480, "width": 854, "top": 0, "left": 398, "size": size}, traps
+    )
+    return ours, plain
+
+
+def test_one_step_of_the_unet_is_the_released_one(made):
+    ours, plain = both_steps(made)
+    assert 0.05 < plain.std() < 10
+    torch.testing.assert_close(ours, plain, **TOLERANCE)
+
+
+@pytest.mark.parametrize("trap", plain_unet.TRAPS)
+def test_a_trap_of_the_unet_would_be_seen(made, trap):
+    ours, plain = both_steps(made, (trap,))
+    assert (ours - plain).abs().max() > 1e-4

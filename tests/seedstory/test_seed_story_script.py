@@ -202,7 +202,7 @@ def pipe(made):
 
 DRAWING = {"num_inference_steps": 2, "guidance_scale": 2.0, "reference": True}
 GOES_ON = ("Bruno laughed!", Image.new("RGB", (40, 24), (168, 8, 248)))  # openings that this model follows, or ends
-ENDS = (OPENING, Image.new("RGB", (40, 24)))
+ENDS = ("Bruno laughed!", Image.new("RGB", (40, 24), (115, 167, 217)))
 
 
 def test_the_pipeline_stretches_the_image_and_draws_every_page_from_seed_42(pipe, engine, tmp_path):

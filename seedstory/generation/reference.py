@@ -96,7 +96,7 @@ class ReferenceEngine(StoryEngine):
         for story in self._rows.stories:
             draft = self._write_page(story, self._prompts[story.number], callback_on_text)
             if draft is None:
-                logger.warning("the model ended story %d after page %d", story.number, story.index)
+                logger.warning("the model has ended its story after page %d", story.index)
                 self._leaving.add(story.number)
             else:
                 drafts.append(draft)

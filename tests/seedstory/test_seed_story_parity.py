@@ -151,10 +151,18 @@ def both_steps(made, traps=()):
         latents, 601, condition["encoder_hidden_states"], added_cond_kwargs=added | {"time_ids": ids}
     ).sample
     trained = load_file(f"{folder}/sdxl/unet/diffusion_pytorch_model.safetensors")
-    trained |= {name.removeprefix("unet."): one for name, one in weights["detokenizer"].items() if name.startswith("unet.")}
+    trained |= {
+        name.removeprefix("unet."): one for name, one in weights["detokenizer"].items() if name.startswith("unet.")
+    }
     context, pooled = reference.sdxl_resampler(reference.part(weights["detokenizer"], "resampler."), given, 4)
     plain = plain_unet.predict(
-        trained, latents, 601, context, pooled, {"height": 480, "width": 854, "top": 0, "left": 398, "size": size}, traps
+        trained,
+        latents,
+        601,
+        context,
+        pooled,
+        {"height": 480, "width": 854, "top": 0, "left": 398, "size": size},
+        traps,
     )
     return ours, plain
 

@@ -5,7 +5,9 @@ import re
 import pytest
 import torch
 from PIL import Image
+from typer.testing import CliRunner
 
+from seedstory.cli import app
 from seedstory.convert.seed_story import SeedStoryConversion
 from seedstory.errors import RequestError
 from seedstory.generation import GivenPage, StoryRequest
@@ -244,3 +246,19 @@ def test_a_story_that_the_model_ends_is_kept_as_it_is(pipe, engine, tmp_path):
         while batch:
             pages += batch.step()
     assert [page.number for number, page in pages if number == first] == [1] and len(pages) == 3
+
+
+def test_the_command_writes_whole_stories_in_both_ways(made, engine, tmp_path):
+    GOES_ON[1].resize((120, 80)).save(tmp_path / "start.png")
+    options = ["--text", GOES_ON[0], "--image", tmp_path / "start.png", "--pages", 3, "--model", made[0]]
+    drawing = ["--steps", 2, "--guidance", 2, "--decoding", "eager"]
+    for name, more in (("corrected", ["--max-caption-tokens", 8]), ("reference", ["--reference"])):
+        command = ["generate", *options, *drawing, *more, "--out", tmp_path / name]
+        result = CliRunner().invoke(app, list(map(str, command)))
+        assert result.exit_code == 0 and (tmp_path / name / "index.html").stat().st_size > 10_000, result.output
+        story = Story.load(tmp_path / name)
+        assert story.settings.reference == (name == "reference") and (name == "reference" or len(story.pages) == 3)
+        assert all(page.image.size == (16, 16) and page.features.isfinite().all() for page in story.pages)
+        assert all("[INST]" not in page.caption for page in story.pages)
+    refused = CliRunner().invoke(app, ["generate", *map(str, options), "--reference", "--temperature", "1"])
+    assert refused.exit_code != 0 and not (tmp_path / "stories").exists()

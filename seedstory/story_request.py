@@ -107,7 +107,8 @@ def drafted_page(settings: StorySettings, given: Sequence[Page], draft: PageDraf
             ),
             state="opening" if page.state == "opening" else "written",
         )
-    prompt = "" if draft.prompt == INSTRUCTION + draft.caption else draft.prompt
+    read = INSTRUCTION + draft.caption if draft.index else draft.caption
+    prompt = "" if draft.prompt == read else draft.prompt
     features = draft.features.cpu()
     return replace(page, caption=draft.caption, features=features, next_state=draft.next_state, prompt=prompt)
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from seedstory.detokenizers.detokenizer import Detokenizer
-from seedstory.layout import IGNORE, attention_mask, find_places
+from seedstory.layout import IGNORE, LAYOUTS, attention_mask, find_places
 from seedstory.modeling.base_lm import base_lm_folder
 from seedstory.modeling.flash_attention import can_flash, find_runs
 from seedstory.modeling.story_model import StoryModel
@@ -207,8 +207,8 @@ class MllmStage(Stage):
         self.long = StoryDataset(config, config.long_split, backend, recipe) if config.long_split else None
         self.heldout = StoryDataset(config, config.heldout, backend, recipe, limit=16)
         if config.state_settings.state_share and any(any(story_parts(one)) for one in self.stories.records):
-            if not self.model.layout.counts_down:
-                raise ValueError(f"layout {self.model.layout.name} has no place for a cast or a plan: set states={{}}")
+            if self.model.config.layout != LAYOUTS[0]:
+                raise ValueError(f"layout {self.model.config.layout} has no place for cast and plan: set states={{}}")
             self.model.config.story_state = True
         self.sources = files_of(config.data, config.split, config.loose_split, config.long_split, config.heldout)
         self.sources += [Path(config.stage1) / "vision_tower", *([Path(config.init)] if config.init else [])]

@@ -16,6 +16,7 @@ from seedstory.modeling.base_lm import load_tokenizer
 from tests.seedstory.test_engine import NOTHING_LEAVES, assert_same, write
 from tests.seedstory.tiny_language import needs_native, tiny_model, tiny_tokenizer
 from tests.seedstory.tiny_sentencepiece import WORDS, PlainTokenizer, write_sentencepiece
+from training.published_scheme import page_sample
 
 CAPTIONS = ["The fox found a lantern.", "Bruno laughed!", '"The mill," said the owl.', "The end."]
 N = 4
@@ -78,6 +79,7 @@ def test_a_packed_story_equals_seed_storys_samples(model, plain):
     asked = [False, True, True, True]
     batch = collate([model.layout.pack_story(CAPTIONS, supervise_caption=asked, supervise_image=asked)], 8)
     losses, cosines = [], []
+    caption_ids = [model.layout.caption_ids(caption, first=page == 0) for page, caption in enumerate(CAPTIONS)]
     with torch.no_grad():
         packed = model(**batch, context_features=images, target_features=targets)
         for given in range(3):
@@ -101,6 +103,8 @@ def test_a_packed_story_equals_seed_storys_samples(model, plain):
                 query_mask=queries,
                 target_features=targets[given + 1 : given + 2],
             )
+            published = page_sample(model.layout, caption_ids, given + 1)
+            assert published["labels"] == shifted[0, :-1].tolist() and published["input_ids"] == ids[0, :-1].tolist()
             count = int((shifted != IGNORE).sum())
             losses.append((single.lm_loss * count, count))
             cosines.append(single.cosine_loss)

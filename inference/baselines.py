@@ -92,13 +92,15 @@ def reference(
         prompt = [embed(model, layout.opening_ids)]
         for page in range(max(0, index - window_pages), index):
             caption, features = story[page]
-            text = [*layout.page_label_ids(labels[page]), *layout.caption_ids(caption), layout.image_start_id]
+            first = page == 0
+            label, words = layout.page_label_ids(labels[page], first), layout.caption_ids(caption, first)
+            text = [*label, *words, layout.image_start_id]
             prompt += [embed(model, text), image(model, features)]
         step, kept, cache = _keep_everything(model)
         step(torch.cat(prompt, dim=1))
         times.append(clock(model.device))
 
-        for token in layout.page_label_ids(labels[index]):
+        for token in layout.page_label_ids(labels[index], index == 0):
             scores = step(embed(model, [token]))
         ids: list[int] = []
         while True:
@@ -164,14 +166,15 @@ def hugging_face(
     )
     cache = DynamicCache(config=llm.config)
     parts = [embed(model, layout.opening_ids)]
-    for (caption, features), label in zip(map(_whole, opening), labels, strict=False):
-        text = [*layout.page_label_ids(label), *layout.caption_ids(caption), layout.image_start_id]
+    for page, (caption, features) in enumerate(map(_whole, opening)):
+        label, words = layout.page_label_ids(labels[page], page == 0), layout.caption_ids(caption, page == 0)
+        text = [*label, *words, layout.image_start_id]
         parts += [embed(model, text), image(model, features)]
     story = torch.cat(parts, dim=1)
 
     for index in range(len(opening), pages):
         times = [clock(model.device)]
-        story = torch.cat([story, embed(model, layout.page_label_ids(labels[index]))], dim=1)
+        story = torch.cat([story, embed(model, layout.page_label_ids(labels[index], index == 0))], dim=1)
 
         def note_first_token(_: Tensor, scores: Tensor, times: list[float] = times) -> Tensor:
             if len(times) == 1:

@@ -196,6 +196,12 @@ def generate(
             rich_help_panel=WORDS,
         ),
     ] = StorySettings.text_guidance_scale,
+    reference: Annotated[
+        bool,
+        typer.Option(
+            "--reference", help="As SEED-Story's own script, bugs included, to compare.", rich_help_panel=WORDS
+        ),
+    ] = StorySettings.reference,
     steps: Steps = StorySettings.num_inference_steps,
     guidance: Guidance = StorySettings.guidance_scale,
     scheduler: Scheduler = StorySettings.scheduler,
@@ -267,6 +273,7 @@ def generate(
             stop=tuple(stop or ()),
             max_sentences=max_sentences,
             text_guidance_scale=text_guidance_scale,
+            reference=reference,
         )
         _start(
             settings,

@@ -9,6 +9,15 @@ The *page label* ("\n3:") is forced text: it counts down the pages that are left
 decoded or supervised, so that a story asked for in ten pages ends on page ten. Label and caption are tokenized
 separately and their ids concatenated, in training as in generation. A picture is `N` visual embeddings.
 
+Released models of SEED-Story were trained with another order, `LAYOUTS[1]`, which knows no countdown:
+
+    bos  "caption"  <img> picture </img>  "[INST]" "caption"  <img> picture </img>  "[INST]" "caption" ...  </img>
+
+The first caption begins the text, so a tokenizer of sentencepiece's kind puts its space before it; every later one goes
+on from "[INST]" without one. "[INST]" is learned there, and eos behind every picture that the model makes. (In the
+samples of SEED-Story the last page, the only one that is learned, begins a text of its own, "▁[INST]", whereas the
+pages before it read "[INST]". Here one page is both, so all read "[INST]".)
+
 A story state (`story_state.py`) may stand before the label of any page but the first, line by line, each after a "\n".
 That of the second page may stand in the first one instead, between caption and `<img>`, so that the first picture, too,
 shows the cast; a line break then ends it.
@@ -31,6 +40,8 @@ IMAGE_START = "<img>"
 IMAGE_END = "</img>"
 IGNORE = -100
 LONGEST_CHAPTER = 11
+LAYOUTS = ("countdown", "seed_story")
+INSTRUCTION = "[INST]"  # what SEED-Story has between its pages
 
 _KNOWN_TEXTS = 2**17  # about 70 MB of captions
 _CONTEXT = -1
@@ -75,15 +86,21 @@ class StoryLayout:
     Args:
         tokenizer: A tokenizer that already has the image tokens; `StoryLayout.extend` adds them.
         num_visual_tokens: `N`, the number of visual tokens of a picture.
+        name: Which order of tokens, one of `LAYOUTS`.
 
     Attributes:
         special_ids: Ids that no caption may hold.
+        counts_down: Whether labels say how many pages are left; otherwise they are learned, and so is eos behind
+            every picture that the model makes.
 
     Raises:
-        RequestError: If the tokenizer lacks an image token or an end-of-sequence token.
+        RequestError: If the tokenizer lacks an image token, an end-of-sequence token or, where the first page has no
+            label, a token that begins a sequence; or there is no such layout.
     """
 
-    def __init__(self, tokenizer: Any, num_visual_tokens: int) -> None:
+    def __init__(self, tokenizer: Any, num_visual_tokens: int, name: str = LAYOUTS[0]) -> None:
+        if name not in LAYOUTS:
+            raise RequestError(f"Unknown layout {name!r:.40}; choose one of {', '.join(LAYOUTS)}.")
         vocabulary = tokenizer.get_vocab()
         names = self.token_names(num_visual_tokens)
         missing = [name for name in names if name not in vocabulary]
@@ -97,7 +114,9 @@ class StoryLayout:
             raise RequestError("The image tokens must have consecutive ids in the order of StoryLayout.token_names().")
         if tokenizer.eos_token_id is None:
             raise RequestError("The tokenizer has no end-of-sequence token; set tokenizer.eos_token.")
-        self.tokenizer = tokenizer
+        self.tokenizer, self.name, self.counts_down = tokenizer, name, name == LAYOUTS[0]
+        if not self.counts_down and tokenizer.bos_token_id is None:
+            raise RequestError(f"The layout {name} needs a tokenizer with a begin-of-sequence token.")
         self.num_visual_tokens = num_visual_tokens
         self.image_start_id, self.image_end_id = ids[0], ids[1]
         self.query_ids: list[int] = ids[2:]
@@ -117,23 +136,30 @@ class StoryLayout:
         return [IMAGE_START, IMAGE_END, *(image_query_token(index) for index in range(num_visual_tokens))]
 
     @classmethod
-    def extend(cls, tokenizer: Any, num_visual_tokens: int) -> "StoryLayout":
+    def extend(cls, tokenizer: Any, num_visual_tokens: int, name: str = LAYOUTS[0]) -> "StoryLayout":
         """Add the image tokens to `tokenizer` (in place, once) and return its layout."""
         known = tokenizer.get_vocab()
         new = [name for name in cls.token_names(num_visual_tokens) if name not in known]
         if new:
             tokenizer.add_tokens(new, special_tokens=True)
-        return cls(tokenizer, num_visual_tokens)
+        return cls(tokenizer, num_visual_tokens, name)
 
     @property
     def opening_ids(self) -> list[int]:
         """Ids before the first page's label: bos where the tokenizer has one."""
         return [] if self.bos_id is None else [self.bos_id]
 
-    def _page_label_ids(self, pages_left: int) -> list[int]:
-        r"""Ids of the forced text that opens a page: `"\n7:"` for the page with which seven are left."""
+    def _page_label_ids(self, pages_left: int, first: bool = False) -> list[int]:
+        r"""Ids of the forced text that opens a page: `"\n7:"` for the page with which seven are left.
+
+        Args:
+            pages_left: The number.
+            first: Whether the page is the first one, which SEED-Story opens with nothing.
+        """
         if pages_left < 1:
             raise RequestError(f"A page label counts down to 1, got {pages_left}.")
+        if not self.counts_down:
+            return [] if first else list(self._encode(INSTRUCTION, "A page label", IMAGE_END))
         return self.tokenizer.encode(f"\n{pages_left}:", add_special_tokens=False)
 
     def state_ids(self, state: StoryState, label: int) -> list[int]:
@@ -161,17 +187,25 @@ class StoryLayout:
         """
         return list(self._encode("\n" + line, "A story state"))
 
-    def _encode_text(self, text: str, what: str) -> tuple[int, ...]:
-        """Ids of a text; those of the last many texts are known, since training reads every story again and again."""
-        ids = tuple(self.tokenizer.encode(text, add_special_tokens=False))
+    def _encode_text(self, text: str, what: str, after: str = "") -> tuple[int, ...]:
+        """Ids of a text that stands behind a special token, or else begins.
+
+        Those of the last many texts are known, since training reads every story again and again.
+        """
+        ids = tuple(self.tokenizer.encode(after + text, add_special_tokens=False))[bool(after) :]
         bad = self.special_ids.intersection(ids)
         if bad:
             names = ", ".join(sorted(self.tokenizer.convert_ids_to_tokens(sorted(bad))))
             raise RequestError(f"{what} must not contain the special tokens {names}: {text.strip()[:80]!r}")
         return ids
 
-    def caption_ids(self, caption: str) -> list[int]:
+    def caption_ids(self, caption: str, first: bool = False) -> list[int]:
         """Ids of one caption (white space made plain, one space in front). An empty caption has no ids.
+
+        Args:
+            caption: Its text.
+            first: Whether it is that of the first page, which begins SEED-Story's text; the others go on from their
+                label there, without a space.
 
         Raises:
             RequestError: If the caption contains one of the tokenizer's special tokens, such as `<img>`.
@@ -179,7 +213,14 @@ class StoryLayout:
         text = " ".join(caption.split())
         if not text:
             return []
-        return list(self._encode(" " + text, "A caption"))
+        if self.counts_down:
+            return list(self._encode(" " + text, "A caption"))
+        if first:
+            return list(self._encode(text, "A caption"))
+        label, ids = self._page_label_ids(1), self._encode(INSTRUCTION + text, "A caption", IMAGE_END)
+        if list(ids[: len(label)]) != label:  # a token lies across the border
+            return list(self._encode(text, "A caption", IMAGE_END))
+        return list(ids[len(label) :])
 
     def caption_text(self, ids: Sequence[int]) -> str:
         """Text of one caption's ids, without the space in front and with white space made plain."""
@@ -192,7 +233,8 @@ class StoryLayout:
 
     def pack_story(self, captions: Sequence[str], **options: Any) -> "PackedSequence":
         """`pack_story` for captions given as text."""
-        return pack_story([self.caption_ids(caption) for caption in captions], self, **options)
+        ids = [self.caption_ids(caption, first=page == 0) for page, caption in enumerate(captions)]
+        return pack_story(ids, self, **options)
 
 
 @dataclass
@@ -254,7 +296,8 @@ def pack_story(
         supervise_state: Pages whose states are learned, by default all.
         state_in_opening: Whether the state of page 1 stands in page 0, before its `<img>`; its ids are then those of
             `StoryLayout.opening_state_ids`.
-        ends: Whether the story ends after its last page, that is, whether eos is supervised.
+        ends: Whether the story ends after its last page, that is, whether eos is supervised; SEED-Story's layout has
+            it behind every branch instead.
 
     Returns:
         The packed story.
@@ -303,7 +346,7 @@ def pack_story(
     put(layout.opening_ids, position)
     position += len(layout.opening_ids)
     for page in range(pages):
-        text = [*layout.page_label_ids(pages_left[page])]
+        text = [*layout.page_label_ids(pages_left[page], first=page == 0)]
         state = [] if state_in_opening and page == 1 else list(states.get(page, ()))
         if state:
             put(state, position)
@@ -320,23 +363,28 @@ def pack_story(
             # Where a state follows the caption, it is forced; that the caption ends there is learned on other pages.
             targets = caption if early else [*caption, layout.image_start_id]
             start = len(labels) - 2 - len(early) - len(caption)
+            if not layout.counts_down:
+                start, targets = start - len(text), [*text, *targets]
             labels[start : start + len(targets)] = targets
         if supervise_image[page]:
             put(layout.query_ids, position, of_branch=page)
+            if not layout.counts_down:
+                put([layout.image_end_id], position + n, of_branch=page)
+                labels[-1] = layout.eos_id
         put(layout.query_ids, position, slot=True)
         put([layout.image_end_id], position + n)
         position += n + 1
-    if ends:
+    if ends and layout.counts_down:
         labels[-1] = layout.eos_id
 
-    branches = torch.tensor(branch)
+    branches, input_ids = torch.tensor(branch), torch.tensor(ids)
     return PackedSequence(
-        input_ids=torch.tensor(ids),
+        input_ids=input_ids,
         position_ids=torch.tensor(positions),
         labels=torch.tensor(labels),
         branch=branches,
         context_mask=torch.tensor(is_slot),
-        query_mask=branches >= 0,
+        query_mask=(branches >= 0) & (input_ids != layout.image_end_id),
         target_mask=torch.tensor([bool(flag) for flag in supervise_image]),
     )
 

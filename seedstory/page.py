@@ -19,6 +19,7 @@ from seedstory.text import sentence_ends
 if TYPE_CHECKING:
     import torch
 
+REFERENCE_SEED = 42
 MAX_TITLE = 60  # characters of a title made from a sentence
 _CLAUSE = r"[,;:–—]| (?:and|at|because|but|by|from|in|near|on|so|that|under|until|when|where|while|who|with) "
 
@@ -44,6 +45,8 @@ class Page:
         locked: Whether no change of another page may make this one anew.
         pending: How the page is to be made anew, or None. Until then it is as it was.
         facts: The author's notes of the page, such as {"place": "the meadow"}; the model does not read them.
+        prompt: What the model reads for the words of the page in a `reference` story, where that is not "[INST]" and
+            the caption.
     """
 
     index: int
@@ -61,6 +64,7 @@ class Page:
     locked: bool = False
     pending: Pending | None = None
     facts: dict[str, str] = field(default_factory=dict)
+    prompt: str = ""
 
     def __post_init__(self) -> None:
         check_int("index", self.index, 0, MAX_PAGES - 1)
@@ -96,6 +100,11 @@ def settings_of(page: Page, settings: StorySettings) -> StorySettings:
 def page_seed(seed: int, index: int) -> int:
     """The seed of one page, a function of the story's seed and the page's index alone (32 bits)."""
     return int.from_bytes(hashlib.sha256(f"seedstory page {index} of {seed}".encode()).digest()[:4], "big")
+
+
+def drawing_seed(settings: StorySettings, index: int) -> int:
+    """The seed of a new page of a story; SEED-Story's script draws every page from the same noise."""
+    return REFERENCE_SEED if settings.reference else page_seed(settings.seed, index)
 
 
 def make_title(text: str) -> str:

@@ -18,7 +18,8 @@ from PIL import Image
 
 from seedstory.errors import RequestError
 from seedstory.identity import ModelIdentity
-from seedstory.image import image_to_tensor, load_image, to_square
+from seedstory.image import Fit, image_to_tensor, load_image, to_square
+from seedstory.layout import LAYOUTS
 from seedstory.model_folder import versions
 from seedstory.outputs import OUTPUT_TYPES, OutputType, StoryOutput
 from seedstory.pipeline_base import PipelineBase
@@ -112,6 +113,7 @@ class StoryPipeline(PipelineBase):
         max_sentences: int = StorySettings.max_sentences,
         stop: str | Sequence[str] = StorySettings.stop,
         text_guidance_scale: float = StorySettings.text_guidance_scale,
+        reference: bool = StorySettings.reference,
         num_inference_steps: int | None = StorySettings.num_inference_steps,
         guidance_scale: float | None = StorySettings.guidance_scale,
         scheduler: str | None = StorySettings.scheduler,
@@ -188,6 +190,7 @@ class StoryPipeline(PipelineBase):
         max_sentences: int = StorySettings.max_sentences,
         stop: str | Sequence[str] = StorySettings.stop,
         text_guidance_scale: float = StorySettings.text_guidance_scale,
+        reference: bool = StorySettings.reference,
         num_inference_steps: int | None = StorySettings.num_inference_steps,
         guidance_scale: float | None = StorySettings.guidance_scale,
         scheduler: str | None = StorySettings.scheduler,
@@ -231,6 +234,9 @@ class StoryPipeline(PipelineBase):
             max_sentences: Most sentences of a caption; 0 is no limit.
             stop: Texts that end a caption right after themselves.
             text_guidance_scale: Classifier-free guidance of the text; 1.0 is none.
+            reference: Write and draw as SEED-Story's script does, bugs included, in order to compare: see
+                `seedstory.generation.reference`. It reads the image stretched to a square and draws every page from
+                seed 42. Its words follow no settings; the script draws with 50 steps and a guidance of 7.5.
             num_inference_steps: Diffusion steps of an image; None: as many as the scheduler needs.
             guidance_scale: Classifier-free guidance of the image; 1.0 is none, and None what suits the scheduler.
             scheduler: The way from noise to an image, one of `seedstory.settings.SCHEDULERS`; None: the model's own.
@@ -318,7 +324,10 @@ class StoryPipeline(PipelineBase):
 
         if any(request.out is None for request in requests):
             raise RequestError("stories that are written in a batch need a folder each: give `out`")
-        ways = {(SamplingConfig.of(request.settings), request.settings.policy) for request in requests}
+        ways = {
+            (SamplingConfig.of(request.settings), request.settings.policy, request.settings.reference)
+            for request in requests
+        }
         if len(ways) > 1:
             raise RequestError(
                 "stories that are written in a batch need the same settings of the words and the same policy"
@@ -353,17 +362,18 @@ class StoryPipeline(PipelineBase):
             import torch
 
             seed = int(torch.randint(2**31 - 1, (), generator=generator, device=generator.device))
-        opening = seen = name = None
+        opening = seen = picture = name = None
         if image is not None:
             name = "a picture" if isinstance(image, Image.Image) else Path(image).name
             picture = load_image(image)
             opening = to_square(picture, self.image_size)
-            seen = opening if self.vision_tower.image_fit == "crop" else picture
         checked = StorySettings(image_name=name, seed=seed, **settings)
         if checked.scheduler is not None:
-            from seedstory.detokenizers.schedulers import make_scheduler
-
-            make_scheduler(checked.scheduler, self.detokenizer.scheduler)
+            self.detokenizer.objective_with(checked.scheduler)
+        if checked.reference and self.story_model.config.layout != LAYOUTS[1]:
+            raise RequestError("this model was not trained with SEED-Story's prompt: leave reference out")
+        if picture is not None:
+            seen = opening if self._image_fit(checked) == "crop" else picture
         self._check_captions([checked.text or "", *(checked.captions or [])])
         if checked.cast or checked.plan or checked.story_state:
             state_pages(checked, self.story_model.config.story_state)
@@ -496,7 +506,8 @@ class StoryPipeline(PipelineBase):
                         yield draft.story, page
 
     def _opening(self, request: _Request) -> Page:
-        features = None if request.seen is None else self._encode(request.seen)
+        fit = self._image_fit(request.settings)
+        features = None if request.seen is None else self._encode(request.seen, fit)
         return replace(opening_page(request.settings), image=request.image, features=features)
 
     def _write(
@@ -537,8 +548,13 @@ class StoryPipeline(PipelineBase):
     def _engine(self, settings: StorySettings, logits_processor: LogitsProcessor | None = None) -> StoryEngine:
         from seedstory.cache import CachePolicy
         from seedstory.generation import SamplingConfig, StoryEngine
+        from seedstory.generation.reference import ReferenceEngine
 
         self._activate("story_model")
+        if settings.reference:
+            if logits_processor is not None:
+                raise RequestError("reference writes as SEED-Story's script does: leave logits_processor out")
+            return ReferenceEngine(self.story_model, decoding=self.decoding)
         return StoryEngine(
             self.story_model,
             CachePolicy(name=settings.policy),
@@ -548,12 +564,16 @@ class StoryPipeline(PipelineBase):
             salience=self.salience,
         )
 
-    def _encode(self, image: Image.Image) -> torch.Tensor:
+    def _image_fit(self, settings: StorySettings) -> Fit:
+        """How the vision tower's picture becomes a square."""
+        return "stretch" if settings.reference else self.vision_tower.image_fit
+
+    def _encode(self, image: Image.Image, fit: Fit | None = None) -> torch.Tensor:
         """Features `[F, Df]` of an image."""
         import torch
 
         self._activate("vision_tower")
         with torch.inference_mode():
-            image = to_square(image, self.vision_tower.config.image_size, self.vision_tower.image_fit)
+            image = to_square(image, self.vision_tower.config.image_size, fit or self.vision_tower.image_fit)
             pixels = image_to_tensor(image).unsqueeze(0).to(self.vision_tower.device, self.vision_tower.dtype)
             return self.vision_tower(pixels)[0].float().cpu()

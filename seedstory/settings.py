@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from seedstory.errors import RequestError
@@ -71,6 +71,8 @@ class StorySettings:
         stop: Texts that end a caption right after themselves, to the letter (a single text may stand alone).
         max_sentences: Most sentences of a caption; 0 is no limit.
         text_guidance_scale: Strength of classifier-free guidance of the text; 1.0 is none.
+        reference: Whether the story is made as SEED-Story's own script makes it, see `seedstory.generation.reference`;
+            nothing else is then to be said of the words.
     """
 
     text: str | None = None
@@ -99,6 +101,7 @@ class StorySettings:
     stop: tuple[str, ...] = ()
     max_sentences: int = 0
     text_guidance_scale: float = 1.0
+    reference: bool = False
 
     def __post_init__(self) -> None:
         if self.text is not None:
@@ -130,6 +133,18 @@ class StorySettings:
             if isinstance(self.facts, str) or not isinstance(self.facts, Sequence) or len(self.facts) > self.pages:
                 raise RequestError(f"facts are a list of at most {self.pages} {{name: text}}, one for each page")
             self.facts = [check_facts(facts) for facts in self.facts]
+
+        self._check_reference()
+
+    def _check_reference(self) -> None:
+        if not isinstance(self.reference, bool):
+            raise RequestError(f"reference is true or false, not {self.reference!r:.40}")
+        if not self.reference:
+            return
+        free = ("text", "image_name", "pages", "seed", "num_inference_steps", "guidance_scale", "facts", "reference")
+        for one in fields(self):
+            if one.name not in free and getattr(self, one.name) != one.default:
+                raise RequestError(f"reference writes as SEED-Story's script does: leave {one.name} out")
 
     def facts_of(self, index: int) -> dict[str, str]:
         """The user's notes of a page, as long as they are not the page's own."""

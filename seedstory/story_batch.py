@@ -246,7 +246,7 @@ class StoryBatch:
 
         own = member.runs[0][1]
         settings = replace(member.settings, **own) if own else member.settings
-        member.key = (SamplingConfig.of(settings), settings.policy, id(member.logits_processor))
+        member.key = (SamplingConfig.of(settings), settings.policy, settings.reference, id(member.logits_processor))
         request = story_request(member.settings, member.given, self.pipeline.story_model.config.story_state)
         if member.key not in self._groups:
             self._groups = {key: group for key, group in self._groups.items() if group.members}
@@ -296,6 +296,19 @@ class StoryBatch:
                 del member.runs[0]
                 if member.runs:
                     self._join(number, member)
+
+        for story, number in list(group.members.items()):
+            if story not in group.engine.stories:
+                self._end(number)
+
+    def _end(self, number: int) -> None:
+        """Lets a story go that its model has ended early, as soon as its pages are out."""
+        member = self._members[number]
+        self._quit(member)
+        member.runs = []
+        member.waiting = {page.index for one, page in [*self._undrawn, *self._ready] if one == number}
+        if not member.waiting:
+            self._leave(number)
 
     def _write_drafts(self, group: _Group) -> None:
         def pass_on(story: int, index: int, text: str) -> None:

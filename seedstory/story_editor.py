@@ -66,7 +66,7 @@ class StoryEditor:
             if entry.is_empty or (redraw and not self._has_given_image(page)):
                 pages[page] = replace(entry, pending=replace(_making(entry), caption=words))
             else:
-                pages[page] = replace(entry, caption=words, caption_given=True, alt="")
+                pages[page] = replace(entry, caption=words, caption_given=True, alt="", prompt="")
             self._follow(pages, page, following, None)
 
         self._change(change, page, text=words if page == 0 else None)

@@ -56,7 +56,7 @@ BOOKS = ("index.html", "book.pdf", "book.epub", "book.cbz", "book.mp4")  # of an
 # What a page in memory and its entry on disk have in common.
 _SHARED = (
     *("id", "caption", "seed", "state", "alt", "next_state"),
-    *("caption_given", "story_seed", "settings", "locked", "pending", "facts"),
+    *("caption_given", "story_seed", "settings", "locked", "pending", "facts", "prompt"),
 )
 
 

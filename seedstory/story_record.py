@@ -89,6 +89,7 @@ class PageEntry:
     locked: bool = False
     pending: Pending | None = None
     facts: dict[str, str] = field(default_factory=dict)
+    prompt: str = ""
 
     @property
     def is_whole(self) -> bool:
@@ -147,7 +148,10 @@ class PageEntry:
                 raise StoryFolderError(f"pending of page {number} is not well formed")
             given["pending"] = Pending(**pending)
         entry = cls(**given)
-        good = all(isinstance(text, str) for text in (entry.caption, entry.alt, entry.model)) and entry.state in STATES
+        good = (
+            all(isinstance(text, str) for text in (entry.caption, entry.alt, entry.model, entry.prompt))
+            and entry.state in STATES
+        )
         good = (
             good
             and _is_int(entry.seed)

@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from seedstory.errors import RequestError
-from seedstory.layout import countdown
-from seedstory.page import Page, page_seed
+from seedstory.layout import INSTRUCTION, countdown
+from seedstory.page import Page, drawing_seed
 from seedstory.settings import StorySettings
 from seedstory.story_state import StoryState
 
@@ -31,7 +31,7 @@ def story_request(settings: StorySettings, given: Sequence[Page], trained: bool)
 
     script = (settings.captions or [])[len(given) - 1 :]
     opening = [
-        GivenPage(page.caption, page.features) if page.pending is None else GivenPage(page.pending.caption)
+        GivenPage(page.caption, page.features, page.prompt) if page.pending is None else GivenPage(page.pending.caption)
         for page in given
     ]
     own = [(page.index, page.story_seed if page.pending is None else page.pending.story_seed) for page in given]
@@ -86,7 +86,7 @@ def drafted_page(settings: StorySettings, given: Sequence[Page], draft: PageDraf
     if draft.index >= len(given):
         last = max(page.id or page.number for page in given)
         page_id = max(last, len(given)) + 1 + draft.index - len(given)
-        seed, facts = page_seed(settings.seed, page_id - 1), settings.facts_of(draft.index)
+        seed, facts = drawing_seed(settings, page_id - 1), settings.facts_of(draft.index)
         page = Page(index=draft.index, caption="", id=page_id, seed=seed, facts=facts)
     else:
         page = given[draft.index]
@@ -102,10 +102,15 @@ def drafted_page(settings: StorySettings, given: Sequence[Page], draft: PageDraf
             caption_given=page.pending.caption is not None,
             story_seed=story_seed,
             settings=page.pending.settings,
-            seed=page_seed(settings.seed if story_seed is None else story_seed, (page.id or page.number) - 1),
+            seed=drawing_seed(
+                settings if story_seed is None else replace(settings, seed=story_seed), (page.id or page.number) - 1
+            ),
             state="opening" if page.state == "opening" else "written",
         )
-    return replace(page, caption=draft.caption, features=draft.features.cpu(), next_state=draft.next_state)
+    read = INSTRUCTION + draft.caption if draft.index else draft.caption
+    prompt = "" if draft.prompt == read else draft.prompt
+    features = draft.features.cpu()
+    return replace(page, caption=draft.caption, features=features, next_state=draft.next_state, prompt=prompt)
 
 
 def state_pages(settings: StorySettings, trained: bool) -> tuple[int, ...]:
@@ -135,5 +140,5 @@ def _asked_state(settings: StorySettings, page: int) -> StoryState:
 
 def opening_page(settings: StorySettings) -> Page:
     """The opening of a story of which nothing is written yet."""
-    seed, facts = page_seed(settings.seed, 0), settings.facts_of(0)
+    seed, facts = drawing_seed(settings, 0), settings.facts_of(0)
     return Page(index=0, id=1, caption=settings.text or "", seed=seed, state="opening", facts=facts)

@@ -141,7 +141,7 @@ def load_stories(options: Options, layout: StoryLayout, tower: AnyTower, count: 
     found = []
     for place in range(count):
         story = source[fit[order[place % len(fit)]]]
-        captions = [layout.caption_ids(caption) for caption in story.record.captions]
+        captions = [layout.caption_ids(caption, first=page == 0) for page, caption in enumerate(story.record.captions)]
         if options.shape == "published":
             words = itertools.cycle([token for caption in captions for token in caption])
             captions = [list(itertools.islice(words, PUBLISHED_CAPTION)) for _ in range(PUBLISHED_PAGES)]

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from seedstory.detokenizers.detokenizer import Detokenizer
-from seedstory.layout import IGNORE, attention_mask, find_places
+from seedstory.layout import IGNORE, LAYOUTS, attention_mask, find_places
 from seedstory.modeling.base_lm import base_lm_folder
 from seedstory.modeling.flash_attention import Runs, find_runs
 from seedstory.modeling.story_model import StoryModel
@@ -40,6 +40,7 @@ from training.states import StateSettings, story_parts
 LOOSE_PER_STORY = 10
 # Settings of `StoryConfig` that a run chooses. The features' own shape is the vision tower's.
 SIZES = (
+    "layout",
     "num_visual_tokens",
     "resampler",
     *(f"{side}_resampler_{size}" for side in ("input", "output") for size in ("width", "depth", "heads")),
@@ -87,6 +88,7 @@ class MllmConfig(StoryConfigOfRun):
             features as context (Bengio et al. 2015, arXiv 1506.03099, in one parallel pass); 1: never.
         last_page_only: supervise the last page alone, as published (for comparison).
         heldout_steps: diffusion steps of held-out sample pages (None: the de-tokenizer's own, 4 or 50).
+        layout: order of the tokens of a story, "countdown" or "seed_story", as in `StoryConfig`.
         num_visual_tokens: N, tokens of an image inside the language model.
         feature_tokens, feature_dim: F and Df of the features (null: as the vision tower of `stage1` has them; a tower
             with others is refused).
@@ -112,6 +114,7 @@ class MllmConfig(StoryConfigOfRun):
     own_features_from: float = 0.6
     last_page_only: bool = False
     heldout_steps: int | None = None
+    layout: str = "countdown"
     num_visual_tokens: int = 16
     resampler: str = "transformer"
     feature_tokens: int | None = None
@@ -198,6 +201,8 @@ class MllmStage(Stage):
         self.long = StoryDataset(config, config.long_split, backend, recipe) if config.long_split else None
         self.heldout = StoryDataset(config, config.heldout, backend, recipe, limit=16)
         if config.state_settings.state_share and any(any(story_parts(one)) for one in self.stories.records):
+            if self.model.config.layout != LAYOUTS[0]:
+                raise ValueError(f"layout {self.model.config.layout} has no place for cast and plan: set states={{}}")
             self.model.config.story_state = True
         self.sources = files_of(config.data, config.split, config.loose_split, config.long_split, config.heldout)
         self.sources += [Path(config.stage1) / "vision_tower", *([Path(config.init)] if config.init else [])]

@@ -92,12 +92,15 @@ def page_sample(layout: StoryLayout, caption_ids: Sequence[Sequence[int]], page:
     ids, labels = [*layout.opening_ids], [IGNORE] * len(layout.opening_ids)
     context, queries = [False] * len(ids), [False] * len(ids)
     for number, left in zip(range(page + 1), countdown(len(caption_ids)), strict=False):
-        label, caption = layout.page_label_ids(left), caption_ids[number]
+        label, caption = layout.page_label_ids(left, first=number == 0), caption_ids[number]
         text = [*label, *caption, layout.image_start_id]
         ids += [*text, *layout.query_ids, layout.image_end_id]
-        learned = number == page
-        targets = [*caption, layout.image_start_id] if learned else [IGNORE] * (len(caption) + 1)
-        labels += [*[IGNORE] * (len(label) - 1), *targets, *[IGNORE] * (2 + len(layout.query_ids))]
+        start, learned = len(labels), number == page
+        labels += [IGNORE] * (len(ids) - start)
+        if learned:
+            given = len(label) if layout.counts_down else 0
+            labels[start + given - 1 : start + len(text) - 1] = text[given:]
+            labels[-1] = IGNORE if layout.counts_down else layout.eos_id
         for mask, marks in ((context, not learned), (queries, learned)):
             mask += [*[False] * len(text), *[marks] * len(layout.query_ids), False]
     return {"input_ids": ids, "labels": labels, "context_mask": context, "query_mask": queries}

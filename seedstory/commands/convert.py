@@ -67,7 +67,6 @@ def seed_story(
             return
         conversion.write(out, typer.echo)
         typer.echo(f"The model: {out}")
-        typer.echo('Its stories are opened by page labels ("3:") and not yet by [INST], with which it was trained.')
 
 
 @app.command("to-seed-story")

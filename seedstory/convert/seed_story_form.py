@@ -51,6 +51,7 @@ _STORY = {
     "lora_dropout": 0.05,
     "lora_targets": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
     "mse_weight": 0.0,
+    "layout": "seed_story",
 }
 
 

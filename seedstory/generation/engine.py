@@ -187,7 +187,7 @@ class StoryEngine:
                 raise RequestError(f"Opening page {index} has features {tuple(page.features.shape)}, expected {shape}.")
             if page.features is not None and not (page.features.is_floating_point() and page.features.isfinite().all()):
                 raise RequestError(f"Opening page {index} has features that are not finite floats.")
-            self.layout.caption_ids(page.caption or "")
+            self.layout.caption_ids(page.caption or "", first=index == 0)
         labels = countdown(story.pages)
         if not all(0 < page < story.pages for page in story.state_pages):
             raise RequestError(f"A story state stands before a page from the second on: {sorted(story.state_pages)}.")
@@ -270,7 +270,10 @@ class StoryEngine:
     def _finish_pages(self, captions: list[str], times: list[float]) -> list[PageDraft]:
         """Pictures of the pages whose captions are chosen, which the cache then turns."""
         rows, stories = self._rows, self._rows.stories
-        ids = [self.layout.caption_ids(caption) for caption in captions]
+        ids = [
+            self.layout.caption_ids(caption, first=story.index == 0)
+            for story, caption in zip(stories, captions, strict=True)
+        ]
         times.append(time.perf_counter())
 
         # The queries are read even if the picture is given, so that a restored page repeats its first writing exactly.

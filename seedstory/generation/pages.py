@@ -15,10 +15,12 @@ class GivenPage:
     Attributes:
         caption: The text; None leaves it to the model, or means no text where there are features.
         features: Features of the picture, `[F, Df]`.
+        prompt: What `ReferenceEngine` reads for the words, where that is not made from the caption.
     """
 
     caption: str | None = None
     features: torch.Tensor | None = None
+    prompt: str = ""
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,7 @@ class PageDraft:
         log_likelihood: Sum of the natural log-probabilities of these tokens, if the engine was asked for scores.
         story: Number of the story, from 0, among those written together.
         next_state: The story state that stands before the next page, if one does.
+        prompt: What `ReferenceEngine` reads for the words.
     """
 
     index: int
@@ -83,6 +86,7 @@ class PageDraft:
     log_likelihood: float | None = None
     story: int = 0
     next_state: StoryState | None = None
+    prompt: str = ""
 
     @property
     def seconds(self) -> float:
@@ -90,4 +94,4 @@ class PageDraft:
 
     def as_opening(self) -> GivenPage:
         """This page as something given, to resume a story after it."""
-        return GivenPage(self.caption, self.features)
+        return GivenPage(self.caption, self.features, self.prompt)

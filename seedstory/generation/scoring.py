@@ -97,8 +97,8 @@ class _Scorer:
         hidden = self._pass([torch.cat([part for page in own for part in page]) for own in pieces])
         for row, own in enumerate(pages):
             at = 0
-            for page, parts in zip(own, pieces[row], strict=True):
-                ids = self.layout.caption_ids(page.caption or "")
+            for place, (page, parts) in enumerate(zip(own, pieces[row], strict=True)):
+                ids = self.layout.caption_ids(page.caption or "", first=self.page + place == 0)
                 score = caption_log_likelihood(self.model, self.cast, self.last[row], hidden[row][at:], ids)
                 yield self.names[row], (score, len(ids) + 1)
                 if opening := len(parts[0]) - len(ids) - 1:
@@ -121,7 +121,8 @@ class _Scorer:
         found = []
         for place, page in enumerate(pages):
             after = self.page + place + 1
-            ids = [*self.layout.caption_ids(page.caption or ""), *self._opening_state_ids(row, after)]
+            caption = self.layout.caption_ids(page.caption or "", first=after == 1)
+            ids = [*caption, *self._opening_state_ids(row, after)]
             text = self._embed([*ids, self.layout.image_start_id])
             if after < self.stories[row].pages:
                 image = torch.cat([images[place].to(text.dtype), self._embed([self.layout.image_end_id])])
@@ -131,7 +132,7 @@ class _Scorer:
         return found
 
     def _label(self, row: int, page: int) -> list[int]:
-        return self.layout.page_label_ids(self.labels[row][page])
+        return self.layout.page_label_ids(self.labels[row][page], first=page == 0)
 
     def _opening_state_ids(self, row: int, after: int) -> list[int]:
         """Ids of the state that stands in the page before page `after`: in the first one, if at all."""

@@ -186,7 +186,7 @@ class StoryRows:
 
     def label_ids(self, story: ActiveStory, index: int) -> list[int]:
         """The label of a page."""
-        return self.layout.page_label_ids(story.labels[index])
+        return self.layout.page_label_ids(story.labels[index], first=index == 0)
 
     def with_partners(self, rows: Iterable[int]) -> list[int]:
         """Rows of the cache that belong to these stories."""

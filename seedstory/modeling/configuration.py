@@ -8,6 +8,7 @@ from transformers import AutoConfig, PreTrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from seedstory.errors import ModelError
+from seedstory.layout import LAYOUTS
 from seedstory.model_files import described, read_config
 
 FEATURE_HEADS = ("regression", "flow")
@@ -56,6 +57,7 @@ class StoryConfig(PreTrainedConfig):
         visual_loss_weight: Weight of the pictures' regression loss, or of the flow's.
         cosine_weight: Weight of `1 - cosine` (per feature token) in the regression loss.
         mse_weight: Weight of the mean squared error in the regression loss.
+        layout: Order of the tokens of a story, one of `seedstory.layout.LAYOUTS`.
         story_state: Whether the model was trained to write and follow a cast and a plan (`seedstory.story_state`).
         image_start_id: Id of `<img>`; `</img>` and the query tokens follow it.
 
@@ -88,6 +90,7 @@ class StoryConfig(PreTrainedConfig):
     visual_loss_weight: float = 1.0
     cosine_weight: float = 1.0
     mse_weight: float = 1.0
+    layout: str = LAYOUTS[0]
     story_state: bool = False
     image_start_id: int | None = None
 
@@ -132,6 +135,10 @@ class StoryConfig(PreTrainedConfig):
             raise ModelError(f"feature_head must be one of {', '.join(FEATURE_HEADS)}, got {self.feature_head!r}.")
         if self.resampler not in RESAMPLERS:
             raise ModelError(f"resampler must be one of {', '.join(RESAMPLERS)}, got {self.resampler!r}.")
+        if self.layout not in LAYOUTS:
+            raise ModelError(f"layout must be one of {', '.join(LAYOUTS)}, got {self.layout!r}.")
+        if self.story_state and self.layout != LAYOUTS[0]:
+            raise ModelError(f"layout {self.layout} has no place for a story state: set story_state to false.")
         if self.resampler == "cross_attention":
             self._check_cross_attention()
         if self.flow_depth < 1 or self.flow_steps < 1:
@@ -168,7 +175,7 @@ class StoryConfig(PreTrainedConfig):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
                 raise ModelError(f"{name} must be a number, not {value!r:.40}.")
-        for name in ("base_lm", "feature_head", "resampler"):
+        for name in ("base_lm", "feature_head", "resampler", "layout"):
             if not isinstance(getattr(self, name), str):
                 raise ModelError(f"{name} must be a name, not {getattr(self, name)!r:.40}.")
         targets = [self.lora_targets] if isinstance(self.lora_targets, str) else self.lora_targets

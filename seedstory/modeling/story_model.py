@@ -40,10 +40,13 @@ from seedstory.modeling.layer_masks import layer_masks
 from seedstory.modeling.lora import add_in_product, merge_lora
 from seedstory.modeling.packed_attention import NAME as PACKED_ATTENTION
 from seedstory.modeling.quantization import check_quantization, load_quantized, quantization_of, quantize
+from seedstory.modeling.token_rows import (
+    MOST_TOKENS_WITHOUT_EMBEDDING,
+    check_tokenizer,
+    new_rows,
+    with_missing_scores,
+)
 from seedstory.resampler import InputResampler
-
-NEVER = -1e4  # score of a token that cannot be written; finite, since guidance subtracts scores
-_MOST_TOKENS_WITHOUT_EMBEDDING = 1_024
 
 
 def make_input_resampler(
@@ -139,7 +142,7 @@ class StoryModel(PreTrainedModel):
     def __init__(self, config: StoryConfig, llm: PreTrainedModel | None = None) -> None:
         super().__init__(config)
         language = config.language_config()
-        largest = language.vocab_size + _MOST_TOKENS_WITHOUT_EMBEDDING
+        largest = language.vocab_size + MOST_TOKENS_WITHOUT_EMBEDDING
         if config.image_start_id is None or not 0 < config.image_start_id <= largest:
             raise ModelError(
                 f"StoryConfig.image_start_id must lie in 1..{largest} (right after the base vocabulary), "
@@ -155,11 +158,11 @@ class StoryModel(PreTrainedModel):
         self.embedding_scale = embedding_scale(self.llm)
         self.windows = layer_windows(self.llm.config)
         embedding = self.llm.get_input_embeddings().weight[: config.image_start_id].detach().float()
-        self.token_rows = nn.Parameter(_new_rows(embedding, 2 + config.num_visual_tokens))
+        self.token_rows = nn.Parameter(new_rows(embedding, 2 + config.num_visual_tokens))
         head = self.llm.get_output_embeddings().weight
         self.image_start_head: nn.Parameter | None = None
         if head is not self.llm.get_input_embeddings().weight:
-            self.image_start_head = nn.Parameter(_new_rows(head[: config.image_start_id].detach().float(), 1))
+            self.image_start_head = nn.Parameter(new_rows(head[: config.image_start_id].detach().float(), 1))
         size = 1.0 if embedding.is_meta else embedding.pow(2).mean().sqrt().item() * self.embedding_scale
         self.input_resampler = make_input_resampler(config, embedding.shape[1], size)
         self.output_resampler = make_output_resampler(config, embedding.shape[1])
@@ -252,8 +255,7 @@ class StoryModel(PreTrainedModel):
         """
         row = self.token_rows[:1] if self.image_start_head is None else self.image_start_head
         base = self.llm.get_output_embeddings()(hidden)[..., : self.config.image_start_id]
-        if base.shape[-1] < self.config.image_start_id:  # tokens of the tokenizer that the base LM has no rows for
-            base = functional.pad(base, (0, self.config.image_start_id - base.shape[-1]), value=NEVER)
+        base = with_missing_scores(base, self.config.image_start_id)
         return torch.cat([base, functional.linear(hidden, row.to(hidden.dtype)).to(base.dtype)], dim=-1)
 
     def decode_features(self, hidden: torch.Tensor, noise: torch.Tensor | None = None) -> torch.Tensor:
@@ -408,8 +410,9 @@ class StoryModel(PreTrainedModel):
             if folder is None:
                 raise ModelError("Pass the tokenizer along with a loaded base model.")
             tokenizer = load_tokenizer(folder)
-        layout = StoryLayout.extend(tokenizer, settings.get("num_visual_tokens", StoryConfig.num_visual_tokens))
-        _check_tokenizer(layout, llm.config.vocab_size)
+        layout_settings = (settings.get(name, getattr(StoryConfig, name)) for name in ("num_visual_tokens", "layout"))
+        layout = StoryLayout.extend(tokenizer, *layout_settings)
+        check_tokenizer(layout, llm.config.vocab_size)
         name = llm.config.name_or_path if folder is None else str(base_lm)
         if Path(name).is_dir():  # a relative path would start at the folder that this model is saved to
             name = str(Path(name).absolute())
@@ -509,10 +512,10 @@ class StoryModel(PreTrainedModel):
             read_trained(model, folder)
         own_tokenizer = (folder / "tokenizer_config.json").is_file()
         tokenizer = load_tokenizer(folder if own_tokenizer or base_folder is None else base_folder)
-        model.layout = StoryLayout.extend(tokenizer, config.num_visual_tokens)
+        model.layout = StoryLayout.extend(tokenizer, config.num_visual_tokens, config.layout)
         if model.layout.image_start_id != config.image_start_id:
             raise ModelError("The checkpoint's tokenizer and configuration disagree about the id of <img>.")
-        _check_tokenizer(model.layout, found.vocab_size)
+        check_tokenizer(model.layout, found.vocab_size)
         if merge:
             model.merge_lora().to(dtype).eval().requires_grad_(False)
         if quantization:
@@ -561,7 +564,7 @@ class StoryModel(PreTrainedModel):
                 model.quantize(quantization)
         own_tokenizer = (folder / "tokenizer_config.json").is_file()
         tokenizer = load_tokenizer(folder if own_tokenizer else base_folder)
-        model.layout = StoryLayout.extend(tokenizer, config.num_visual_tokens)
+        model.layout = StoryLayout.extend(tokenizer, config.num_visual_tokens, config.layout)
         return model
 
     @classmethod
@@ -671,24 +674,6 @@ def _computed_in(embeds: torch.Tensor) -> torch.dtype:
 def _as_scores(mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """A mask as what is added to the scores: 0 where it is True, the lowest number elsewhere."""
     return torch.zeros_like(mask, dtype=dtype).masked_fill(~mask, torch.finfo(dtype).min)
-
-
-def _check_tokenizer(layout: StoryLayout, vocab_size: int) -> None:
-    """Refuse a tokenizer that has tokens for text for which the language model has no embeddings.
-
-    Special tokens may lack them, such as Gemma 3's for images in its models of text: captions never hold any.
-    """
-    ids = set(range(vocab_size, layout.image_start_id))
-    if len(ids) > _MOST_TOKENS_WITHOUT_EMBEDDING or not ids <= layout.special_ids:
-        raise ModelError(
-            f"The tokenizer has {layout.image_start_id:,} tokens, but the base LM has embeddings for {vocab_size:,}: "
-            "give the tokenizer that belongs to it."
-        )
-
-
-def _new_rows(embedding: torch.Tensor, count: int) -> torch.Tensor:
-    """Rows for `count` new tokens, drawn like the old ones (mean and spread of each channel), `[count, D]`."""
-    return embedding.mean(0) + embedding.std(0) * torch.randn(count, embedding.shape[1])
 
 
 def _load_base(base_lm: str | Path | PreTrainedModel, dtype: torch.dtype) -> tuple[PreTrainedModel, Path | None]:

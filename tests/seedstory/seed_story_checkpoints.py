@@ -41,6 +41,7 @@ def tiny_form(sizes=SIZES):
             "num_attention_heads": s.heads,
             "num_key_value_heads": s.heads,
             "max_position_embeddings": 4096,
+            "rms_norm_eps": 1e-5,
             "tie_word_embeddings": False,
         },
         story={
@@ -80,12 +81,12 @@ def write_tokenizer(folder: Path) -> Path:
     return folder
 
 
-def write_released(folder: Path) -> tuple[SeedStoryFiles, dict]:
+def write_released(folder: Path, sizes=SIZES, write_tokenizer=write_tokenizer) -> tuple[SeedStoryFiles, dict]:
     """Writes all files, and gives their weights by file."""
-    adapter = released.adapter(SIZES)
+    adapter = released.adapter(sizes)
     weights = {
-        "agent": random_weights(released.agent(SIZES), 1),
-        "vision_tower": random_weights(released.vision_tower(SIZES), 2),
+        "agent": random_weights(released.agent(sizes), 1),
+        "vision_tower": random_weights(released.vision_tower(sizes), 2),
         "detokenizer": random_weights(adapter | released.unet_keys_and_values(64, UNET_BLOCKS), 3),
     }
     for name, tensors in weights.items():

@@ -144,3 +144,119 @@ def attention_pool(weights, h, heads, traps=()):
     q, k, v = (heads_apart(linear(tokens, weights, f"{name}_proj"), heads) for name in "qkv")
     out = linear(attend(q / math.sqrt(q.shape[-1]), k, v), weights, "c_proj")
     return out.mean(1) if "mean of the pool" in traps else out[:, 0]
+
+
+MODEL = "llm.base_model.model."
+
+
+def rms_norm(x, weight, eps):
+    return weight * x / (x.square().mean(-1, keepdim=True) + eps).sqrt()
+
+
+def rotated(x, traps=()):
+    """Rotary positions 0, 1, ... with the halves of a head as pairs: [B, H, L, E]"""
+    half = x.shape[-1] // 2
+
+    def turned(one, two):
+        return one * angles.cos() - two * angles.sin(), two * angles.cos() + one * angles.sin()
+
+    angles = torch.arange(x.shape[2])[:, None] / 10000 ** (torch.arange(half) / half)
+    if "neighbors as pairs" in traps:
+        return torch.stack(turned(x[..., ::2], x[..., 1::2]), -1).flatten(-2)
+    return torch.cat(turned(x[..., :half], x[..., half:]), -1)
+
+
+def language_model(weights, embeds, heads, traps=()):
+    """Llama 2 with LoRA beside its weights: embeddings [B, L, W] → hidden states [B, L, W] after the last norm."""
+    eps = 1e-6 if "other norm eps" in traps else 1e-5
+
+    def norm(x, name):
+        kind = "original_module" if "original norms" in traps else "modules_to_save.default"
+        return rms_norm(x, weights[f"{MODEL}model.{name}.{kind}.weight"].float(), eps)
+
+    def project(x, name):
+        own = part(weights, f"{MODEL}model.layers.{layer}.{name}.")
+        added = x @ own["lora_A.default.weight"].float().T @ own["lora_B.default.weight"].float().T
+        scale = 0.0 if "no LoRA" in traps else 1.0 if "LoRA once" in traps else 2.0
+        return x @ own["weight"].float().T + scale * added
+
+    x, layer = embeds, 0
+    causal = torch.full((x.shape[1], x.shape[1]), -math.inf).triu(1)
+    while f"{MODEL}model.layers.{layer}.self_attn.q_proj.weight" in weights:
+        h = norm(x, f"layers.{layer}.input_layernorm")
+        q, k, v = (heads_apart(project(h, f"self_attn.{name}_proj"), heads) for name in "qkv")
+        q, k = rotated(q, traps), rotated(k, traps)
+        scores = torch.softmax(q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1]) + causal, -1)
+        x = x + project((scores @ v).transpose(1, 2).flatten(2), "self_attn.o_proj")
+        h = norm(x, f"layers.{layer}.post_attention_layernorm")
+        x = x + project(functional.silu(project(h, "mlp.gate_proj")) * project(h, "mlp.up_proj"), "mlp.down_proj")
+        layer += 1
+    return norm(x, "norm")
+
+
+class Agent:
+    """SEED-Story's `ContinuousLVLM` over weights under their released names.
+
+    Args:
+        weights: The agent's.
+        heads: Of the language model.
+        resampler_heads: Of both resamplers.
+        ids: Released ids by name of the image tokens.
+    """
+
+    def __init__(self, weights, heads, resampler_heads, ids):
+        self.weights, self.heads, self.resampler_heads, self.ids = weights, heads, resampler_heads, ids
+        self.start, self.end = ids["<img>"], ids["</img>"]
+        self.queries = [ids[name] for name in sorted(ids) if name.startswith("<img_")]
+
+    def embed(self, ids, images=()):
+        """Embeddings [1, L, W] of ids, with features [F, Df] of context images in their places."""
+        rows = self.weights[f"{MODEL}model.embed_tokens.weight"].float()[torch.tensor(ids)][None].clone()
+        starts = [place for place, id in enumerate(ids) if id == self.start]
+        for start, features in zip(starts, images):
+            own = {name: one.float() for name, one in part(self.weights, "input_resampler.").items()}
+            image = cross_attention(own, features[None], self.resampler_heads, 1e-5)
+            rows[0, start + 1 : start + 1 + len(self.queries)] = image
+        return rows
+
+    def hidden(self, ids, images=(), traps=()):
+        return language_model(self.weights, self.embed(ids, images), self.heads, traps)[0]
+
+    def logits(self, hidden):
+        return hidden @ self.weights[f"{MODEL}lm_head.weight"].float().T
+
+    def features(self, states):
+        """From the states [N, W] at the query tokens: [F, Df]"""
+        own = {name: one.float() for name, one in part(self.weights, "output_resampler.").items()}
+        return cross_attention(own, states[None], self.resampler_heads, 1e-5)[0]
+
+    def generate(self, prompt, images, most, eos):
+        """Greedy ids one by one, and features of the last image among them, or None."""
+        ids, states = [], []
+        while len(ids) < most and eos not in ids:
+            hidden = self.hidden([*prompt, *ids], images)
+            scores = self.logits(hidden[-1])
+            last = ids[-1] if ids else None
+            chain = [self.start, *self.queries, self.end]
+            if last in chain[:-1]:
+                scores[chain[chain.index(last) + 1]] = scores.max() + 10
+            else:
+                scores[chain[1:]] = 0.0
+            ids.append(int(scores.argmax()))
+            states = hidden[len(prompt) :]
+        if self.end not in ids:
+            return ids, None
+        end = len(ids) - 1 - ids[::-1].index(self.end)
+        return ids, self.features(states[end - len(self.queries) : end])
+
+
+def cross_entropy(logits, labels):
+    """Mean over the labels that are not -100; position t predicts label t + 1."""
+    picked = [(logits[t], labels[t + 1]) for t in range(len(labels) - 1) if labels[t + 1] != -100]
+    return sum(scores.exp().sum().log() - scores[label] for scores, label in picked) / len(picked)
+
+
+def cosine_loss(predicted, target):
+    """One minus the cosine of each feature, mean over all: [..., Df]"""
+    lengths = predicted.square().sum(-1).sqrt() * target.square().sum(-1).sqrt()
+    return (1 - (predicted * target).sum(-1) / lengths).mean()

@@ -17,7 +17,7 @@ from seedstory.errors import ModelError
 from seedstory.generation.native.build import BuildError, library
 from seedstory.modeling import StoryModel
 from seedstory.modeling.int8 import Int8Linear
-from seedstory.modeling.story_model import NEVER
+from seedstory.modeling.token_rows import NEVER
 
 _TYPES = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}
 _PARTS = {0: 1, 1: 2, 2: 4}  # numbers in a word of 32 bits

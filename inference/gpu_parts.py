@@ -102,10 +102,8 @@ def language_model(settings: Settings, note: Note) -> None:
     note("load_s", round(clock(device) - started, 2))
     note("weights_gb_per_step", round(bytes_per_step(model)[0] / GB, 3))
     decodings = ("eager", "static") if settings.quick or settings.tiny else ("eager", "static", "compiled")
-    options = Options(
-        decodings=decodings, pages=1 if settings.quick or settings.tiny else 2, caption_tokens=tokens, repeats=1, seed=0,
-        quick=settings.quick,
-    )  # fmt: skip
+    count = 1 if settings.quick or settings.tiny else 2
+    options = Options(decodings=decodings, pages=count, caption_tokens=tokens, repeats=1, seed=0, quick=settings.quick)
     opening = opening_pages(model, options, 2 if settings.tiny else WINDOW_PAGES)
     slow, pages = 0.0, dict[str, float]()
     for name in ("eager", "reference", *decodings[1:]):
@@ -134,12 +132,13 @@ def language_model(settings: Settings, note: Note) -> None:
 def stage2(settings: Settings, note: Note) -> None:
     """Steps of stage 2 with 32 stories of ten pages, as the mini trains, and what share of them is arithmetic."""
     needs("peft")
+    from transformers import AutoModelForCausalLM, LlamaConfig
+
     from inference.model_shapes import SHAPES, script, word_tokenizer
     from seedstory.layout import attention_mask, collate, find_places
     from seedstory.modeling import StoryModel
     from seedstory.modeling.flash_attention import find_runs
     from training.optimizers import MuonAdamW
-    from transformers import AutoModelForCausalLM, LlamaConfig
 
     device, tiny = settings.device, settings.tiny
     stories, pages, tokens, steps = (2, 3, 8, 2) if tiny else (32, 10, 46, 5 if settings.quick else 20)
@@ -230,7 +229,7 @@ def flops(model: Any, tokens: int, labels: int) -> float:
     return tokens * (4.0 * frozen + 6.0 * lora) + labels * 4.0 * embedding.numel()
 
 
-# ------------------------------------------------------------------------------------------------------- the image's part
+# -------------------------------------------------------------------------------------------------------------- images
 
 
 def sdxl(settings: Settings, note: Note) -> None:

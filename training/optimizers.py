@@ -18,6 +18,7 @@ _MOMENTS = ("mean", "square")
 # Numbers in a stack of matrices: larger ones keep a GPU busy one by one, and on a CPU they leave its caches.
 _MOST_STACKED = {"cuda": 2**22, "cpu": 2**15}
 
+
 class MuonAdamW(torch.optim.Optimizer):
     """Momentum orthogonalized by Newton-Schulz for weights of two or more axes, AdamW for the rest.
 
@@ -107,11 +108,7 @@ def _stacks(shapes: Sequence[tuple[int, ...]], most: int) -> list[list[int]]:
     by_shape: dict[tuple[int, ...], list[int]] = {}
     for row, shape in enumerate(shapes):
         by_shape.setdefault(tuple(shape), []).append(row)
-    return [
-        rows
-        for shape, alike in by_shape.items()
-        for rows in _cut(alike, max(1, most // math.prod(shape)))
-    ]
+    return [rows for shape, alike in by_shape.items() for rows in _cut(alike, max(1, most // math.prod(shape)))]
 
 
 def build_optimizer(

@@ -87,7 +87,9 @@ def test_each_figure_is_written_as_it_comes(tmp_path):
     assert report["parts"]["stage2"]["status"] == "done"
     counts = [len(one["parts"].get("stage2", {})) for one in written[1:]]
     assert counts == sorted(counts) and counts[0] < counts[-1]
-    assert report["summary"]["stage2.share_of_arithmetic_limit"] == report["parts"]["stage2"]["share_of_arithmetic_limit"]
+    assert (
+        report["summary"]["stage2.share_of_arithmetic_limit"] == report["parts"]["stage2"]["share_of_arithmetic_limit"]
+    )
     assert json.loads((tmp_path / "gpu.json").read_text()) == report
 
 
@@ -140,7 +142,11 @@ def test_the_budgets_fit_into_ten_minutes_and_one():
 
 @pytest.mark.parametrize(
     ("options", "said"),
-    [(["--tiny", "--parts", "nothing"], "there is no part"), ([], "sees no GPU"), (["--device", "cuda"], "sees no GPU")],
+    [
+        (["--tiny", "--parts", "nothing"], "there is no part"),
+        ([], "sees no GPU"),
+        (["--device", "cuda"], "sees no GPU"),
+    ],
 )
 def test_wrong_options_are_one_line(options, said, monkeypatch):
     import typer

@@ -177,16 +177,15 @@ def lm_phase(
     refused: dict[str, str] = {}
     firsts: dict[str, float] = {}
     peaks: dict[str, int | None] = {}
+    systems: dict[str, dict[str, Any] | None] = dict.fromkeys(names)
     speeds = bandwidth(device)
 
-    def so_far() -> dict[str, Any]:
-        speed = statistics.median(speeds)
-        systems = {
-            name: figures(model, known[name], generated[name], speed, peaks[name]) | {"first_page_s": firsts[name]}
-            if generated[name]
-            else None
-            for name in names
-        }
+    def so_far(*changed: str) -> dict[str, Any]:
+        """All figures; those of the systems that are named are computed anew."""
+        for name in changed:
+            if generated[name]:
+                found = figures(model, known[name], generated[name], statistics.median(speeds), peaks[name])
+                systems[name] = found | {"first_page_s": firsts[name]}
         ratios = {
             f"lm_phase_speedup_vs_{other}": {
                 name: speedup(generated[other], generated[name]) if generated[other] and generated[name] else None
@@ -199,7 +198,7 @@ def lm_phase(
             "memory_bandwidth_gb_per_s": spread(speeds),
             **ratios,
             "decode_bandwidth_share": shares,
-            "systems": systems,
+            "systems": dict(systems),
             "refused": refused,
         }
 
@@ -224,9 +223,9 @@ def lm_phase(
             if name not in peaks:
                 peaks[name] = None if peak is None or before is None else weight_bytes(model) + peak - before
             page = statistics.median(page.seconds for page in story)
-            note(f"{name}, story {repeat + 1}: {page * 1e3:.1f} ms a page; the first page {first:.2f} s", so_far())
+            note(f"{name}, story {repeat + 1}: {page * 1e3:.1f} ms a page; the first page {first:.2f} s", so_far(name))
         speeds += bandwidth(device)
-    return so_far()
+    return so_far(*names)  # the bandwidth is that of the whole run
 
 
 def speedup(slow: list[list[TimedPage]], fast: list[list[TimedPage]]) -> dict[str, float]:

@@ -102,10 +102,8 @@ def language_model(settings: Settings, note: Note) -> None:
     note("load_s", round(clock(device) - started, 2))
     note("weights_gb_per_step", round(bytes_per_step(model)[0] / GB, 3))
     decodings = ("eager", "static") if settings.quick or settings.tiny else ("eager", "static", "compiled")
-    options = Options(
-        decodings=decodings, pages=1 if settings.quick or settings.tiny else 2, caption_tokens=tokens, repeats=1, seed=0,
-        quick=settings.quick,
-    )  # fmt: skip
+    count = 1 if settings.quick or settings.tiny else 2
+    options = Options(decodings=decodings, pages=count, caption_tokens=tokens, repeats=1, seed=0, quick=settings.quick)
     opening = opening_pages(model, options, 2 if settings.tiny else WINDOW_PAGES)
     slow, pages = 0.0, dict[str, float]()
     for name in ("eager", "reference", *decodings[1:]):
@@ -140,7 +138,6 @@ def stage2(settings: Settings, note: Note) -> None:
     from seedstory.layout import attention_mask, collate, find_places
     from seedstory.modeling import StoryModel
     from seedstory.modeling.flash_attention import find_runs
-    from training.optimizers import MuonAdamW
 
     device, tiny = settings.device, settings.tiny
     stories, pages, tokens, steps = (2, 3, 8, 2) if tiny else (32, 10, 46, 5 if settings.quick else 20)
@@ -160,7 +157,7 @@ def stage2(settings: Settings, note: Note) -> None:
         )  # fmt: skip
     model = model.to(device).train()
     named = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
-    optimizer = MuonAdamW(named, adam_names=("lora_", "token_rows", "queries", "output_resampler.to_width"))
+    optimizer = torch.optim.AdamW([weight for _, weight in named], lr=1e-4, fused=device.type == "cuda")
     assert model.layout is not None
     packed = [model.layout.pack_story(script(model.layout, pages, tokens))] * stories
     batch: dict[str, Any] = collate(packed, mask=False)
@@ -173,7 +170,8 @@ def stage2(settings: Settings, note: Note) -> None:
     batch = {name: value.to(device) for name, value in batch.items() if name != "context_length"}
     batch["places"] = type(places)(*(part if part is None else part.to(device) for part in places))
     runs = find_runs(spans, length)
-    batch["spans"] = type(runs)(*(part.to(device) if torch.is_tensor(part) else part for part in runs))
+    moved: list[Any] = [part.to(device) if torch.is_tensor(part) else part for part in runs]
+    batch["spans"] = type(runs)(*moved)
     features = torch.randn(2, stories * pages, 64, 64, device=device)
     batch |= {"context_features": features[0], "target_features": features[1]}
     branch, order = branch.to(device), order.to(device)
@@ -231,7 +229,7 @@ def flops(model: Any, tokens: int, labels: int) -> float:
     return tokens * (4.0 * frozen + 6.0 * lora) + labels * 4.0 * embedding.numel()
 
 
-# ------------------------------------------------------------------------------------------------------- the image's part
+# -------------------------------------------------------------------------------------------------------------- images
 
 
 def sdxl(settings: Settings, note: Note) -> None:

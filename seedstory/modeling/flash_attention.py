@@ -12,7 +12,7 @@ Shape legend: `B` stories, `Hq` query heads, `H` key heads, `T` tokens, `Dh` wid
 
 import inspect
 from functools import cache
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from transformers.utils import is_flash_attn_2_available
@@ -121,18 +121,20 @@ def flash_attention(
     if dtype == torch.float32 and query.is_cuda:
         tokens = [states.to(torch.bfloat16) for states in tokens]
     rows, keys, values = (states.flatten(0, 1) for states in tokens)
-    asked = rows[runs.rows], keys[runs.keys], values[runs.keys]
-    edges = runs.row_edges, runs.key_edges, runs.most_rows, runs.most_keys
+    args: tuple[Any, ...] = (
+        *(rows[runs.rows], keys[runs.keys], values[runs.keys]),
+        *(runs.row_edges, runs.key_edges, runs.most_rows, runs.most_keys),
+    )
     before = -1 if window is None else window - 1
     if is_flash_attn_2_available():
         from flash_attn import flash_attn_varlen_func  # CUDA only, hence optional
 
         seen = flash_attn_varlen_func(
-            *asked, *edges, dropout_p=dropout, softmax_scale=scaling, causal=True, window_size=(before, 0)
+            *args, dropout_p=dropout, softmax_scale=scaling, causal=True, window_size=(before, 0)
         )
     else:
         from torch.nn.attention.varlen import varlen_attn
 
         assert not dropout, "torch's kernel drops nothing"
-        seen = varlen_attn(*asked, *edges, scale=scaling, window_size=(before, 0), enable_gqa=True)
+        seen = varlen_attn(*args, scale=scaling, window_size=(before, 0), enable_gqa=True)
     return torch.zeros_like(rows).index_copy(0, runs.rows, seen).view(shape).to(dtype)

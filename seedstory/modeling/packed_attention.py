@@ -10,6 +10,7 @@ Shape legend: `B` stories, `Hq` query heads, `H` key heads, `T` tokens, `Dh` wid
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -92,7 +93,8 @@ def _attention(
         return sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **kwargs)
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
     if packed_runs is not None:
-        window = packed_windows[module.layer_idx] if packed_windows else None
+        layer: Any = module
+        window = packed_windows[layer.layer_idx] if packed_windows else None
         return flash_attention(query, key, value, packed_runs, scaling, dropout, window), None
     assert attention_mask is not None and packed_context_length is not None, "a packed story comes with its mask"
     out = packed_attention(query, key, value, attention_mask, packed_context_length, scaling, dropout)

@@ -1,10 +1,12 @@
 """Muon, AdamW and the averaged weights."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
 
-from training.optimizers import AveragedWeights, MuonAdamW, learning_rate, orthogonalize
+from training.optimizers import AveragedWeights, MuonAdamW, _stacks, learning_rate, orthogonalize
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (16, 4), (5, 40)])
@@ -57,3 +59,23 @@ def test_averaged_weights_are_applied_and_taken_back():
     with average.applied():
         assert (module.weight > before).all() and (module.weight < trained).all()
     assert torch.equal(module.weight, trained)
+
+
+def test_weights_that_are_changed_together_change_as_alone():
+    """Also those that have a gradient in some steps only, and stacks that are cut."""
+    torch.manual_seed(0)
+    shapes = [(6, 4), (4, 6), (6, 4), (5,), (3, 2, 3, 3), (6, 4), (5,)]
+    together = [(f"{number}", nn.Parameter(torch.randn(shape))) for number, shape in enumerate(shapes)]
+    alone = copy.deepcopy(together)
+    settings = {"muon_lr": 0.1, "adam_lr": 0.1, "weight_decay": 0.1, "adam_names": ("2",)}
+    one = MuonAdamW(together, **settings)
+    others = [MuonAdamW([named], **settings) for named in alone]
+    for step in range(4):
+        for number, ((_, weight), (_, other)) in enumerate(zip(together, alone, strict=True)):
+            weight.grad = other.grad = torch.randn_like(weight) if (step + number) % 3 else None
+        one.step()
+        for other in others:
+            other.step()
+    for (_, weight), (_, other) in zip(together, alone, strict=True):
+        torch.testing.assert_close(weight, other, rtol=1e-6, atol=1e-6)
+    assert len(_stacks([(6, 4)] * 5 + [(4, 6)], most=50)) == 4

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _TRIES = 2  # of a task, before its stories are tried one by one or given up
 _LOADS = 3  # workers in a row that may die while they load the model
-_NOTICE = 10.0  # seconds between two looks at a cluster that has no room
+_NOTICE = 20.0  # seconds after which a user is told why nothing happens
 
 EngineOption = Annotated[str, typer.Option("--engine", help="local (this process) or ray: workers of a Ray cluster")]
 WorkersOption = Annotated[
@@ -211,7 +211,7 @@ class RayWorkers:
         self._loading: dict[Any, Any] = {}
         self._idle: list[Any] = []
         self._busy: dict[Any, _Work] = {}
-        self._failed_loads = 0
+        self._failed_loads, self._waited = 0, False
 
     def __enter__(self) -> RayWorkers:
         return self
@@ -231,7 +231,8 @@ class RayWorkers:
                     actor, (task, tries) = self._idle.pop(), waiting.popleft()
                     self._busy[actor.make.options(num_returns="streaming").remote(task)] = _Work(actor, task, tries)
                 ready, _ = self._ray.wait([*self._loading, *self._busy], timeout=_NOTICE)
-                if not ready and not self._busy:
+                if not (ready or self._busy or self._waited):
+                    self._waited = True
                     self.say("waiting for a worker: it still loads the model, or the cluster has no room for it")
                 for one in ready:
                     if one in self._loading:

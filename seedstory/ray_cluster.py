@@ -87,7 +87,7 @@ def connect(address: str | None = None, *, small: bool = False, processes: int |
     environment["PYTHONPATH"] = os.pathsep.join(paths)
     try:
         ray.init(log_to_driver=False, logging_level=logging.ERROR, runtime_env={"env_vars": environment}, **options)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except Exception as error:  # noqa: BLE001 - Ray raises all kinds, bare ones too
         where = f"the Ray cluster at {address} cannot be reached" if address else "Ray cannot be started here"
         raise RequestError(f"{where}: {str(error).strip().splitlines()[0]}") from None
     return ray

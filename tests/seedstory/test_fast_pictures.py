@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from inference import fast_images
+from seedstory.cli import main
 from seedstory.detokenizers import schedulers
 from seedstory.pipeline import StoryPipeline
 from seedstory.rendering import drawing_steps
@@ -98,3 +99,17 @@ def test_the_measure_runs_and_finds_equal_pictures():
     figures = fast_images.measure(detokenizer, some, turns=1)
     assert figures["plain"]["ratio"] == 1 and len(figures) == 4
     assert all(found["difference"] < 1e-4 and found["seconds"] > 0 for found in figures.values())
+
+
+def test_the_command_takes_them_all(folder, tmp_path, monkeypatch, capsys):
+    asked = ["--scheduler", "euler", "--steps", "2", "--guidance-interval", "0", "0.5", "--fast-images"]
+    out = str(tmp_path / "story")
+    monkeypatch.setattr(
+        "sys.argv", ["seedstory", "generate", "--text", TEXT, "--pages", "1", "--model", str(folder), "-o", out, *asked]
+    )
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert left.value.code == 0, capsys.readouterr().err
+    settings = StoryFolder.open(out).settings
+    assert (settings.scheduler, settings.num_inference_steps, settings.guidance_scale) == ("euler", 2, None)
+    assert settings.guidance_interval == (0.0, 0.5)

@@ -66,7 +66,7 @@ def measure(model: str, mode: str, pages: int, tokens: int, steps: int | None, t
 
     from seedstory.pipeline import StoryPipeline
 
-    options = {} if steps is None else {"num_inference_steps": steps}
+    options: dict[str, Any] = {} if steps is None else {"num_inference_steps": steps}
     with HostPeak() as host:
         pipeline = StoryPipeline.from_pretrained(model, memory=mode)
         story = pipeline(text, pages=pages, seed=3, max_caption_tokens=tokens, **options)

@@ -22,6 +22,7 @@ from seedstory.detokenizers.autoencoder import ImageAutoencoder
 from seedstory.detokenizers.detokenizer import ADAPTERS, Detokenizer
 from seedstory.detokenizers.kl_autoencoder import KLAutoencoder
 from seedstory.detokenizers.perceiver_adapter import PerceiverAdapter
+from seedstory.detokenizers.tiny_autoencoder import TinyAutoencoder
 from seedstory.image import resize_pixels
 from seedstory.modeling.lora import merge_lora
 from seedstory.modeling.vision_tower import VisionTower, load_vision_tower
@@ -212,7 +213,7 @@ def choose_parts(unet: nn.Module, parts: Parts, lora_rank: int) -> None:
 
 @torch.no_grad()
 def encode_pages(
-    autoencoder: ImageAutoencoder | KLAutoencoder, images: PageImages, backend: Backend
+    autoencoder: ImageAutoencoder | KLAutoencoder | TinyAutoencoder, images: PageImages, backend: Backend
 ) -> tuple[Tensor, Tensor]:
     """Unscaled latents [N, Z, h, w] of all pictures, bf16, and weights of their regions [N, h, w]."""
 

@@ -4,7 +4,7 @@ The formulas, all in bytes; `docs/guides/memory.md` compares them with measured 
 
     W      of a network: what its parameters and buffers take in their types, laid out without memory
     A      of a network: the peak of what its largest pass makes (`activations.peak_bytes`)
-    C      the cache: room x layers x key heads x (width of keys + of values) x itemsize
+    C      the cache: tokens x layers x key heads x (width of keys + of values) x itemsize
     S      keys of its sinks as the model made them, which lie in host memory
     E      embeddings of tokens: in host memory with a GPU that has one network at a time, unless the head shares them
     L      LoRA's factors, which stay in host memory in float32 so that a model can be saved again
@@ -134,11 +134,11 @@ class ModelMemory:
         on_cpu = device_type == "cpu"
         dtype = dtype or (fast_dtype("cpu") if on_cpu else torch.bfloat16)
         image_dtype = image_dtype or (dtype if mode.half else torch.float32)
-        room = self.room
+        tokens = self.cache_tokens
         model = self.language(mode.quantization, dtype)
         weights = {"write": weight_bytes(model)}
         weights |= {"read": weight_bytes(self._tower, image_dtype), "draw": self._drawing_weights(image_dtype)}
-        beside = {"write": cache_bytes(model, room) + (rounded_bytes(model) if on_cpu else 0)}
+        beside = {"write": cache_bytes(model, tokens) + (rounded_bytes(model) if on_cpu else 0)}
         passes = {
             "write": self._writing_pass(dtype, mode.quantization),
             "read": self._reading_pass(image_dtype),
@@ -158,7 +158,7 @@ class ModelMemory:
         return MemoryNeeds(GPU_CONTEXT + networks, host, networks, phases)
 
     @property
-    def room(self) -> int:
+    def cache_tokens(self) -> int:
         """Tokens that the cache has room for: what is kept of evicted pages, the window and the page being written."""
         policy, layout = CachePolicy(), self.language().layout
         assert layout is not None, "a story model that is laid out has its layout"
@@ -255,9 +255,9 @@ def weight_bytes(network: nn.Module, dtype: torch.dtype | None = None) -> int:
     return size
 
 
-def cache_bytes(model: StoryModel, room: int) -> int:
+def cache_bytes(model: StoryModel, tokens: int) -> int:
     """C: keys and values of so many tokens."""
-    return 2 * room * key_bytes(model)
+    return 2 * tokens * key_bytes(model)
 
 
 def key_bytes(model: StoryModel) -> int:

@@ -103,7 +103,7 @@ def test_the_cache_takes_no_more_than_foretold(folder, sizes):
     engine = pipe._engine(settings)
     engine.start_batch([story_request(settings, [opening_page(settings)], False)])
     for _ in engine.pages():
-        assert engine.cache.nbytes <= cache_bytes(sizes.language("", torch.float32), sizes.room)
+        assert engine.cache.nbytes <= cache_bytes(sizes.language("", torch.float32), sizes.cache_tokens)
     assert key_bytes(sizes.language("", torch.float32)) == 2 * 2 * 8 * 4  # layers, key heads, their width, float32
 
 
@@ -124,7 +124,7 @@ def test_seed_story_fits_what_it_was_meant_to_fit():
     model.layout = StoryLayout.extend(tiny_tokenizer(), 64)
     sizes = ModelMemory(model, nn.Linear(1, 1), None)
     assert 13.7e9 < weight_bytes(model) < 13.8e9
-    writing = weight_bytes(model) - 32066 * 4096 * 2 + cache_bytes(model, sizes.room)
+    writing = weight_bytes(model) - 32066 * 4096 * 2 + cache_bytes(model, sizes.cache_tokens)
     assert writing + sizes._writing_pass(torch.bfloat16, "") <= 14.5e9
     layers = [layer.weight.shape for layer in model.llm.modules() if isinstance(layer, nn.Linear)]
     saved = sum(stored_bytes(*shape, "", 2) - stored_bytes(*shape, "int4", 2) for shape in layers)

@@ -10,13 +10,13 @@ from seedstory.detokenizers.tiny_autoencoder import TinyAutoencoder
 from tests.tiny_sdxl import tiny_unet
 
 
-def tiny_autoencoder():
+def tiny_autoencoder(latent_channels=4):
     return AutoencoderTiny(
         encoder_block_out_channels=(8, 8),
         decoder_block_out_channels=(8, 8),
         num_encoder_blocks=(1, 1),
         num_decoder_blocks=(1, 1),
-        latent_channels=4,
+        latent_channels=latent_channels,
     ).eval()
 
 
@@ -59,5 +59,4 @@ def test_it_takes_the_place_of_a_large_one(tmp_path):
     laid_out = Detokenizer.lay_out(tmp_path)
     assert all(weight.is_meta for weight in laid_out.autoencoder.parameters())
     with pytest.raises(ValueError, match="latent channels"):
-        wrong = AutoencoderTiny(latent_channels=8, encoder_block_out_channels=(8, 8), decoder_block_out_channels=(8, 8))
-        Detokenizer(*parts[:2], TinyAutoencoder(wrong), parts[3])
+        Detokenizer(*parts[:2], TinyAutoencoder(tiny_autoencoder(latent_channels=8)), parts[3])

@@ -134,7 +134,7 @@ def test_large_images_are_drawn_few_at_a_time_to_the_same_pixels(trained, monkey
     at_once = draw_images(detokenizer, features, 2)
     monkeypatch.setattr("training.detokenizer.PIXELS", 2 * SIDE**2)
     in_groups = draw_images(detokenizer, features, 2)
-    assert at_once.shape == (5, 3, SIDE, SIDE) and (at_once - in_groups).abs().max() < 1e-4
+    assert at_once.shape == (5, 3, SIDE, SIDE) and (at_once - in_groups).abs().max() < 2e-3
 
 
 def test_latents_are_stored_as_they_are_computed_at_once(parts, tmp_path, monkeypatch):

@@ -329,7 +329,9 @@ def main(
         Path | None, typer.Option(help="keep what a model generates in this folder; a stopped run resumes there")
     ] = None,
     seed: Annotated[int, typer.Option(help="of words and pictures", min=0)] = RolloutOptions.seed,
-    steps: Annotated[int, typer.Option(help="de-tokenizer steps", min=1)] = RolloutOptions.steps,
+    steps: Annotated[
+        int | None, typer.Option(help="de-tokenizer steps; by default those of its scheduler", min=1)
+    ] = RolloutOptions.steps,
     batch_size: Annotated[int, typer.Option(help="stories written together", min=1)] = RolloutOptions.batch_size,
     model: Annotated[
         str | None, typer.Option(help="by whose features and probabilities stories are scored; by default mini")

@@ -45,7 +45,7 @@ def main(
     scripted: Annotated[bool, typer.Option(help="give all captions and only draw")] = False,
     policy: Annotated[str, typer.Option(help="cache policy")] = "mm_sink",
     temperature: Annotated[float, typer.Option(help="of the words; 0 takes the likeliest")] = StorySettings.temperature,
-    steps: Annotated[int, typer.Option(help="de-tokenizer steps")] = 4,
+    steps: Annotated[int | None, typer.Option(help="de-tokenizer steps; by default those of its scheduler")] = None,
     batch_size: Annotated[int, typer.Option(help="stories whose words are written together", min=1)] = 4,
     int8: Annotated[bool, typer.Option("--int8", help="keep the language model in 8 bits")] = False,
     model: str = "mini",

@@ -36,7 +36,7 @@ class RolloutOptions:
             the pages count down to the end of the whole record, however few of its pages are generated.
         policy: Cache policy.
         seed: Of the first story; the next has the next number.
-        steps: De-tokenizer steps.
+        steps: De-tokenizer steps; None: those of its scheduler.
         batch_size: Stories whose words are written together.
     """
 
@@ -44,7 +44,7 @@ class RolloutOptions:
     free: bool = False
     policy: str = "mm_sink"
     seed: int = 0
-    steps: int = 4
+    steps: int | None = None
     batch_size: int = 4
 
 

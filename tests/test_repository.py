@@ -40,7 +40,18 @@ LAYERS = (
         "page",
         "page_facts",
     }
-    | {"precision", "ray_cluster", "salience", "script", "settings", "shards", "story", "story_folder", "story_record"}
+    | {
+        "precision",
+        "prompt_script",
+        "ray_cluster",
+        "salience",
+        "script",
+        "settings",
+        "shards",
+        "story",
+        "story_folder",
+        "story_record",
+    }
     | {"story_state", "storystream", "text"},
 )
 LAYER_OF = {unit: level for level, units in enumerate(LAYERS) for unit in units}

@@ -33,6 +33,7 @@ _HOMES = {
     "StoryOutput": "seedstory.outputs",
     "StoryPipeline": "seedstory.pipeline",
     "StorySettings": "seedstory.settings",
+    "TextIllustrator": "seedstory.illustrator",
     "VisionTower": "seedstory.modeling.vision_tower",
     "load_image": "seedstory.image",
     "write_html": "seedstory.export.html",
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from seedstory.export.html import write_html
     from seedstory.generation import SamplingConfig, StoryEngine
     from seedstory.identity import ModelIdentity
+    from seedstory.illustrator import TextIllustrator
     from seedstory.image import load_image
     from seedstory.modeling.configuration import StoryConfig
     from seedstory.modeling.story_model import StoryModel

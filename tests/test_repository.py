@@ -22,7 +22,16 @@ MB = 1_000_000
 # A new file or folder directly under seedstory/ must be given its layer here.
 LAYERS = (
     {"cli", "commands", "error_reporting", "progress_display", "server", "app", "__main__"},
-    {"pipeline", "pipeline_base", "story_batch", "story_editor", "story_writer", "story_request", "outputs"}
+    {
+        "pipeline",
+        "pipeline_base",
+        "story_batch",
+        "story_editor",
+        "story_writer",
+        "story_request",
+        "outputs",
+        "illustrator",
+    }
     | {"rendering", "export", "convert", "memory"},
     {"generation"},
     {"consistent_attention", "detokenizers", "modeling", "cache", "resampler"},

@@ -26,6 +26,8 @@ OPTIONAL = (
     ("typst", "PDF, CBZ and films", "pip install 'seedstory[book]'"),
     ("av", "films", "pip install 'seedstory[book]'"),
     ("fastapi", "seedstory serve and app", "pip install 'seedstory[server]'"),
+    ("sentencepiece", "seedstory convert", "pip install 'seedstory[convert]'"),
+    ("ray", "stories by several machines", "pip install 'seedstory[ray]'"),
     ("datasets", "training", "pip install 'seedstory[train]'"),
     ("deepspeed", "training on many GPUs", "pip install --no-build-isolation deepspeed"),
     ("flash_attn", "faster attention on CUDA", "pip install flash-attn --no-build-isolation"),

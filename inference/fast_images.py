@@ -32,6 +32,7 @@ from seedstory.detokenizers.detokenizer import Detokenizer
 from seedstory.detokenizers.kl_autoencoder import KLAutoencoder
 from seedstory.model_folder import find_model
 
+TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 # Widths, heads and widths of the condition of SDXL, and the same proportions at a hundredth of the weights.
 SHAPES = {
     "sdxl": {"widths": (320, 640, 1280), "heads": (5, 10, 20), "side": 128, "tokens": 64, "context": 2048},
@@ -161,6 +162,10 @@ def main(
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16")] = "float32",
     json_file: Annotated[Path | None, typer.Option("--json", help="also write the figures to this file")] = None,
 ) -> None:
+    if dtype not in TYPES:
+        raise typer.BadParameter(f"choose one of {', '.join(TYPES)}", param_hint="--dtype")
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise typer.BadParameter("torch sees no GPU here", param_hint="--device")
     try:
         detokenizer = (
             random_detokenizer(model)
@@ -168,7 +173,7 @@ def main(
             else Detokenizer.from_pretrained(find_model(model) / "detokenizer")
         ).to(device)
         if dtype != "float32":
-            detokenizer.to(getattr(torch, dtype))
+            detokenizer.to(TYPES[dtype])
         figures = measure(detokenizer, ways(detokenizer.form, steps, pages, compile_blocks), turns)
         if json_file:
             facts = {"model": model, "steps": steps, "machine": machine(detokenizer.device), "ways": figures}

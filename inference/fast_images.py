@@ -1,8 +1,9 @@
 """Time of a picture, the ways of `docs/guides/fast_pictures.md` in turns, beside the plain one.
 
-    python -m inference.fast_images                        # a random U-Net of SDXL's structure, a hundredth of its size
-    python -m inference.fast_images --model mini           # the de-tokenizer of a model, 'mini' or a folder
-    python -m inference.fast_images --model sdxl --device cuda --compile       # SDXL's own sizes, random weights
+\b
+python -m inference.fast_images                    # a random U-Net of SDXL's structure, a hundredth of its size
+python -m inference.fast_images --model mini       # the de-tokenizer of a model, 'mini' or a folder
+python -m inference.fast_images --model sdxl --device cuda --dtype float16 --compile    # SDXL's sizes, random weights
 
 Each turn draws once each way, so that a busy machine is busy for all of them; on a CPU the clock counts this process
 alone. The ratio of a way is the median over the turns of its time by that of the first way in the same turn. Nothing
@@ -31,6 +32,7 @@ from seedstory.detokenizers.detokenizer import Detokenizer
 from seedstory.detokenizers.kl_autoencoder import KLAutoencoder
 from seedstory.model_folder import find_model
 
+TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 # Widths, heads and widths of the condition of SDXL, and the same proportions at a hundredth of the weights.
 SHAPES = {
     "sdxl": {"widths": (320, 640, 1280), "heads": (5, 10, 20), "side": 128, "tokens": 64, "context": 2048},
@@ -154,12 +156,16 @@ def main(
     model: Annotated[str, typer.Option(help="small or sdxl (random weights), mini, or a model folder")] = "small",
     steps: Annotated[int, typer.Option(help="of the ways that ought to be exact", min=1)] = 4,
     pages: Annotated[int, typer.Option(help="in a batch", min=1)] = 4,
-    turns: Annotated[int, typer.Option(min=1)] = 5,
+    turns: Annotated[int, typer.Option(help="of all ways, after one that warms up", min=1)] = 5,
     compile_blocks: Annotated[bool, typer.Option("--compile", help="also with compiled blocks")] = False,
-    device: Annotated[str, typer.Option()] = "cpu",
+    device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16")] = "float32",
     json_file: Annotated[Path | None, typer.Option("--json", help="also write the figures to this file")] = None,
 ) -> None:
+    if dtype not in TYPES:
+        raise typer.BadParameter(f"choose one of {', '.join(TYPES)}", param_hint="--dtype")
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise typer.BadParameter("torch sees no GPU here", param_hint="--device")
     try:
         detokenizer = (
             random_detokenizer(model)
@@ -167,7 +173,7 @@ def main(
             else Detokenizer.from_pretrained(find_model(model) / "detokenizer")
         ).to(device)
         if dtype != "float32":
-            detokenizer.to(getattr(torch, dtype))
+            detokenizer.to(TYPES[dtype])
         figures = measure(detokenizer, ways(detokenizer.form, steps, pages, compile_blocks), turns)
         if json_file:
             facts = {"model": model, "steps": steps, "machine": machine(detokenizer.device), "ways": figures}

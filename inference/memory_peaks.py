@@ -18,6 +18,9 @@ from typing import Annotated, Any
 
 import typer
 
+from seedstory.error_reporting import one_line
+from seedstory.errors import SeedStoryError
+
 STATUS = Path("/proc/self/status")
 GB = 1e9
 TEXT = "Mia the fox found a golden key."
@@ -96,7 +99,11 @@ def main(
         from seedstory.progress_display import quiet_libraries
 
         quiet_libraries()
-        typer.echo(json.dumps(measure(model, modes, pages, tokens, steps, text)))
+        try:
+            typer.echo(json.dumps(measure(model, modes, pages, tokens, steps, text)))
+        except SeedStoryError as error:
+            typer.echo(f"{modes}: {one_line(str(error))}", err=True)
+            raise typer.Exit(2) from None
         return
     for mode in modes.split(","):
         command = [sys.executable, "-m", "inference.memory_peaks", "--alone", "--model", model, "--modes", mode]

@@ -48,9 +48,10 @@ from seedstory.commands.running import (
 )
 from seedstory.error_reporting import BAD_REQUEST, INTERRUPTED, one_line, print_error, reported_errors
 from seedstory.errors import RequestError
+from seedstory.memory.modes import check_memory
 from seedstory.progress_display import StoryScreen
 from seedstory.rendering import Rendering
-from seedstory.settings import StorySettings, check_language, check_text
+from seedstory.settings import StorySettings, check_decoding, check_language, check_text
 from seedstory.story import UNTITLED, StoryFolder, check_target, make_title
 from seedstory.story_record import cast_and_plan
 
@@ -239,7 +240,8 @@ def generate(
             if text is not None or image is not None or captions is not None:
                 raise RequestError("a story to repeat has its opening: leave text, image and captions out")
             drawing = Rendering(rendering, render_batch)
-            _repeat(like, out, drawing=drawing, decoding=decoding, device=device, fast_images=fast_images)
+            loading = {"decoding": decoding, "device": device, "memory": memory, "fast_images": fast_images}
+            _repeat(like, out, drawing, loading)
             return
         script = read_lines(captions) if captions is not None else None
         lines = read_lines(plan) if plan is not None else None
@@ -474,25 +476,18 @@ def _start(
     run_generation(generated, out, screen)
 
 
-def _repeat(
-    like: Path, out: Path | None, *, drawing: Rendering, decoding: str, device: str | None, fast_images: bool
-) -> None:
-    """Makes a story once more."""
+def _repeat(like: Path, out: Path | None, drawing: Rendering, loading: dict[str, Any]) -> None:
+    """Makes a story once more; `finish_story` says what `loading` may hold."""
     from seedstory.story_editor import StoryEditor
 
     source = StoryFolder.open(like.parent if like.name == "story.json" else like)
     if out is None:
         out = free_folder(Path("stories"), source.title)
+    check_memory(loading["memory"])
+    check_decoding(loading["decoding"])
     check_writable(out)
     StoryEditor(source).repeat(out)
-    finish_story(
-        out,
-        rendering=drawing.rendering,
-        render_batch=drawing.render_batch,
-        decoding=decoding,
-        device=device,
-        fast_images=fast_images,
-    )
+    finish_story(out, rendering=drawing.rendering, render_batch=drawing.render_batch, **loading)
 
 
 def _print_story(story: StoryFolder) -> None:

@@ -87,7 +87,7 @@ class MllmConfig(StoryConfigOfRun):
         own_features_from: share of the run after which half of the steps show the model its own regressed
             features as context (Bengio et al. 2015, arXiv 1506.03099, in one parallel pass); 1: never.
         last_page_only: supervise the last page alone, as published (for comparison).
-        heldout_steps: diffusion steps of held-out sample pages (None: the de-tokenizer's own, 4 or 50).
+        heldout_steps: diffusion steps of held-out sample pages (None: the de-tokenizer's own, mini: 4, else 28 or 50).
         layout: order of the tokens of a story, "countdown" or "seed_story", as in `StoryConfig`.
         num_visual_tokens: N, tokens of an image inside the language model.
         feature_tokens, feature_dim: F and Df of the features (null: as the vision tower of `stage1` has them; a tower

@@ -9,10 +9,10 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import DDIMScheduler, UNet2DConditionModel
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
@@ -29,6 +29,9 @@ from training.pages import PageImages, ShuffledSampler, check_image_size, noise_
 from training.recipes import RecipeConfig, make_recipe
 from training.recorder import Recorder
 from training.splits import files_of
+
+if TYPE_CHECKING:
+    from diffusers import StableDiffusionPipeline
 
 SHOWN = 8  # held-out prompts of a sheet
 
@@ -183,6 +186,8 @@ class TextToImageStage(Stage):
 
     def pipeline(self) -> StableDiffusionPipeline:
         """The weights as a pipeline of diffusers."""
+        from diffusers import StableDiffusionPipeline  # which is slow to import, and warns of what is not installed
+
         return StableDiffusionPipeline(
             vae=self.vae, text_encoder=self.text_encoder, tokenizer=self.tokenizer, unet=self.unet,
             scheduler=make_scheduler(), safety_checker=None, feature_extractor=None, requires_safety_checker=False,

@@ -1,4 +1,4 @@
-"""Make the vision part of a pretrained model a vision tower, as stage 1b (`form: sdxl`) and the later stages read it.
+"""Make the vision part of a pretrained model a vision tower, for stage 1b in all forms but mini, and what comes after.
 
 python -m training.tower --network facebook/dinov2-base --image-size 224 --grid-size 16 --out runs/own/tower
 """

@@ -26,9 +26,15 @@ OPTIONAL = (
     ("typst", "PDF, CBZ and films", "pip install 'seedstory[book]'"),
     ("av", "films", "pip install 'seedstory[book]'"),
     ("fastapi", "seedstory serve and app", "pip install 'seedstory[server]'"),
+    ("sentencepiece", "seedstory convert", "pip install 'seedstory[convert]'"),
+    ("ray", "stories by several machines", "pip install 'seedstory[ray]'"),
     ("datasets", "training", "pip install 'seedstory[train]'"),
     ("deepspeed", "training on many GPUs", "pip install --no-build-isolation deepspeed"),
-    ("flash_attn", "faster attention on CUDA", "pip install flash-attn --no-build-isolation"),
+    (
+        "flash_attn",
+        "packed stories on GPUs (torch 2.11 has a kernel of its own)",
+        "pip install flash-attn --no-build-isolation",
+    ),
 )
 PROGRAMS = (
     ("cc", ("cc", "gcc", "clang"), "the fast decoding of words (--decoding native)"),

@@ -22,7 +22,6 @@ from seedstory.commands.running import (
     OtherModel,
     RecordedModel,
     RenderBatch,
-    Scheduler,
     When,
     finish_story,
     read_cast,
@@ -33,7 +32,9 @@ from seedstory.commands.running import (
 from seedstory.error_reporting import reported_errors
 from seedstory.errors import RequestError
 from seedstory.io import exclusive_writer
+from seedstory.memory.modes import check_memory
 from seedstory.rendering import Rendering
+from seedstory.settings import SCHEDULERS
 from seedstory.story import StoryFolder
 from seedstory.story_editor import FOLLOWING, StoryEditor
 
@@ -122,10 +123,15 @@ def redo(
         float | None,
         typer.Option("--guidance-scale", "--guidance", help="Guidance of its picture.", rich_help_panel=IMAGES),
     ] = None,
-    scheduler: Scheduler = None,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(help=f"Scheduler of its picture: {', '.join(SCHEDULERS)}.", rich_help_panel=IMAGES),
+    ] = None,
+    fast_images: FastImages = False,
     model: RecordedModel = None,
     decoding: Decoding = "auto",
     device: Device = None,
+    memory: Memory = "",
     allow_other_model: OtherModel = False,
     later: Later = False,
 ) -> None:
@@ -150,7 +156,8 @@ def redo(
     def change(editor: StoryEditor) -> None:
         editor.redo(page - 1, caption=caption, keep_caption=keep_caption, seed=seed, following=following, **settings)
 
-    _change(folder, change, later, model, decoding, device, allow_other_model)
+    loading = {"model": model, "decoding": decoding, "device": device, "memory": memory, "fast_images": fast_images}
+    _change(folder, change, later, loading | {"allow_other_model": allow_other_model})
 
 
 def edit(
@@ -197,9 +204,11 @@ def edit(
             show_default=False,
         ),
     ] = None,
+    fast_images: FastImages = False,
     model: RecordedModel = None,
     decoding: Decoding = "auto",
     device: Device = None,
+    memory: Memory = "",
     allow_other_model: OtherModel = False,
     later: Later = False,
 ) -> None:
@@ -252,7 +261,8 @@ def edit(
         for one in changes:
             one(editor)
 
-    _change(folder, change, later, model, decoding, device, allow_other_model)
+    loading = {"model": model, "decoding": decoding, "device": device, "memory": memory, "fast_images": fast_images}
+    _change(folder, change, later, loading | {"allow_other_model": allow_other_model})
 
 
 def insert(
@@ -264,9 +274,11 @@ def insert(
         str | None, typer.Option(help="Its words. [default: the model's]", rich_help_panel=WORDS)
     ] = None,
     seed: Seed = None,
+    fast_images: FastImages = False,
     model: RecordedModel = None,
     decoding: Decoding = "auto",
     device: Device = None,
+    memory: Memory = "",
     allow_other_model: OtherModel = False,
     later: Later = False,
 ) -> None:
@@ -278,7 +290,8 @@ def insert(
     def change(editor: StoryEditor) -> None:
         editor.insert(page - 1, caption=caption, seed=seed)
 
-    _change(folder, change, later, model, decoding, device, allow_other_model)
+    loading = {"model": model, "decoding": decoding, "device": device, "memory": memory, "fast_images": fast_images}
+    _change(folder, change, later, loading | {"allow_other_model": allow_other_model})
 
 
 def remove(folder: Folder, page: PageNumber) -> None:
@@ -325,22 +338,15 @@ def undo(
         _report(folder)
 
 
-def _change(
-    folder: Path,
-    change: Callable[[StoryEditor], Any],
-    later: bool,
-    model: str | None,
-    decoding: str,
-    device: str | None,
-    allow_other_model: bool,
-) -> None:
-    """Makes a change, and then the pages that it asks for."""
+def _change(folder: Path, change: Callable[[StoryEditor], Any], later: bool, loading: dict[str, Any]) -> None:
+    """Makes a change, and then the pages that it asks for; `finish_story` says what `loading` may hold."""
     with reported_errors():
+        check_memory(loading["memory"])
         change(StoryEditor(folder))
         if later or StoryFolder.open(folder).is_complete:
             _report(folder)
         else:
-            finish_story(folder, model=model, decoding=decoding, device=device, allow_other_model=allow_other_model)
+            finish_story(folder, **loading)
 
 
 def _report(folder: Path) -> None:

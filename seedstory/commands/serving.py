@@ -82,7 +82,7 @@ def serve(
 
     seedstory serve --library stories --port 9000 --max-stories 4
 
-    SEEDSTORY_API_KEYS=long-secret-key seedstory serve --host 0.0.0.0
+    SEEDSTORY_API_KEYS=a-long-and-secret-key seedstory serve --host 0.0.0.0
 
     seedstory serve --engine ray --workers 4 --max-stories 32
     """

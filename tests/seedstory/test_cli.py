@@ -463,7 +463,7 @@ def test_stories_are_changed_by_their_verbs(desk, capsys, model):
     (desk / "script.md").write_text("# The *Lamp*\n\nA fox came.\n\nIt found a lamp.\n\nThe end.\n")
     assert run(capsys, "visualize", "script.md", "--out", "lamp", *quick)[0] == 0
     steps = (
-        (["redo", "lamp", "2", "--keep-caption", "--seed", "4"], "The book"),
+        (["redo", "lamp", "2", "--keep-caption", "--seed", "4", "--memory", "phases", "--fast-images"], "The book"),
         (["edit", "lamp", "3", "--caption", "Goodbye.", "--title", "Light"], "The book"),
         (["insert", "lamp", "3", "--caption", "It began to rain.", "--later"], "still to be made: page 3"),
         (["continue", "lamp"], "The book"),
@@ -491,6 +491,8 @@ def test_stories_are_changed_by_their_verbs(desk, capsys, model):
         (["continue", "lamp", "--pages", "2"], "go on to more"),
         (["redo", "lamp", "3", "--following", "all"], "following"),
         (["branch", "lamp", "other"], "already holds a story"),
+        (["redo", "lamp", "3", "--memory", "none"], "no memory mode"),
+        (["generate", "--like", "lamp", "--out", "more", "--memory", "none"], "no memory mode"),
         (["generate", "--like", "lamp", "--text", "x"], "leave text"),
         (["visualize", "nothing.md"], "no file"),
     ):

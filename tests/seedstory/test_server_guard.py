@@ -2,8 +2,10 @@
 
 import io
 import json
+import re
 import socket
 import time
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
@@ -14,6 +16,7 @@ from seedstory.server import ServerSettings
 from seedstory.server.settings import read_api_keys
 from tests.seedstory.serving import OPENING, QUICK, serving
 
+ROOT = Path(__file__).parents[2]
 KEY, OTHER = "a-long-and-secret-key", "another-long-secret-key"
 
 
@@ -191,3 +194,9 @@ def test_markup_in_words_stays_words(client):
     client.wait(story_id)
     book = client.get(f"/api/stories/{story_id}/export/html").text
     assert "<script>alert" not in book and "<img src=x" not in book
+
+
+def test_keys_of_the_examples_are_long_enough():
+    pages = [*(ROOT / "docs/guides").glob("*.md"), ROOT / "README.md", ROOT / "seedstory/commands/serving.py"]
+    keys = {key for page in pages for key in re.findall(r"SEEDSTORY_API_KEYS=([\w-]+)", page.read_text("utf-8"))}
+    assert keys and ServerSettings(host="0.0.0.0", api_keys=tuple(keys)).api_keys

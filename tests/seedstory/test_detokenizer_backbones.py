@@ -12,9 +12,11 @@ from diffusers.training_utils import compute_density_for_timestep_sampling
 from seedstory.detokenizers.detokenizer import Detokenizer
 from seedstory.detokenizers.from_base import detokenizer_from_base
 from seedstory.detokenizers.preview import LatentPreview
+from seedstory.memory.estimate import ModelMemory
 from tests.tiny import tiny_pipeline
 from tests.tiny_backbones import FORMS, tiny_flux2, tiny_sd3, write_backbone
 from tests.tiny_sdxl import SIDE, tiny_unet
+from training.detokenizer import draw_images
 
 SIZES = {"num_features": 9, "feature_dim": 6, "context_tokens": 5, "width": 32, "depth": 1, "image_size": SIDE}
 FEW = {"num_inference_steps": 4, "guidance_scale": 2.0}
@@ -147,6 +149,22 @@ def test_a_saved_detokenizer_comes_back_as_it_was(detokenizers, features, tmp_pa
     half = Detokenizer.from_pretrained(tmp_path, dtype=torch.bfloat16)
     rounded = half(features[:1], generators(1), **FEW, output_type="pt")
     assert half.dtype == torch.bfloat16 and (rounded - one).abs().mean() < 0.05
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_memory_is_foretold_for_the_size_that_is_drawn(bases, tmp_path, form):
+    passes = []
+    for size in (SIDE, 2 * SIDE):
+        detokenizer_from_base(form, bases[form], **SIZES | {"image_size": size}).save_pretrained(tmp_path)
+        sizes = ModelMemory(None, None, Detokenizer.lay_out(tmp_path))
+        passes.append(sizes._drawing_pass(torch.float32, False))
+    assert passes[1] > 2 * passes[0] > 0
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_pictures_of_held_out_pages_have_the_size_that_is_drawn(bases, features, form):
+    larger = detokenizer_from_base(form, bases[form], **SIZES | {"image_size": 2 * SIDE})
+    assert draw_images(larger, features[:1], steps=1).shape == (1, 3, 2 * SIDE, 2 * SIDE)
 
 
 @pytest.mark.parametrize("form", FORMS)

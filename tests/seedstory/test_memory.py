@@ -6,6 +6,7 @@ import weakref
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional
 from transformers import AutoModelForCausalLM
@@ -264,3 +265,28 @@ def test_embeddings_on_the_host_are_looked_up_alike_and_stay_there():
     assert untied.to("meta").llm.get_input_embeddings().weight.device.type == "cpu"
     tied = StoryModel.from_base(tiny_lm(len(tokenizer)), tokenizer=tokenizer, **sizes).keep_embedding_on_host()
     assert not isinstance(tied.llm.get_input_embeddings(), HostEmbedding), "the head needs them"
+
+
+@pytest.mark.parametrize("fuse", [True, False])
+def test_a_network_that_is_read_again_keeps_its_lora_and_its_fast_path(folder, tmp_path, fuse):
+    plain = load(folder)
+    products = {name: layer for name, layer in plain.detokenizer.unet.named_modules() if name.endswith("to_q")}
+    generator, weights = torch.Generator().manual_seed(0), {}
+    for name, layer in products.items():
+        weights[f"unet.{name}.lora_A.weight"] = torch.randn(2, layer.in_features, generator=generator)
+        weights[f"unet.{name}.lora_B.weight"] = torch.randn(layer.out_features, 2, generator=generator)
+    save_file(weights, tmp_path / "style.safetensors")
+    first = pages_of(plain(TEXT, **QUICK))
+    plain.detokenizer.load_lora_weights(tmp_path)
+    expected = pages_of(plain(TEXT, **QUICK))
+    pipe = load(folder, memory="phases")
+    pipe.detokenizer.load_lora_weights(tmp_path, fuse=fuse)
+    pipe.detokenizer.enable_fast_path()
+    for _ in range(2):
+        assert pages_of(pipe(TEXT, **QUICK)) == expected != first
+        names = {type(layer.processor).__name__ for layer in pipe.detokenizer.unet.modules() if hasattr(layer, "to_q")}
+        assert names == {"ContextAttnProcessor"} and not pipe.detokenizer.guides_in_one_pass
+    pipe.free_story_model()
+    pipe.detokenizer.disable_fast_path()
+    pipe.detokenizer.unload_lora_weights()
+    assert pages_of(pipe(TEXT, **QUICK)) == first and pipe.identity == load(folder).identity

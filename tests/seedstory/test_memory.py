@@ -18,14 +18,16 @@ from seedstory.errors import ModelError, RequestError
 from seedstory.layout import StoryLayout
 from seedstory.memory import choose
 from seedstory.memory.activations import peak_bytes
-from seedstory.memory.choose import asked_plan, memory_plans
-from seedstory.memory.estimate import ModelMemory, cache_bytes, key_bytes, weight_bytes
+from seedstory.memory.choose import MemoryPlan, asked_plan, memory_plans
+from seedstory.memory.estimate import MemoryNeeds, ModelMemory, cache_bytes, key_bytes, weight_bytes
 from seedstory.memory.machine import host_memory
 from seedstory.memory.modes import MEMORY_MODES, find_mode
 from seedstory.modeling.host_embedding import HostEmbedding
 from seedstory.modeling.quantization import stored_bytes
 from seedstory.modeling.story_model import StoryModel
 from seedstory.pipeline import StoryPipeline
+from seedstory.server.batches import local_batches
+from seedstory.story_batch import StoryBatch
 from seedstory.story_request import opening_page, story_request
 from tests.seedstory.tiny_language import tiny_lm, tiny_tokenizer
 from tests.tiny import tiny_model_folder
@@ -290,3 +292,20 @@ def test_a_network_that_is_read_again_keeps_its_lora_and_its_fast_path(folder, t
     pipe.detokenizer.disable_fast_path()
     pipe.detokenizer.unload_lora_weights()
     assert pages_of(pipe(TEXT, **QUICK)) == first and pipe.identity == load(folder).identity
+
+
+def test_batches_of_stories_take_networks_that_move_and_refuse_those_that_are_read_anew(folder):
+    expected = pages_of(load(folder)(TEXT, **QUICK))
+    pipe = load(folder)
+    pipe.enable_model_cpu_offload("cpu:0")
+    pipe.memory_plan = MemoryPlan(find_mode("offload", "cuda"), False, MemoryNeeds(0, 0, 0, {}))
+    with StoryBatch(pipe) as batch:
+        batch.add(text=TEXT, **QUICK)
+        pages = [page for _ in range(QUICK["pages"]) for _, page in batch.step()]
+        assert [(page.caption, page.image.tobytes()) for page in pages] == expected and not batch
+        with pytest.raises(RequestError, match="drawn together: leave out rendering"):
+            batch.add(text=TEXT, render_batch=2, **QUICK)
+    phases = load(folder, memory="phases")
+    for begin in (StoryBatch, local_batches):
+        with pytest.raises(RequestError, match="in turns.* load it without 'phases'"):
+            begin(phases)

@@ -48,6 +48,7 @@ from seedstory.commands.running import (
 )
 from seedstory.error_reporting import BAD_REQUEST, INTERRUPTED, one_line, print_error, reported_errors
 from seedstory.errors import RequestError
+from seedstory.memory.modes import check_memory
 from seedstory.progress_display import StoryScreen
 from seedstory.rendering import Rendering
 from seedstory.settings import StorySettings, check_language, check_text
@@ -239,7 +240,9 @@ def generate(
             if text is not None or image is not None or captions is not None:
                 raise RequestError("a story to repeat has its opening: leave text, image and captions out")
             drawing = Rendering(rendering, render_batch)
-            _repeat(like, out, drawing=drawing, decoding=decoding, device=device, fast_images=fast_images)
+            _repeat(
+                like, out, drawing=drawing, decoding=decoding, device=device, memory=memory, fast_images=fast_images
+            )
             return
         script = read_lines(captions) if captions is not None else None
         lines = read_lines(plan) if plan is not None else None
@@ -475,7 +478,14 @@ def _start(
 
 
 def _repeat(
-    like: Path, out: Path | None, *, drawing: Rendering, decoding: str, device: str | None, fast_images: bool
+    like: Path,
+    out: Path | None,
+    *,
+    drawing: Rendering,
+    decoding: str,
+    device: str | None,
+    memory: str,
+    fast_images: bool,
 ) -> None:
     """Makes a story once more."""
     from seedstory.story_editor import StoryEditor
@@ -484,6 +494,7 @@ def _repeat(
     if out is None:
         out = free_folder(Path("stories"), source.title)
     check_writable(out)
+    check_memory(memory)
     StoryEditor(source).repeat(out)
     finish_story(
         out,
@@ -491,6 +502,7 @@ def _repeat(
         render_batch=drawing.render_batch,
         decoding=decoding,
         device=device,
+        memory=memory,
         fast_images=fast_images,
     )
 

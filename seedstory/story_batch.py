@@ -124,7 +124,10 @@ class StoryBatch:
             SeedStoryError: As `StoryPipeline.stream`.
         """
         request = self.pipeline._request(**arguments)
-        if request.rendering != self.pipeline._rendering(**asdict(Rendering())) or request.callback_on_step_end is not None:
+        if (
+            request.rendering != self.pipeline._rendering(**asdict(Rendering()))
+            or request.callback_on_step_end is not None
+        ):
             raise RequestError(
                 "the images of a batch of stories are drawn together: leave out rendering, render_batch, render_queue "
                 "and callback_on_step_end"

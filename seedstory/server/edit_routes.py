@@ -42,7 +42,10 @@ def make_edit_router(service: Service) -> APIRouter:
         """Makes a page anew."""
         given = body.model_dump(exclude={"settings", "later"})
         return change(
-            story_id, page_id, lambda editor, page: editor.redo(page, **given, **_own(service, body.settings)), later=body.later
+            story_id,
+            page_id,
+            lambda editor, page: editor.redo(page, **given, **_own(service, body.settings)),
+            later=body.later,
         )
 
     @router.post("/pages/{page_id}/edit", responses=_ERRORS)

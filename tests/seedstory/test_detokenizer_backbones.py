@@ -13,6 +13,11 @@ from seedstory.detokenizers.detokenizer import Detokenizer
 from seedstory.detokenizers.from_base import detokenizer_from_base
 from seedstory.detokenizers.preview import LatentPreview
 from seedstory.memory.estimate import ModelMemory
+from seedstory.page import Page
+from seedstory.server.job import Job
+from seedstory.server.jobs import JobRunner
+from seedstory.server.library import JobRecord, Library
+from seedstory.settings import StorySettings
 from tests.tiny import tiny_pipeline
 from tests.tiny_backbones import FORMS, tiny_flux2, tiny_sd3, write_backbone
 from tests.tiny_sdxl import SIDE, tiny_unet
@@ -322,6 +327,18 @@ def test_one_form_is_saved_over_another(detokenizers, tmp_path):
             {network, "adapter", "autoencoder", "scheduler"}
         )
         assert Detokenizer.from_pretrained(folder).form == detokenizer.form
+
+
+def test_a_server_says_no_step_beyond_those_that_it_announces(detokenizers, tmp_path):
+    pipeline = tiny_pipeline(tmp_path)
+    pipeline.detokenizer = detokenizers["sd15"]  # with PNDM, which predicts once more than there are steps
+    runner, said = JobRunner(pipeline, Library(tmp_path / "library")), []
+    job = Job("story", JobRecord("waiting"))
+    job.log.add = lambda kind, values, **_: said.append((kind, values["steps"], values.get("step", 0)))
+    page, job.settings = Page(index=0, caption="A fox."), StorySettings(text="A fox.", num_inference_steps=2)
+    for step in range(4):
+        runner._drawing({0: job}, [(0, page)], step, lambda row: "")
+    assert said == [("written", 2, 0), ("step", 2, 1), ("step", 2, 2), ("step", 2, 2)]
 
 
 def test_a_folder_that_names_no_form_is_refused(detokenizers, tmp_path):

@@ -298,6 +298,7 @@ class StoryPipeline(PipelineBase):
         Raises:
             RequestError: An argument is out of range.
             OtherModelError: Another model began the story.
+            ModelError: A page is to be drawn with a scheduler that does not fit the model.
             StoryFolderError: The folder holds no story, or none that can be resumed.
         """
         how = self._rendering(rendering, render_batch, render_queue)
@@ -401,6 +402,9 @@ class StoryPipeline(PipelineBase):
         if not allow_other_model:
             check_same_model(folder, self.identity)
         check_feature_shape(folder, self.feature_shape)
+        undrawn = [entry for entry in folder.entries if not entry.is_drawn]
+        for own in [{}, *((entry.pending or entry).settings for entry in undrawn)]:
+            self.detokenizer.objective_with(own.get("scheduler", folder.settings.scheduler))
         return folder
 
     def _check_captions(self, captions: Sequence[str]) -> None:

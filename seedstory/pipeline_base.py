@@ -387,6 +387,11 @@ class PipelineBase:
         return self._offload_device or self.detokenizer.device
 
     @property
+    def reads_in_phases(self) -> bool:
+        """Whether each network is read from disk when it works, and then alone in memory."""
+        return self._phases is not None
+
+    @property
     def image_size(self) -> int:
         """Side of the images in px."""
         return self.detokenizer.image_size

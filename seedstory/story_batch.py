@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -78,7 +78,7 @@ class StoryBatch:
     a context manager: a folder is locked as long as its story is under way.
 
     Args:
-        pipeline: Writes and draws.
+        pipeline: Writes and draws; not one that reads its networks in phases.
         callback_on_draw: Called as `callback(pages, step, callback_kwargs)` with the stories' numbers and pages that
             are drawn in a batch: before the first diffusion step with step 0, and after each with the tensors that
             `Detokenizer` names, a row for each page. What it raises ends `step`.
@@ -92,6 +92,7 @@ class StoryBatch:
     """
 
     def __init__(self, pipeline: StoryPipeline, callback_on_draw: OnDraw | None = None) -> None:
+        check_takes_turns(pipeline)
         self.pipeline, self.callback_on_draw = pipeline, callback_on_draw
         self._members: dict[int, _Member] = {}
         self._groups: dict[Hashable, _Group] = {}
@@ -123,7 +124,10 @@ class StoryBatch:
             SeedStoryError: As `StoryPipeline.stream`.
         """
         request = self.pipeline._request(**arguments)
-        if request.rendering != Rendering() or request.callback_on_step_end is not None:
+        if (
+            request.rendering != self.pipeline._rendering(**asdict(Rendering()))
+            or request.callback_on_step_end is not None
+        ):
             raise RequestError(
                 "the images of a batch of stories are drawn together: leave out rendering, render_batch, render_queue "
                 "and callback_on_step_end"
@@ -348,6 +352,19 @@ class StoryBatch:
         """Pages are drawn in one batch where this is the same: how their stories draw, and how they are drawn."""
         settings = self._members[number].settings
         return drawing_options(settings), drawing_options(settings_of(page, settings))
+
+
+def check_takes_turns(pipeline: StoryPipeline) -> None:
+    """Refuses a pipeline that cannot write and draw in turns.
+
+    Raises:
+        RequestError: It reads its networks in phases.
+    """
+    if pipeline.reads_in_phases:
+        raise RequestError(
+            "a batch of stories writes and draws in turns, and this pipeline reads its networks from disk when they "
+            "work: load it without 'phases'"
+        )
 
 
 def _pass_on_step(

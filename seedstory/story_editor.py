@@ -92,7 +92,8 @@ class StoryEditor:
             **settings: Settings for this page alone, some of `seedstory.settings.PAGE_SETTINGS`.
 
         Raises:
-            RequestError: As `edit`; or the page is a picture that was given, or a setting is out of range.
+            RequestError: As `edit`; or the page is a picture that was given, or a setting is out of range or does not
+                agree with those of the story.
             StoryFolderError: Another process writes in the folder.
         """
         if caption is not None and keep_caption:
@@ -104,6 +105,7 @@ class StoryEditor:
         def change(pages: list[PageEntry], plan: list[str]) -> None:
             if self._has_given_image(page):
                 raise RequestError(f"the picture of page {page + 1} was given: its words can be edited")
+            replace(self.folder.settings, **own)  # which says if the two do not agree
             entry = pages[page]
             kept = words if words is not None else entry.caption if keep_caption or page == 0 else None
             base = self._new_seed() if seed is None else seed
@@ -134,6 +136,7 @@ class StoryEditor:
         def change(pages: list[PageEntry], plan: list[str]) -> None:
             if not 1 <= page <= len(pages):
                 raise RequestError(f"a page can be inserted as page 2 to {len(pages) + 1}, not {page + 1}")
+            replace(self.folder.settings, **own)
             base = self._new_seed() if seed is None else seed
             pages.insert(page, _place(self._new_id(pages), Pending(caption=words, story_seed=base, settings=own)))
             plan.insert(page - 1, "")

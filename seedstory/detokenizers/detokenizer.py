@@ -71,6 +71,8 @@ class Detokenizer(FastPath):
         ModelError: The parts do not fit each other.
     """
 
+    _is_tiled: bool | None = None
+
     def __init__(
         self,
         unet: ModelMixin,
@@ -349,12 +351,21 @@ class Detokenizer(FastPath):
         can = hasattr(self.autoencoder, "enable_tiling")
         if can:
             self.autoencoder.enable_tiling()
+            self._is_tiled = True
         return can
 
     def disable_tiling(self) -> None:
         """Decode images whole."""
         if hasattr(self.autoencoder, "disable_tiling"):
             self.autoencoder.disable_tiling()
+        self._is_tiled = False
+
+    def take_over(self, other: Detokenizer) -> None:
+        """Draw as another one, whose networks were read anew for this one: scheduler, LoRA, fast path and tiles."""
+        self.scheduler = other.scheduler
+        self._take_over(other)
+        if other._is_tiled is not None:
+            self.enable_tiling() if other._is_tiled else self.disable_tiling()
 
 
 def _parts(folder: Path, load: Callable[..., Any]) -> dict[str, Any]:

@@ -39,6 +39,7 @@ class FastPath:
     _keeps_context = False
     _is_fused = False
     _is_compiled = False
+    _is_fast = False
 
     def enable_fast_path(self, *, compile: bool = False) -> Self:
         """Turn on all that changes nothing but rounding.
@@ -52,9 +53,10 @@ class FastPath:
                 `compile_repeated_blocks`.
         """
         self.enable_context_cache()
-        if not lora.has_lora(self._unet()):
+        self._is_fast = True
+        if not self._has_lora_beside():
             self.fuse_qkv_projections()
-        if self._unet().device.type != "cpu":
+        if self._unet().device.type not in ("cpu", "meta"):
             self.guides_in_one_pass = True
             self._unet().to(memory_format=torch.channels_last)
             tie_projections(self._unet())
@@ -66,7 +68,7 @@ class FastPath:
         """Take back all of `enable_fast_path`."""
         self.disable_context_cache()
         self.unfuse_qkv_projections()
-        self.guides_in_one_pass = False
+        self.guides_in_one_pass = self._is_fast = False
         for module in self._unet().modules():
             module._compiled_call_impl = None
         self._is_compiled = False
@@ -89,7 +91,7 @@ class FastPath:
         Raises:
             ModelError: A LoRA lies beside the weights.
         """
-        if lora.has_lora(self._unet()):
+        if self._has_lora_beside():
             raise ModelError("projections cannot be fused beside a LoRA: fuse the LoRA first, or unload it")
         set_processors(self._unet(), ContextAttnProcessor())
         fuse_projections(self._unet())
@@ -148,6 +150,7 @@ class FastPath:
         self.unfuse_qkv_projections()
         lora.add_lora(self._unet(), loaded, name, scale=scale, fuse=fuse)
         self.loras = self.loras | {name: lora.AppliedLora(loaded, scale, fuse)}
+        self._set_parts()
         self._resume(was_fused)
 
     def unload_lora_weights(self, adapter_name: str | None = None) -> None:
@@ -175,8 +178,7 @@ class FastPath:
         if applied is None or applied.fused:
             raise ModelError(f"no LoRA {adapter_name!r} lies beside the weights: load it with fuse=False")
         self.loras = self.loras | {adapter_name: lora.AppliedLora(applied.lora, scale, False)}
-        kept = {name: one.scale for name, one in self.loras.items() if not one.fused}
-        self._unet().set_adapters(list(kept), list(kept.values()))
+        self._set_parts()
 
     @property
     def loras(self) -> dict[str, lora.AppliedLora]:
@@ -201,7 +203,7 @@ class FastPath:
     @contextlib.contextmanager
     def _plain_weights(self) -> Iterator[None]:
         """The U-Net with the weights and names that it has without any fast path."""
-        if self._is_unet() and lora.has_lora(self.unet):
+        if self._is_unet() and self._has_lora_beside():
             raise ModelError("a LoRA lies beside the weights: load it with fuse=True, or unload it, before saving")
         was_fused = self._is_fused
         if was_fused:
@@ -211,6 +213,31 @@ class FastPath:
         finally:
             if was_fused:
                 self.fuse_qkv_projections()
+
+    def _take_over(self, other: FastPath) -> None:
+        """Draw as another one, whose weights were read anew for this one: with its LoRA and its fast path."""
+        for name, one in other.loras.items():
+            lora.add_lora(self._unet(), one.lora, name, scale=one.scale, fuse=one.fused)
+        self.loras = other.loras
+        self._set_parts()
+        if other._is_fast:
+            self.enable_fast_path()
+        if other._keeps_context:
+            self.enable_context_cache()
+        if other._is_fused:
+            self.fuse_qkv_projections()
+        if other._is_compiled:
+            self.compile_repeated_blocks()
+
+    def _set_parts(self) -> None:
+        """Give each LoRA beside the weights its part."""
+        beside = getattr(self.unet, "peft_config", None) or {}
+        parts = {name: one.scale for name, one in self.loras.items() if not one.fused and name in beside}
+        if parts:
+            self._unet().set_adapters(list(parts), list(parts.values()))
+
+    def _has_lora_beside(self) -> bool:
+        return lora.has_lora(self._unet()) or any(not one.fused for one in self.loras.values())
 
     def _resume(self, was_fused: bool) -> None:
         if self._keeps_context:

@@ -104,7 +104,8 @@ def remove_lora(unet: UNet2DConditionModel, applied: AppliedLora, name: str) -> 
     if applied.fused:
         _add_to_weights(unet, applied.lora, -applied.scale)
         return
-    unet.delete_adapters(name)
+    if name in (getattr(unet, "peft_config", None) or {}):  # not where a network is read from disk when it works
+        unet.delete_adapters(name)
     if not has_lora(unet):
         unet.unload_lora()
 

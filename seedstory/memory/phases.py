@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 class NetworkPhases:
     """Which network of a model is in memory. Those that are not are laid out without memory (on the meta device).
 
-    So their configurations can always be read. A de-tokenizer stays the same object, since others may hold it.
+    So their configurations can always be read. A de-tokenizer stays the same object, since others may hold it, and
+    each time it is read it draws as it was set to: with its scheduler, its LoRA and its fast path.
 
     Args:
         laid_out: Of each component what stands for it while it is not in memory.
@@ -41,6 +42,7 @@ class NetworkPhases:
             release_free_memory()  # what reading took
             self.active = name
             if name == "detokenizer":
+                loaded.take_over(self._laid_out[name][0])
                 vars(self._laid_out[name][0]).update(vars(loaded))
             else:
                 return self.resting | {name: loaded}
@@ -49,7 +51,7 @@ class NetworkPhases:
     def end(self) -> None:
         """Frees the component that is in memory."""
         detokenizer, parts = self._laid_out["detokenizer"]
-        vars(detokenizer).update(parts)
+        vars(detokenizer).update({part: parts[part] for part in ("unet", "adapter", "autoencoder")})
         self.active = ""
         import torch
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from seedstory.server.previews import Previews
 from seedstory.story import Page
-from seedstory.story_batch import StoryBatch
+from seedstory.story_batch import StoryBatch, check_takes_turns
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -76,7 +76,12 @@ class LocalBatch(StoryBatch):
 
 
 def local_batches(pipeline: StoryPipeline) -> list[OpenBatch]:
-    """One batch, of this process."""
+    """One batch, of this process.
+
+    Raises:
+        RequestError: The pipeline reads its networks in phases.
+    """
+    check_takes_turns(pipeline)
     previews = Previews(pipeline)
 
     def open_batch(on_drawing: OnDrawing, _: Callable[[], bool]) -> Batch:

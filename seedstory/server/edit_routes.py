@@ -42,7 +42,10 @@ def make_edit_router(service: Service) -> APIRouter:
         """Makes a page anew."""
         given = body.model_dump(exclude={"settings", "later"})
         return change(
-            story_id, page_id, lambda editor, page: editor.redo(page, **given, **_own(body.settings)), later=body.later
+            story_id,
+            page_id,
+            lambda editor, page: editor.redo(page, **given, **_own(service, body.settings)),
+            later=body.later,
         )
 
     @router.post("/pages/{page_id}/edit", responses=_ERRORS)
@@ -57,7 +60,7 @@ def make_edit_router(service: Service) -> APIRouter:
 
         def insert(editor: StoryEditor, page: int) -> int:
             service.check_pages(max(len(editor.folder), editor.folder.settings.pages) + 1)
-            return editor.insert(page + 1, caption=body.caption, seed=body.seed, **_own(body.settings))
+            return editor.insert(page + 1, caption=body.caption, seed=body.seed, **_own(service, body.settings))
 
         return change(story_id, page_id, insert, later=body.later)
 
@@ -126,9 +129,11 @@ def make_edit_router(service: Service) -> APIRouter:
     return router
 
 
-def _own(settings: dict[str, Any]) -> dict[str, Any]:
+def _own(service: Service, settings: dict[str, Any]) -> dict[str, Any]:
     """Settings of a page; their names are checked by the editor, but must not be those of other arguments."""
     taken = set(settings) & {"page", "caption", "keep_caption", "seed", "following", "self"}
     if taken:
         raise RequestError(f"a page has no setting {', '.join(sorted(taken))}")
+    if isinstance(settings.get("scheduler"), str):
+        service.pipeline.detokenizer.objective_with(settings["scheduler"])
     return settings

@@ -387,7 +387,8 @@ class JobRunner:
             topic, preview = f"step {page.index}", None
             if step < said["steps"] and job.log.wants_preview(topic):  # after the last one the image itself comes
                 preview = draw_preview(row)
-            job.log.add("step", said | {"step": step}, topic=topic, preview=preview)
+            done = min(step, said["steps"])  # PNDM has its network predict once more than there are steps
+            job.log.add("step", said | {"step": done}, topic=topic, preview=preview)
 
     def _announce(self, batch: Batch, members: dict[int, Job], pages: list[tuple[int, Page]]) -> None:
         """Says which pages are made; stories that are complete end."""

@@ -75,6 +75,8 @@ class ChatBody(_Body):
     plan: list[str] | None = None
     num_inference_steps: int | None = None
     guidance_scale: float | None = None
+    scheduler: str | None = None
+    guidance_interval: list[float] | None = None
 
 
 class ImagesBody(_Body):
@@ -90,6 +92,8 @@ class ImagesBody(_Body):
     seed: int | None = None
     num_inference_steps: int | None = None
     guidance_scale: float | None = None
+    scheduler: str | None = None
+    guidance_interval: list[float] | None = None
 
 
 def opening_of(body: ChatBody) -> tuple[str | None, bytes | None]:
@@ -161,6 +165,8 @@ def chat_settings(body: ChatBody) -> dict[str, Any]:
         "stop": body.stop,
         "num_inference_steps": body.num_inference_steps,
         "guidance_scale": body.guidance_scale,
+        "scheduler": body.scheduler,
+        "guidance_interval": body.guidance_interval,
         # The limit is on the whole answer, and pages share it.
         "max_caption_tokens": None if most is None else max(1, min(1000, most // max(1, body.pages - 1))),
     }

@@ -91,7 +91,8 @@ def make_openai_router(service: Service) -> APIRouter:
         count = 1 if body.n is None else body.n
         if not 1 <= count <= service.settings.max_images:
             raise RequestError(f"n must be from 1 to {service.settings.max_images}, not {count}")
-        own = {key: getattr(body, key) for key in ("num_inference_steps", "guidance_scale")}
+        asked = ("num_inference_steps", "guidance_scale", "scheduler", "guidance_interval")
+        own = {key: getattr(body, key) for key in asked}
         own = {key: value for key, value in own.items() if value is not None}
         images = []
         for number in range(count):

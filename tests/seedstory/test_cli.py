@@ -494,6 +494,8 @@ def test_stories_are_changed_by_their_verbs(desk, capsys, model):
         (["redo", "lamp", "3", "--memory", "none"], "no memory mode"),
         (["generate", "--like", "lamp", "--out", "more", "--memory", "none"], "no memory mode"),
         (["generate", "--like", "lamp", "--text", "x"], "leave text"),
+        (["generate", "--like", "lamp", "--out", "none", "--memory", "tiny"], "no memory mode 'tiny'"),
+        (["generate", "--like", "lamp", "--out", "held", "--memory", "int8"], "does not go with"),
         (["visualize", "nothing.md"], "no file"),
     ):
         code, _, err = run(capsys, *arguments)

@@ -12,9 +12,16 @@ from diffusers.training_utils import compute_density_for_timestep_sampling
 from seedstory.detokenizers.detokenizer import Detokenizer
 from seedstory.detokenizers.from_base import detokenizer_from_base
 from seedstory.detokenizers.preview import LatentPreview
+from seedstory.memory.estimate import ModelMemory
+from seedstory.page import Page
+from seedstory.server.job import Job
+from seedstory.server.jobs import JobRunner
+from seedstory.server.library import JobRecord, Library
+from seedstory.settings import StorySettings
 from tests.tiny import tiny_pipeline
 from tests.tiny_backbones import FORMS, tiny_flux2, tiny_sd3, write_backbone
 from tests.tiny_sdxl import SIDE, tiny_unet
+from training.detokenizer import draw_images
 
 SIZES = {"num_features": 9, "feature_dim": 6, "context_tokens": 5, "width": 32, "depth": 1, "image_size": SIDE}
 FEW = {"num_inference_steps": 4, "guidance_scale": 2.0}
@@ -147,6 +154,22 @@ def test_a_saved_detokenizer_comes_back_as_it_was(detokenizers, features, tmp_pa
     half = Detokenizer.from_pretrained(tmp_path, dtype=torch.bfloat16)
     rounded = half(features[:1], generators(1), **FEW, output_type="pt")
     assert half.dtype == torch.bfloat16 and (rounded - one).abs().mean() < 0.05
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_memory_is_foretold_for_the_size_that_is_drawn(bases, tmp_path, form):
+    passes = []
+    for size in (SIDE, 2 * SIDE):
+        detokenizer_from_base(form, bases[form], **SIZES | {"image_size": size}).save_pretrained(tmp_path)
+        sizes = ModelMemory(None, None, Detokenizer.lay_out(tmp_path))
+        passes.append(sizes._drawing_pass(torch.float32, False))
+    assert passes[1] > 2 * passes[0] > 0
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_pictures_of_held_out_pages_have_the_size_that_is_drawn(bases, features, form):
+    larger = detokenizer_from_base(form, bases[form], **SIZES | {"image_size": 2 * SIDE})
+    assert draw_images(larger, features[:1], steps=1).shape == (1, 3, 2 * SIDE, 2 * SIDE)
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -304,6 +327,18 @@ def test_one_form_is_saved_over_another(detokenizers, tmp_path):
             {network, "adapter", "autoencoder", "scheduler"}
         )
         assert Detokenizer.from_pretrained(folder).form == detokenizer.form
+
+
+def test_a_server_says_no_step_beyond_those_that_it_announces(detokenizers, tmp_path):
+    pipeline = tiny_pipeline(tmp_path)
+    pipeline.detokenizer = detokenizers["sd15"]  # with PNDM, which predicts once more than there are steps
+    runner, said = JobRunner(pipeline, Library(tmp_path / "library")), []
+    job = Job("story", JobRecord("waiting"))
+    job.log.add = lambda kind, values, **_: said.append((kind, values["steps"], values.get("step", 0)))
+    page, job.settings = Page(index=0, caption="A fox."), StorySettings(text="A fox.", num_inference_steps=2)
+    for step in range(4):
+        runner._drawing({0: job}, [(0, page)], step, lambda row: "")
+    assert said == [("written", 2, 0), ("step", 2, 1), ("step", 2, 2), ("step", 2, 2)]
 
 
 def test_a_folder_that_names_no_form_is_refused(detokenizers, tmp_path):

@@ -170,6 +170,19 @@ def test_a_lora_beside_the_weights_draws_as_the_fused_one_and_its_part_can_be_ch
     torch.testing.assert_close(saved, plain, rtol=0, atol=1e-4)
 
 
+def test_several_loras_beside_the_weights_count_together(detokenizer, features, pairs, tmp_path):
+    names = sorted(pairs)
+    save_file(dict(kohya({name: pairs[name] for name in names[::2]})), tmp_path / "one.safetensors")
+    save_file(dict(kohya({name: pairs[name] for name in names[1::2]})), tmp_path / "two.safetensors")
+    images = []
+    for fuse in (True, False):
+        for file in ("one", "two"):
+            detokenizer.load_lora_weights(tmp_path / f"{file}.safetensors", fuse=fuse, scale=0.7)
+        images.append(drawn(detokenizer, features))
+        detokenizer.unload_lora_weights()
+    torch.testing.assert_close(*images, rtol=0, atol=1e-3)
+
+
 def saved_and_drawn(detokenizer, features, folder):
     detokenizer.save_pretrained(folder / "saved")
     return drawn(Detokenizer.from_pretrained(folder / "saved"), features)

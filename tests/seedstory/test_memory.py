@@ -6,6 +6,7 @@ import weakref
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional
 from transformers import AutoModelForCausalLM
@@ -17,14 +18,16 @@ from seedstory.errors import ModelError, RequestError
 from seedstory.layout import StoryLayout
 from seedstory.memory import choose
 from seedstory.memory.activations import peak_bytes
-from seedstory.memory.choose import asked_plan, memory_plans
-from seedstory.memory.estimate import ModelMemory, cache_bytes, key_bytes, weight_bytes
+from seedstory.memory.choose import MemoryPlan, asked_plan, memory_plans
+from seedstory.memory.estimate import MemoryNeeds, ModelMemory, cache_bytes, key_bytes, weight_bytes
 from seedstory.memory.machine import host_memory
 from seedstory.memory.modes import MEMORY_MODES, find_mode
 from seedstory.modeling.host_embedding import HostEmbedding
 from seedstory.modeling.quantization import stored_bytes
 from seedstory.modeling.story_model import StoryModel
 from seedstory.pipeline import StoryPipeline
+from seedstory.server.batches import local_batches
+from seedstory.story_batch import StoryBatch
 from seedstory.story_request import opening_page, story_request
 from tests.seedstory.tiny_language import tiny_lm, tiny_tokenizer
 from tests.tiny import tiny_model_folder
@@ -264,3 +267,45 @@ def test_embeddings_on_the_host_are_looked_up_alike_and_stay_there():
     assert untied.to("meta").llm.get_input_embeddings().weight.device.type == "cpu"
     tied = StoryModel.from_base(tiny_lm(len(tokenizer)), tokenizer=tokenizer, **sizes).keep_embedding_on_host()
     assert not isinstance(tied.llm.get_input_embeddings(), HostEmbedding), "the head needs them"
+
+
+@pytest.mark.parametrize("fuse", [True, False])
+def test_a_network_that_is_read_again_keeps_its_lora_and_its_fast_path(folder, tmp_path, fuse):
+    plain = load(folder)
+    products = {name: layer for name, layer in plain.detokenizer.unet.named_modules() if name.endswith("to_q")}
+    generator, weights = torch.Generator().manual_seed(0), {}
+    for name, layer in products.items():
+        weights[f"unet.{name}.lora_A.weight"] = torch.randn(2, layer.in_features, generator=generator)
+        weights[f"unet.{name}.lora_B.weight"] = torch.randn(layer.out_features, 2, generator=generator)
+    save_file(weights, tmp_path / "style.safetensors")
+    first = pages_of(plain(TEXT, **QUICK))
+    plain.detokenizer.load_lora_weights(tmp_path)
+    expected = pages_of(plain(TEXT, **QUICK))
+    pipe = load(folder, memory="phases")
+    pipe.detokenizer.load_lora_weights(tmp_path, fuse=fuse)
+    pipe.detokenizer.enable_fast_path()
+    for _ in range(2):
+        assert pages_of(pipe(TEXT, **QUICK)) == expected != first
+        names = {type(layer.processor).__name__ for layer in pipe.detokenizer.unet.modules() if hasattr(layer, "to_q")}
+        assert names == {"ContextAttnProcessor"} and not pipe.detokenizer.guides_in_one_pass
+    pipe.free_story_model()
+    pipe.detokenizer.disable_fast_path()
+    pipe.detokenizer.unload_lora_weights()
+    assert pages_of(pipe(TEXT, **QUICK)) == first and pipe.identity == load(folder).identity
+
+
+def test_batches_of_stories_take_networks_that_move_and_refuse_those_that_are_read_anew(folder):
+    expected = pages_of(load(folder)(TEXT, **QUICK))
+    pipe = load(folder)
+    pipe.enable_model_cpu_offload("cpu:0")
+    pipe.memory_plan = MemoryPlan(find_mode("offload", "cuda"), False, MemoryNeeds(0, 0, 0, {}))
+    with StoryBatch(pipe) as batch:
+        batch.add(text=TEXT, **QUICK)
+        pages = [page for _ in range(QUICK["pages"]) for _, page in batch.step()]
+        assert [(page.caption, page.image.tobytes()) for page in pages] == expected and not batch
+        with pytest.raises(RequestError, match="drawn together: leave out rendering"):
+            batch.add(text=TEXT, render_batch=2, **QUICK)
+    phases = load(folder, memory="phases")
+    for begin in (StoryBatch, local_batches):
+        with pytest.raises(RequestError, match="in turns.* load it without 'phases'"):
+            begin(phases)

@@ -81,6 +81,8 @@ def test_pages_are_changed_and_the_others_stay(client, library):
     before = page_files(library / story_id)
     path = f"/api/stories/{story_id}"
 
+    unfit = client.post(f"{path}/pages/{ids[1]}/redo", json={"settings": {"scheduler": "lcm"}})
+    assert unfit.status_code == 422 and "lcm does not fit" in unfit.json()["detail"]
     redone = client.post(f"{path}/pages/{ids[1]}/redo", json={"seed": 11})
     assert redone.status_code == 200 and redone.json()["pages"][1]["pending"] == {"caption": None}
     redone = client.wait(story_id)

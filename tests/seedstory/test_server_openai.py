@@ -102,6 +102,8 @@ def test_no_address_is_fetched(client, url):
         ({"max_tokens": 0}, "max_tokens"),
         ({"frequency_penalty": 1.0}, "frequency_penalty"),
         ({"extra_body": {"pages": 100_000}}, "pages"),
+        ({"extra_body": {"scheduler": "lcm"}}, "lcm does not fit"),
+        ({"extra_body": {"guidance_interval": [0.9, 0.1]}}, "guidance_interval"),
         ({"messages": [{"role": "system", "content": "a"}]}, "role user"),
         ({"messages": [{"role": "user", "content": " "}]}, "empty"),
     ],
@@ -119,6 +121,6 @@ def test_images(client, pipe, server, library):
     expected = [pipe(OPENING, pages=1, seed=seed, num_inference_steps=1).images[0] for seed in (3, 4)]
     assert [image.tobytes() for image in images] == [image.tobytes() for image in expected]
     assert Library(library).ids() == before
-    for wrong in ({"size": "1024x1024"}, {"n": 99}, {"response_format": "url"}):
+    for wrong in ({"size": "1024x1024"}, {"n": 99}, {"response_format": "url"}, {"extra_body": {"scheduler": "x"}}):
         with pytest.raises(openai.BadRequestError):
             client.images.generate(prompt=OPENING, **wrong)

@@ -5,9 +5,10 @@ import json
 import numpy as np
 import pytest
 
-from seedstory.errors import RequestError, StoryFolderError
+from seedstory.errors import ModelError, RequestError, StoryFolderError
 from seedstory.io import exclusive_writer
 from seedstory.story import StoryFolder
+from seedstory.story_batch import StoryBatch
 from seedstory.story_editor import StoryEditor
 
 TEXT = "The fox found a lantern near the mill."
@@ -224,6 +225,8 @@ def test_what_cannot_be_is_refused_and_changes_nothing(story):
         (lambda: editor.redo(1, caption="x", keep_caption=True), "choose one"),
         (lambda: editor.redo(1, pages=4), "no setting pages"),
         (lambda: editor.redo(1, temperature=-1), "temperature"),
+        (lambda: editor.redo(1, min_caption_tokens=20), "20 is more than max_caption_tokens 8"),
+        (lambda: editor.insert(1, min_caption_tokens=20), "20 is more than max_caption_tokens 8"),
         (lambda: editor.redo(1, following="all"), "following"),
         (lambda: editor.redo(1, seed=-1), "seed"),
         (lambda: editor.insert(0), "page 2 to 6"),
@@ -240,6 +243,18 @@ def test_what_cannot_be_is_refused_and_changes_nothing(story):
     with exclusive_writer(story), pytest.raises(StoryFolderError, match="being written"):
         editor.edit(1, "x")
     assert contents(story) == before
+
+
+def test_a_scheduler_that_does_not_fit_is_refused_before_a_page_is_written(pipe, story):
+    StoryEditor(story).redo(1, scheduler="lcm")
+    before = contents(story)
+    with StoryBatch(pipe) as batch:
+        for resume in (pipe.resume, batch.resume):
+            with pytest.raises(ModelError, match="lcm does not fit"):
+                resume(story)
+    assert contents(story) == before
+    StoryEditor(story).redo(1, scheduler="euler", guidance_interval=[0.2, 1])
+    assert [page.settings for page in pipe.resume(story)] == [{"scheduler": "euler", "guidance_interval": [0.2, 1]}]
 
 
 def test_stories_of_the_first_format_open_and_go_on(pipe, story, tmp_path):

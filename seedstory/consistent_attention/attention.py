@@ -84,7 +84,7 @@ class ConsistentAttention:
         layers: Callable[[str], bool] = up_block_self_attention,
     ) -> None:
         self.unet, self.settings = unet, settings or ConsistentAttentionSettings()
-        self.bank = bank or TokenBank(self.settings.storage, self.settings.device)
+        self.bank = TokenBank(self.settings.storage, self.settings.device) if bank is None else bank
         modules: dict[str, Any] = dict(unet.named_modules())
         self.layers = {
             name: module

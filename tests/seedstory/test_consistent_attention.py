@@ -7,7 +7,7 @@ import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from torch.nn import functional as F
 
-from seedstory.consistent_attention import ConsistentAttention, ConsistentAttentionSettings, PageSharing
+from seedstory.consistent_attention import ConsistentAttention, ConsistentAttentionSettings, PageSharing, TokenBank
 from seedstory.errors import ModelError, RequestError
 from tests.tiny_sdxl import tiny_unet, tiny_vae
 
@@ -245,6 +245,14 @@ def test_processors_come_back_as_the_same_objects_also_after_an_error(unet):
     after = unet.attn_processors
     assert all(after[name] is before[name] for name in before) and not unet._forward_pre_hooks
     assert "0" not in attention.bank
+
+
+def test_an_empty_bank_is_the_one_that_is_written(unet):
+    run, bank = Run(unet), TokenBank()
+    attention = ConsistentAttention(unet, HALF, bank=bank)
+    with attention.sharing([PageSharing("0", writes=True)], run.scheduler):
+        run((0,))
+    assert bank.keys() == ["0"]
 
 
 def test_layers_are_those_of_the_released_code_and_no_motion_module():

@@ -59,7 +59,7 @@ class ConsistentAttention:
     as before. Guidance is doubled along the batch, as all pipelines of diffusers do it, and its groups never mix.
 
     Args:
-        unet: The network.
+        unet: The network, compiled or not.
         settings: How images share tokens.
         bank: Tokens of earlier images; a new one by default.
         layers: Which modules share, by their names.
@@ -83,9 +83,9 @@ class ConsistentAttention:
         bank: TokenBank | None = None,
         layers: Callable[[str], bool] = up_block_self_attention,
     ) -> None:
-        self.unet, self.settings = unet, settings or ConsistentAttentionSettings()
+        self.unet, self.settings = getattr(unet, "_orig_mod", unet), settings or ConsistentAttentionSettings()
         self.bank = TokenBank(self.settings.storage, self.settings.device) if bank is None else bank
-        modules: dict[str, Any] = dict(unet.named_modules())
+        modules: dict[str, Any] = dict(self.unet.named_modules())
         self.layers = {
             name: module
             for name, module in modules.items()

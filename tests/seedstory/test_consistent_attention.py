@@ -255,6 +255,11 @@ def test_an_empty_bank_is_the_one_that_is_written(unet):
     assert bank.keys() == ["0"]
 
 
+def test_a_compiled_network_is_the_one_within(unet):
+    compiled = ConsistentAttention(torch.compile(unet, backend="eager"))
+    assert compiled.unet is unet and compiled.layers == ConsistentAttention(unet).layers
+
+
 def test_layers_are_those_of_the_released_code_and_no_motion_module():
     from diffusers import MotionAdapter, UNetMotionModel
 

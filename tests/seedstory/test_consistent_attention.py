@@ -341,6 +341,12 @@ def test_what_is_wrong_is_said_in_one_line(unet):
             ConsistentAttentionSettings(**{wrong: words})
     with attention.sharing([PageSharing("0", writes=True)], run.scheduler):
         run((0,))
+    unguided = Run(unet, groups=1)
+    with (
+        pytest.raises(RequestError, match="2 groups of guidance and is read with 1"),
+        attention.sharing([PageSharing("1", ("0",))], unguided.scheduler),
+    ):
+        unguided((1,))
     run.scheduler.set_timesteps(3)
     run.latents = torch.cat([run.latents, run.latents[:1]])
     with (

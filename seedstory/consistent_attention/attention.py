@@ -211,6 +211,14 @@ class ConsistentAttention:
             self._written.add(self._slot)
 
     def _point_of(self, time: float) -> float:
-        """How far the run is, from 0 to 1."""
+        """How far the run is, from 0 to 1.
+
+        Raises:
+            RequestError: The run begins at a time that the scheduler does not know.
+        """
         times = [float(one) for one in self._scheduler.timesteps]
-        return times.index(time) / len(times) if time in times else self._point
+        if time in times:
+            return times.index(time) / len(times)
+        if not self._call:
+            raise RequestError("the pipeline draws with another scheduler than the one that was announced")
+        return self._point

@@ -341,6 +341,10 @@ def test_what_is_wrong_is_said_in_one_line(unet):
             ConsistentAttentionSettings(**{wrong: words})
     with attention.sharing([PageSharing("0", writes=True)], run.scheduler):
         run((0,))
+    other = DDIMScheduler()
+    other.set_timesteps(3)
+    with pytest.raises(RequestError, match="another scheduler"), attention.sharing([PageSharing("2")], other):
+        run((2,))
     unguided = Run(unet, groups=1)
     with (
         pytest.raises(RequestError, match="2 groups of guidance and is read with 1"),

@@ -466,7 +466,7 @@ def reconstruct(
 def draw_images(detokenizer: Detokenizer, features: Tensor, steps: int | None = None) -> Tensor:
     """Pictures [B, 3, H, W] in [0, 1] from features [B, F, D], always with the same noise; few large ones at once."""
     generator = torch.Generator(features.device).manual_seed(0)
-    side, channels = detokenizer.unet.config.sample_size, detokenizer.unet.config.out_channels
+    side, channels = detokenizer.latent_size, detokenizer.autoencoder.config.latent_channels
     noise = torch.randn(len(features), channels, side, side, generator=generator, device=features.device)
     count, drawn = at_once(detokenizer.image_size), []
     for some, start in zip(features.split(count), noise.split(count), strict=True):

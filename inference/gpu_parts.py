@@ -90,6 +90,7 @@ def tests(settings: Settings, note: Note, files: Iterable[Path] | None = None) -
 
 def language_model(settings: Settings, note: Note) -> None:
     """Decoding of the 7B shape against the copy bandwidth, and a page against the reference's algorithm."""
+    needs("peft", "PIL")
     from inference.baselines import WINDOW_PAGES
     from inference.benchmark import Options, baselines, figures, generate_story, opening_pages, ours
     from inference.model_shapes import load
@@ -234,7 +235,7 @@ def flops(model: Any, tokens: int, labels: int) -> float:
 
 def sdxl(settings: Settings, note: Note) -> None:
     """An SDXL page against diffusers' own pipeline: the same weights, condition, starting noise and steps."""
-    needs("diffusers", "accelerate")
+    needs("diffusers", "accelerate", "PIL")
     from diffusers import AutoencoderKL, EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
 
     from inference.model_shapes import SDXL_SHAPES

@@ -289,7 +289,7 @@ def digest_weights(network: nn.Module) -> str:
     digest = hashlib.sha256()
     for name, weight in network.state_dict().items():
         digest.update(f"{name} {weight.dtype} {list(weight.shape)}\n".encode())
-        digest.update(weight.detach().cpu().contiguous().view(torch.uint8).numpy())
+        digest.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     return digest.hexdigest()
 
 

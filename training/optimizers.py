@@ -63,7 +63,10 @@ class MuonAdamW(torch.optim.Optimizer):
                 update(weights, group)
 
     def _states(self, weights: list[Tensor], name: str) -> list[Tensor]:
-        return [self.state[weight].setdefault(name, torch.zeros_like(weight)) for weight in weights]
+        for weight in weights:
+            if name not in self.state[weight]:
+                self.state[weight][name] = torch.zeros_like(weight)
+        return [self.state[weight][name] for weight in weights]
 
     def _muon_step(self, weights: list[Tensor], group: dict[str, Any]) -> None:
         grads, momenta = [_grad(weight) for weight in weights], self._states(weights, "momentum")

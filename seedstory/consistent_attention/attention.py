@@ -59,7 +59,7 @@ class ConsistentAttention:
     as before. Guidance is doubled along the batch, as all pipelines of diffusers do it, and its groups never mix.
 
     Args:
-        unet: The network.
+        unet: The network, compiled or not.
         settings: How images share tokens.
         bank: Tokens of earlier images; a new one by default.
         layers: Which modules share, by their names.
@@ -83,9 +83,9 @@ class ConsistentAttention:
         bank: TokenBank | None = None,
         layers: Callable[[str], bool] = up_block_self_attention,
     ) -> None:
-        self.unet, self.settings = unet, settings or ConsistentAttentionSettings()
-        self.bank = bank or TokenBank(self.settings.storage, self.settings.device)
-        modules: dict[str, Any] = dict(unet.named_modules())
+        self.unet, self.settings = getattr(unet, "_orig_mod", unet), settings or ConsistentAttentionSettings()
+        self.bank = TokenBank(self.settings.storage, self.settings.device) if bank is None else bank
+        modules: dict[str, Any] = dict(self.unet.named_modules())
         self.layers = {
             name: module
             for name, module in modules.items()
@@ -211,6 +211,14 @@ class ConsistentAttention:
             self._written.add(self._slot)
 
     def _point_of(self, time: float) -> float:
-        """How far the run is, from 0 to 1."""
+        """How far the run is, from 0 to 1.
+
+        Raises:
+            RequestError: The run begins at a time that the scheduler does not know.
+        """
         times = [float(one) for one in self._scheduler.timesteps]
-        return times.index(time) / len(times) if time in times else self._point
+        if time in times:
+            return times.index(time) / len(times)
+        if not self._call:
+            raise RequestError("the pipeline draws with another scheduler than the one that was announced")
+        return self._point

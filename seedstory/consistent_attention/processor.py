@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn import functional as F
 
+from seedstory.errors import RequestError
+
 if TYPE_CHECKING:
     from seedstory.consistent_attention.attention import ConsistentAttention, PageSharing
 
@@ -103,8 +105,17 @@ class SharingProcessor:
                 sharing.bank.write(page.key, self.layer, sharing.step, kept, numbers)
 
     def _read(self, key: str, project: _Projections, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Keys and values of an image in the bank, `[G, M, C]` each."""
+        """Keys and values of an image in the bank, `[G, M, C]` each.
+
+        Raises:
+            RequestError: The bank has none, or of another number of groups.
+        """
         kept, _ = self.sharing.bank.read(key, self.layer, self.sharing.step, tokens)
+        if len(kept) != len(tokens):
+            raise RequestError(
+                f"image {key!r} was drawn with {len(kept)} groups of guidance and is read with {len(tokens)}: draw "
+                "both with guidance or both without, and announce a page for each image of the batch"
+            )
         if self.sharing.settings.keep == "kv":
             keys, values = kept.chunk(2, -1)
             return keys, values

@@ -1,5 +1,6 @@
 """`make gpu` at tiny size on a CPU: figures come one by one, and no part can cost the others anything."""
 
+import importlib.util
 import json
 import sys
 
@@ -156,3 +157,10 @@ def test_wrong_options_are_one_line(options, said, monkeypatch):
     app.command()(gpu_check.main)
     result = CliRunner().invoke(app, options)
     assert result.exit_code == 2 and said in " ".join(result.output.replace("│", " ").split())
+
+
+def test_a_language_model_without_pillow_is_skipped_and_not_failed(monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "PIL" else find(name))
+    with pytest.raises(Skipped, match="not installed: PIL"):
+        figures("language_model")

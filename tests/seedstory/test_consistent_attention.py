@@ -7,7 +7,7 @@ import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from torch.nn import functional as F
 
-from seedstory.consistent_attention import ConsistentAttention, ConsistentAttentionSettings, PageSharing
+from seedstory.consistent_attention import ConsistentAttention, ConsistentAttentionSettings, PageSharing, TokenBank
 from seedstory.errors import ModelError, RequestError
 from tests.tiny_sdxl import tiny_unet, tiny_vae
 
@@ -247,6 +247,19 @@ def test_processors_come_back_as_the_same_objects_also_after_an_error(unet):
     assert "0" not in attention.bank
 
 
+def test_an_empty_bank_is_the_one_that_is_written(unet):
+    run, bank = Run(unet), TokenBank()
+    attention = ConsistentAttention(unet, HALF, bank=bank)
+    with attention.sharing([PageSharing("0", writes=True)], run.scheduler):
+        run((0,))
+    assert bank.keys() == ["0"]
+
+
+def test_a_compiled_network_is_the_one_within(unet):
+    compiled = ConsistentAttention(torch.compile(unet, backend="eager"))
+    assert compiled.unet is unet and compiled.layers == ConsistentAttention(unet).layers
+
+
 def test_layers_are_those_of_the_released_code_and_no_motion_module():
     from diffusers import MotionAdapter, UNetMotionModel
 
@@ -328,6 +341,16 @@ def test_what_is_wrong_is_said_in_one_line(unet):
             ConsistentAttentionSettings(**{wrong: words})
     with attention.sharing([PageSharing("0", writes=True)], run.scheduler):
         run((0,))
+    other = DDIMScheduler()
+    other.set_timesteps(3)
+    with pytest.raises(RequestError, match="another scheduler"), attention.sharing([PageSharing("2")], other):
+        run((2,))
+    unguided = Run(unet, groups=1)
+    with (
+        pytest.raises(RequestError, match="2 groups of guidance and is read with 1"),
+        attention.sharing([PageSharing("1", ("0",))], unguided.scheduler),
+    ):
+        unguided((1,))
     run.scheduler.set_timesteps(3)
     run.latents = torch.cat([run.latents, run.latents[:1]])
     with (

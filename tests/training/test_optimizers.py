@@ -79,3 +79,14 @@ def test_weights_that_are_changed_together_change_as_alone():
     for (_, weight), (_, other) in zip(together, alone, strict=True):
         torch.testing.assert_close(weight, other, rtol=1e-6, atol=1e-6)
     assert len(_stacks([(6, 4)] * 5 + [(4, 6)], most=50)) == 4
+
+
+def test_a_step_makes_no_new_moments():
+    weights = [("matrix", nn.Parameter(torch.randn(8, 4))), ("bias", nn.Parameter(torch.randn(4)))]
+    optimizer = MuonAdamW(weights)
+    for made in (3, 0):
+        for _, weight in weights:
+            weight.grad = torch.ones_like(weight)
+        with torch.profiler.profile() as seen:
+            optimizer.step()
+        assert sum(event.count for event in seen.key_averages() if event.key == "aten::zeros_like") == made

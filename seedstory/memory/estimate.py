@@ -219,9 +219,10 @@ class ModelMemory:
             drawing.disable_tiling()
         elif not drawing.enable_tiling():
             tiled = False
-        side, config = drawing.unet.config.sample_size, drawing.adapter.config
+        side, config = drawing.latent_size, drawing.adapter.config
+        channels = drawing.autoencoder.config.latent_channels
         features = torch.empty(1, config.num_features, config.feature_dim, dtype=dtype, device="meta")
-        latents = torch.empty(1, drawing.unet.config.out_channels, side, side, dtype=dtype, device="meta")
+        latents = torch.empty(1, channels, side, side, dtype=dtype, device="meta")
         time = torch.empty(1, device="meta")
 
         def draw() -> None:

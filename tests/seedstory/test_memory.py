@@ -264,3 +264,13 @@ def test_embeddings_on_the_host_are_looked_up_alike_and_stay_there():
     assert untied.to("meta").llm.get_input_embeddings().weight.device.type == "cpu"
     tied = StoryModel.from_base(tiny_lm(len(tokenizer)), tokenizer=tokenizer, **sizes).keep_embedding_on_host()
     assert not isinstance(tied.llm.get_input_embeddings(), HostEmbedding), "the head needs them"
+
+
+def test_drawing_is_estimated_where_the_network_names_no_side(tmp_path):
+    from seedstory.detokenizers.from_base import detokenizer_from_base
+    from tests.tiny_backbones import write_backbone
+
+    write_backbone("flux2", tmp_path / "flux2")
+    sizes = {"context_tokens": 4, "width": 16, "depth": 1, "image_size": 32}
+    drawing = detokenizer_from_base("flux2", str(tmp_path / "flux2"), 4, 8, **sizes).to("meta")
+    assert ModelMemory(None, None, drawing)._drawing_pass(torch.float32, tiled=False) > 0

@@ -309,3 +309,13 @@ def test_batches_of_stories_take_networks_that_move_and_refuse_those_that_are_re
     for begin in (StoryBatch, local_batches):
         with pytest.raises(RequestError, match="in turns.* load it without 'phases'"):
             begin(phases)
+
+
+def test_drawing_is_estimated_where_the_network_names_no_side(tmp_path):
+    from seedstory.detokenizers.from_base import detokenizer_from_base
+    from tests.tiny_backbones import write_backbone
+
+    write_backbone("flux2", tmp_path / "flux2")
+    sizes = {"context_tokens": 4, "width": 16, "depth": 1, "image_size": 32}
+    drawing = detokenizer_from_base("flux2", str(tmp_path / "flux2"), 4, 8, **sizes).to("meta")
+    assert ModelMemory(None, None, drawing)._drawing_pass(torch.float32, tiled=False) > 0

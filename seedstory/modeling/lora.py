@@ -41,4 +41,5 @@ def merge_lora(network: nn.Module) -> nn.Module:
                 merged = base.weight.data.float() + layer.scaling["default"] * (up @ down)
                 base.weight.data = merged.to(base.weight.dtype)
                 setattr(parent, name, base)
+    network.__dict__.pop("peft_config", None)  # by which peft and diffusers say that there is one
     return network

@@ -33,6 +33,14 @@ _STOPPING = 5.0  # seconds for a worker to let its stories go
 _LOADS = 3  # times in a row that a worker may die while it loads the model
 
 
+class _StoppedError(Exception):
+    """The page under way is given up."""
+
+
+class _WorkerFaultError(Exception):
+    """What went wrong in a worker by no fault of the user's."""
+
+
 class BatchActor:
     """A worker of Ray. One thread of it uses the model; faults come home as values."""
 
@@ -107,7 +115,7 @@ class BatchActor:
 
     def _check_going(self) -> None:
         if self._stopped:
-            raise RuntimeError("the server stops")
+            raise _StoppedError("the server stops")
 
     @staticmethod
     def _answer(future: Future[Any]) -> tuple[str, Any]:
@@ -195,7 +203,7 @@ class RemoteBatch:
         if what == "disk":
             raise OSError(*value)
         if what == "fault":
-            raise RuntimeError(value)
+            raise _WorkerFaultError(value)
         return what, value
 
     def _wait(self, reference: Any) -> None:

@@ -73,9 +73,8 @@ def test_rotary_frequencies_stay_exact_in_any_type(family, tmp_path):
     model = tiny_model(family=family)
     exact = {name: buffer for name, buffer in model.llm.named_buffers() if name.endswith("inv_freq")}
     model.save_pretrained(tmp_path / "model")
-    loaded = [
-        StoryModel.from_pretrained(tmp_path / "model", base_model=tiny_model(family=family).llm, dtype=torch.bfloat16)
-    ]
+    base = tiny_model(family=family).merge_lora().llm
+    loaded = [StoryModel.from_pretrained(tmp_path / "model", base_model=base, dtype=torch.bfloat16)]
     loaded += [tiny_model(family=family).merge_lora().bfloat16(), tiny_model(family=family).merge_lora().half()]
     for one in loaded:
         assert one.llm.dtype in (torch.bfloat16, torch.float16)

@@ -15,6 +15,7 @@ from training.detokenizer import DetokenizerConfig
 from training.finetune import FinetuneConfig
 from training.loop import Interrupted
 from training.mllm import MllmConfig
+from training.text_to_image import TextToImageConfig
 from training.theatre.reading import ReadingConfig
 from training.theatre.recipe import TheatreSettings
 from training.theatre.scenes import ScenesConfig
@@ -29,6 +30,7 @@ CONFIGS = {
     "adapt": AdaptConfig,
     "visual_tokens": VisualTokensConfig,
     "finetune": FinetuneConfig,
+    "text_to_image": TextToImageConfig,
 }
 ROOT = Path(__file__).parents[2]
 OTHERS = ("assemble", "benchmark", "features")

@@ -86,6 +86,21 @@ def sdxl_condition(context: Tensor, pooled: Tensor, image_size: int) -> Conditio
     return Condition(None, {"encoder_hidden_states": context, "added_cond_kwargs": added})
 
 
+def make_resampler(
+    num_features: int, feature_dim: int, tokens: int, token_dim: int, *, width: int, depth: int, heads: int
+) -> InputResampler:
+    """What reads the features of a picture where a model of images from text has its text encoders.
+
+    Raises:
+        ModelError: The sizes do not fit each other.
+    """
+    if math.isqrt(num_features) ** 2 != num_features:
+        raise ModelError(f"num_features must be a square number, not {num_features}: features lie on a square grid")
+    if width % heads or width % 4:
+        raise ModelError(f"width {width} must be a multiple of 4 and of the {heads} heads")
+    return InputResampler(num_features, feature_dim, tokens, token_dim, width=width, depth=depth, heads=heads)
+
+
 class ResamplerAdapter(CheckedLoading, ModelMixin, ConfigMixin):
     """The SDXL form: a resampler stands where SDXL (arXiv 2307.01952) has its two text encoders.
 
@@ -118,11 +133,7 @@ class ResamplerAdapter(CheckedLoading, ModelMixin, ConfigMixin):
         heads: int = 16,
     ) -> None:
         super().__init__()
-        if math.isqrt(num_features) ** 2 != num_features:
-            raise ModelError(f"num_features must be a square number, not {num_features}: features lie on a square grid")
-        if width % heads or width % 4:
-            raise ModelError(f"width {width} must be a multiple of 4 and of the {heads} heads")
-        self.resampler = InputResampler(
+        self.resampler = make_resampler(
             num_features, feature_dim, context_tokens + 1, cross_attention_dim, width=width, depth=depth, heads=heads
         )
         self.to_pooled = nn.Linear(cross_attention_dim, pooled_dim)

@@ -5,17 +5,13 @@ Shapes: B batch, F features of a picture, D width of a feature, N context tokens
 
 from __future__ import annotations
 
-import math
-
 import torch
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
-from seedstory.detokenizers.adapters import Condition
-from seedstory.errors import ModelError
+from seedstory.detokenizers.adapters import Condition, make_resampler
 from seedstory.model_files import CheckedLoading
-from seedstory.resampler import InputResampler
 
 
 class ContextAdapter(CheckedLoading, ModelMixin, ConfigMixin):
@@ -53,11 +49,7 @@ class ContextAdapter(CheckedLoading, ModelMixin, ConfigMixin):
         heads: int = 16,
     ) -> None:
         super().__init__()
-        if math.isqrt(num_features) ** 2 != num_features:
-            raise ModelError(f"num_features must be a square number, not {num_features}: features lie on a square grid")
-        if width % heads or width % 4:
-            raise ModelError(f"width {width} must be a multiple of 4 and of the {heads} heads")
-        self.resampler = InputResampler(
+        self.resampler = make_resampler(
             num_features,
             feature_dim,
             context_tokens + bool(pooled_dim),

@@ -155,12 +155,13 @@ class Detokenizer(FastPath):
                 f"{folder / 'unet'} is not the U-Net of an SDXL that draws from text alone: it must take a pooled "
                 "embedding and time ids (addition_embed_type text_time), and nothing beside the latents"
             )
+        widths = BACKBONES["sdxl"].widths(config)
         made = ADAPTERS[adapter](
             feature_dim=feature_dim,
             num_features=num_features,
             context_tokens=context_tokens,
-            cross_attention_dim=config.cross_attention_dim,
-            pooled_dim=config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim,
+            cross_attention_dim=widths.context,
+            pooled_dim=widths.pooled,
             image_size=config.sample_size * vae.downscale,
             width=width,
             depth=depth,

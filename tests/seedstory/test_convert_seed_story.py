@@ -36,6 +36,7 @@ from tests.seedstory.seed_story_checkpoints import (
     tiny_form,
     write_released,
 )
+from tests.seedstory.tiny_sentencepiece import write_sentencepiece
 from tests.tiny_sdxl import tiny_unet, tiny_vae
 from training.assemble import assemble
 
@@ -411,38 +412,7 @@ def test_the_command_checks_everything_and_writes_only_when_it_is_asked_to(made,
 
 
 def test_a_sentencepiece_vocabulary_gives_the_same_ids_as_sentencepiece(tmp_path):
-    lines = ["The fox found a lantern near the mill.", "Bruno the bear laughed, and the light danced!"] * 20
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(lines),
-        model_prefix=str(tmp_path / "tokenizer"),
-        vocab_size=310,
-        model_type="bpe",
-        byte_fallback=True,
-        unk_id=0,
-        bos_id=1,
-        eos_id=2,
-        pad_id=-1,
-        normalization_rule_name="identity",
-        remove_extra_whitespaces=False,
-        minloglevel=2,
-    )
-    special = {"lstrip": False, "normalized": False, "rstrip": False, "single_word": False, "special": True}
-    tokens = ["<unk>", "<s>", "</s>"], IMAGE_TOKENS
-    config = {
-        "tokenizer_class": "LlamaTokenizer",
-        "legacy": False,
-        "bos_token": "<s>",
-        "eos_token": "</s>",
-        "unk_token": "<unk>",
-        "pad_token": "<unk>",
-        "additional_special_tokens": IMAGE_TOKENS,
-        "added_tokens_decoder": {
-            str(start + place): {"content": name, **special}
-            for start, names in zip((0, 310), tokens)
-            for place, name in enumerate(names)
-        },
-    }
-    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    write_sentencepiece(tmp_path, IMAGE_TOKENS)
     (tmp_path / "base").mkdir()
     write_base_tokenizer(tmp_path, tmp_path / "base", 310)
     tokenizer = load_tokenizer(tmp_path / "base")
